@@ -1,0 +1,83 @@
+"""`CodeBlock`: one whole syntactic unit of a repository, with where it came from."""
+
+import hashlib
+from functools import cached_property
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+BlockType = Literal["function", "method", "class", "interface", "type", "module"]
+
+
+def content_id(*parts: str) -> str:
+    """Sixteen hex digits of the SHA-256 over `parts`: the id of a value made of them.
+
+    >>> content_id("a", "b") == content_id("a", "b"), content_id("a", "b") == content_id("ab")
+    (True, False)
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        raw = part.encode("utf-8", "surrogatepass")
+        digest.update(len(raw).to_bytes(8, "big") + raw)
+    return digest.hexdigest()[:16]
+
+
+class BlockMetadata(BaseModel):
+    """Where a block stands and what its syntax says about it.
+
+    Lines count from 1 and both ends belong to the block. `raises` holds the exception names that the block's own body
+    raises (or throws), in order of appearance; `parameters` the declared names without `self`, `cls` or a receiver.
+    `calls` holds the called names as written (`a.b.c`), `imports` the local names bound by imports that the block uses.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first_line: int = Field(ge=1)
+    last_line: int = Field(ge=1)
+    qualified_name: str
+    signature: str = ""
+    parameters: tuple[str, ...] = ()
+    returns: str | None = None
+    raises: tuple[str, ...] = ()
+    calls: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
+    decorators: tuple[str, ...] = ()
+    bases: tuple[str, ...] = ()
+    method_names: tuple[str, ...] = ()
+    is_async: bool = False
+    complexity: int = Field(default=1, ge=1, description="McCabe: one plus the number of branches")
+    n_tokens: int = Field(default=0, ge=0, description="approximate, see `approximate_tokens`")
+    score: float = Field(default=0.0, ge=0.0, le=1.0)
+    commit: str | None = None
+    blob_id: str = Field(description="git's blob id of the file the block was read from")
+    licence: str | None = None
+
+
+class CodeBlock(BaseModel):
+    """One function, method, class or module, whole, as it stands in its file.
+
+    `path` is relative to the repository with forward slashes. `source_code` is the text of lines `first_line` to
+    `last_line` with the common indentation kept. `dependencies` are the names that the block refers to and that are
+    defined outside it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    language: str
+    block_type: BlockType
+    name: str
+    docstring: str | None
+    source_code: str
+    dependencies: tuple[str, ...] = ()
+    metadata: BlockMetadata
+
+    @cached_property
+    def id(self) -> str:
+        """Content hash over place and text: equal for equal blocks in every run."""
+        return content_id(self.path, str(self.metadata.first_line), self.block_type, self.source_code)
+
+    @property
+    def citation(self) -> str:
+        """How an answer names this block: `path:first-last`."""
+        return f"{self.path}:{self.metadata.first_line}-{self.metadata.last_line}"

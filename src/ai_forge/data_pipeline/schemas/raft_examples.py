@@ -1,0 +1,75 @@
+"""`RAFTExample`: a question, the documents shown with it, and an answer that cites its oracle (RAFT, arXiv 2403.10131)."""
+
+from functools import cached_property
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ai_forge.data_pipeline.schemas.code_blocks import CodeBlock, content_id
+
+Difficulty = Literal["easy", "medium", "hard"]
+FactKind = Literal["name", "parameter", "exception", "call", "base", "method", "location"]
+
+
+class Document(BaseModel):
+    """One code block as it is shown in a prompt."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    block_id: str
+    citation: str = Field(description="`path:first-last`")
+    language: str
+    text: str
+
+    @classmethod
+    def from_block(cls, block: CodeBlock) -> "Document":
+        """The block as a document."""
+        return cls(block_id=block.id, citation=block.citation, language=block.language, text=block.source_code)
+
+
+class Fact(BaseModel):
+    """One thing the answer must state, checkable against the code: a parameter's name, an exception, a callee."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: FactKind
+    value: str
+
+
+class RAFTExample(BaseModel):
+    """A question with oracle and distractor documents, a reasoning that cites the oracle, and the answer.
+
+    No oracle document means that the context does not hold the answer, and `final_answer` says so. `facts` are what
+    the judge checks; `wrong_facts` are values of the same kinds that only the distractors hold.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    question: str
+    oracle_documents: tuple[Document, ...]
+    distractor_documents: tuple[Document, ...]
+    reasoning: str
+    final_answer: str
+    difficulty: Difficulty
+    family: str = Field(description="question family: purpose, parameters, exceptions, dependencies, …")
+    subject_id: str = Field(description="id of the block the question is about")
+    subject_path: str = Field(description="file of that block; the split is by file")
+    facts: tuple[Fact, ...] = ()
+    wrong_facts: tuple[Fact, ...] = ()
+
+    @cached_property
+    def id(self) -> str:
+        """Content hash: equal for equal examples in every run."""
+        shown = [d.block_id for d in (*self.oracle_documents, *self.distractor_documents)]
+        return content_id(self.question, *shown, self.reasoning, self.final_answer)
+
+    @property
+    def shown_documents(self) -> tuple[Document, ...]:
+        """Oracle and distractors in the order of the prompt: fixed by content, so that the oracle's place tells nothing."""
+        documents = (*self.oracle_documents, *self.distractor_documents)
+        return tuple(sorted(documents, key=lambda d: content_id(self.question, d.block_id)))
+
+    @property
+    def target(self) -> str:
+        """The assistant's turn: reasoning, then answer."""
+        return f"{self.reasoning}\n{self.final_answer}".strip()
