@@ -2,7 +2,7 @@
 
 import hashlib
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,6 +20,25 @@ def content_id(*parts: str) -> str:
         raw = part.encode("utf-8", "surrogatepass")
         digest.update(len(raw).to_bytes(8, "big") + raw)
     return digest.hexdigest()[:16]
+
+
+class Import(NamedTuple):
+    """A name that a file's import binds: `local` is `original` (or, if None, the module itself) of `module`."""
+
+    local: str
+    module: str
+    original: str | None
+
+
+class Guard(BaseModel):
+    """A condition that ends the block early: `if condition:` with nothing but a raise or a return in its body."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    condition: str = Field(description="as written, on one line")
+    action: Literal["raise", "return"]
+    outcome: str = Field(description="the statement as written, on one line; empty where it is long")
+    line: int = Field(ge=1)
 
 
 class BlockMetadata(BaseModel):
@@ -45,6 +64,9 @@ class BlockMetadata(BaseModel):
     bases: tuple[str, ...] = ()
     method_names: tuple[str, ...] = ()
     is_async: bool = False
+    is_generator: bool = False
+    guards: tuple[Guard, ...] = ()
+    return_values: tuple[str, ...] = Field(default=(), description="short returned expressions, as written")
     complexity: int = Field(default=1, ge=1, description="McCabe: one plus the number of branches")
     n_tokens: int = Field(default=0, ge=0, description="approximate, see `approximate_tokens`")
     score: float = Field(default=0.0, ge=0.0, le=1.0)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ai_forge.data_pipeline.schemas.code_blocks import CodeBlock, content_id
 
 Difficulty = Literal["easy", "medium", "hard"]
-FactKind = Literal["name", "parameter", "exception", "call", "base", "method", "location"]
+FactKind = Literal["name", "parameter", "exception", "call", "base", "method", "location", "type", "decorator"]
 
 
 class Document(BaseModel):
