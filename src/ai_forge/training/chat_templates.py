@@ -1,11 +1,8 @@
-"""The two families of chat prompts, ChatML and Llama 3, as Jinja (trainer, llama.cpp) and Go (Ollama).
+"""The two families of chat prompts, ChatML and Llama 3: how to tell them, and a plain Jinja template of each.
 
-Method: a family is recognised by the markers in a template's text. Where a GGUF brings no Jinja template (many models
-of Ollama's library carry only a Go one) the family's plain Jinja is used; the Go template renders what a Jinja template
-renders for system, user and assistant turns, including a default system message that the Jinja puts in by itself.
-
-Measured trap: SmolLM2's Jinja adds "You are a helpful AI assistant named SmolLM…" when no system message is given;
-Ollama's own ChatML template does not, so "Say hi." is another prompt there. `go_template` takes that text as argument.
+Method: a family is recognised by the markers in a template's text. Many models of Ollama's library carry a Go template
+only; their family's plain Jinja then becomes the folder's chat template, and the exporter derives the Go one from it.
+No default system message is put in: what a Go template does not say, the trainer must not say either.
 Tools, images and thinking blocks are not covered.
 """
 
@@ -27,11 +24,6 @@ JINJA: dict[Family, str] = {
         "{{ message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
     ),
-}
-
-STOP: dict[Family, tuple[str, ...]] = {
-    "chatml": ("<|im_end|>", "<|im_start|>"),
-    "llama3": ("<|eot_id|>", "<|start_header_id|>", "<|end_of_text|>"),
 }
 
 

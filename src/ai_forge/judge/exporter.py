@@ -1,0 +1,121 @@
+"""From a trained adapter to files that llama.cpp and Ollama run: merge, convert, Modelfile.
+
+    merge_adapters_to_base   base + adapter → one model folder, on the weights the adapter was trained on
+    convert_to_gguf          model folder → f16, q4_k_m, q5_k_m or q6_k
+    create_ollama_modelfile  GGUF → Modelfile with template, system text, stop words and sampling settings
+
+The Modelfile names its template, stop words, context and answer length outright: what Ollama would guess from the file
+is the commonest reason for a model that was good in training and is not when served. Ollama 0.34 neither merges
+adapters nor quantises on import, so both are done here. Nothing in this part needs torch.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ai_forge.errors import InputError
+from ai_forge.judge.gguf_writer import QUANTIZATIONS, Progress, write_gguf
+from ai_forge.judge.merge import merge_adapters_to_base
+from ai_forge.judge.ollama_prompt import OllamaPrompt, ollama_prompt
+from ai_forge.training.bases import Base
+from ai_forge.training.gguf_reader import check_gguf, gguf_tensor_types
+
+__all__ = [
+    "QUANTIZATIONS",
+    "OllamaPrompt",
+    "check_gguf",
+    "convert_to_gguf",
+    "create_ollama_modelfile",
+    "gguf_tensor_types",
+    "merge_adapters_to_base",
+    "ollama_prompt",
+]
+
+
+def convert_to_gguf(
+    model: Base | Path | str,
+    output_path: Path | str,
+    quantization: str = "q4_k_m",
+    *,
+    name: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Writes a model as GGUF and returns the path.
+
+    `model` is a base or a model folder; `quantization` one of `QUANTIZATIONS`, whatever its case; `name` is what the
+    file says it is called; `progress(done, total)` is called after each tensor.
+
+    Raises:
+        InputError: another quantization, or a model that cannot be exported.
+        PrerequisiteError: too little disk, or no quantiser on this machine.
+    """
+    folder = model.folder if isinstance(model, Base) else Path(model)
+    return write_gguf(folder, Path(output_path), quantization, name=name, progress=progress)
+
+
+def create_ollama_modelfile(
+    model_name: str,
+    gguf_path: Path | str,
+    system_prompt: str = "",
+    *,
+    temperature: float = 0.2,
+    top_k: int = 40,
+    top_p: float = 0.9,
+    num_ctx: int = 4096,
+    num_predict: int = 512,
+    stop: Sequence[str] | None = None,
+) -> str:
+    """The text of a Modelfile for a GGUF. `stop` is by default what ends a turn in the model's chat template.
+
+    `num_ctx` (tokens) may not exceed what the model was made for; `num_predict` is the longest answer in tokens.
+
+    Raises:
+        InputError: a setting out of range, a text that a Modelfile cannot hold, or a GGUF without a usable template.
+    """
+    path = Path(gguf_path)
+    summary = check_gguf(path)
+    prompt = ollama_prompt(path)
+    _check_settings(
+        {
+            "temperature": (temperature, 0.0, 2.0),
+            "top_k": (top_k, 1, 1000),
+            "top_p": (top_p, 0.0, 1.0),
+            "num_ctx": (num_ctx, 128, summary.context_length or 2**20),
+            "num_predict": (num_predict, 1, 2**20),
+        }
+    )
+    words = prompt.stop if stop is None else tuple(stop)
+    lines = [
+        f"# {_one_line(model_name)}: made by AI Forge; ollama create {_one_line(model_name)} -f Modelfile",
+        f"FROM {_one_line(str(path.resolve()))}",
+        f"TEMPLATE {_quoted('the template', prompt.template)}",
+        *([f"SYSTEM {_quoted('the system prompt', system_prompt)}"] if system_prompt else []),
+        f"PARAMETER temperature {temperature}",
+        f"PARAMETER top_k {top_k}",
+        f"PARAMETER top_p {top_p}",
+        f"PARAMETER num_ctx {num_ctx}",
+        f"PARAMETER num_predict {num_predict}",
+        *(f'PARAMETER stop "{_one_line(word)}"' for word in words),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _check_settings(settings: dict[str, tuple[float, float, float]]) -> None:
+    wrong = [
+        f"{key} {value} (allowed {low:g} to {high:g})"
+        for key, (value, low, high) in settings.items()
+        if not low <= value <= high
+    ]
+    if wrong:
+        raise InputError(f"Out of range: {', '.join(wrong)}.")
+
+
+def _quoted(what: str, text: str) -> str:
+    if '"""' in text or text.endswith('"'):
+        raise InputError(f'A Modelfile cannot hold {what}: it contains """ or ends in a quote.', "rephrase it.")
+    return f'"""{text}"""'
+
+
+def _one_line(text: str) -> str:
+    if "\n" in text or "\r" in text or '"' in text:
+        raise InputError(f"{text!r} holds a line break or a quote, which a Modelfile cannot take here.")
+    return text

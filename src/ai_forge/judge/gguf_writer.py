@@ -1,0 +1,201 @@
+"""A model folder becomes a GGUF file: float16, or one of the K-quant mixes.
+
+Method: names, row order and metadata as llama.cpp's converter writes them; norms, biases and rope factors in float32;
+a tied head is left out. Tensors stand in llama.cpp's loading order (by layer, then by name), so a mix can be chosen and
+quantised in one pass without a float16 file in between, and the result is what `llama-quantize` makes of our float16
+file. One tensor is in memory at a time; the file appears whole or not at all.
+
+Measured, SmolLM2-135M on 2 cores: f16 1.6 s, q4_k_m 2.7 s, as long as llama-quantize itself takes.
+Weights are rounded to float16 first, then quantised.
+It covers the dense Llama and Qwen2 architectures. Source: llama.cpp `conversion/llama.py`, `conversion/base.py`.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from gguf import GGMLQuantizationType as Type
+
+from ai_forge.errors import InputError
+from ai_forge.judge.gguf_vocab import tokenizer_metadata
+from ai_forge.judge.kquants import MIXES, choose_types, quantise, quantised_bytes
+from ai_forge.training.architectures import gguf_name, llama3_rope_factors, permute, permuted_heads
+from ai_forge.training.bases import check_folder
+from ai_forge.training.gguf_metadata import encode_header, float32, padded, string, uint32
+from ai_forge.training.gguf_reader import GGUFTensor
+from ai_forge.training.tensor_files import Weights, bf16_to_f32, to_storage
+from ai_forge.workspace import fsync_folder, require_disk
+
+QUANTIZATIONS = ("f16", *MIXES)
+F16_FILE_TYPE = 1
+ROPE_FREQS = "rope_freqs.weight"
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A tensor to write: its GGUF name, where it comes from, and what it becomes."""
+
+    name: str
+    source: str | None  # Hugging Face name; None for the rope factors, which are computed
+    shape: tuple[int, ...]
+    type: Type
+
+
+def write_gguf(
+    folder: Path,
+    output_path: Path,
+    quantization: str = "f16",
+    *,
+    name: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Writes the model in `folder` as GGUF. `quantization` is one of `QUANTIZATIONS`, whatever its case.
+
+    `name` is what the file says it is called. `progress(done, total)` is called after each tensor.
+
+    Raises:
+        InputError: another quantization, or a folder that cannot be exported (architecture, tokenizer, shapes).
+        PrerequisiteError: too little disk, or no quantiser on this machine.
+    """
+    kind = quantization.lower()
+    if kind not in QUANTIZATIONS:
+        raise InputError(f"Quantization {quantization!r} is not one of {', '.join(QUANTIZATIONS)}.")
+    config = check_folder(folder)
+    weights = Weights(folder)
+    rows = _plan(weights, config, kind)
+    values = _metadata(config, weights, name or folder.name, kind) | tokenizer_metadata(folder, config)
+    values |= {"general.quantization_version": uint32(2), "general.file_type": uint32(_file_type(kind))}
+    table = [GGUFTensor(row.name, row.shape, row.type, 0, quantised_bytes(row.shape, row.type)) for row in rows]
+    header = encode_header(values, table)
+    output_path.parent.mkdir(parents=True, exist_ok=True)
+    require_disk(output_path.parent, len(header) + sum(padded(t.n_bytes) for t in table), f"Writing {output_path.name}")
+    with _atomic_file(output_path) as out:
+        out.write(header)
+        for done, (row, tensor) in enumerate(zip(rows, table, strict=True), 1):
+            data = _encoded(row, weights, config)
+            out.write(data.data)
+            out.write(bytes(padded(tensor.n_bytes) - tensor.n_bytes))
+            if progress:
+                progress(done, len(rows))
+    return output_path
+
+
+def _file_type(kind: str) -> int:
+    return MIXES[kind].file_type if kind in MIXES else F16_FILE_TYPE
+
+
+def _plan(weights: Weights, config: Mapping[str, Any], kind: str) -> list[_Row]:
+    tied = bool(config.get("tie_word_embeddings"))
+    rows = []
+    for source, spec in weights.specs.items():
+        if source.endswith("rotary_emb.inv_freq") or (tied and source == "lm_head.weight"):
+            continue
+        name = gguf_name(source)
+        if name is None:
+            raise InputError(f"{weights.folder} has a tensor {source} that {config['model_type']} models have not.")
+        matrix = len(spec.shape) > 1 and not name.endswith("_norm.weight")
+        rows.append(_Row(name, source, spec.shape, Type.F16 if matrix else Type.F32))
+    if _rope(config)["rope_type"] == "llama3":
+        rows.append(_Row(ROPE_FREQS, None, (_head_dim(config) // 2,), Type.F32))
+    rows.sort(key=_loading_order)
+    if kind not in MIXES:
+        return rows
+    layers, heads = int(config["num_hidden_layers"]), int(config["num_attention_heads"])
+    is_70b = layers == 80 and (config["model_type"] == "qwen2" or heads != int(config["num_key_value_heads"]))
+    plain = [(row.name, row.shape, row.type) for row in rows]
+    types = choose_types(plain, MIXES[kind], n_layers=layers, is_70b=is_70b)
+    return [_Row(row.name, row.source, row.shape, chosen) for row, chosen in zip(rows, types, strict=True)]
+
+
+def _loading_order(row: _Row) -> tuple[int, bytes]:
+    """llama.cpp's: what belongs to no layer first, then layer by layer, each by name."""
+    layer = int(row.name.split(".")[1]) if row.name.startswith("blk.") else -1
+    return layer, row.name.encode()
+
+
+def _encoded(row: _Row, weights: Weights, config: Mapping[str, Any]) -> np.ndarray:
+    """The bytes of a tensor, uint8 `[n_bytes]`."""
+    if row.source is None:
+        return llama3_rope_factors(_rope(config), _head_dim(config)).view(np.uint8)
+    stored = weights.stored(row.source)
+    if heads := permuted_heads(config["model_type"], row.name, config):
+        stored = permute(stored, heads)
+    widen = bf16_to_f32 if weights.specs[row.source].dtype == "BF16" else np.ndarray.__array__
+    if row.type == Type.F32:
+        return np.ascontiguousarray(widen(stored), dtype=np.float32).reshape(-1).view(np.uint8)
+
+    def half(first: int, last: int) -> np.ndarray:
+        return to_storage(widen(stored[first:last]), "F16", row.source or row.name)
+
+    if row.type == Type.F16:
+        return np.ascontiguousarray(half(0, row.shape[0])).reshape(-1).view(np.uint8)
+    shape = (row.shape[0], row.shape[1])
+    return quantise(lambda first, last: half(first, last).astype(np.float32), shape, row.type)
+
+
+def _metadata(config: Mapping[str, Any], weights: Weights, name: str, kind: str) -> dict[str, bytes]:
+    arch = str(config["model_type"])
+    rope = _rope(config)
+    values = {
+        "general.architecture": string(arch),
+        "general.type": string("model"),
+        "general.name": string(name),
+        f"{arch}.block_count": uint32(config["num_hidden_layers"]),
+        f"{arch}.context_length": uint32(config["max_position_embeddings"]),
+        f"{arch}.embedding_length": uint32(config["hidden_size"]),
+        f"{arch}.feed_forward_length": uint32(config["intermediate_size"]),
+        f"{arch}.attention.head_count": uint32(config["num_attention_heads"]),
+        f"{arch}.attention.head_count_kv": uint32(config["num_key_value_heads"]),
+        f"{arch}.rope.freq_base": float32(float(rope["rope_theta"])),
+        f"{arch}.attention.layer_norm_rms_epsilon": float32(float(config["rms_norm_eps"])),
+    }
+    if config.get("head_dim"):
+        values |= {f"{arch}.attention.{part}_length": uint32(config["head_dim"]) for part in ("key", "value")}
+    if arch == "llama":
+        values |= {
+            "llama.vocab_size": uint32(config["vocab_size"]),
+            "llama.rope.dimension_count": uint32(_head_dim(config)),
+        }
+    scaling = rope.get("rope_type", "default")
+    if scaling in ("linear", "yarn"):
+        values |= {
+            f"{arch}.rope.scaling.type": string(scaling),
+            f"{arch}.rope.scaling.factor": float32(float(rope["factor"])),
+        }
+        if original := rope.get("original_max_position_embeddings"):
+            values[f"{arch}.rope.scaling.original_context_length"] = uint32(int(original))
+    elif scaling not in ("default", "llama3"):
+        raise InputError(f"Rope scaling {scaling!r} cannot be exported (default, linear, yarn, llama3).")
+    return values
+
+
+def _head_dim(config: Mapping[str, Any]) -> int:
+    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+
+
+def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Rope settings in transformers 5's form, from either form of `config.json`."""
+    rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    rope.setdefault("rope_theta", config.get("rope_theta", 10_000.0))
+    rope.setdefault("rope_type", rope.get("type", "default"))
+    return rope
+
+
+@contextlib.contextmanager
+def _atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears at `path` when the block ends well, and leaves nothing when it does not."""
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        with temporary.open("wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+        fsync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
