@@ -18,7 +18,9 @@ _GENERATED = re.compile(
 )
 _GENERATED_NAME = re.compile(r"(_pb2(_grpc)?\.pyi?|\.pb(\.gw)?\.go|\.g\.\w+|_generated\.\w+|\.generated\.\w+)$")
 _MINIFIED_NAME = re.compile(r"[.-]min\.\w+$|\.bundle\.js$")
-_VENDORED = frozenset({"node_modules", "bower_components", "vendor", "_vendor", "third_party", "site-packages", "extern"})
+_VENDORED = frozenset(
+    {"node_modules", "bower_components", "vendor", "_vendor", "third_party", "site-packages", "extern"}
+)
 _TEST_FOLDERS = frozenset({"test", "tests", "__tests__", "testing", "spec", "specs", "testdata", "fixtures"})
 _TEST_NAME = re.compile(r"^(test_.*|.*_test|conftest|.*\.(test|spec)|.*Tests?|.*TestCase)$")
 _COMMENT_LINE = re.compile(rb"^\s*(#|//|/\*|\*|\"\"\"|'''|;|--|<!--)")

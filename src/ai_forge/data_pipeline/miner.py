@@ -18,12 +18,11 @@ from typing import Any
 from ai_forge.data_pipeline.filters import (
     file_rejection,
     is_private,
-    is_test_path,
     licence_of,
     score,
     subject_rejection,
 )
-from ai_forge.data_pipeline.languages import LANGUAGES, load
+from ai_forge.data_pipeline.languages import LANGUAGES
 from ai_forge.data_pipeline.parsing import ParsedFile, Unit, parse
 from ai_forge.data_pipeline.repository import Repository, SourceFile, read_repository
 from ai_forge.data_pipeline.schemas import BlockMetadata, CodeBlock, Import

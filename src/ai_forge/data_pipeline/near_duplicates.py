@@ -28,7 +28,9 @@ def shingle(text: str, width: int) -> Shingles:
         return np.zeros(0, dtype=np.uint64)
     hashed = np.zeros(len(tokens) - width + 1, dtype=np.uint64)
     for offset in range(width):
-        hashed = hashed * np.uint64(0x9E3779B97F4A7C15) + tokens[offset : len(tokens) - width + 1 + offset] + np.uint64(1)
+        hashed = (
+            hashed * np.uint64(0x9E3779B97F4A7C15) + tokens[offset : len(tokens) - width + 1 + offset] + np.uint64(1)
+        )
         hashed ^= hashed >> np.uint64(29)
     return np.unique(hashed)
 

@@ -18,7 +18,18 @@ from ai_forge.data_pipeline.languages import LANGUAGES, language_of
 from ai_forge.errors import InputError
 
 _LEFT_OUT_FOLDERS = frozenset(
-    {"node_modules", "bower_components", "vendor", "third_party", "dist", "build", "target", "__pycache__", "venv", "env"}
+    {
+        "node_modules",
+        "bower_components",
+        "vendor",
+        "third_party",
+        "dist",
+        "build",
+        "target",
+        "__pycache__",
+        "venv",
+        "env",
+    }
 )
 _GIT_TIMEOUT_S = 120
 
@@ -82,7 +93,9 @@ def read_repository(repo_path: str | Path, *, max_file_bytes: int = 1_000_000) -
             files.append(SourceFile(os.fsdecode(name), content, blob_id(content)))
     if not files:
         known = ", ".join(LANGUAGES)
-        raise InputError(f"None of the {len(names)} files in {root} can be mined. Known languages: {known}.", _seen(skipped))
+        raise InputError(
+            f"None of the {len(names)} files in {root} can be mined. Known languages: {known}.", _seen(skipped)
+        )
     commit = _git(root, "rev-parse", "--verify", "HEAD") if tracked is not None else None
     commit_id = commit.decode("ascii", "replace").strip() if commit else None
     return Repository(root, root.name or "repository", commit_id, tracked is not None, tuple(files), skipped)

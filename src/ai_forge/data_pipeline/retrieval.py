@@ -31,7 +31,9 @@ _POOL = 100
 """Ranks of each list that are fused."""
 _CHUNK = 256
 """Queries embedded and scored at once."""
-_SPELLED = re.compile(r"`([^`\n]+)`|([^\W\d][\w$]*(?:\.[\w$]+)+|\w*_\w+|[a-z]+[A-Z]\w*|[A-Z]\w*[a-z][A-Z]\w*|[\w$]+(?=\())")
+_SPELLED = re.compile(
+    r"`([^`\n]+)`|([^\W\d][\w$]*(?:\.[\w$]+)+|\w*_\w+|[a-z]+[A-Z]\w*|[A-Z]\w*[a-z][A-Z]\w*|[\w$]+(?=\())"
+)
 _PATH = re.compile(r"[\w.@+-]+(?:/[\w.@+-]+)+|[\w-]+\.(?:pyi?|[cm]?[jt]sx?|go|java)\b")
 _FORMAT = 1
 
@@ -213,7 +215,9 @@ class Index:
         except (OSError, ValueError) as error:
             raise InputError(f"{folder} holds no index ({error}).", "Build it again with `ai-forge mine`.") from error
         if head.get("format") != _FORMAT:
-            raise InputError(f"The index in {folder} has format {head.get('format')}, not {_FORMAT}.", "Build it again.")
+            raise InputError(
+                f"The index in {folder} has format {head.get('format')}, not {_FORMAT}.", "Build it again."
+            )
         blocks = [CodeBlock.model_validate_json(line) for line in lines]
         lexical = bm25s.BM25.load(str(folder / "lexical"), load_corpus=False)
         vectors = np.load(folder / "vectors.npy", allow_pickle=False)

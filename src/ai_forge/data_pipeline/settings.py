@@ -13,7 +13,9 @@ class MinerSettings(_Settings):
     """What is read from a repository and which blocks may become the subject of a question."""
 
     min_tokens: int = Field(default=20, ge=1, description="shortest subject, approximate tokens")
-    max_tokens: int = Field(default=2048, ge=32, description="longest block, approximate tokens; longer ones are dropped")
+    max_tokens: int = Field(
+        default=2048, ge=32, description="longest block, approximate tokens; longer ones are dropped"
+    )
     max_file_bytes: int = Field(default=1_000_000, ge=1_000, description="larger files are skipped, bytes")
     require_docstring: bool = Field(
         default=True,
@@ -32,7 +34,10 @@ class SplitSettings(_Settings):
     valid: float = Field(default=0.1, gt=0, lt=1, description="share of the subjects, 0–1")
     test: float = Field(default=0.2, gt=0, lt=1, description="share of the subjects, 0–1")
     near_duplicate: float = Field(
-        default=0.8, ge=0.5, le=1, description="Jaccard similarity of 5-token shingles from which two blocks are one, 0–1"
+        default=0.8,
+        ge=0.5,
+        le=1,
+        description="Jaccard similarity of 5-token shingles from which two blocks are one, 0–1",
     )
     seed: int = Field(default=0, ge=0, description="another seed deals the files differently")
 
@@ -49,7 +54,10 @@ class SynthesisSettings(_Settings):
     max_examples: int = Field(default=5000, ge=1, description="at most this many examples in all")
     max_per_block: int = Field(default=8, ge=1, le=50, description="at most this many examples about one block")
     max_context_tokens: int = Field(
-        default=900, ge=100, le=6000, description="all shown documents together, approximate tokens; distractors go first"
+        default=900,
+        ge=100,
+        le=6000,
+        description="all shown documents together, approximate tokens; distractors go first",
     )
     no_oracle_share: float = Field(
         default=0.1, ge=0, le=0.5, description="share of examples whose context lacks the answer, 0–1"

@@ -16,9 +16,7 @@ from ai_forge.data_pipeline.schemas import CodeBlock, Import
 _SELF = frozenset({"self", "cls", "this", "super()"})
 _CLASS_TYPES = frozenset({"class", "interface", "type"})
 _COMMON_NAMES = frozenset(
-    "get set add pop run call close open read write next keys values items update copy append clear remove start stop "
-    "join split format push map filter then catch send end on off emit apply bind toString equals hashCode String Error "
-    "log error info warn debug exit wait put delete has parse test".split()
+    ["get", "set", "add", "pop", "run", "call", "close", "open", "read", "write", "next", "keys", "values", "items", "update", "copy", "append", "clear", "remove", "start", "stop", "join", "split", "format", "push", "map", "filter", "then", "catch", "send", "end", "on", "off", "emit", "apply", "bind", "toString", "equals", "hashCode", "String", "Error", "log", "error", "info", "warn", "debug", "exit", "wait", "put", "delete", "has", "parse", "test"]
 )
 """Attribute names that other libraries' objects have too: `x.get()` alone says nothing about whose `get` it is."""
 
@@ -85,7 +83,11 @@ class SymbolGraph:
         qualified = self._by_file.get((block.path, called))
         if qualified:
             return self._only(qualified)
-        return None if last in _COMMON_NAMES or root in block.metadata.parameters else self._unique(last, block, attribute=True)
+        return (
+            None
+            if last in _COMMON_NAMES or root in block.metadata.parameters
+            else self._unique(last, block, attribute=True)
+        )
 
     def _is_class(self, path: str, qualified: str) -> bool:
         return any(b.block_type in _CLASS_TYPES for b in self._by_file.get((path, qualified), ()))
@@ -153,4 +155,4 @@ def _imports_file(imported: Import, path: str) -> bool:
         for place in places
         if place not in ("", ".")
         for wanted in (tail, with_name)
-    ) or (tail != "" and pure.as_posix().startswith(f"{tail}/") or f"/{tail}/" in pure.as_posix())
+    ) or ((tail != "" and pure.as_posix().startswith(f"{tail}/")) or f"/{tail}/" in pure.as_posix())

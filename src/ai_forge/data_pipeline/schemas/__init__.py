@@ -4,4 +4,14 @@ from ai_forge.data_pipeline.schemas.code_blocks import BlockMetadata, CodeBlock,
 from ai_forge.data_pipeline.schemas.metrics import DataQualityMetrics
 from ai_forge.data_pipeline.schemas.raft_examples import Document, Fact, RAFTExample
 
-__all__ = ["BlockMetadata", "CodeBlock", "DataQualityMetrics", "Document", "Fact", "Guard", "Import", "RAFTExample", "content_id"]
+__all__ = [
+    "BlockMetadata",
+    "CodeBlock",
+    "DataQualityMetrics",
+    "Document",
+    "Fact",
+    "Guard",
+    "Import",
+    "RAFTExample",
+    "content_id",
+]

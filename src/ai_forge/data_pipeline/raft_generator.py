@@ -1,0 +1,331 @@
+"""Blocks to RAFT examples (arXiv 2403.10131): question, oracle, hard distractors, an answer that cites.
+
+The families draft question and answer from the structure of a block; the retriever's own hits for the question that do not
+hold the answer become its distractors, so a model trains on the confusions it will meet. A share of the examples shows
+only distractors and is answered "not in the context". Every example is verified against its documents, and dropped and
+counted if it fails. Only the blocks that are passed are ever shown: give a side of a split, get that side's data.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ai_forge.data_pipeline.families import Draft, Subject, drafts_for, facts_of
+from ai_forge.data_pipeline.miner import mine_repository
+from ai_forge.data_pipeline.prompt import NOT_IN_CONTEXT
+from ai_forge.data_pipeline.repository import read_repository
+from ai_forge.data_pipeline.retrieval import Hit, Index
+from ai_forge.data_pipeline.schemas import CodeBlock, Document, Fact, RAFTExample, content_id
+from ai_forge.data_pipeline.schemas.raft_examples import Difficulty
+from ai_forge.data_pipeline.settings import SynthesisSettings
+from ai_forge.data_pipeline.splits import check_no_leak, split_by_file
+from ai_forge.data_pipeline.symbols import SymbolGraph, overlap
+from ai_forge.data_pipeline.text import approximate_tokens, identifiers
+from ai_forge.data_pipeline.verification import verify_example
+from ai_forge.errors import AIForgeError
+
+__all__ = [
+    "SynthesisResult",
+    "generate_chain_of_thought",
+    "generate_qa_pairs",
+    "retrieve_oracle_and_distractors",
+    "synthesize",
+]
+
+_POOL = 16
+"""Hits of a question among which its distractors are looked for."""
+_MAX_SHOWN_PARAMETERS = 5
+_MAX_WRONG_FACTS = 8
+
+
+@dataclass(frozen=True)
+class SynthesisResult:
+    """The examples and why others were dropped, counted by reason."""
+
+    examples: list[RAFTExample]
+    rejected: Counter[str]
+
+
+def generate_qa_pairs(
+    code_blocks: Sequence[CodeBlock],
+    *,
+    documents: Sequence[CodeBlock] | None = None,
+    settings: SynthesisSettings | None = None,
+    index: Index | None = None,
+    graph: SymbolGraph | None = None,
+) -> list[RAFTExample]:
+    """Examples about `code_blocks`; see `synthesize`, which also tells what was dropped."""
+    return synthesize(code_blocks, documents=documents, settings=settings, index=index, graph=graph).examples
+
+
+def synthesize(
+    code_blocks: Sequence[CodeBlock],
+    *,
+    documents: Sequence[CodeBlock] | None = None,
+    settings: SynthesisSettings | None = None,
+    index: Index | None = None,
+    graph: SymbolGraph | None = None,
+) -> SynthesisResult:
+    """Examples about `code_blocks` that show only `documents` (default: the same blocks).
+
+    `index` may cover more than `documents`; hits outside them are passed over. `graph` knows the calls between blocks (build
+    it with `MiningResult.imports` for the most edges). The result depends on the arguments alone.
+    """
+    settings = settings or SynthesisSettings()
+    if not code_blocks:
+        return SynthesisResult([], Counter())
+    shown = tuple({b.id: b for b in (*(documents if documents is not None else code_blocks), *code_blocks)}.values())
+    index = index or Index.build(shown, settings.embedder)
+    graph = graph or SymbolGraph(shown)
+    rejected: Counter[str] = Counter()
+    drafts = _drafts(code_blocks, shown, graph, settings, rejected)
+    hits = index.search_many([draft.question for _, draft in drafts], _POOL)
+    builder = _Builder(shown, graph, settings)
+    examples: list[RAFTExample] = []
+    for (block, draft), found in zip(drafts, hits, strict=True):
+        built = builder.build(block, draft, found)
+        problems = verify_example(built) if isinstance(built, RAFTExample) else [built]
+        if isinstance(built, RAFTExample) and not problems:
+            examples.append(built)
+        else:
+            rejected[built if isinstance(built, str) else "not_verified"] += 1
+    return SynthesisResult(examples, rejected)
+
+
+def retrieve_oracle_and_distractors(
+    query: str, all_blocks: Sequence[CodeBlock], oracle_idx: int, k: int = 3, num_distractors: int = 2
+) -> tuple[list[CodeBlock], list[CodeBlock]]:
+    """(oracles, distractors): `k` blocks in all where there are enough, `num_distractors` of them distractors.
+
+    The first oracle is `all_blocks[oracle_idx]`; further ones are blocks that it calls. Distractors are the best hits for
+    `query` that neither hold an oracle nor lie in one, nor bear its name.
+    """
+    oracle = all_blocks[oracle_idx]
+    callees = [b for b in SymbolGraph(all_blocks).callees(oracle) if not overlap(oracle, b)]
+    oracles = [oracle, *callees[: max(0, k - num_distractors - 1)]]
+    hits = Index.build(all_blocks).search(query, len(all_blocks))
+    candidates = (h.block for h in hits if h.block.name != oracle.name)
+    return oracles, _disjoint(candidates, oracles)[:num_distractors]
+
+
+def generate_chain_of_thought(query: str, oracle_docs: Sequence[CodeBlock]) -> str:
+    """One sentence that finds the answer's place: each oracle's citation and what it defines.
+
+    The query decides nothing but the order: an oracle whose name it spells comes first.
+    """
+    spelled = set(identifiers(query))
+    ordered = sorted(oracle_docs, key=lambda block: block.name not in spelled)
+    return " and ".join(f"[{block.citation}] defines {_shape(block)}" for block in ordered) + "."
+
+
+def _shape(block: CodeBlock) -> str:
+    if block.block_type not in ("function", "method"):
+        return f"the {block.block_type} `{block.name}`"
+    parameters = block.metadata.parameters
+    if len(parameters) > _MAX_SHOWN_PARAMETERS:
+        return f"`{block.name}`"
+    return f"`{block.name}({', '.join(parameters)})`"
+
+
+def _drafts(
+    code_blocks: Sequence[CodeBlock],
+    shown: Sequence[CodeBlock],
+    graph: SymbolGraph,
+    settings: SynthesisSettings,
+    rejected: Counter[str],
+) -> list[tuple[CodeBlock, Draft]]:
+    """Drafts of all blocks, at most `max_per_block` each; if there are too many, every block keeps its share.
+
+    Which families a block keeps is drawn by content hash, so that all families stay present.
+    """
+    references = _references(shown)
+    per_block: list[list[tuple[CodeBlock, Draft]]] = []
+    for block in sorted(code_blocks, key=lambda b: content_id(b.id, str(settings.seed))):
+        reference = references.get(block.id)
+        if reference is None:
+            rejected["ambiguous_name"] += 1
+            continue
+        drafts = drafts_for(Subject(block, reference, graph, settings.seed))
+        kept = sorted(drafts, key=lambda d: content_id(block.id, d.family, d.question, str(settings.seed)))
+        if len(kept) > settings.max_per_block:
+            rejected["over_max_per_block"] += len(kept) - settings.max_per_block
+        per_block.append([(block, draft) for draft in kept[: settings.max_per_block]])
+    rounds = [d for n in range(settings.max_per_block) for drafts in per_block for d in drafts[n : n + 1]]
+    if len(rounds) > settings.max_examples:
+        rejected["over_max_examples"] = len(rounds) - settings.max_examples
+    return rounds[: settings.max_examples]
+
+
+def _references(shown: Sequence[CodeBlock]) -> dict[str, str]:
+    """How a question names each block: its qualified name, with the file where others bear it, with its parameters where
+    that is not enough; a block that even so shares its name gets none."""
+    bare = Counter(block.name for block in shown)
+    in_file = Counter((block.path, block.metadata.qualified_name) for block in shown)
+    calls = {block.id: _call_form(block) for block in shown}
+    in_file_calls = Counter((block.path, calls[block.id]) for block in shown)
+    references: dict[str, str] = {}
+    for block in shown:
+        name = block.metadata.qualified_name
+        if in_file[block.path, name] > 1:
+            if in_file_calls[block.path, calls[block.id]] > 1:
+                continue
+            name = calls[block.id]
+        if "`" not in name:
+            references[block.id] = f"`{name}`" if bare[block.name] == 1 else f"`{name}` in `{block.path}`"
+    return references
+
+
+def _call_form(block: CodeBlock) -> str:
+    opened = block.metadata.signature.partition("(")[2].rpartition(")")[0]
+    return f"{block.metadata.qualified_name}({opened[:80]})"
+
+
+def _disjoint(candidates: object, fixed: Sequence[CodeBlock]) -> list[CodeBlock]:
+    """Candidates that share no line with a fixed block or with an earlier candidate."""
+    kept: list[CodeBlock] = []
+    for block in candidates:  # type: ignore[attr-defined]
+        if not any(overlap(block, other) for other in (*fixed, *kept)):
+            kept.append(block)
+    return kept
+
+
+class _Builder:
+    """Puts documents to drafts."""
+
+    def __init__(self, shown: Sequence[CodeBlock], graph: SymbolGraph, settings: SynthesisSettings) -> None:
+        self._settings, self._graph = settings, graph
+        self._documents = {block.id: Document.from_block(block) for block in shown}
+        self._names = {block.id: frozenset(identifiers(block.source_code)) for block in shown}
+        self._cost = {block.id: _document_cost(block) for block in shown}
+
+    def build(self, subject: CodeBlock, draft: Draft, hits: Sequence[Hit]) -> RAFTExample | str:
+        """The example, or the reason why there is none."""
+        if any(oracle.id not in self._documents for oracle in draft.oracles):
+            return "oracle_not_shown"
+        draw = _unit_interval(draft.question, subject.id, "documents", str(self._settings.seed))
+        hidden = _unit_interval(draft.question, subject.id, "oracle", str(self._settings.seed))
+        without_oracle = hidden < self._settings.no_oracle_share
+        budget = self._settings.max_context_tokens
+        if not without_oracle:
+            budget -= sum(self._cost[oracle.id] for oracle in draft.oracles)
+            if budget < 0:
+                return "oracle_too_long"
+        wanted = self._n_distractors(draw, len(draft.oracles), without_oracle)
+        distractors: list[CodeBlock] = []
+        for block in self._candidates(draft, hits, without_oracle):
+            if len(distractors) == wanted:
+                break
+            if self._cost[block.id] <= budget:
+                distractors.append(block)
+                budget -= self._cost[block.id]
+        if without_oracle and not distractors:
+            return "no_distractor"
+        return self._example(subject, draft, distractors, without_oracle)
+
+    def _n_distractors(self, draw: float, n_oracles: int, without_oracle: bool) -> int:
+        easy, hard = self._settings.easy_share, self._settings.hard_share
+        if without_oracle:
+            return 3 if draw < 0.5 else 2
+        if n_oracles > 1:
+            return 1
+        if draw < easy:
+            return 0
+        if draw < easy + hard:
+            return 3 if draw < easy + 0.7 * hard else 4
+        return 2 if draw > easy + hard + 0.4 * (1 - easy - hard) else 1
+
+    def _candidates(self, draft: Draft, hits: Sequence[Hit], without_oracle: bool) -> list[CodeBlock]:
+        """Hits, then siblings, that do not hold the answer."""
+        subject = draft.oracles[0]
+        pool = [hit.block for hit in hits] + self._graph.siblings(subject)[:_POOL]
+        names_file = f"`{subject.path}`" in draft.question
+        kept: dict[str, CodeBlock] = {}
+        for block in pool:
+            if block.id not in self._documents:
+                continue
+            same_name = block.name == subject.name
+            if same_name and (without_oracle or block.path == subject.path or not names_file):
+                continue
+            mentions = subject.name in self._names[block.id]
+            if mentions and not same_name and (without_oracle or draft.family == "usage"):
+                continue  # another caller, or a hint at what the answer says is not there
+            kept[block.id] = block
+        return _disjoint(kept.values(), draft.oracles)
+
+    def _example(
+        self, subject: CodeBlock, draft: Draft, distractors: list[CodeBlock], without_oracle: bool
+    ) -> RAFTExample:
+        oracles = () if without_oracle else draft.oracles
+        n_distractors = len(distractors)
+        difficulty: Difficulty = (
+            "hard" if n_distractors > 2 or len(oracles) > 1 else "medium" if n_distractors else "easy"
+        )
+        reasoning = generate_chain_of_thought(draft.question, oracles) if oracles else ""
+        return RAFTExample(
+            question=draft.question,
+            oracle_documents=tuple(self._documents[block.id] for block in oracles),
+            distractor_documents=tuple(self._documents[block.id] for block in distractors),
+            reasoning=reasoning or f"None of the documents defines `{subject.name}`.",
+            final_answer=draft.answer if oracles else NOT_IN_CONTEXT,
+            difficulty=difficulty,
+            family=draft.family,
+            subject_id=subject.id,
+            subject_path=subject.path,
+            facts=draft.facts if oracles else (),
+            wrong_facts=self._wrong_facts(draft, distractors),
+        )
+
+    def _wrong_facts(self, draft: Draft, distractors: Sequence[CodeBlock]) -> tuple[Fact, ...]:
+        """What the distractors hold of the kinds that the answer states, unless an oracle has that word anywhere."""
+        known = frozenset[str]().union(*(self._names[block.id] for block in draft.oracles))
+        kinds = dict.fromkeys([*(fact.kind for fact in draft.facts), *draft.kinds])
+        wrong = [
+            Fact(kind=kind, value=value)
+            for kind in kinds
+            for block in distractors
+            for value in facts_of(block, kind)
+            if kind != "location" and not set(identifiers(value)) & known
+        ]
+        return tuple(dict.fromkeys(wrong))[:_MAX_WRONG_FACTS]
+
+
+def _document_cost(block: CodeBlock) -> int:
+    return block.metadata.n_tokens + approximate_tokens(block.citation) + 8
+
+
+def _unit_interval(*parts: str) -> float:
+    """A number in [0, 1) fixed by `parts`."""
+    return int(content_id(*parts), 16) / 2**64
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m ai_forge.data_pipeline.raft_generator PATH`: a side's examples as JSON lines, counts on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m ai_forge.data_pipeline.raft_generator", description=main.__doc__)
+    parser.add_argument("path", help="folder of a repository")
+    parser.add_argument("--side", choices=("train", "valid", "test"), default="train", help="default: train")
+    parser.add_argument("--max-examples", type=int, default=SynthesisSettings().max_examples)
+    given = parser.parse_args(arguments)
+    try:
+        mined = mine_repository(read_repository(given.path))
+        split = split_by_file(mined.blocks, documents=mined.documents)
+        subjects = {"train": split.train, "valid": split.valid, "test": split.test}[given.side]
+        documents = {"train": split.train_documents, "valid": split.valid_documents, "test": split.test_documents}
+        settings = SynthesisSettings(max_examples=given.max_examples)
+        graph = SymbolGraph(documents[given.side], mined.imports)
+        result = synthesize(subjects, documents=documents[given.side], settings=settings, graph=graph)
+    except AIForgeError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    for example in result.examples:
+        print(example.model_dump_json())
+    leaks = len(check_no_leak(result.examples, split)) if given.side == "train" else 0
+    counts = {"examples": len(result.examples), "rejected": dict(result.rejected), "leaks": leaks}
+    print(json.dumps({**counts, "split": split.summary()}), file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
