@@ -1,21 +1,54 @@
 """From a repository's files to examples that teach: mine, split, index, ask, validate.
 
-    files ── repository ─ miner ──► CodeBlocks ── splits ──► sides ── raft_generator ──► RAFTExamples ── validator ──► kept
-                          │                            retrieval, symbols ─┘
-                          languages/*.scm
+    files ─ repository ─ miner ─► CodeBlocks ─ splits ─► sides ─ raft_generator ─► RAFTExamples ─ validator ─► kept
+                           │                                          │
+                    languages/*.scm                           retrieval, symbols
 
 Each step is a function of its arguments and a settings model (`settings`); nothing here writes files, knows a model or
-prints. The heavy libraries (scikit-learn, Matplotlib) are imported by the functions that need them.
+prints. The exports are loaded on first use, and scikit-learn and Matplotlib by the functions that need them.
 """
 
-from ai_forge.data_pipeline.miner import MiningResult, mine, mine_repository, parse_repository
-from ai_forge.data_pipeline.raft_generator import SynthesisResult, generate_qa_pairs, synthesize
-from ai_forge.data_pipeline.repository import Repository, SourceFile, read_repository
-from ai_forge.data_pipeline.retrieval import Hit, Index, Retriever
-from ai_forge.data_pipeline.settings import MinerSettings, SplitSettings, SynthesisSettings, ValidatorSettings
-from ai_forge.data_pipeline.splits import Split, check_no_leak, split_by_file
-from ai_forge.data_pipeline.symbols import SymbolGraph
-from ai_forge.data_pipeline.verification import verify_example
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ai_forge.data_pipeline.miner import MiningResult, mine, mine_repository, parse_repository
+    from ai_forge.data_pipeline.raft_generator import SynthesisResult, generate_qa_pairs, synthesize
+    from ai_forge.data_pipeline.repository import Repository, SourceFile, read_repository
+    from ai_forge.data_pipeline.retrieval import Hit, Index, Retriever
+    from ai_forge.data_pipeline.settings import MinerSettings, SplitSettings, SynthesisSettings, ValidatorSettings
+    from ai_forge.data_pipeline.splits import Split, check_no_leak, split_by_file
+    from ai_forge.data_pipeline.symbols import SymbolGraph
+    from ai_forge.data_pipeline.validator import filter_dataset, generate_quality_report, score_data_quality
+    from ai_forge.data_pipeline.verification import verify_example
+
+_HOMES = {
+    "MiningResult": "miner",
+    "mine": "miner",
+    "mine_repository": "miner",
+    "parse_repository": "miner",
+    "SynthesisResult": "raft_generator",
+    "generate_qa_pairs": "raft_generator",
+    "synthesize": "raft_generator",
+    "Repository": "repository",
+    "SourceFile": "repository",
+    "read_repository": "repository",
+    "Hit": "retrieval",
+    "Index": "retrieval",
+    "Retriever": "retrieval",
+    "MinerSettings": "settings",
+    "SplitSettings": "settings",
+    "SynthesisSettings": "settings",
+    "ValidatorSettings": "settings",
+    "Split": "splits",
+    "check_no_leak": "splits",
+    "split_by_file": "splits",
+    "SymbolGraph": "symbols",
+    "filter_dataset": "validator",
+    "generate_quality_report": "validator",
+    "score_data_quality": "validator",
+    "verify_example": "verification",
+}
 
 __all__ = [
     "Hit",
@@ -32,12 +65,22 @@ __all__ = [
     "SynthesisSettings",
     "ValidatorSettings",
     "check_no_leak",
+    "filter_dataset",
     "generate_qa_pairs",
+    "generate_quality_report",
     "mine",
     "mine_repository",
     "parse_repository",
     "read_repository",
+    "score_data_quality",
     "split_by_file",
     "synthesize",
     "verify_example",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """An export, loaded with its module (PEP 562): `python -m` of one part must not import the others first."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -24,14 +24,22 @@ class Embedder(Protocol):
     name: ClassVar[str]
 
     @classmethod
-    def fit(cls, texts: Sequence[Sequence[str]]) -> "Embedder": ...
+    def fit(cls, texts: Sequence[Sequence[str]]) -> "Embedder":
+        """An embedder that suits `texts`; a pretrained one ignores them."""
+        ...
 
-    def embed(self, texts: Sequence[Sequence[str]]) -> Matrix: ...
+    def embed(self, texts: Sequence[Sequence[str]]) -> Matrix:
+        """Unit vectors, one row for each text."""
+        ...
 
-    def save(self, folder: Path) -> None: ...
+    def save(self, folder: Path) -> None:
+        """Write what `load` needs into `folder`."""
+        ...
 
     @classmethod
-    def load(cls, folder: Path) -> "Embedder": ...
+    def load(cls, folder: Path) -> "Embedder":
+        """Read what `save` wrote."""
+        ...
 
 
 class LsaEmbedder:
@@ -80,7 +88,8 @@ class LsaEmbedder:
         """Unit vectors [text, dimension]; a text without a known word is the zero vector."""
         vectors: Matrix = np.asarray(self._tf_idf(texts) @ self._components, dtype=np.float32)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors / np.where(norms > 0, norms, 1)
+        unit: Matrix = np.asarray(vectors / np.where(norms > 0, norms, 1), dtype=np.float32)
+        return unit
 
     def save(self, folder: Path) -> None:
         """Write vocabulary and arrays into `folder`."""

@@ -1,8 +1,8 @@
 """The question families: what can be asked about a block, and the answer that its code gives.
 
 Each family is a function from a subject to a `Draft` or None. An answer is one or two regular sentences whose names,
-conditions and quotations are copied from the code and its documentation; nothing is inferred that the shown text does not
-hold. Wordings vary by content hash, so the same block is asked in the same words in every run.
+conditions and quotations are copied from the code and its documentation; nothing is inferred that the shown text does
+not hold. Wordings vary by content hash, so the same block is asked in the same words in every run.
 """
 
 import re
@@ -13,13 +13,14 @@ from ai_forge.data_pipeline.filters import is_private, is_test_path
 from ai_forge.data_pipeline.schemas import CodeBlock, Fact, content_id
 from ai_forge.data_pipeline.schemas.raft_examples import FactKind
 from ai_forge.data_pipeline.symbols import SymbolGraph, overlap
-from ai_forge.data_pipeline.text import first_sentence, identifiers, one_line
+from ai_forge.data_pipeline.text import first_sentence, one_line
 from ai_forge.data_pipeline.wording import TEMPLATES
 
 __all__ = ["FAMILIES", "Draft", "Subject", "documentation", "drafts_for", "facts_of"]
 
 _MAX_LISTED = 6
 """Names in one answer: longer enumerations teach a small model to make names up."""
+_ENOUGH = 5
 _MAX_LINE = 100
 _MAX_QUOTED = 70
 _CLASS_TYPES = ("class", "interface", "type")
@@ -73,8 +74,12 @@ def plain(text: str) -> str:
 
 
 def drafts_for(subject: Subject) -> list[Draft]:
-    """Every draft that the families find for a subject, in the order of `FAMILIES`."""
-    return [draft for family in FAMILIES.values() for draft in family(subject)]
+    """Every draft that the families find for a subject, in the order of `FAMILIES`.
+
+    The location, which every answer cites anyway, is asked only where there is little else.
+    """
+    drafts = [draft for name, family in FAMILIES.items() if name != "location" for draft in family(subject)]
+    return drafts if len(drafts) >= _ENOUGH else [*drafts, *_location(subject)]
 
 
 def facts_of(block: CodeBlock, kind: FactKind) -> tuple[str, ...]:
@@ -353,8 +358,3 @@ FAMILIES: dict[str, Callable[[Subject], list[Draft]]] = {
     "members": _members,
     "location": _location,
 }
-
-
-def names_in(text: str) -> frozenset[str]:
-    """Identifiers of a text."""
-    return frozenset(identifiers(text))

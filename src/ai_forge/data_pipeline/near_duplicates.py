@@ -1,7 +1,7 @@
 """Near-duplicate texts: MinHash finds candidates, exact Jaccard similarity decides.
 
-Shingles are hashed by numpy over whole token sequences, so Python touches each text only a few times. 16 bands of 4 rows find a
-pair of similarity 0.8 with probability 0.9998 and one of 0.6 with 0.9; no false pair survives the exact check.
+Shingles are hashed by numpy over whole token sequences, so Python touches each text only a few times. 16 bands of 4
+rows find a pair of similarity 0.8 with probability 0.9998, one of 0.6 with 0.9; no false pair survives the exact check.
 """
 
 import re

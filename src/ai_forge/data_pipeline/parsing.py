@@ -212,8 +212,10 @@ class _Attribution:
     def __init__(self, units: list[Unit], spec: LanguageSpec, text: bytes) -> None:
         self.units, self.spec, self.text = units, spec, text
         self.starts = [unit.start for unit in units]
+        self.anonymous: list[tuple[int, int]] = []
 
     def run(self, matches: list[dict[str, list[Node]]]) -> None:
+        self.anonymous = sorted((n.start_byte, n.end_byte) for m in matches for n in m.get("anonymous", ()))
         handlers: dict[str, Callable[[Unit, Node, dict[str, list[Node]]], None]] = {
             "parameter": self._parameter,
             "call": self._call,
@@ -242,6 +244,12 @@ class _Attribution:
             unit = unit.parent
         return unit
 
+    def _is_own(self, unit: Unit, node: Node) -> bool:
+        """Whether `node` runs as part of the unit itself, not of an anonymous function inside it."""
+        first = bisect.bisect_right(self.anonymous, (unit.definition.start_byte, unit.definition.end_byte))
+        last = bisect.bisect_right(self.anonymous, (node.start_byte, 0))
+        return all(end < node.end_byte for _, end in self.anonymous[first:last])
+
     def _add(self, values: list[str], value: str) -> None:
         if value not in values:
             values.append(value)
@@ -267,16 +275,17 @@ class _Attribution:
         root, _, last = name.rpartition(".")
         if root in self.spec.implicit_parameters or not _EXPRESSION.match(name):
             return
-        if last[:1].isupper() or last in ("error", "timeout"):  # a variable or a helper's result says no type
+        is_type = last[:1].isupper() or last in ("error", "timeout")  # a variable or a helper's result says no type
+        if is_type and self._is_own(unit, node):
             self._add(unit.raises, name)
 
     def _return(self, unit: Unit, node: Node, captures: dict[str, list[Node]]) -> None:
         value = one_line(_text(node, self.text))
-        if len(value) <= _MAX_QUOTE and node.type != "comment":
+        if len(value) <= _MAX_QUOTE and node.type != "comment" and self._is_own(unit, node):
             self._add(unit.return_values, value)
 
     def _yield(self, unit: Unit, node: Node, captures: dict[str, list[Node]]) -> None:
-        unit.is_generator = True
+        unit.is_generator = unit.is_generator or self._is_own(unit, node)
 
     def _base(self, unit: Unit, node: Node, captures: dict[str, list[Node]]) -> None:
         if unit.kind in _CONTAINERS:
@@ -296,7 +305,7 @@ class _Attribution:
         condition = one_line(_text(node, self.text))
         outcome_node = captures["outcome"][0]
         outcome = one_line(_text(outcome_node, self.text)).rstrip(";")
-        if len(condition) <= _MAX_QUOTE:
+        if len(condition) <= _MAX_QUOTE and self._is_own(unit, node):
             raises = outcome_node.type.startswith(("raise", "throw"))
             quoted = outcome if len(outcome) <= _MAX_QUOTE else ""
             unit.guards.append(

@@ -1,9 +1,9 @@
 """Blocks to RAFT examples (arXiv 2403.10131): question, oracle, hard distractors, an answer that cites.
 
-The families draft question and answer from the structure of a block; the retriever's own hits for the question that do not
-hold the answer become its distractors, so a model trains on the confusions it will meet. A share of the examples shows
-only distractors and is answered "not in the context". Every example is verified against its documents, and dropped and
-counted if it fails. Only the blocks that are passed are ever shown: give a side of a split, get that side's data.
+The families draft question and answer from the structure of a block; the retriever's own hits for the question that do
+not hold the answer become its distractors, so a model trains on the confusions it will meet. A share of the examples
+shows only distractors and is answered "not in the context". Every example is verified against its documents, dropped
+and counted if it fails. Only the blocks that are passed are ever shown: give a side of a split, get that side's data.
 """
 
 import argparse
@@ -20,7 +20,8 @@ from ai_forge.data_pipeline.repository import read_repository
 from ai_forge.data_pipeline.retrieval import Hit, Index
 from ai_forge.data_pipeline.schemas import CodeBlock, Document, Fact, RAFTExample, content_id
 from ai_forge.data_pipeline.schemas.raft_examples import Difficulty
-from ai_forge.data_pipeline.settings import SynthesisSettings
+from ai_forge.data_pipeline.scoring import answer_words, held_share
+from ai_forge.data_pipeline.settings import SynthesisSettings, ValidatorSettings
 from ai_forge.data_pipeline.splits import check_no_leak, split_by_file
 from ai_forge.data_pipeline.symbols import SymbolGraph, overlap
 from ai_forge.data_pipeline.text import approximate_tokens, identifiers
@@ -39,6 +40,7 @@ _POOL = 16
 """Hits of a question among which its distractors are looked for."""
 _MAX_SHOWN_PARAMETERS = 5
 _MAX_WRONG_FACTS = 8
+_MAX_HELD = ValidatorSettings().max_distractor_relevance
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ def synthesize(
 ) -> SynthesisResult:
     """Examples about `code_blocks` that show only `documents` (default: the same blocks).
 
-    `index` may cover more than `documents`; hits outside them are passed over. `graph` knows the calls between blocks (build
-    it with `MiningResult.imports` for the most edges). The result depends on the arguments alone.
+    `index` may cover more than `documents`; hits outside them are passed over. `graph` knows the calls between blocks
+    (built with `MiningResult.imports` it has the most edges). The result depends on the arguments alone.
     """
     settings = settings or SynthesisSettings()
     if not code_blocks:
@@ -84,21 +86,21 @@ def synthesize(
     drafts = _drafts(code_blocks, shown, graph, settings, rejected)
     hits = index.search_many([draft.question for _, draft in drafts], _POOL)
     builder = _Builder(shown, graph, settings)
-    examples: list[RAFTExample] = []
+    examples: dict[str, RAFTExample] = {}
     for (block, draft), found in zip(drafts, hits, strict=True):
         built = builder.build(block, draft, found)
         problems = verify_example(built) if isinstance(built, RAFTExample) else [built]
         if isinstance(built, RAFTExample) and not problems:
-            examples.append(built)
+            examples.setdefault(built.id, built)
         else:
             rejected[built if isinstance(built, str) else "not_verified"] += 1
-    return SynthesisResult(examples, rejected)
+    return SynthesisResult(list(examples.values()), rejected)
 
 
 def retrieve_oracle_and_distractors(
     query: str, all_blocks: Sequence[CodeBlock], oracle_idx: int, k: int = 3, num_distractors: int = 2
 ) -> tuple[list[CodeBlock], list[CodeBlock]]:
-    """(oracles, distractors): `k` blocks in all where there are enough, `num_distractors` of them distractors.
+    """(oracles, distractors): `k` blocks where there are enough, `num_distractors` of them to distract.
 
     The first oracle is `all_blocks[oracle_idx]`; further ones are blocks that it calls. Distractors are the best hits for
     `query` that neither hold an oracle nor lie in one, nor bear its name.
@@ -160,8 +162,10 @@ def _drafts(
 
 
 def _references(shown: Sequence[CodeBlock]) -> dict[str, str]:
-    """How a question names each block: its qualified name, with the file where others bear it, with its parameters where
-    that is not enough; a block that even so shares its name gets none."""
+    """How a question names each block: by its qualified name, with the file where others bear it too.
+
+    Where one file has several, with the parameters as well; a block that even so shares its name gets none.
+    """
     bare = Counter(block.name for block in shown)
     in_file = Counter((block.path, block.metadata.qualified_name) for block in shown)
     calls = {block.id: _call_form(block) for block in shown}
@@ -240,6 +244,7 @@ class _Builder:
     def _candidates(self, draft: Draft, hits: Sequence[Hit], without_oracle: bool) -> list[CodeBlock]:
         """Hits, then siblings, that do not hold the answer."""
         subject = draft.oracles[0]
+        content = answer_words(draft.answer, subject.name)
         pool = [hit.block for hit in hits] + self._graph.siblings(subject)[:_POOL]
         names_file = f"`{subject.path}`" in draft.question
         kept: dict[str, CodeBlock] = {}
@@ -252,6 +257,8 @@ class _Builder:
             mentions = subject.name in self._names[block.id]
             if mentions and not same_name and (without_oracle or draft.family == "usage"):
                 continue  # another caller, or a hint at what the answer says is not there
+            if held_share(content, subject.name, self._names[block.id]) > _MAX_HELD:
+                continue  # an oracle in disguise
             kept[block.id] = block
         return _disjoint(kept.values(), draft.oracles)
 

@@ -1,10 +1,9 @@
 """The index of a repository: which blocks answer a question. Training, the judge and the user's questions share it.
 
 Three rankings are fused by reciprocal rank: BM25 over subwords of names, paths and code (bm25s), a dense one from the
-chosen embedder, and the names that the question spells out (`Class.method`, `src/a.py`), which code questions often do.
-`lsa`, the embedder here, is TF-IDF reduced by a truncated SVD that is fitted on the repository itself: offline, a second
-for thousands of blocks, blind to words the repository never uses. Another embedder is another class with its `fit` and
-`embed`. Scores are sums of reciprocal ranks: they order hits of one query and mean nothing across queries.
+chosen embedder, and the names that the question spells out (`Class.method`, `src/a.py`), as code questions often do.
+Scores are sums of reciprocal ranks: they order the hits of one query and mean nothing across queries. There is no
+reranker: what the three rankings miss together is missed.
 """
 
 import json
@@ -50,7 +49,9 @@ class Retriever(Protocol):
     """What synthesis, the judge and the answerer need."""
 
     @property
-    def blocks(self) -> Sequence[CodeBlock]: ...
+    def blocks(self) -> Sequence[CodeBlock]:
+        """The indexed blocks."""
+        ...
 
     def search(
         self,
@@ -60,9 +61,13 @@ class Retriever(Protocol):
         only_paths: Collection[str] | None = None,
         exclude_paths: Collection[str] = (),
         nested: bool = True,
-    ) -> list[Hit]: ...
+    ) -> list[Hit]:
+        """The `k` best blocks for a query, best first."""
+        ...
 
-    def search_many(self, queries: Sequence[str], k: int = 5) -> list[list[Hit]]: ...
+    def search_many(self, queries: Sequence[str], k: int = 5) -> list[list[Hit]]:
+        """The same for many queries at once."""
+        ...
 
 
 def block_text(block: CodeBlock) -> str:
@@ -116,8 +121,8 @@ class Index:
     ) -> list[Hit]:
         """The `k` best blocks for `query`, best first.
 
-        `only_paths` and `exclude_paths` limit the files. With `nested=False` a block is left out when it holds, or lies in,
-        a better one: what one wants to show to a reader.
+        `only_paths` and `exclude_paths` limit the files. With `nested=False` a block is left out when it holds, or lies
+        in, a better one: what one wants to show to a reader.
         """
 
         def allowed(block: CodeBlock) -> bool:
@@ -226,9 +231,6 @@ class Index:
 
 def _best(values: Matrix, n: int) -> Iterable[int]:
     """Positions of the `n` largest values, largest first, ties by position."""
-    if len(values) > n:
-        top = np.sort(np.argpartition(-values, n)[:n])
-    else:
-        top = np.arange(len(values))
+    top = np.sort(np.argpartition(-values, n)[:n]) if len(values) > n else np.arange(len(values))
     order: list[int] = top[np.argsort(-values[top], kind="stable")].tolist()
     return order

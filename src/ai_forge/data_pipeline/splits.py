@@ -184,8 +184,8 @@ def _deal(weight: Counter[str], settings: SplitSettings) -> dict[str, Side]:
         sides: dict[str, Side] = {order[0]: "test", order[1]: "valid", order[2]: "train"}
         filled: dict[Side, int] = {"test": weight[order[0]], "valid": weight[order[1]], "train": weight[order[2]]}
         for group in order[3:]:
-            side = max(("test", "valid", "train"), key=lambda s: (filled[s] + weight[group] <= wanted[s], s != "train"))
-            side = side if filled[side] + weight[group] <= wanted[side] else "train"
+            held_out: tuple[Side, ...] = ("test", "valid")
+            side: Side = next((s for s in held_out if filled[s] + weight[group] <= wanted[s]), "train")
             sides[group] = side
             filled[side] += weight[group]
         distance = sum(abs(filled[side] - wanted[side]) for side in _SIDES)

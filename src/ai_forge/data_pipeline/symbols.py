@@ -15,9 +15,12 @@ from ai_forge.data_pipeline.schemas import CodeBlock, Import
 
 _SELF = frozenset({"self", "cls", "this", "super()"})
 _CLASS_TYPES = frozenset({"class", "interface", "type"})
-_COMMON_NAMES = frozenset(
-    ["get", "set", "add", "pop", "run", "call", "close", "open", "read", "write", "next", "keys", "values", "items", "update", "copy", "append", "clear", "remove", "start", "stop", "join", "split", "format", "push", "map", "filter", "then", "catch", "send", "end", "on", "off", "emit", "apply", "bind", "toString", "equals", "hashCode", "String", "Error", "log", "error", "info", "warn", "debug", "exit", "wait", "put", "delete", "has", "parse", "test"]
-)
+_COMMON_NAMES = frozenset({
+    "Error", "String", "add", "append", "apply", "bind", "call", "catch", "clear", "close", "copy", "debug", "delete",
+    "emit", "end", "equals", "error", "exit", "filter", "format", "get", "has", "hashCode", "info", "items", "join",
+    "keys", "log", "map", "next", "off", "on", "open", "parse", "pop", "push", "put", "read", "remove", "run", "send",
+    "set", "split", "start", "stop", "test", "then", "toString", "update", "values", "wait", "warn", "write",
+})  # fmt: skip
 """Attribute names that other libraries' objects have too: `x.get()` alone says nothing about whose `get` it is."""
 
 

@@ -27,9 +27,9 @@ def code_spans(text: str) -> list[str]:
 def verify_example(example: RAFTExample) -> list[str]:
     """What is wrong with an example; empty means that each statement was found in its documents.
 
-    Checked: every citation is an oracle's and, with an oracle, there is one; every fact stands in backticks in the answer and
-    in an oracle; no wrong fact stands in an oracle; whatever is in backticks is code of a shown document, or a name made of
-    names that stand there or in the question; every quoted documentation is an oracle's, word for word.
+    Checked: every citation is an oracle's and, with an oracle, there is one; every fact stands in backticks in the
+    answer and in an oracle; no wrong fact stands in an oracle; whatever is in backticks is code of an oracle, or made
+    of names that stand there or in the question; every quoted documentation is an oracle's, word for word.
     """
     citations = citations_in(example.target)
     if not example.oracle_documents:

@@ -1,4 +1,4 @@
-"""The wordings of the questions. `{subject}` is the block's name in backticks, with its file where the name is not enough."""
+"""The wordings of the questions: `{subject}` is a block's name in backticks, with its file where that is not enough."""
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "purpose": (
@@ -104,7 +104,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "location": (
         "Where is {subject} defined?",
         "In which file do I find {subject}?",
-        "Where does the definition of {subject} stand?",
+        "Point me to the definition of {subject}.",
         "Which file and lines define {subject}?",
     ),
 }

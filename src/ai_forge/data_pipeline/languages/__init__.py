@@ -5,7 +5,7 @@ A query names what a grammar's nodes mean, so the miner itself knows no language
 * units: `@function @method @class @interface @type` for the whole definition, with `@name` and, where the definition is
   a binding (`const f = () => …`), `@value` for the function that is bound and `@receiver` for a Go method's type;
 * inside units: `@call @raise @branch @yield @return @base @decorator @parameter` (in `@parameters`), and `@guard` with
-  `@outcome` for a condition whose whole body is a raise or a return;
+  `@outcome` for a condition whose whole body is a raise or a return, and `@anonymous` for functions without a name;
 * in files: `@imported` (the local name) with `@module` and `@original`, `@constant`, and `@opaque` for the text of
   strings and comments.
 

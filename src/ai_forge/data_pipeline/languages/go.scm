@@ -27,6 +27,7 @@
 (interface_type (type_elem (type_identifier) @base))
 
 ; Behaviour
+(func_literal) @anonymous
 (call_expression function: [(identifier) (selector_expression)] @call)
 (return_statement (_) @return)
 [(if_statement) (for_statement) (expression_case) (type_case) (communication_case)] @branch

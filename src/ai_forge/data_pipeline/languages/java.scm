@@ -23,6 +23,7 @@
 [(marker_annotation) (annotation)] @decorator
 
 ; Behaviour
+[(lambda_expression) (object_creation_expression (class_body))] @anonymous
 (method_invocation !object name: (identifier) @call)
 (method_invocation object: (_) @_object name: (identifier) @call @called)
 (object_creation_expression type: (_) @call)

@@ -23,6 +23,7 @@
 (decorator (_) @decorator)
 
 ; Behaviour
+(lambda) @anonymous
 (call function: [(identifier) (attribute)] @call)
 (raise_statement . [(identifier) (attribute)] @raise)
 (raise_statement . (call function: [(identifier) (attribute)] @raise))

@@ -42,6 +42,7 @@
 (decorator (_) @decorator)
 
 ; Behaviour
+[(arrow_function) (function_expression) (generator_function) (class)] @anonymous
 (call_expression function: [(identifier) (member_expression)] @call)
 (new_expression constructor: (_) @call)
 (throw_statement (new_expression constructor: [(identifier) (member_expression)] @raise))
