@@ -1,0 +1,195 @@
+"""The runtime that is always there: llama.cpp in this process, models in a folder.
+
+    models/<name>/<version>/model.gguf        a hard link where the disk allows it, else a copy
+    models/<name>/<version>/deployment.json   template, system text, stop words, sampling
+    models/<name>/latest.txt                  the active version, replaced in one rename
+
+A version's folder is filled beside its place and renamed, so it is whole or absent. The model of the last request stays
+loaded; asking another one frees it first. Nothing is shared with other processes: each that asks loads its own.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ai_forge.conductor.deployment import LATEST, NAME, Deployment, Sampling
+from ai_forge.conductor.llama_server import LlamaServer
+from ai_forge.conductor.runtime import Completion, Progress, RenderedPrompt, RuntimeKind, ServedModel, silent
+from ai_forge.data_pipeline.prompt import Message
+from ai_forge.errors import InputError, PrerequisiteError
+from ai_forge.workspace import atomic_folder, atomic_write, require_disk
+
+GGUF_FILE = "model.gguf"
+RECORD_FILE = "deployment.json"
+LATEST_FILE = "latest.txt"
+
+
+class EmbeddedRuntime:
+    """Serves the models below `models_dir`; see `Runtime` for what each method promises."""
+
+    kind: RuntimeKind = "embedded"
+
+    def __init__(self, models_dir: Path) -> None:
+        self._dir = models_dir
+        self._loaded: tuple[Deployment, LlamaServer] | None = None
+
+    def is_available(self) -> bool:
+        """Whether llama.cpp can be imported here."""
+        try:
+            import xllamacpp  # noqa: F401
+        except ImportError:
+            return False
+        return True
+
+    def create(self, deployment: Deployment, progress: Progress = silent) -> None:
+        """Check the file and link or copy it into the models folder."""
+        progress("checking the model file", 0, 0)
+        deployment.check_file()
+        source, size = deployment.gguf_path, deployment.gguf_path.stat().st_size
+        self._dir.mkdir(parents=True, exist_ok=True)
+        self._unload(deployment.model)
+        with atomic_folder(self._folder(deployment.name, deployment.version)) as folder:
+            progress("copying the model file", 0, size)
+            try:
+                os.link(source.resolve(), folder / GGUF_FILE)
+            except OSError:  # another disk, or one without hard links
+                require_disk(self._dir, size, f"A copy of {source.name}")
+                shutil.copyfile(source, folder / GGUF_FILE)
+            record = dataclasses.asdict(deployment) | {"gguf_path": str(source)}
+            (folder / RECORD_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+            progress("copying the model file", size, size)
+
+    def activate(self, name: str, version: str) -> None:
+        """Point `name:latest` to `version`."""
+        self._find(f"{name}:{version}")
+        atomic_write(self._dir / name / LATEST_FILE, version)
+
+    def active(self, name: str) -> str | None:
+        """The version that `name:latest` means."""
+        try:
+            version = (self._dir / name / LATEST_FILE).read_text(encoding="utf-8").strip()
+        except OSError:
+            return None
+        return version if (self._folder(name, version) / RECORD_FILE).is_file() else None
+
+    def models(self) -> list[ServedModel]:
+        """All versions of all models."""
+        records = sorted(self._dir.glob(f"[!.]*/[!.]*/{RECORD_FILE}"))
+        return [_served(_read(record)) for record in records]
+
+    def show(self, model: str) -> ServedModel:
+        """One model with its template, system text and parameters."""
+        deployment = self._find(model)
+        parameters = {key: str(value) for key, value in dataclasses.asdict(deployment.sampling).items()}
+        return dataclasses.replace(
+            _served(deployment),
+            system_prompt=deployment.system_prompt,
+            template=deployment.chat_template,
+            parameters=parameters | {"stop": json.dumps(deployment.stop)},
+        )
+
+    def delete(self, model: str) -> None:
+        """Remove a version, and `latest` where it meant this one."""
+        try:
+            deployment = self._find(model)
+        except InputError:
+            return
+        self._unload(deployment.model)
+        if self.active(deployment.name) == deployment.version:
+            (self._dir / deployment.name / LATEST_FILE).unlink()
+        shutil.rmtree(self._folder(deployment.name, deployment.version))
+        with contextlib.suppress(OSError):  # other versions are left
+            (self._dir / deployment.name).rmdir()
+
+    def chat(
+        self,
+        model: str,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+    ) -> Iterator[str]:
+        """The answer piece by piece."""
+        deployment, server = self._load(model)
+        sampling = deployment.sampling
+        options: dict[str, Any] = {
+            "n_predict": sampling.num_predict if max_tokens is None else max_tokens,
+            "temperature": sampling.temperature if temperature is None else temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+            "stop": list(deployment.stop),
+        }
+        if seed is not None:
+            options["seed"] = seed
+        yield from server.stream(server.render(_with_system(messages, deployment.system_prompt)), options)
+
+    def render(self, model: str, messages: Sequence[Message]) -> RenderedPrompt:
+        """The prompt by the GGUF's own template, and its tokens as they are evaluated."""
+        deployment, server = self._load(model)
+        text = server.render(_with_system(messages, deployment.system_prompt))
+        return RenderedPrompt(text, len(server.tokenize(text, add_special=True)))
+
+    def greedy(self, model: str, prompt: str, max_tokens: int) -> Completion:
+        """Continue `prompt` greedily."""
+        return self._load(model)[1].greedy(prompt, max_tokens)
+
+    def tokenize(self, model: str, text: str) -> list[int]:
+        """Token ids as llama.cpp makes them."""
+        return self._load(model)[1].tokenize(text)
+
+    def close(self) -> None:
+        """Free the loaded model."""
+        if self._loaded is not None:
+            self._loaded[1].close()
+            self._loaded = None
+
+    def _load(self, model: str) -> tuple[Deployment, LlamaServer]:
+        deployment = self._find(model)
+        if self._loaded is None or self._loaded[0] != deployment:
+            self.close()
+            path = self._folder(deployment.name, deployment.version) / GGUF_FILE
+            if not path.is_file():
+                raise PrerequisiteError(f"{path} is missing.", "deploy the model again: ai-forge deploy.")
+            self._loaded = deployment, LlamaServer(path, deployment.sampling.num_ctx)
+        return self._loaded
+
+    def _unload(self, model: str) -> None:
+        if self._loaded is not None and self._loaded[0].model == model:
+            self.close()
+
+    def _folder(self, name: str, version: str) -> Path:
+        return self._dir / name / version
+
+    def _find(self, model: str) -> Deployment:
+        name, _, tag = model.partition(":")
+        version = self.active(name) if tag in ("", LATEST) and NAME.fullmatch(name) else tag
+        if version and NAME.fullmatch(name) and NAME.fullmatch(version):
+            record = self._folder(name, version) / RECORD_FILE
+            if record.is_file():
+                return _read(record)
+        known = ", ".join(served.model for served in self.models()) or "none"
+        raise InputError(f"There is no deployed model {model!r}; there are: {known}.", "deploy one: ai-forge deploy.")
+
+
+def _with_system(messages: Sequence[Message], system_prompt: str) -> list[Message]:
+    """`messages` with the deployment's system text where they bring none, as Ollama does it."""
+    if system_prompt and not any(message["role"] == "system" for message in messages):
+        return [{"role": "system", "content": system_prompt}, *messages]
+    return list(messages)
+
+
+def _read(record: Path) -> Deployment:
+    values = json.loads(record.read_text(encoding="utf-8"))
+    values["gguf_path"] = record.with_name(GGUF_FILE)
+    return Deployment(**values | {"stop": tuple(values["stop"]), "sampling": Sampling(**values["sampling"])})
+
+
+def _served(deployment: Deployment) -> ServedModel:
+    size = deployment.gguf_path.stat().st_size if deployment.gguf_path.is_file() else 0
+    return ServedModel(deployment.model, size, deployment.gguf_sha256)
