@@ -1,1 +1,71 @@
-"""TODO"""
+"""Serving: two runtimes behind one interface, the registry of versions, deployment and rollback.
+
+    deployment ─► deployer ─► runtime: ollama_manager (HTTP) or embedded_runtime (llama.cpp in this process)
+                     └──────► registry: versions, which one is active, history
+
+`choosing` picks the runtime. The exports are loaded on first use; xllamacpp only when a model is loaded.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ai_forge.conductor.choosing import choose_runtime
+    from ai_forge.conductor.deployer import Deployed, deploy, prune, rollback
+    from ai_forge.conductor.deployment import Deployment, Sampling, deployment_from_gguf
+    from ai_forge.conductor.embedded_runtime import EmbeddedRuntime
+    from ai_forge.conductor.llama_server import LlamaServer
+    from ai_forge.conductor.ollama_manager import OllamaRuntime
+    from ai_forge.conductor.registry import Activation, Registry, Version
+    from ai_forge.conductor.runtime import Completion, RenderedPrompt, Runtime, ServedModel, prompt_difference
+
+_HOMES = {
+    "choose_runtime": "choosing",
+    "Deployed": "deployer",
+    "deploy": "deployer",
+    "prune": "deployer",
+    "rollback": "deployer",
+    "Deployment": "deployment",
+    "Sampling": "deployment",
+    "deployment_from_gguf": "deployment",
+    "EmbeddedRuntime": "embedded_runtime",
+    "LlamaServer": "llama_server",
+    "OllamaRuntime": "ollama_manager",
+    "Activation": "registry",
+    "Registry": "registry",
+    "Version": "registry",
+    "Completion": "runtime",
+    "RenderedPrompt": "runtime",
+    "Runtime": "runtime",
+    "ServedModel": "runtime",
+    "prompt_difference": "runtime",
+}
+
+__all__ = [
+    "Activation",
+    "Completion",
+    "Deployed",
+    "Deployment",
+    "EmbeddedRuntime",
+    "LlamaServer",
+    "OllamaRuntime",
+    "Registry",
+    "RenderedPrompt",
+    "Runtime",
+    "Sampling",
+    "ServedModel",
+    "Version",
+    "choose_runtime",
+    "deploy",
+    "deployment_from_gguf",
+    "prompt_difference",
+    "prune",
+    "rollback",
+]
+
+
+def __getattr__(name: str) -> object:
+    """An export, loaded with its module (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

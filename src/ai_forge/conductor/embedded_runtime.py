@@ -34,8 +34,9 @@ class EmbeddedRuntime:
 
     kind: RuntimeKind = "embedded"
 
-    def __init__(self, models_dir: Path) -> None:
+    def __init__(self, models_dir: Path, n_threads: int | None = None) -> None:
         self._dir = models_dir
+        self._n_threads = n_threads
         self._loaded: tuple[Deployment, LlamaServer] | None = None
 
     def is_available(self) -> bool:
@@ -156,7 +157,7 @@ class EmbeddedRuntime:
             path = self._folder(deployment.name, deployment.version) / GGUF_FILE
             if not path.is_file():
                 raise PrerequisiteError(f"{path} is missing.", "deploy the model again: ai-forge deploy.")
-            self._loaded = deployment, LlamaServer(path, deployment.sampling.num_ctx)
+            self._loaded = deployment, LlamaServer(path, deployment.sampling.num_ctx, self._n_threads)
         return self._loaded
 
     def _unload(self, model: str) -> None:

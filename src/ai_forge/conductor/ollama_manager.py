@@ -1,0 +1,270 @@
+"""The runtime that most users have: models in Ollama, created from our file, prompted as the trainer prompted.
+
+Method: the GGUF is sent by hash (skipped where Ollama holds it), then `name:version` is created with an explicit Go
+template, system text, stop words and sampling; `name:latest` is a copy of the active version. The template is not
+left to Ollama: for SmolLM2 it recognises "chatml" and drops the model's default system message. It is made from the
+GGUF's Jinja (`judge.ollama_prompt`), and `render` reads back what Ollama really makes of a chat.
+
+Ollama cuts prompts that are too long without a word (9,055 tokens became 1,026); we ask it not to, and get an error.
+It writes a model's manifest last, so a creation that fails leaves no model. It is not told to pull, push or merge.
+
+The functions at the end are the same for one-off use, on OLLAMA_HOST or the default host.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ai_forge.conductor.deployment import LATEST, Deployment, deployment_from_gguf
+from ai_forge.conductor.ollama_http import OllamaServer, OllamaStatus
+from ai_forge.conductor.runtime import NEUTRAL, Completion, Progress, RenderedPrompt, RuntimeKind, ServedModel, silent
+from ai_forge.config.settings import RuntimeSettings
+from ai_forge.data_pipeline.prompt import Message
+from ai_forge.errors import InputError, TransientError
+from ai_forge.judge.ollama_prompt import ollama_prompt
+
+
+class OllamaRuntime:
+    """Serves models through an Ollama server; see `Runtime` for what each method promises."""
+
+    kind: RuntimeKind = "ollama"
+
+    def __init__(self, host: str) -> None:
+        self.server = OllamaServer(host)
+
+    def is_available(self) -> bool:
+        """Whether a usable Ollama answers."""
+        return self.server.status().problem is None
+
+    def create(self, deployment: Deployment, progress: Progress = silent) -> None:
+        """Send the file and make `name:version` from it."""
+        progress("checking the model file", 0, 0)
+        deployment.check_file()
+        template = ollama_prompt(deployment.gguf_path).template
+        digest = deployment.gguf_sha256
+        if not self.server.has_blob(digest):
+            self.server.put_blob(deployment.gguf_path, digest, progress)
+        body = {
+            "model": deployment.model,
+            "files": {deployment.gguf_path.name: f"sha256:{digest}"},
+            "template": template,
+            "system": deployment.system_prompt,
+            "parameters": _parameters(deployment),
+        }
+        last = ""
+        for event in self.server.stream("/api/create", body):
+            last = str(event.get("status", ""))
+            progress(f"Ollama: {last}", 0, 0)
+        if last != "success":
+            raise TransientError(
+                f"Ollama stopped in the middle of creating {deployment.model} (last: {last or 'nothing'}).",
+                "run the same command again.",
+            )
+
+    def copy(self, source: str, destination: str) -> None:
+        """Give a model a second name. Raises `InputError` where `source` does not exist."""
+        self.server.ask("POST", "/api/copy", {"source": source, "destination": destination})
+
+    def activate(self, name: str, version: str) -> None:
+        """Copy `name:version` to `name:latest`."""
+        self.copy(f"{name}:{version}", f"{name}:{LATEST}")
+
+    def active(self, name: str) -> str | None:
+        """The version with the content of `name:latest`; of several with the same content, the newest."""
+        versions = {model.model: model.digest for model in self._by_age() if model.model.startswith(f"{name}:")}
+        latest = versions.pop(f"{name}:{LATEST}", None)
+        same = [model.partition(":")[2] for model, digest in versions.items() if digest == latest]
+        return same[0] if same else None
+
+    def models(self) -> list[ServedModel]:
+        """All models of the server, also those that AI Forge did not make."""
+        return sorted(self._by_age(), key=lambda model: model.model)
+
+    def show(self, model: str) -> ServedModel:
+        """One model with its template, system text and parameters."""
+        answer = self.server.ask("POST", "/api/show", {"model": model})
+        full = model if ":" in model else f"{model}:{LATEST}"
+        listed = next((known for known in self._by_age() if known.model == full), ServedModel(full, 0, ""))
+        pairs = [line.split(None, 1) for line in str(answer.get("parameters", "")).splitlines()]
+        parameters: dict[str, str] = {}
+        for key, value in (pair for pair in pairs if len(pair) == 2):
+            parameters[key] = f"{parameters[key]}, {value}" if key in parameters else value
+        return ServedModel(
+            full, listed.size_bytes, listed.digest, answer.get("system", ""), answer.get("template", ""), parameters
+        )
+
+    def delete(self, model: str) -> None:
+        """Remove a model; nothing happens where it does not exist."""
+        with contextlib.suppress(InputError):
+            self.server.ask("DELETE", "/api/delete", {"model": model})
+
+    def chat(
+        self,
+        model: str,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+    ) -> Iterator[str]:
+        """The answer piece by piece."""
+        wanted = {"num_predict": max_tokens, "temperature": temperature, "seed": seed}
+        options = {key: value for key, value in wanted.items() if value is not None}
+        finished = False
+        for event in self.server.stream("/api/chat", _chat(model, messages) | {"options": options}):
+            piece = event.get("message", {}).get("content", "")
+            if piece:
+                yield piece
+            finished = bool(event.get("done"))
+        if not finished:
+            raise TransientError(f"Ollama ended in the middle of the answer of {model}.", "ask again.")
+
+    def render(self, model: str, messages: Sequence[Message]) -> RenderedPrompt:
+        """The prompt as Ollama shows it (text None where this Ollama does not), and the tokens it evaluates."""
+        counted = {"options": {"num_predict": 1}, "stream": False}
+        answer = self.server.ask("POST", "/api/chat", _chat(model, messages) | counted)
+        debug = {"_debug_render_only": True} | counted
+        shown = self.server.ask("POST", "/api/chat", _chat(model, messages) | debug)
+        text = shown.get("_debug_info", {}).get("rendered_template")
+        return RenderedPrompt(text, int(answer.get("prompt_eval_count", 0)))
+
+    def greedy(self, model: str, prompt: str, max_tokens: int) -> Completion:
+        """Continue `prompt` greedily, past the template."""
+        options = {"num_predict": max_tokens, "temperature": 0, "stop": []}
+        body = {"model": model, "prompt": prompt, "raw": True, "stream": False, "truncate": False, "options": options}
+        answer = self.server.ask("POST", "/api/generate", body)
+        return Completion(
+            text=str(answer.get("response", "")),
+            n_prompt_tokens=int(answer.get("prompt_eval_count", 0)),
+            n_tokens=int(answer.get("eval_count", 0)),
+            token_ids=None,
+        )
+
+    def tokenize(self, model: str, text: str) -> list[int] | None:
+        """None: Ollama does not tell token ids."""
+        return None
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.server.close()
+
+    def _by_age(self) -> list[ServedModel]:
+        listed: list[Mapping[str, Any]] = self.server.ask("GET", "/api/tags").get("models") or []
+        newest_first = sorted(listed, key=lambda model: str(model.get("modified_at", "")), reverse=True)
+        return [
+            ServedModel(str(model["name"]), int(model.get("size", 0)), str(model.get("digest", "")))
+            for model in newest_first
+        ]
+
+
+def _parameters(deployment: Deployment) -> dict[str, Any]:
+    sampling = deployment.sampling
+    return {
+        "num_ctx": sampling.num_ctx,
+        "num_predict": sampling.num_predict,
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "stop": list(deployment.stop),
+    } | NEUTRAL
+
+
+def _chat(model: str, messages: Sequence[Message]) -> dict[str, Any]:
+    return {"model": model, "messages": list(messages), "truncate": False}
+
+
+@contextlib.contextmanager
+def _runtime(host: str | None) -> Iterator[OllamaRuntime]:
+    runtime = OllamaRuntime(host or os.environ.get("OLLAMA_HOST") or RuntimeSettings().ollama_host)
+    try:
+        yield runtime
+    finally:
+        runtime.close()
+
+
+def check_ollama_status(host: str | None = None) -> OllamaStatus:
+    """Whether Ollama is installed and a usable one answers at `host`; never raises for one that does not."""
+    with _runtime(host) as runtime:
+        return runtime.server.status()
+
+
+def list_ollama_models(host: str | None = None) -> list[ServedModel]:
+    """All models that Ollama holds."""
+    with _runtime(host) as runtime:
+        runtime.server.require()
+        return runtime.models()
+
+
+def create_ollama_model(
+    model_name: str,
+    gguf_path: Path | str,
+    system_prompt: str = "",
+    *,
+    version: str = "1",
+    settings: RuntimeSettings | None = None,
+    host: str | None = None,
+    progress: Progress = silent,
+) -> str:
+    """Create `model_name:version` from a GGUF with its own system prompt, and return that name. It is not active yet.
+
+    Raises:
+        PrerequisiteError: Ollama or the file is missing.
+        InputError: the file is damaged or has no usable chat template.
+        TransientError: Ollama went away.
+    """
+    with _runtime(host) as runtime:
+        runtime.server.require()
+        deployment = deployment_from_gguf(
+            model_name,
+            version,
+            Path(gguf_path),
+            system_prompt=system_prompt,
+            settings=settings or RuntimeSettings(),
+            base="",
+        )
+        runtime.create(deployment, progress)
+        return deployment.model
+
+
+def get_active_model(model_name: str, host: str | None = None) -> str | None:
+    """The `name:version` that `model_name:latest` is a copy of, or None."""
+    with _runtime(host) as runtime:
+        runtime.server.require()
+        version = runtime.active(model_name)
+        return f"{model_name}:{version}" if version else None
+
+
+def set_active_model(model: str, host: str | None = None) -> None:
+    """Make `name:version` the one that `name:latest` means. Raises `InputError` where it does not exist."""
+    name, _, version = model.partition(":")
+    if not version:
+        raise InputError(f"{model!r} names no version.", "write it as NAME:VERSION; see `ollama list`.")
+    with _runtime(host) as runtime:
+        runtime.server.require()
+        runtime.activate(name, version)
+
+
+def query_model(
+    model: str, prompt: str, *, system_prompt: str | None = None, max_tokens: int | None = None, host: str | None = None
+) -> str:
+    """The whole answer to one user turn. `system_prompt` replaces the model's own for this question."""
+    messages: list[Message] = [{"role": "user", "content": prompt}]
+    if system_prompt is not None:
+        messages.insert(0, {"role": "system", "content": system_prompt})
+    with _runtime(host) as runtime:
+        runtime.server.require()
+        return "".join(runtime.chat(model, messages, max_tokens=max_tokens))
+
+
+__all__ = [
+    "OllamaRuntime",
+    "OllamaStatus",
+    "check_ollama_status",
+    "create_ollama_model",
+    "get_active_model",
+    "list_ollama_models",
+    "query_model",
+    "set_active_model",
+]
