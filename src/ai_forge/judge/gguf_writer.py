@@ -32,6 +32,7 @@ from ai_forge.workspace import fsync_folder, require_disk
 
 QUANTIZATIONS = ("f16", *MIXES)
 F16_FILE_TYPE = 1
+HEADER_ALLOWANCE_BYTES = 16_000_000  # a vocabulary of 150k tokens with its merges takes about 6 MB
 ROPE_FREQS = "rope_freqs.weight"
 Progress = Callable[[int, int], None]
 
@@ -68,12 +69,13 @@ def write_gguf(
     config = check_folder(folder)
     weights = Weights(folder)
     rows = _plan(weights, config, kind)
+    table = [GGUFTensor(row.name, row.shape, row.type, 0, quantised_bytes(row.shape, row.type)) for row in rows]
+    output_path.parent.mkdir(parents=True, exist_ok=True)
+    n_bytes = sum(padded(tensor.n_bytes) for tensor in table) + HEADER_ALLOWANCE_BYTES
+    require_disk(output_path.parent, n_bytes, f"Writing {output_path.name}")
     values = _metadata(config, weights, name or folder.name, kind) | tokenizer_metadata(folder, config)
     values |= {"general.quantization_version": uint32(2), "general.file_type": uint32(_file_type(kind))}
-    table = [GGUFTensor(row.name, row.shape, row.type, 0, quantised_bytes(row.shape, row.type)) for row in rows]
     header = encode_header(values, table)
-    output_path.parent.mkdir(parents=True, exist_ok=True)
-    require_disk(output_path.parent, len(header) + sum(padded(t.n_bytes) for t in table), f"Writing {output_path.name}")
     with _atomic_file(output_path) as out:
         out.write(header)
         for done, (row, tensor) in enumerate(zip(rows, table, strict=True), 1):

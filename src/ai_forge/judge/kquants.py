@@ -5,7 +5,7 @@ so that a file is the one `llama-quantize` would make. The bytes come from `ggml
 object of the `xllamacpp` wheel exports; ctypes releases the GIL, so threads work on slices of rows.
 
 Measured against llama-quantize on the same float16 file: SmolLM2-135M and small Llama and Qwen2 models of different
-head counts, q4_k_m, q5_k_m and q6_k: whole files byte-identical. SmolLM2 to q4_k_m takes 2.7 s on 2 cores (llama-quantize: 2.8).
+head counts, q4_k_m, q5_k_m and q6_k: whole files byte-identical. SmolLM2 to q4_k_m: 2.7 s on 2 cores (theirs: 2.8).
 
 Rows of 576 are no multiple of 256, the K block, so 180 of SmolLM2's tensors fall back (Q4_K → Q5_0, Q6_K → Q8_0)
 exactly as they do there. No importance matrix, no experts, no I-quants.

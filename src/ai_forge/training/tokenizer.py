@@ -2,7 +2,8 @@
 
 Method: the JSON is built from tokens, merges, token types and the pre-tokenizer's name; no tokenizer is
 "converted" by a library that guesses. The class name written is `PreTrainedTokenizerFast`, because the
-model-specific classes of transformers 5 rebuild the pre-tokenizer and lose the digits rule.
+model-specific classes of transformers 5 rebuild the pre-tokenizer and lose the digits rule. (For model_type qwen2 its
+AutoTokenizer takes its own class whatever the file says; that one splits alike but normalises to NFC.)
 
 Measured: 0.3 s for SmolLM2's 49k tokens (transformers' GGUF loader: about 25 s). Ids equal llama.cpp's on 70 of 70
 standard-library files. Byte-level BPE only ("gpt2" in GGUF's words); SentencePiece vocabularies are refused.
