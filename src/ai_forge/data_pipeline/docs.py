@@ -6,7 +6,7 @@ import re
 from tree_sitter import Node
 
 _STRING_START = re.compile(r"^[rRuUbBfF]*(\"\"\"|'''|\"|')")
-_COMMENT_TYPES = frozenset({"comment", "line_comment", "block_comment"})
+COMMENT_TYPES = frozenset({"comment", "line_comment", "block_comment"})
 
 
 def docstring_of(body: Node | None) -> str | None:
@@ -16,7 +16,7 @@ def docstring_of(body: Node | None) -> str | None:
     for child in body.named_children:
         if child.type == "comment":
             continue
-        first = child.named_child(0) if child.type == "expression_statement" else child
+        first = next(iter(child.named_children), None) if child.type == "expression_statement" else child
         if first is None or first.type != "string" or (first is not child and child.named_child_count != 1):
             return None
         raw = (first.text or b"").decode("utf-8", "replace")
@@ -37,9 +37,9 @@ def comments_above(node: Node, *, block: bool) -> list[Node]:
     line = node.start_point[0]
     previous = node.prev_sibling
     gap = 2 if block else 1
-    while previous is not None and previous.type in _COMMENT_TYPES and line - previous.end_point[0] <= gap:
+    while previous is not None and previous.type in COMMENT_TYPES and line - previous.end_point[0] <= gap:
         before = previous.prev_sibling
-        if before is not None and before.end_point[0] == previous.start_point[0] and before.type not in _COMMENT_TYPES:
+        if before is not None and before.end_point[0] == previous.start_point[0] and before.type not in COMMENT_TYPES:
             break  # the comment trails the statement before
         text = previous.text or b""
         if block:

@@ -2,7 +2,7 @@
 
 Two strengths. A block that is broken or not the team's own writing (`syntax_error`, `too_long`, files that are binary,
 generated, vendored, minified) is dropped. A sound block that makes a poor subject (`too_short`, `trivial`,
-`no_docstring`, `test`, `private`, `data`) stays a document: it can be retrieved, cited as a caller, or distract.
+`no_docstring`, `overload`, `test`, `private`) stays a document: it can be retrieved, cited as a caller, or distract.
 """
 
 import re
@@ -93,6 +93,8 @@ def subject_rejection(block: CodeBlock, settings: MinerSettings) -> str | None:
         return "test"
     if not settings.include_private and any(map(is_private, block.metadata.qualified_name.split("."))):
         return "private"
+    if any(name.rpartition(".")[2] == "overload" for name in block.metadata.decorators):
+        return "overload"
     if block.metadata.n_tokens < settings.min_tokens:
         return "too_short"
     if is_trivial(block):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from tree_sitter import Node, Parser, QueryCursor
 
-from ai_forge.data_pipeline.docs import clean_comment, comments_above, docstring_of
+from ai_forge.data_pipeline.docs import COMMENT_TYPES, clean_comment, comments_above, docstring_of
 from ai_forge.data_pipeline.languages import LANGUAGES, LanguageSpec, load
 from ai_forge.data_pipeline.schemas import Guard, Import
 from ai_forge.data_pipeline.schemas.code_blocks import BlockType
@@ -153,7 +153,12 @@ def _unit(kind: BlockType, captures: dict[str, list[Node]], spec: LanguageSpec, 
     if returns is None and value.type == "method_declaration":
         returns = value.child_by_field_name("type")
     signature_start = captures[kind][0].start_byte
-    signature_end = body.start_byte if body is not None else value.end_byte
+    signature_end = value.end_byte
+    if body is not None:
+        before = body.prev_sibling
+        while before is not None and before.type in COMMENT_TYPES:
+            before = before.prev_sibling
+        signature_end = before.end_byte if before is not None else body.start_byte
     receiver = captures.get("receiver")
     return Unit(
         kind=kind,
@@ -164,13 +169,21 @@ def _unit(kind: BlockType, captures: dict[str, list[Node]], spec: LanguageSpec, 
         last_line=end.end_point[0] + (1 if end.end_point[1] else 0),
         definition=value,
         body=body,
-        signature=one_line(text[signature_start:signature_end].decode("utf-8", "replace")).rstrip(" :={>"),
+        signature=_signature(text[signature_start:signature_end].decode("utf-8", "replace"), kind),
         docstring=docstring,
         has_error=outer.has_error,
         returns=one_line(_text(returns, text)).lstrip(": ") if returns is not None else None,
         parameters_start=parameters.start_byte if parameters is not None else -1,
         receiver=_text(receiver[0], text) if receiver else None,
     )
+
+
+def _signature(text: str, kind: BlockType) -> str:
+    """A definition's text up to its body, on one line, without comments and the sign that opens the body."""
+    if kind in _CONTAINERS:
+        text = text.partition("{")[0]
+    lines = (re.sub(r",\s+(#|//).*$", ",", line) for line in text.splitlines() if not re.match(r"\s*(#|//)", line))
+    return re.sub(r"\s*(=>|->|[:={;])$", "", one_line(" ".join(lines)))
 
 
 def _unit_name(node: Node, value: Node, text: bytes) -> str:
@@ -258,8 +271,9 @@ class _Attribution:
         if captures["parameters"][0].start_byte != unit.parameters_start:
             return
         name = _text(node, self.text)
-        first = not unit.parameters and unit.kind == "method"
-        if not (first and name in self.spec.implicit_parameters) and name != "this":
+        opening = captures["parameters"][0].named_children[:1]
+        is_first = unit.kind == "method" and any(first.start_byte == node.start_byte for first in opening)
+        if not (is_first and name in self.spec.implicit_parameters) and name != "this":
             self._add(unit.parameters, name)
 
     def _call(self, unit: Unit, node: Node, captures: dict[str, list[Node]]) -> None:

@@ -102,8 +102,8 @@ def retrieve_oracle_and_distractors(
 ) -> tuple[list[CodeBlock], list[CodeBlock]]:
     """(oracles, distractors): `k` blocks where there are enough, `num_distractors` of them to distract.
 
-    The first oracle is `all_blocks[oracle_idx]`; further ones are blocks that it calls. Distractors are the best hits for
-    `query` that neither hold an oracle nor lie in one, nor bear its name.
+    The first oracle is `all_blocks[oracle_idx]`; further ones are blocks that it calls. Distractors are the best hits
+    for `query` that neither hold an oracle nor lie in one, nor bear its name.
     """
     oracle = all_blocks[oracle_idx]
     callees = [b for b in SymbolGraph(all_blocks).callees(oracle) if not overlap(oracle, b)]
@@ -120,7 +120,8 @@ def generate_chain_of_thought(query: str, oracle_docs: Sequence[CodeBlock]) -> s
     """
     spelled = set(identifiers(query))
     ordered = sorted(oracle_docs, key=lambda block: block.name not in spelled)
-    return " and ".join(f"[{block.citation}] defines {_shape(block)}" for block in ordered) + "."
+    shapes = (_shape(block) if block is ordered[0] else f"`{block.name}`" for block in ordered)
+    return " and ".join(f"[{b.citation}] defines {s}" for b, s in zip(ordered, shapes, strict=True)) + "."
 
 
 def _shape(block: CodeBlock) -> str:

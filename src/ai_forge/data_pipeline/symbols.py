@@ -28,7 +28,10 @@ class SymbolGraph:
     """Callers, callees and siblings of each block. Built once, read only."""
 
     def __init__(self, blocks: Sequence[CodeBlock], imports: Mapping[str, Iterable[Import]] | None = None) -> None:
-        """`imports` maps a path to its imports (see `MiningResult.imports`); without it edges are fewer."""
+        """`imports` maps a path to its imports (`MiningResult.imports`).
+
+        Without it an imported name means the only definition of that name, which is less sure.
+        """
         self.blocks = tuple(blocks)
         self._by_id = {block.id: block for block in blocks}
         self._by_name: dict[str, list[CodeBlock]] = defaultdict(list)
@@ -74,6 +77,8 @@ class SymbolGraph:
         if root in _SELF:
             return self._only(self._by_file.get((block.path, f"{owner}.{rest}"))) if rest.isidentifier() else None
         imported = self._imports.get(block.path, {}).get(root)
+        if not self._imports and root in block.metadata.imports:
+            return None if rest else self._unique(called, block)
         if imported is not None:
             return self._imported(imported, rest, block)
         if not rest:

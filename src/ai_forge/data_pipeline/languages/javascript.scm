@@ -78,6 +78,10 @@
   name: (object_pattern (shorthand_property_identifier_pattern) @imported @original)
   value: (call_expression function: (identifier) @_require arguments: (arguments (string (string_fragment) @module)))
   (#eq? @_require "require"))
+(variable_declarator
+  name: (object_pattern (pair_pattern key: (property_identifier) @original value: (identifier) @imported))
+  value: (call_expression function: (identifier) @_require arguments: (arguments (string (string_fragment) @module)))
+  (#eq? @_require "require"))
 (program (lexical_declaration "const" (variable_declarator name: (identifier) @constant)))
 (program (export_statement (lexical_declaration "const" (variable_declarator name: (identifier) @constant))))
 [(string_fragment) (comment) (regex_pattern)] @opaque

@@ -1,8 +1,9 @@
 """`CodeBlock`: one whole syntactic unit of a repository, with where it came from."""
 
 import hashlib
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -93,6 +94,12 @@ class CodeBlock(BaseModel):
     source_code: str
     dependencies: tuple[str, ...] = ()
     metadata: BlockMetadata
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, without the id of the original."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("id", None)
+        return copied
 
     @cached_property
     def id(self) -> str:

@@ -1,7 +1,8 @@
-"""`RAFTExample`: a question, the documents shown with it, and an answer that cites its oracle (RAFT, arXiv 2403.10131)."""
+"""`RAFTExample`: a question, the documents shown with it, an answer that cites its oracle (RAFT, arXiv 2403.10131)."""
 
+from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,6 +26,11 @@ class Document(BaseModel):
     def from_block(cls, block: CodeBlock) -> "Document":
         """The block as a document."""
         return cls(block_id=block.id, citation=block.citation, language=block.language, text=block.source_code)
+
+
+def prompt_order(question: str, documents: Iterable[Document]) -> tuple[Document, ...]:
+    """The order in which documents are shown: fixed by content, so that the oracle's place tells nothing."""
+    return tuple(sorted(documents, key=lambda document: content_id(question, document.block_id)))
 
 
 class Fact(BaseModel):
@@ -57,6 +63,12 @@ class RAFTExample(BaseModel):
     facts: tuple[Fact, ...] = ()
     wrong_facts: tuple[Fact, ...] = ()
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, without the id of the original."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("id", None)
+        return copied
+
     @cached_property
     def id(self) -> str:
         """Content hash: equal for equal examples in every run."""
@@ -65,9 +77,8 @@ class RAFTExample(BaseModel):
 
     @property
     def shown_documents(self) -> tuple[Document, ...]:
-        """Oracle and distractors in the order of the prompt: fixed by content, so that the oracle's place tells nothing."""
-        documents = (*self.oracle_documents, *self.distractor_documents)
-        return tuple(sorted(documents, key=lambda d: content_id(self.question, d.block_id)))
+        """Oracle and distractors in the order of the prompt."""
+        return prompt_order(self.question, (*self.oracle_documents, *self.distractor_documents))
 
     @property
     def target(self) -> str:
