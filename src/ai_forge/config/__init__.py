@@ -1,1 +1,30 @@
-"""TODO"""
+"""Settings: frozen models with their defaults, and the loader that lays file, environment and flags over them."""
+
+from ai_forge.config.loader import (
+    Layer,
+    LoadedSettings,
+    environment_layer,
+    file_layer,
+    flatten,
+    known_keys,
+    load_settings,
+)
+from ai_forge.config.settings import ExportSettings, JudgeSettings, RuntimeSettings, Settings
+from ai_forge.config.training import ALL_LINEAR_MODULES, ATTENTION_MODULES, FineTuneConfig
+
+__all__ = [
+    "ALL_LINEAR_MODULES",
+    "ATTENTION_MODULES",
+    "ExportSettings",
+    "FineTuneConfig",
+    "JudgeSettings",
+    "Layer",
+    "LoadedSettings",
+    "RuntimeSettings",
+    "Settings",
+    "environment_layer",
+    "file_layer",
+    "flatten",
+    "known_keys",
+    "load_settings",
+]

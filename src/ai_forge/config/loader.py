@@ -1,0 +1,124 @@
+"""Settings from their layers, each value with where it came from.
+
+Precedence: default < the base's recipe (`models.yaml`) < file < environment (`AI_FORGE_TRAINING__RANK=32`) < flag.
+All problems are reported together, unknown keys with the nearest known one. No file is read from the repository that is
+mined: what a repository says never steers AI Forge.
+"""
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ai_forge.config.models import load_models
+from ai_forge.config.settings import Settings
+from ai_forge.errors import InputError
+
+ENVIRONMENT_PREFIX = "AI_FORGE_"
+
+Layer = tuple[str, Mapping[str, Any]]
+"""A name to show, and dotted keys with their values."""
+
+
+class LoadedSettings:
+    """`settings`, and for each dotted key the name of the layer that set it."""
+
+    def __init__(self, settings: Settings, sources: Mapping[str, str]) -> None:
+        self.settings = settings
+        self.sources = sources
+
+    def rows(self) -> list[tuple[str, Any, str]]:
+        """(dotted key, value, source), in the order of the models."""
+        return [(key, value, self.sources.get(key, "default")) for key, value in flatten(self.settings.model_dump())]
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings with dotted keys.
+
+    >>> list(flatten({"a": {"b": 1}, "c": 2}))
+    [('a.b', 1), ('c', 2)]
+    """
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
+    """Every dotted key that can be set."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from known_keys(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def file_layer(path: Path) -> Layer:
+    """The settings of a YAML file.
+
+    Raises:
+        InputError: it cannot be read, or is not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"The settings file {path} cannot be read: {error}", "correct it, or leave --config out.") from error
+    if not isinstance(content, Mapping):
+        raise InputError(f"The settings file {path} holds a {type(content).__name__}, not a mapping of settings.")
+    return f"file {path}", dict(flatten(content))
+
+
+def environment_layer(environment: Mapping[str, str] = os.environ) -> Layer:
+    """Settings such as `AI_FORGE_TRAINING__RANK=32`; `OLLAMA_HOST` counts as `runtime.ollama_host`."""
+    values: dict[str, Any] = {}
+    if environment.get("OLLAMA_HOST"):
+        values["runtime.ollama_host"] = environment["OLLAMA_HOST"]
+    for name, text in environment.items():
+        if name.startswith(ENVIRONMENT_PREFIX) and "__" in name:
+            key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+            values[key] = yaml.safe_load(text)
+    return "environment", values
+
+
+def load_settings(*layers: Layer) -> LoadedSettings:
+    """Put `layers` (lowest first) over the defaults.
+
+    The recipe that `models.yaml` has for the base lies between default and file; which base it is may itself come from any
+    layer.
+
+    Raises:
+        InputError: one or more keys are unknown or values not allowed; the message names them all.
+    """
+    base = Settings().training.base_model
+    for _, values in layers:
+        base = values.get("training.base_model", base)
+    entry = load_models().find(str(base))
+    recipe = {f"training.{key}": value for key, value in (entry[1].training if entry else {}).items()}
+    tree: dict[str, Any] = {"training": {"base_model": base}}
+    sources: dict[str, str] = {}
+    problems: list[str] = []
+    known = list(known_keys())
+    for name, values in ((f"recipe of {base}", recipe), *layers):
+        for key, value in values.items():
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+                problems.append(f"{key} ({name}) is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
+                continue
+            part, _, leaf = key.partition(".")
+            tree.setdefault(part, {})[leaf] = value
+            sources[key] = name
+    settings = Settings()
+    try:
+        settings = Settings.model_validate(tree)
+    except ValidationError as error:
+        for item in error.errors():
+            key = ".".join(str(part) for part in item["loc"][:2])
+            problems.append(f"{key} ({sources.get(key, 'default')}) is {item['input']!r}: {item['msg']}")
+    if problems:
+        raise InputError("; ".join(problems), "`ai-forge config show` lists every setting.")
+    return LoadedSettings(settings, sources)

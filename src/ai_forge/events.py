@@ -1,0 +1,168 @@
+"""The one stream of what happens in a run: typed events, written to `events.jsonl` and handed to listeners.
+
+The CLI's bars, the report's curves and the callbacks all read these; nobody is handed the training loop itself.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Event:
+    """Base of all events."""
+
+
+@dataclass(frozen=True)
+class StageStarted(Event):
+    """A pipeline stage begins."""
+
+    stage: str
+
+
+@dataclass(frozen=True)
+class StageProgress(Event):
+    """`done` of `total` units of the stage are finished; `total` 0 means that it is not known."""
+
+    stage: str
+    done: int
+    total: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class StageFinished(Event):
+    """A stage ended; `cached` when nothing had to be done. `counts` are what it made."""
+
+    stage: str
+    seconds: float
+    cached: bool
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AdapterInitialised(Event):
+    """What was really initialised, and how far the logits moved: see `training.initialisation`."""
+
+    init_method: str
+    quantization: str
+    rank: int
+    n_matrices: int
+    n_trainable: int
+    relative_error: float
+    kl_initialised: float
+    kl_quantised_base: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PlanMade(Event):
+    """How many steps and examples the schedule was laid over, and from which measured speed."""
+
+    n_steps: int
+    n_examples: int
+    tokens_per_s: float
+    expected_s: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class StepLogged(Event):
+    """One optimizer step. `loss` is the mean over supervised tokens (nats), `accuracy` their top-1 share."""
+
+    step: int
+    n_steps: int
+    loss: float
+    accuracy: float
+    learning_rate: float
+    grad_norm: float
+    tokens_per_s: float
+    memory_bytes: int
+    eta_s: float
+
+
+@dataclass(frozen=True)
+class EvalFinished(Event):
+    """Held-out loss (nats per supervised token) after `step` optimizer steps."""
+
+    step: int
+    loss: float
+    accuracy: float
+    n_tokens: int
+
+
+@dataclass(frozen=True)
+class CheckpointSaved(Event):
+    """A complete checkpoint lies in `folder`."""
+
+    step: int
+    folder: str
+
+
+@dataclass(frozen=True)
+class TrainingStopped(Event):
+    """Training ended after `step` steps because of `reason`: finished, early stopping, time budget …"""
+
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Notice(Event):
+    """Something the user should know. `level` is info or warning."""
+
+    level: str
+    message: str
+
+
+Sink = Callable[[Event], None]
+
+
+def ignore(_: Event) -> None:
+    """A sink for those who do not listen."""
+
+
+class EventStream:
+    """Appends events to a JSON-lines file and hands each to the listeners.
+
+    Progress events go to the file at most once a second; listeners get them all.
+    """
+
+    def __init__(self, path: Path | None, *listeners: Sink, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._listeners = listeners
+        self._clock = clock
+        self._last_progress = 0.0
+
+    def __call__(self, event: Event) -> None:
+        """Record `event`."""
+        now = self._clock()
+        if self._path is not None and self._worth_writing(event, now):
+            record = {"time": round(now, 3), "event": type(event).__name__, **dataclasses.asdict(event)}
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        for listener in self._listeners:
+            listener(event)
+
+    def _worth_writing(self, event: Event, now: float) -> bool:
+        if not isinstance(event, StageProgress):
+            return True
+        if now - self._last_progress < 1.0:
+            return False
+        self._last_progress = now
+        return True
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of an `events.jsonl`; a line torn by a crash is passed over."""
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue

@@ -1,0 +1,232 @@
+"""The tuned model against its rivals on held-out questions and held-out code.
+
+Five contenders answer the same questions: the base bare, with retrieval, and with retrieval and worked examples in its
+prompt (the fair rival: it is shown what an answer should look like), the tuned model bare and with retrieval. All get
+the same instruction, the same retrieved documents and greedy decoding. No question, document or line of code that is
+scored here was seen in training: the split is by file and was made before synthesis.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+from ai_forge.config import JudgeSettings
+from ai_forge.data_pipeline.prompt import messages_for
+from ai_forge.data_pipeline.schemas import Document, RAFTExample
+from ai_forge.events import Sink, StageProgress, ignore
+from ai_forge.judge.scoring import citation_is_right, facts_are_right, rouge_l
+from ai_forge.training.backends.base import Generator
+from ai_forge.training.chat import ChatTokenizer
+from ai_forge.training.packing import TokenizedExample, collate, tokenize_pair
+
+Retrieve = Callable[[str], Sequence[Document]]
+CODE_WINDOW = 1024
+"""Tokens of held-out code that are scored in one piece."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Who answers, and what it is given."""
+
+    name: str
+    is_tuned: bool
+    retrieval: bool
+    worked_examples: bool = False
+
+
+CONTENDERS = (
+    Contender("base", is_tuned=False, retrieval=False),
+    Contender("base + retrieval", is_tuned=False, retrieval=True),
+    Contender("base + retrieval + worked examples", is_tuned=False, retrieval=True, worked_examples=True),
+    Contender("tuned", is_tuned=True, retrieval=False),
+    Contender("tuned + retrieval", is_tuned=True, retrieval=True),
+)
+TUNED = CONTENDERS[-1].name
+
+
+class Answer(BaseModel):
+    """One contender's answer to one question, scored. `loss` is the sum over the reference's `n_tokens` (nats)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    contender: str
+    question: str
+    reference: str
+    subject_path: str
+    family: str
+    difficulty: str
+    answer: str
+    oracle_shown: bool
+    citation_right: bool
+    facts_right: bool | None
+    similarity: float
+    loss: float
+    n_tokens: int
+
+
+class CodeScore(BaseModel):
+    """Held-out code of one file: summed −log p (nats) of base and tuned, and its length in bytes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    n_bytes: int
+    base_nats: float
+    tuned_nats: float
+
+
+class Evaluation(BaseModel):
+    """Everything that was measured; `judge.verdict` draws the conclusions."""
+
+    model_config = ConfigDict(frozen=True)
+
+    answers: tuple[Answer, ...]
+    code: tuple[CodeScore, ...]
+    n_worked_examples: int
+
+    def of(self, contender: str) -> list[Answer]:
+        """A contender's answers, in the order of the questions."""
+        return [answer for answer in self.answers if answer.contender == contender]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What the contenders are measured on: files that no training example touches."""
+
+    questions: Sequence[RAFTExample]
+    worked_examples: Sequence[RAFTExample]
+    code: Sequence[tuple[str, str]]
+    """(path, text)."""
+
+
+class Evaluator:
+    """Asks and scores; holds at most one model in memory at a time.
+
+    Args:
+        load: gives the base (False) or the tuned model (True).
+        tokenizer: the base's, which is the tuned model's too.
+        retrieve: question to documents, for all contenders the same.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[bool], Generator],
+        tokenizer: ChatTokenizer,
+        retrieve: Retrieve,
+        settings: JudgeSettings,
+        emit: Sink = ignore,
+    ) -> None:
+        self._load = load
+        self._tokenizer = tokenizer
+        self._retrieve = retrieve
+        self._settings = settings
+        self._emit = emit
+        self._done = 0
+
+    def evaluate(self, held_out: HeldOut) -> Evaluation:
+        """Every contender on every question, both models on the code."""
+        questions = list(held_out.questions)
+        shown = [tuple(self._retrieve(q.question)) for q in questions]
+        worked = list(held_out.worked_examples)
+        total = len(CONTENDERS) * len(questions)
+        answers: list[Answer] = []
+        nats: dict[bool, list[float]] = {}
+        for is_tuned in (False, True):
+            model = self._load(is_tuned)
+            for contender in (c for c in CONTENDERS if c.is_tuned == is_tuned):
+                examples = worked if contender.worked_examples else []
+                documents = shown if contender.retrieval else [()] * len(questions)
+                answers += self._ask(model, contender, questions, documents, examples, total)
+            nats[is_tuned] = [self._code_nats(model, text) for _, text in held_out.code]
+            del model
+        code = tuple(
+            CodeScore(path=path, n_bytes=len(text.encode()), base_nats=base, tuned_nats=tuned)
+            for (path, text), base, tuned in zip(held_out.code, nats[False], nats[True], strict=True)
+        )
+        return Evaluation(answers=tuple(answers), code=code, n_worked_examples=len(worked))
+
+    def _ask(
+        self,
+        model: Generator,
+        contender: Contender,
+        questions: Sequence[RAFTExample],
+        documents: Sequence[Sequence[Document]],
+        worked: Sequence[RAFTExample],
+        total: int,
+    ) -> list[Answer]:
+        prompts = [
+            self._tokenizer.encode_prompt(messages_for(question.question, shown, worked))
+            for question, shown in zip(questions, documents, strict=True)
+        ]
+        replies: dict[int, str] = {}
+        by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        size = self._settings.batch_size
+        for first in range(0, len(by_length), size):
+            chosen = by_length[first : first + size]
+            generated = model.generate([prompts[i] for i in chosen], self._settings.max_new_tokens)
+            replies |= {i: self._tokenizer.decode(ids) for i, ids in zip(chosen, generated, strict=True)}
+            self._done += len(chosen)
+            self._emit(StageProgress("evaluate", self._done, total, contender.name))
+        return [
+            self._scored(model, contender, question, documents[i], prompts[i], replies[i])
+            for i, question in enumerate(questions)
+        ]
+
+    def _scored(
+        self,
+        model: Generator,
+        contender: Contender,
+        question: RAFTExample,
+        documents: Sequence[Document],
+        prompt: Sequence[int],
+        reply: str,
+    ) -> Answer:
+        reference = tokenize_pair(prompt, question.target, self._tokenizer)
+        loss = -float(model.log_probs(collate([reference])).sum())
+        oracles = {document.block_id for document in question.oracle_documents}
+        return Answer(
+            contender=contender.name,
+            question=question.question,
+            reference=question.target,
+            subject_path=question.subject_path,
+            family=question.family,
+            difficulty=question.difficulty,
+            answer=reply,
+            oracle_shown=oracles <= {document.block_id for document in documents},
+            citation_right=citation_is_right(reply, question),
+            facts_right=facts_are_right(reply, question),
+            similarity=rouge_l(reply, question.target),
+            loss=loss,
+            n_tokens=reference.n_supervised,
+        )
+
+    def _code_nats(self, model: Generator, text: str) -> float:
+        """Summed −log p of a file's text, in windows of `CODE_WINDOW` tokens; the first token of each is given."""
+        return sum(
+            -float(model.log_probs(collate([window])).sum()) for window in code_windows(self._tokenizer.encode(text))
+        )
+
+
+def code_windows(ids: Sequence[int], size: int = CODE_WINDOW) -> list[TokenizedExample]:
+    """`ids` in pieces of at most `size` tokens; each piece begins with the last token of the one before.
+
+    >>> [(w.ids, w.n_prompt) for w in code_windows([1, 2, 3, 4], size=3)]
+    [((1, 2, 3), 1), ((3, 4), 1)]
+    """
+    starts = range(0, len(ids) - 1, size - 1)
+    return [TokenizedExample(tuple(ids[start : start + size]), 1) for start in starts]
+
+
+def compute_perplexity(model: Generator, eval_dataset: Sequence[TokenizedExample]) -> float:
+    """exp of the mean −log p over the supervised tokens of all examples: a token-weighted mean, as Hugging Face's is.
+
+    Raises:
+        ValueError: no token is supervised.
+    """
+    n_tokens = sum(example.n_supervised for example in eval_dataset)
+    if n_tokens == 0:
+        raise ValueError("perplexity needs at least one supervised token")
+    nats = sum(-float(model.log_probs(collate([example])).sum()) for example in eval_dataset)
+    return math.exp(nats / n_tokens)

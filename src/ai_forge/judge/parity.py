@@ -1,0 +1,185 @@
+"""Is what is served what was trained? The same prompts through the trainer's model and through the GGUF files.
+
+Three comparisons on the same held-out prompts: the prompt as llama.cpp's template engine and tokenizer make it, token for
+token; the first greedy tokens of the f16 file, which must be the trainer's (computed in float32 on base, residual and
+adapter, not on the merged weights, so that a wrong merge shows too); and how far the deployed type's next-token
+distributions are from the trainer's (Kullback–Leibler divergence, nats per token).
+
+The runtime tells its `N_TOP` most likely tokens only; the others count as one, so the divergence told is a lower bound,
+close where the top tokens hold nearly all the mass.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from ai_forge.data_pipeline.prompt import Message
+from ai_forge.errors import RefusedError
+from ai_forge.training.backends.base import Generator
+from ai_forge.training.chat import ChatTokenizer
+from ai_forge.training.packing import TokenizedExample, collate
+
+N_TOP = 64
+MIN_SAME_ANSWERS = 0.95
+"""Share of the prompts on which the f16 file must repeat the trainer's greedy tokens: near ties may fall either way."""
+
+
+class Progress(Protocol):
+    """Called with (done, total)."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """`done` of `total` prompts are compared."""
+
+
+class ServedFile(Protocol):
+    """A GGUF file in llama.cpp."""
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt by the file's own template."""
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids by the file's own tokenizer."""
+
+    def greedy_top(self, prompt: Sequence[int], max_tokens: int, n_top: int) -> list[tuple[int, Mapping[int, float]]]:
+        """Greedy tokens, each with the log-probabilities of the `n_top` most likely."""
+
+
+class Parity(BaseModel):
+    """What was compared. `kl_mean` is None where the deployed type is f16 itself or nothing was generated."""
+
+    model_config = ConfigDict(frozen=True)
+
+    n_prompts: int
+    n_tokens: int
+    same_prompt: int
+    same_greedy: int
+    first_differences: tuple[int, ...]
+    kl_mean: float | None
+    kl_high: float | None
+    quantization: str
+
+    @property
+    def rows(self) -> dict[str, str]:
+        """For tables."""
+        rows = {
+            "rendered prompt and its tokens equal the trainer's": f"{self.same_prompt} of {self.n_prompts}",
+            f"first {self.n_tokens} greedy tokens of the f16 file equal the trainer's": f"{self.same_greedy} of {self.n_prompts}",
+        }
+        if self.kl_mean is not None:
+            rows[f"divergence of {self.quantization} from the trainer"] = (
+                f"{self.kl_mean:.4f} nats per token (95th percentile {self.kl_high:.3f})"
+            )
+        return rows
+
+    def require(self) -> None:
+        """Stop a deployment that would serve another model than the trained one.
+
+        Raises:
+            RefusedError: a prompt differs, or too few greedy answers are the same.
+        """
+        if self.same_prompt < self.n_prompts:
+            raise RefusedError(
+                f"llama.cpp makes another prompt than the trainer of {self.n_prompts - self.same_prompt} of {self.n_prompts} chats.",
+                "this model would be asked in another form than it was trained in; please report the base that you used.",
+            )
+        if self.same_greedy < MIN_SAME_ANSWERS * self.n_prompts:
+            raise RefusedError(
+                f"Only {self.same_greedy} of {self.n_prompts} greedy answers of the f16 file are the trainer's; "
+                f"at least {MIN_SAME_ANSWERS:.0%} are required.",
+                "the export changed the model; please report the base that you used.",
+            )
+
+
+@dataclass(frozen=True)
+class Files:
+    """The f16 file and the deployed one (the same where f16 is deployed)."""
+
+    f16: ServedFile
+    deployed: ServedFile
+    quantization: str
+
+
+def compare(
+    trainer: Generator,
+    files: Files,
+    tokenizer: ChatTokenizer,
+    chats: Sequence[Sequence[Message]],
+    n_tokens: int,
+    progress: Progress,
+) -> Parity:
+    """Put `chats` through trainer and files."""
+    prompts = [tokenizer.encode_prompt(chat) for chat in chats]
+    same_prompt = 0
+    differences: list[int] = []
+    divergences: list[float] = []
+    for done, (chat, prompt) in enumerate(zip(chats, prompts, strict=True)):
+        progress(done, len(chats))
+        same_prompt += files.f16.tokenize(files.f16.render(chat)) == prompt
+        expected = trainer.generate([prompt], n_tokens)[0]
+        told = files.f16.greedy_top(prompt, n_tokens, 1)
+        served = _until(tokenizer.end_of_turn_id, [token for token, _ in told])
+        difference = first_difference(expected, served)
+        if difference is not None:
+            differences.append(difference)
+        if files.deployed is not files.f16:
+            divergences += _divergences(trainer, files.deployed, prompt, n_tokens)
+    progress(len(chats), len(chats))
+    return Parity(
+        n_prompts=len(chats),
+        n_tokens=n_tokens,
+        same_prompt=same_prompt,
+        same_greedy=len(chats) - len(differences),
+        first_differences=tuple(differences),
+        kl_mean=float(np.mean(divergences)) if divergences else None,
+        kl_high=float(np.quantile(divergences, 0.95)) if divergences else None,
+        quantization=files.quantization,
+    )
+
+
+def first_difference(ours: Sequence[int], theirs: Sequence[int]) -> int | None:
+    """The first position at which two answers differ, or None.
+
+    >>> first_difference([1, 2], [1, 2]), first_difference([1, 2], [1, 3]), first_difference([1, 2], [1])
+    (None, 1, 1)
+    """
+    for position, (a, b) in enumerate(zip(ours, theirs, strict=False)):
+        if a != b:
+            return position
+    return None if len(ours) == len(theirs) else min(len(ours), len(theirs))
+
+
+def _until(end: int, tokens: list[int]) -> list[int]:
+    return tokens[: tokens.index(end)] if end in tokens else tokens
+
+
+def _divergences(trainer: Generator, served: ServedFile, prompt: Sequence[int], n_tokens: int) -> list[float]:
+    """KL(trainer ‖ served) at each token that the served model generates."""
+    told = served.greedy_top(prompt, n_tokens, N_TOP)
+    if not told:
+        return []
+    answer = TokenizedExample((*prompt, *(token for token, _ in told)), len(prompt))
+    truth = trainer.vocabulary_log_probs(collate([answer]))
+    return [bucketed_kl(row, top) for row, (_, top) in zip(truth, told, strict=True)]
+
+
+def bucketed_kl(truth: NDArray[np.float32], top: Mapping[int, float]) -> float:
+    """KL(p ‖ q), nats, over the tokens of `top` and one bucket for all others; `truth` is log p over the vocabulary.
+
+    >>> p = np.log(np.array([0.5, 0.25, 0.25], dtype=np.float32))
+    >>> round(bucketed_kl(p, {0: math.log(0.5), 1: math.log(0.25)}), 6)
+    0.0
+    """
+    ids = np.fromiter(top, dtype=np.int64)
+    log_p = truth[ids].astype(np.float64)
+    log_q = np.fromiter(top.values(), dtype=np.float64)
+    p, q = np.exp(log_p), np.exp(log_q)
+    rest_p, rest_q = max(1 - p.sum(), 0.0), max(1 - q.sum(), 1e-9)
+    total = float((p * (log_p - log_q)).sum())
+    if rest_p > 0:
+        total += rest_p * math.log(rest_p / rest_q)
+    return max(total, 0.0)

@@ -1,0 +1,151 @@
+"""`report.html` and `report.md`: the verdict first, then the evidence, then what is not known.
+
+The HTML is one file with its pictures inside, readable offline and years later. Both come from the same values.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from ai_forge.judge.evaluator import CONTENDERS, TUNED, Answer, Evaluation
+from ai_forge.judge.statistics import Estimate
+from ai_forge.judge.verdict import BASES, Row, Verdict, best_base
+from ai_forge.training.callbacks import draw_loss_curve
+from ai_forge.workspace import atomic_write
+
+INK, MUTED, ACCENT = "#22313f", "#9db4c0", "#c1440e"
+N_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that the report tells. `training` is the content of `training.json`."""
+
+    repository: str
+    commit: str | None
+    run_id: str
+    created: str
+    base: Mapping[str, Any]
+    counts: Sequence[tuple[str, str]]
+    training: Mapping[str, Any]
+    evaluation: Evaluation
+    verdict: Verdict
+    parity: Mapping[str, Any] | None
+    unknowns: Sequence[str]
+
+
+def number(e: Estimate | None, form: str = "{:.2f}") -> str:
+    """An estimate as text, `value (low to high)`."""
+    if e is None:
+        return "unscored"
+    if e.low is None or e.high is None:
+        return f"{form.format(e.value)} (n = {e.n}, no interval)"
+    return f"{form.format(e.value)} ({form.format(e.low)} to {form.format(e.high)})"
+
+
+def percent(e: Estimate | None) -> str:
+    """A proportion as text."""
+    return number(e, "{:.0%}")
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def draw_contenders(rows: Sequence[Row]) -> bytes:
+    """Citations and facts of each contender with their intervals, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.4, 2.9), dpi=110, layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    names = [row.contender for row in rows][::-1]
+    for axes, title, estimates in zip(
+        panels,
+        ("right citations", "facts stated right"),
+        ([r.citations for r in rows][::-1], [r.facts for r in rows][::-1]),
+        strict=True,
+    ):
+        for place, (name, e) in enumerate(zip(names, estimates, strict=True)):
+            if e is None:
+                axes.text(0.02, place, "unscored", va="center", color=INK)
+                continue
+            axes.barh(place, e.value, color=ACCENT if name == TUNED else MUTED, height=0.6)
+            if e.low is not None and e.high is not None:
+                axes.plot([e.low, e.high], [place, place], color=INK, linewidth=1.4)
+        axes.set(xlim=(0, 1), title=title, yticks=range(len(names)), yticklabels=names)
+        axes.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
+        axes.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
+
+
+def draw_loss_distribution(evaluation: Evaluation, rival: str) -> bytes:
+    """Answer loss per question, tuned against the best base, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.4, 2.6), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    ours = [a.loss / a.n_tokens for a in evaluation.of(TUNED)]
+    theirs = [a.loss / a.n_tokens for a in evaluation.of(rival)]
+    top = max([*ours, *theirs, 0.1])
+    bins = [top * i / 30 for i in range(31)]
+    axes.hist(theirs, bins=bins, color=MUTED, alpha=0.8, label=rival)
+    axes.hist(ours, bins=bins, color=ACCENT, alpha=0.8, label=TUNED)
+    axes.set(xlabel="answer loss of a question (nats per token)", ylabel="questions")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
+
+
+def side_by_side(evaluation: Evaluation, rival: str) -> list[tuple[Answer, Answer]]:
+    """(tuned, rival) answers of up to `N_SHOWN` questions: right ones and wrong ones in turn, so that failures show."""
+    pairs = list(zip(evaluation.of(TUNED), evaluation.of(rival), strict=True))
+    right = [p for p in pairs if p[0].citation_right and p[0].facts_right is not False]
+    wrong = [p for p in pairs if p not in right]
+    n_wrong = min(len(wrong), N_SHOWN // 2)
+    return right[: N_SHOWN - n_wrong] + wrong[:n_wrong]
+
+
+def write_report(folder: Path, data: ReportData) -> tuple[Path, Path]:
+    """Write `report.html` and `report.md` into `folder`; return their paths."""
+    rival = best_base(data.verdict.rows, lambda r: r.citations)
+    loss_rival = best_base(data.verdict.rows, lambda r: r.answer_loss, lowest=True)
+    history = data.training["history"]
+    steps = [(r["step"], r["loss"]) for r in history if r["event"] == "StepLogged"]
+    evaluations = [(r["step"], r["loss"]) for r in history if r["event"] == "EvalFinished"]
+    pictures = {
+        "contenders": draw_contenders(data.verdict.rows),
+        "loss_curve": draw_loss_curve(steps, evaluations),
+        "loss_distribution": draw_loss_distribution(data.evaluation, loss_rival),
+    }
+    for name, picture in pictures.items():
+        atomic_write(folder / "pictures" / f"{name}.png", picture)
+    environment = Environment(
+        loader=PackageLoader("ai_forge.judge"),
+        autoescape=select_autoescape(enabled_extensions=("html.j2",)),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    values = {
+        "data": data,
+        "verdict": data.verdict,
+        "rival": rival,
+        "tuned": TUNED,
+        "bases": BASES,
+        "contenders": CONTENDERS,
+        "evaluations": evaluations,
+        "pairs": side_by_side(data.evaluation, rival),
+        "number": number,
+        "percent": percent,
+        "pictures": {name: base64.b64encode(picture).decode() for name, picture in pictures.items()},
+    }
+    paths = folder / "report.html", folder / "report.md"
+    for path in paths:
+        atomic_write(path, environment.get_template(f"{path.name}.j2").render(values))
+    return paths

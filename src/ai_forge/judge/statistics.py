@@ -1,0 +1,113 @@
+"""Estimates with confidence intervals: no number without how far it can be trusted.
+
+Proportions get Wilson's interval (Wilson 1927), which stays inside 0–1 and is honest at 0/n and n/n. Means and paired
+differences get the percentile bootstrap over questions. An interval that is not defined (no or one value) is None,
+never a width of 0. Questions about the same file are not independent, which these intervals do not account for: they
+are resampled by file where `groups` are given.
+"""
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+N_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its interval; `low` and `high` are None where no interval is defined."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def proportion(successes: Sequence[bool], confidence: float = 0.95) -> Estimate | None:
+    """Share of `successes` with Wilson's score interval; None where there is nothing to count.
+
+    >>> e = proportion([True] * 8 + [False] * 2)
+    >>> round(e.value, 3), round(e.low, 3), round(e.high, 3)
+    (0.8, 0.49, 0.943)
+    """
+    n = len(successes)
+    if n == 0:
+        return None
+    p, z = sum(successes) / n, NormalDist().inv_cdf(0.5 + confidence / 2)
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return Estimate(p, max(0.0, centre - half), min(1.0, centre + half), n)
+
+
+def bootstrap(
+    rows: Sequence[Sequence[float]],
+    statistic: Callable[[NDArray[np.float64]], float],
+    *,
+    groups: Sequence[Hashable] | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Estimate | None:
+    """Percentile bootstrap of `statistic` over the rows [n, columns]; whole groups are resampled where given.
+
+    Returns None without rows; an estimate without interval where there are fewer than two groups.
+    """
+    data = np.asarray(rows, dtype=np.float64)
+    if len(data) == 0:
+        return None
+    labels = list(groups) if groups is not None else list(range(len(data)))
+    members: dict[Hashable, list[int]] = {}
+    for index, label in enumerate(labels):
+        members.setdefault(label, []).append(index)
+    clusters = [np.asarray(indices) for indices in members.values()]
+    value = float(statistic(data))
+    if len(clusters) < 2:
+        return Estimate(value, None, None, len(data))
+    generator = np.random.default_rng(seed)
+    draws = [
+        float(statistic(data[np.concatenate([clusters[i] for i in generator.integers(len(clusters), size=len(clusters))])]))
+        for _ in range(N_RESAMPLES)
+    ]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return Estimate(value, float(low), float(high), len(data))
+
+
+def mean(
+    values: Sequence[float], *, groups: Sequence[Hashable] | None = None, confidence: float = 0.95, seed: int = 0
+) -> Estimate | None:
+    """Mean with its bootstrap interval."""
+    return bootstrap([[v] for v in values], lambda d: float(d[:, 0].mean()), groups=groups, confidence=confidence, seed=seed)
+
+
+def paired_difference(
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    *,
+    groups: Sequence[Hashable] | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Estimate | None:
+    """Mean of ours − theirs on the same questions with its bootstrap interval."""
+    rows = list(zip(ours, theirs, strict=True))
+    return bootstrap(
+        rows, lambda d: float((d[:, 0] - d[:, 1]).mean()), groups=groups, confidence=confidence, seed=seed
+    )
+
+
+def ratio_of_sums(
+    numerators: Sequence[float],
+    denominators: Sequence[float],
+    *,
+    groups: Sequence[Hashable] | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Estimate | None:
+    """Σ numerators / Σ denominators (a token-weighted mean) with its bootstrap interval."""
+    rows = list(zip(numerators, denominators, strict=True))
+    return bootstrap(
+        rows, lambda d: float(d[:, 0].sum() / d[:, 1].sum()), groups=groups, confidence=confidence, seed=seed
+    )

@@ -1,0 +1,204 @@
+"""`Trainee` on torch: a base with PiSSA, QPiSSA, LoRA or QLoRA adapters, and the 8-bit AdamW that trains them.
+
+Weights are decomposed in float32, read one matrix at a time from the base's safetensors, whatever dtype the model
+computes in. The adapters are stored in PEFT's format; beside them lies `residual.safetensors`, the frozen weights that
+were really trained on: merging onto anything else ships another model than the trained one.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from bitsandbytes.optim import AdamW8bit
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ai_forge.config import FineTuneConfig
+from ai_forge.errors import InputError
+from ai_forge.training.backends.base import Loss, TokenSums
+from ai_forge.training.backends.torch_layers import AdapterLinear, FrozenWeight
+from ai_forge.training.backends.torch_model import compute_dtype, load_model, pick_device, target_log_probs
+from ai_forge.training.packing import Batch
+
+PEFT_PREFIX = "base_model.model."
+
+
+def target_layers(model: nn.Module, names: tuple[str, ...]) -> dict[str, nn.Linear]:
+    """The linear layers whose last name is in `names`, by full name, in the model's order.
+
+    Raises:
+        InputError: a name fits no linear layer of this model.
+    """
+    found = {
+        full: layer
+        for full, layer in model.named_modules()
+        if isinstance(layer, nn.Linear) and full.rpartition(".")[2] in names
+    }
+    missing = set(names) - {full.rpartition(".")[2] for full in found}
+    if missing:
+        known = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)})
+        raise InputError(
+            f"target_modules names {', '.join(sorted(missing))}, which this base does not have.",
+            f"its linear layers are {', '.join(known)}.",
+        )
+    return found
+
+
+def replace_layer(model: nn.Module, full_name: str, layer: nn.Module) -> None:
+    """Put `layer` where `full_name` points."""
+    parent, _, leaf = full_name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, layer)
+
+
+def full_precision_weights(folder: Path) -> Callable[[str], Tensor]:
+    """A function that reads one weight of a Hugging Face folder as float32, by its full name."""
+    index = folder / "model.safetensors.index.json"
+    places = json.loads(index.read_text(encoding="utf-8"))["weight_map"] if index.exists() else {}
+
+    def read(name: str) -> Tensor:
+        with safe_open(folder / places.get(name, "model.safetensors"), framework="pt") as file:
+            return file.get_tensor(name).float()
+
+    return read
+
+
+class TorchTrainee:
+    """A base model with adapters; see `backends.base.Trainee`."""
+
+    def __init__(self, model: Any, layers: Mapping[str, AdapterLinear], config: FineTuneConfig) -> None:
+        self.model = model
+        self._layers = layers
+        self._config = config
+        self._parameters = [p for layer in layers.values() for p in (layer.lora_A, layer.lora_B)]
+        self.n_trainable = sum(p.numel() for p in self._parameters)
+        self._optimizer = AdamW8bit(
+            self._parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.999)
+        )
+
+    # -- making one ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_adapter(
+        cls, folder: Path, adapter_folder: Path, config: FineTuneConfig, *, exact: bool = False
+    ) -> "TorchTrainee":
+        """The base in `folder` with a trained adapter on the residual that it was trained on."""
+        device = pick_device()
+        dtype = torch.float32 if exact else compute_dtype(device)
+        model = load_model(folder, device=device, dtype=dtype)
+        adapter = load_file(adapter_folder / "adapter_model.safetensors", device=str(device))
+        layers: dict[str, AdapterLinear] = {}
+        with safe_open(adapter_folder / "residual.safetensors", framework="pt") as residuals:
+            for name, linear in target_layers(model, config.target_modules).items():
+                frozen = FrozenWeight(residuals.get_tensor(f"{name}.weight").to(device), dtype, None, packed=False)
+                a, b = (adapter[f"{PEFT_PREFIX}{name}.lora_{side}.weight"] for side in "AB")
+                layers[name] = AdapterLinear(frozen, linear.bias, a, b, config.scaling)
+                replace_layer(model, name, layers[name])
+        return cls(model, layers, config)
+
+    # -- the loop's verbs ---------------------------------------------------------------------------------------
+
+    def forward_backward(self, batch: Batch, loss: Loss, divisor: float) -> TokenSums:
+        """Add the gradients of `loss / divisor`; the sums are undivided."""
+        log_probs, hits = target_log_probs(self.model, batch)
+        total = loss(log_probs)
+        (total / divisor).backward()
+        return TokenSums(float(total.detach()), len(hits), int(hits.sum()))
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch) -> TokenSums:
+        """The sums of −log p and of top-1 hits, without gradients."""
+        log_probs, hits = target_log_probs(self.model, batch)
+        return TokenSums(-float(log_probs.sum()), len(hits), int(hits.sum()))
+
+    def clip_gradients(self, max_norm: float) -> float:
+        """Scale the gradients to at most `max_norm`; return the global norm before."""
+        return float(nn.utils.clip_grad_norm_(self._parameters, max_norm))
+
+    def step(self, learning_rate: float) -> None:
+        """One optimizer step; gradients are cleared."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._optimizer.step()
+        self.discard_gradients()
+
+    def discard_gradients(self) -> None:
+        """Forget the gradients added so far."""
+        self._optimizer.zero_grad(set_to_none=True)
+
+    # -- storing one --------------------------------------------------------------------------------------------
+
+    def _named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        for name, layer in self._layers.items():
+            yield f"{PEFT_PREFIX}{name}.lora_A.weight", layer.lora_A
+            yield f"{PEFT_PREFIX}{name}.lora_B.weight", layer.lora_B
+
+    def adapter(self) -> Mapping[str, NDArray[np.float32]]:
+        """The adapter's tensors under PEFT's names."""
+        return {name: p.detach().cpu().numpy() for name, p in self._named_parameters()}
+
+    def save_residual(self, path: Path) -> None:
+        """Write the frozen weights of the adapted layers, as they enter the product."""
+        save_file({f"{name}.weight": layer.frozen.dense().cpu().contiguous() for name, layer in self._layers.items()}, path)
+
+    def save_state(self, folder: Path) -> None:
+        """Write adapter and optimizer so that `load_state` continues bit by bit."""
+        save_file({n: p.detach().contiguous() for n, p in self._named_parameters()}, folder / "adapter_model.safetensors")
+        flat = dict(flatten(self._optimizer.state_dict()["state"]))
+        tensors = {key: value.contiguous().clone() for key, value in flat.items() if isinstance(value, Tensor)}
+        numbers = {key: value for key, value in flat.items() if not isinstance(value, Tensor)}
+        save_file(tensors, folder / "optimizer.safetensors", metadata={"numbers": json.dumps(numbers)})
+
+    def load_state(self, folder: Path) -> None:
+        """Continue from what `save_state` wrote."""
+        adapter = load_file(folder / "adapter_model.safetensors")
+        with torch.no_grad():
+            for name, parameter in self._named_parameters():
+                parameter.copy_(adapter[name])
+        with safe_open(folder / "optimizer.safetensors", framework="pt") as file:
+            flat: dict[str, Any] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            flat |= json.loads((file.metadata() or {}).get("numbers", "{}"))
+        states = {int(index): state for index, state in unflatten(flat).items()}
+        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": states})
+
+    def memory_bytes(self) -> int:
+        """Memory in use now: of the device on CUDA, of this process elsewhere."""
+        if self.model.device.type == "cuda":
+            return int(torch.cuda.memory_allocated())
+        return int(psutil.Process().memory_info().rss)
+
+    def memory_total_bytes(self) -> int:
+        """Memory that there is."""
+        if self.model.device.type == "cuda":
+            return int(torch.cuda.get_device_properties(0).total_memory)
+        return int(psutil.virtual_memory().total)
+
+
+def flatten(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings, with `/` between the keys."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested dicts that `flatten` came from; keys are strings.
+
+    >>> unflatten({"0/a": 1, "0/b/c": 2})
+    {'0': {'a': 1, 'b': {'c': 2}}}
+    """
+    tree: dict[str, Any] = {}
+    for path, value in flat.items():
+        *parents, leaf = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return tree

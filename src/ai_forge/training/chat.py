@@ -1,0 +1,97 @@
+"""Text to token ids and back, exactly as the deployed model sees them: a base's tokenizer and its chat template.
+
+Only `tokenizers` and jinja2 are needed, so `ask` starts without transformers; that the result equals
+`transformers.PreTrainedTokenizer.apply_chat_template` is tested. Templates come with models and are untrusted: they are
+rendered in jinja2's immutable sandbox.
+"""
+
+import datetime
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+from ai_forge.data_pipeline.prompt import Message
+from ai_forge.errors import InputError
+
+
+class ChatTokenizer:
+    """The tokenizer and chat template of a base folder (`tokenizer.json`, `tokenizer_config.json`).
+
+    Raises:
+        InputError: a file is missing, or the base has no chat template.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            self._config: dict[str, Any] = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        except Exception as error:
+            raise InputError(f"The tokenizer in {folder} cannot be read: {error}", "name another base.") from error
+        template_file = folder / "chat_template.jinja"
+        template = template_file.read_text("utf-8") if template_file.exists() else self._config.get("chat_template")
+        if not isinstance(template, str):
+            raise InputError(
+                f"The base in {folder} has no chat template, so there is no right way to ask it.",
+                "choose the instruct version of the base.",
+            )
+        self.chat_template: str = template
+
+    @cached_property
+    def _template(self) -> Any:
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment.extensions = {}
+        environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+        environment.globals["raise_exception"] = _raise_template_error
+        environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+        return environment.from_string(self.chat_template)
+
+    def _special(self, name: str) -> str:
+        token = self._config.get(name) or ""
+        return token["content"] if isinstance(token, dict) else token
+
+    @property
+    def end_of_turn(self) -> str:
+        """The token that ends an assistant's turn."""
+        return self._special("eos_token")
+
+    @property
+    def end_of_turn_id(self) -> int:
+        """Its id."""
+        token_id = self._tokenizer.token_to_id(self.end_of_turn)
+        if token_id is None:
+            raise InputError(f"The base's end-of-turn token {self.end_of_turn!r} is not in its vocabulary.")
+        return int(token_id)
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt as text, up to where the assistant's turn begins."""
+        return str(
+            self._template.render(
+                messages=list(messages),
+                add_generation_prompt=True,
+                bos_token=self._special("bos_token"),
+                eos_token=self._special("eos_token"),
+                pad_token=self._special("pad_token"),
+            )
+        )
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`; special tokens written in it are recognised, none are added."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of the rendered prompt."""
+        return self.encode(self.render(messages))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids` without special tokens."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def _raise_template_error(message: str) -> None:
+    raise TemplateError(message)

@@ -1,0 +1,220 @@
+"""`FineTuneTrainer`: a base and a dataset in, a trained adapter out.
+
+    work folder while training      init/ schedule.json step-NNNNNN/ loss.png
+    result                          adapter_model.safetensors adapter_config.json (PEFT)
+                                    residual.safetensors      what the adapter was trained on
+                                    training.json             config, initialisation, history, best step
+
+A trainer that is pointed at the same work folder again continues where the last one stopped.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ai_forge.config import FineTuneConfig
+from ai_forge.data_pipeline.schemas import RAFTExample
+from ai_forge.errors import InputError
+from ai_forge.events import AdapterInitialised, Notice, PlanMade, Sink, StageProgress, ignore
+from ai_forge.training.bases import Base, resolve_base
+from ai_forge.training.chat import ChatTokenizer
+from ai_forge.training.loop import run_loop
+from ai_forge.training.losses import sft_loss
+from ai_forge.training.packing import Batch, TokenizedExample, collate, tokenize_all
+from ai_forge.training.plan import Schedule, lay_schedule, probe_speed
+from ai_forge.workspace import Workspace, atomic_write, stage_key
+
+INITIALISATION_VERSION = 1
+CHECK_TEXT = '''def moving_average(values, window):
+    """Mean of each run of `window` values.
+
+    Raises ValueError if the window is longer than the values.
+    """
+    if window > len(values):
+        raise ValueError(f"window {window} exceeds {len(values)} values")
+    return [sum(values[i : i + window]) / window for i in range(len(values) - window + 1)]
+
+
+# The quick brown fox jumps over the lazy dog, and the parser reads every token of this line before it stops.
+'''
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished training: `folder` holds the adapter in PEFT's format and the residual."""
+
+    folder: Path
+    best_step: int
+    n_steps: int
+    first_loss: float
+    last_loss: float
+    n_too_long: int
+
+
+class FineTuneTrainer:
+    """Trains adapters on a base.
+
+    Args:
+        config: every setting; `config.base_model` names the base.
+        base: the resolved base; resolved from the config's name where it is left out.
+        folder: where to work and leave the result; a new one in the workspace where it is left out.
+        workspace: where bases and initialisations are cached.
+        emit: hears the events.
+    """
+
+    def __init__(
+        self,
+        config: FineTuneConfig,
+        *,
+        base: Base | None = None,
+        folder: Path | None = None,
+        workspace: Workspace | None = None,
+        emit: Sink = ignore,
+    ) -> None:
+        self.config = config
+        self.workspace = workspace or Workspace.open()
+        self.base = base or resolve_base(config.base_model, cache_dir=self.workspace.cache_dir)
+        self.folder = folder or self.workspace.work_folder("train", stage_key(**config.model_dump()))
+        self.tokenizer = ChatTokenizer(self.base.folder)
+        self._emit = emit
+
+    # -- initialisation -----------------------------------------------------------------------------------------
+
+    def _initialisation_key(self) -> str:
+        names = ("init_method", "quantization", "rank", "alpha", "target_modules", "svd_oversampling")
+        settings = self.config.model_dump(include={*names, "svd_tolerance", "nf4_block_size", "seed"})
+        return stage_key(version=INITIALISATION_VERSION, base=self.base.fingerprint, **settings)
+
+    def _check_batch(self) -> Batch:
+        ids = self.tokenizer.encode(CHECK_TEXT)
+        return collate([TokenizedExample(tuple(ids), 1)])
+
+    def compute_pissa_init(self) -> AdapterInitialised:
+        """Decompose the base's weights, quantise the residual, check the logits; cached by (weights, rank, settings).
+
+        Raises:
+            InputError: the rank or the target modules do not fit the base.
+            InternalError: the initialised model does not say what the base says.
+        """
+        from ai_forge.training.backends.torch_init import initialise
+
+        key = self._initialisation_key()
+        folder = self.workspace.stage_folder("initialise", key)
+        if self.workspace.finished("initialise", key) is None:
+            with self.workspace.building("initialise", key) as (work, _):
+                trainee, report = initialise(
+                    self.base.folder,
+                    self.config,
+                    self._check_batch(),
+                    progress=lambda done, total: self._emit(StageProgress("train", done, total, "decomposing")),
+                )
+                trainee.save_residual(work / "residual.safetensors")
+                self._save_adapter(work, trainee)
+                atomic_write(work / "initialisation.json", json.dumps(dataclasses.asdict(report), indent=1))
+        report = AdapterInitialised(**json.loads((folder / "initialisation.json").read_text(encoding="utf-8")))
+        self._emit(report)
+        return report
+
+    def _save_adapter(self, folder: Path, trainee: Any) -> None:
+        from safetensors.numpy import save_file
+
+        save_file(dict(trainee.adapter()), folder / "adapter_model.safetensors")
+        peft = {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": self.base.name,
+            "r": self.config.rank,
+            "lora_alpha": self.config.alpha,
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "target_modules": list(self.config.target_modules),
+            "inference_mode": True,
+        }
+        atomic_write(folder / "adapter_config.json", json.dumps(peft, indent=1))
+
+    # -- training -----------------------------------------------------------------------------------------------
+
+    def train(
+        self,
+        train_dataset: Sequence[RAFTExample],
+        eval_dataset: Sequence[RAFTExample],
+        num_epochs: int | None = None,
+    ) -> TrainingResult:
+        """Train on `train_dataset`, stop early on `eval_dataset`; continues a run that was cut off.
+
+        Raises:
+            InputError: no example fits into `max_seq_len`, or the time budget is too short for a step.
+            RefusedError: the loss diverged.
+        """
+        from ai_forge.training.backends.torch_backend import TorchTrainee
+
+        config = self.config if num_epochs is None else self.config.model_copy(update={"num_epochs": num_epochs})
+        train, n_too_long = tokenize_all(train_dataset, self.tokenizer, config.max_seq_len)
+        held_out, _ = tokenize_all(eval_dataset, self.tokenizer, config.max_seq_len)
+        held_out = held_out[: config.eval_examples]
+        self._require_examples(train, held_out, n_too_long)
+
+        initialisation = self.compute_pissa_init()
+        start = self.workspace.stage_folder("initialise", self._initialisation_key())
+        trainee = TorchTrainee.from_adapter(self.base.folder, start, config)
+        schedule = self._schedule(trainee, train, held_out, config)
+        best_step, history = run_loop(trainee, train, held_out, config, schedule, self.folder, sft_loss, self._emit)
+
+        self._save_adapter(self.folder, trainee)
+        link_or_copy(start / "residual.safetensors", self.folder / "residual.safetensors")
+        evaluations = [record for record in history if record["event"] == "EvalFinished"]
+        record = {
+            "config": config.model_dump(),
+            "base": self.base.name,
+            "initialisation": dataclasses.asdict(initialisation),
+            "schedule": dataclasses.asdict(schedule),
+            "best_step": best_step,
+            "n_too_long": n_too_long,
+            "history": history,
+        }
+        atomic_write(self.folder / "training.json", json.dumps(record, indent=1))
+        for checkpoint in self.folder.glob("step-*"):
+            shutil.rmtree(checkpoint)
+        losses = {int(str(e["step"])): float(str(e["loss"])) for e in evaluations}
+        return TrainingResult(self.folder, best_step, schedule.n_steps, losses[0], losses[best_step], n_too_long)
+
+    def _require_examples(
+        self, train: list[TokenizedExample], held_out: list[TokenizedExample], n_too_long: int
+    ) -> None:
+        if not train or not held_out:
+            raise InputError(
+                f"{len(train)} training and {len(held_out)} held-out examples fit into "
+                f"{self.config.max_seq_len} tokens ({n_too_long} are longer); at least one of each is needed.",
+                "raise training.max_seq_len, lower synthesis.max_context_tokens, or mine more code.",
+            )
+        if n_too_long:
+            message = f"{n_too_long} training examples are longer than {self.config.max_seq_len} tokens and left out."
+            self._emit(Notice("warning", message))
+
+    def _schedule(
+        self, trainee: Any, train: list[TokenizedExample], held_out: list[TokenizedExample], config: FineTuneConfig
+    ) -> Schedule:
+        path = self.folder / "schedule.json"
+        if path.exists():
+            schedule = Schedule.load(path)
+        else:
+            self._emit(StageProgress("train", 0, 0, "measuring the speed"))
+            speed = probe_speed(trainee, train, config, sft_loss)
+            schedule = lay_schedule(train, sum(len(e.ids) for e in held_out), speed, config)
+            schedule.save(path)
+        self._emit(PlanMade(**dataclasses.asdict(schedule)))
+        return schedule
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a large file a second place without a second copy, where the file system can."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

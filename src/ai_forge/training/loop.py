@@ -1,0 +1,171 @@
+"""The one training loop: batch, loss, backward, clip, step, log, evaluate, save.
+
+SFT, RAFT and DPO differ by the loss handed in; torch and MLX by the trainee. The loss of a step is the sum over its
+supervised tokens divided once by their number, so it does not depend on how the step is cut into micro batches.
+"""
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from ai_forge.config import FineTuneConfig
+from ai_forge.errors import RefusedError
+from ai_forge.events import CheckpointSaved, EvalFinished, Event, Notice, Sink, StepLogged, TrainingStopped
+from ai_forge.training.backends.base import Loss, TokenSums, Trainee
+from ai_forge.training.callbacks import EarlyStopping, LossPlotter, MemoryMonitor, MetricsLogger
+from ai_forge.training.callbacks.metrics_logger import replay
+from ai_forge.training.checkpoint import newest_checkpoint, prune_checkpoints, save_checkpoint
+from ai_forge.training.packing import TokenizedExample, collate, step_order
+from ai_forge.training.plan import Schedule
+
+MIN_EVALUATIONS = 4
+
+
+def learning_rate_at(step: int, n_steps: int, config: FineTuneConfig) -> float:
+    """Linear warm-up, then half a cosine to zero; `step` counts from 0.
+
+    >>> config = FineTuneConfig(learning_rate=1.0, warmup_ratio=0.5)
+    >>> [round(learning_rate_at(s, 4, config), 3) for s in range(4)]
+    [0.5, 1.0, 1.0, 0.5]
+    """
+    n_warmup = math.ceil(config.warmup_ratio * n_steps)
+    if step < n_warmup:
+        return config.learning_rate * (step + 1) / n_warmup
+    progress = (step - n_warmup) / max(n_steps - n_warmup, 1)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def evaluate(trainee: Trainee, examples: Sequence[TokenizedExample], micro_batch_size: int) -> TokenSums:
+    """The sums over `examples`, a micro batch at a time."""
+    total = TokenSums()
+    for first in range(0, len(examples), micro_batch_size):
+        total += trainee.evaluate(collate(examples[first : first + micro_batch_size]))
+    return total
+
+
+@contextlib.contextmanager
+def interrupt_noted() -> Iterator[threading.Event]:
+    """Ctrl-C sets the yielded event, so that the step in hand is finished and saved; a second one interrupts at once."""
+    noted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(signum: int, frame: object) -> None:
+        if noted.is_set():
+            raise KeyboardInterrupt
+        noted.set()
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def run_loop(
+    trainee: Trainee,
+    train: Sequence[TokenizedExample],
+    held_out: Sequence[TokenizedExample],
+    config: FineTuneConfig,
+    schedule: Schedule,
+    folder: Path,
+    loss: Loss,
+    emit: Sink,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[int, list[dict[str, object]]]:
+    """Train to the end of the schedule, resuming from the newest whole checkpoint under `folder`.
+
+    Returns the step whose adapter is the result (the lowest held-out loss) and the history; the trainee holds that
+    adapter afterwards.
+
+    Raises:
+        RefusedError: the loss is not a finite number.
+        KeyboardInterrupt: Ctrl-C; a checkpoint has been saved.
+    """
+    metrics, stopping = MetricsLogger(), EarlyStopping(config.early_stopping_patience)
+    plotter = LossPlotter(folder / "loss.png")
+    monitor = MemoryMonitor(trainee.memory_total_bytes(), config.memory_warn_fraction, emit)
+
+    def publish(event: Event) -> None:
+        for listener in (metrics, stopping, plotter, monitor, emit):
+            listener(event)
+
+    def save(step: int) -> None:
+        saved = save_checkpoint(folder, step, trainee, metrics.history)
+        prune_checkpoints(folder, config.keep_checkpoints, also=stopping.best_step)
+        publish(CheckpointSaved(step, saved.name))
+
+    def judge(step: int) -> None:
+        sums = evaluate(trainee, held_out, config.micro_batch_size)
+        publish(EvalFinished(step, sums.mean_loss, sums.accuracy, sums.n_tokens))
+
+    first_step = 0
+    checkpoint = newest_checkpoint(
+        folder, lambda torn: emit(Notice("warning", f"checkpoint {torn.name} is damaged; using the one before it."))
+    )
+    if checkpoint is not None:
+        trainee.load_state(checkpoint.folder)
+        first_step = checkpoint.step
+        for event in replay(checkpoint.history):
+            for listener in (metrics, stopping, plotter):
+                listener(event)
+        emit(Notice("info", f"continuing after step {first_step} of {schedule.n_steps}."))
+    else:
+        judge(0)
+        save(0)
+
+    per_step = config.micro_batch_size * config.grad_accum_steps
+    eval_steps = min(config.eval_steps, math.ceil(schedule.n_steps / MIN_EVALUATIONS))
+    reason, step, trained_s, began = "all steps done", first_step, 0.0, clock()
+    with interrupt_noted() as interrupt:
+        for step in range(first_step + 1, schedule.n_steps + 1):
+            start = clock()
+            chosen = [train[i] for i in step_order(len(train), per_step, step - 1, config.seed)]
+            batches = [collate(chosen[i : i + config.micro_batch_size]) for i in range(0, per_step, config.micro_batch_size)]
+            n_supervised = sum(batch.n_supervised for batch in batches)
+            sums = TokenSums()
+            for batch in batches:
+                sums += trainee.forward_backward(batch, loss, n_supervised)
+            if not math.isfinite(sums.loss):
+                raise RefusedError(
+                    f"The loss is {sums.loss} at step {step}.",
+                    f"lower training.learning_rate (now {config.learning_rate:g}) and run again.",
+                )
+            grad_norm = trainee.clip_gradients(config.max_grad_norm)
+            learning_rate = learning_rate_at(step - 1, schedule.n_steps, config)
+            trainee.step(learning_rate)
+            trained_s += clock() - start
+            publish(
+                StepLogged(
+                    step=step,
+                    n_steps=schedule.n_steps,
+                    loss=sums.mean_loss,
+                    accuracy=sums.accuracy,
+                    learning_rate=learning_rate,
+                    grad_norm=grad_norm,
+                    tokens_per_s=sum(batch.n_tokens for batch in batches) / (clock() - start),
+                    memory_bytes=trainee.memory_bytes(),
+                    eta_s=(clock() - began) / (step - first_step) * (schedule.n_steps - step),
+                )
+            )
+            if step % eval_steps == 0 or step == schedule.n_steps:
+                judge(step)
+            is_best = stopping.best_step == step
+            if is_best or step % config.save_steps == 0 or interrupt.is_set() or step == schedule.n_steps:
+                save(step)
+            if interrupt.is_set():
+                raise KeyboardInterrupt
+            if stopping.reason:
+                reason = stopping.reason
+                break
+    publish(TrainingStopped(step, reason))
+    best = stopping.best_step if stopping.best_step is not None else step
+    if best != step:
+        trainee.load_state(folder / f"step-{best:06d}")
+    return best, metrics.history

@@ -1,0 +1,217 @@
+"""`AI_FORGE_HOME`: where everything that AI Forge makes lies, and how it is written.
+
+    cache/<stage>/<key>/     what a stage made, by the hash of all that went into it; `manifest.json` is written last
+    cache/<stage>/<key>.work a stage that can be continued (training) works here until it is complete
+    runs/<run id>/           settings, environment, events.jsonl, report, links to the stages' folders
+    registry.db              models, versions, which one is active
+
+What survives a crash: every folder with a manifest is whole; every other folder is either continued (`.work`) or
+removed at the next start (`.tmp-*`). Files are written beside their place, fsynced and renamed.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import psutil
+
+from ai_forge.errors import PrerequisiteError, TransientError
+
+MANIFEST = "manifest.json"
+
+
+def atomic_write(path: Path, data: bytes | str) -> None:
+    """Write `data` to `path` so that a crash leaves either the old file or the new one, never a part."""
+    raw = data.encode("utf-8") if isinstance(data, str) else data
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(raw)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    fsync_folder(path.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the renames inside `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `target` when the block ends well, and vanishes when it does not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file() and not file.is_symlink():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.replace(target)
+        fsync_folder(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stage_key(**inputs: Any) -> str:
+    """The key of a stage: sixteen hex digits over its inputs' hashes, its code version and its settings.
+
+    >>> stage_key(version=1, data="abc") == stage_key(data="abc", version=1)
+    True
+    """
+    canonical = json.dumps(inputs, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def require_disk(folder: Path, n_bytes: int, what: str) -> None:
+    """Stop before work starts that the disk cannot hold.
+
+    Raises:
+        PrerequisiteError: fewer than `n_bytes` are free where `folder` lies.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < n_bytes:
+        raise PrerequisiteError(
+            f"{what} needs {n_bytes / 1e9:.1f} GB of disk in {folder}; {free / 1e9:.1f} GB are free.",
+            "free some space, or set AI_FORGE_HOME to a larger disk.",
+        )
+
+
+class Workspace:
+    """The folder tree under one `AI_FORGE_HOME`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.cache_dir = root / "cache"
+        self.runs_dir = root / "runs"
+        self.registry_path = root / "registry.db"
+
+    @classmethod
+    def open(cls, root: Path | None = None) -> "Workspace":
+        """The workspace at `root`, else at `AI_FORGE_HOME`, else in the platform's data folder; made if absent.
+
+        Raises:
+            PrerequisiteError: the folder cannot be made or written.
+        """
+        chosen = root or Path(os.environ.get("AI_FORGE_HOME") or platformdirs.user_data_dir("ai-forge", appauthor=False))
+        workspace = cls(chosen.expanduser().absolute())
+        try:
+            workspace.cache_dir.mkdir(parents=True, exist_ok=True)
+            workspace.runs_dir.mkdir(parents=True, exist_ok=True)
+            probe = workspace.root / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise PrerequisiteError(
+                f"The workspace {workspace.root} cannot be written: {error.strerror}.",
+                "set AI_FORGE_HOME to a folder you can write.",
+            ) from error
+        workspace._remove_debris()
+        return workspace
+
+    def _remove_debris(self) -> None:
+        """Remove the temporary files and folders of processes that no longer live."""
+        for pattern in ("cache/*/.*.tmp-*", "runs/.*.tmp-*", "runs/*/.*.tmp-*"):
+            for leftover in self.root.glob(pattern):
+                pid = leftover.name.rpartition("-")[2]
+                if pid.isdigit() and psutil.pid_exists(int(pid)):
+                    continue
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+    def stage_folder(self, stage: str, key: str) -> Path:
+        """Where the output of `stage` with `key` lies or will lie."""
+        return self.cache_dir / stage / key
+
+    def finished(self, stage: str, key: str) -> dict[str, Any] | None:
+        """The manifest (`counts`, `files`) of a complete stage, or None where it is missing or not whole."""
+        path = self.stage_folder(stage, key) / MANIFEST
+        try:
+            manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):
+            return None
+        folder = path.parent
+        whole = all(
+            (folder / name).is_file() and (folder / name).stat().st_size == size
+            for name, size in manifest["files"].items()
+        )
+        return manifest if whole else None
+
+    @contextlib.contextmanager
+    def building(self, stage: str, key: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Yield (folder, counts) to fill; when the block ends well the folder takes its place with a manifest."""
+        counts: dict[str, Any] = {}
+        with atomic_folder(self.stage_folder(stage, key)) as folder:
+            yield folder, counts
+            write_manifest(folder, counts)
+
+    def work_folder(self, stage: str, key: str) -> Path:
+        """The folder in which a stage that can be continued works; see `promote`."""
+        folder = self.stage_folder(stage, f"{key}.work")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def promote(self, stage: str, key: str, counts: Mapping[str, Any]) -> Path:
+        """Turn the finished work folder into the stage's output."""
+        work, target = self.work_folder(stage, key), self.stage_folder(stage, key)
+        write_manifest(work, counts)
+        if target.exists():
+            shutil.rmtree(target)
+        work.replace(target)
+        fsync_folder(target.parent)
+        return target
+
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold an exclusive lock for this process; the system frees it when the process dies, however it dies.
+
+        Raises:
+            TransientError: another process holds it.
+        """
+        path = self.root / "locks" / f"{name}.lock"
+        path.parent.mkdir(exist_ok=True)
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise TransientError(
+                    f"Process {file.read().strip() or '?'} is already working on {name}.",
+                    "wait for it, or stop it and run the same command again.",
+                ) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+
+def write_manifest(folder: Path, counts: Mapping[str, Any]) -> None:
+    """List the files of `folder` with their sizes and the stage's counts; written last, it makes the folder whole."""
+    files = {
+        str(f.relative_to(folder)): f.stat().st_size
+        for f in sorted(folder.rglob("*"))
+        if f.is_file() and f.name != MANIFEST
+    }
+    atomic_write(folder / MANIFEST, json.dumps({"counts": dict(counts), "files": files}, indent=1))
