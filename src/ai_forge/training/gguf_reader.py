@@ -89,7 +89,7 @@ class _Cursor:
     def fail(self, why: str) -> InputError:
         return InputError(
             f"{self.path} is not a readable GGUF file: {why} (byte {self.at} of {len(self.data)}).",
-            "Download or convert the file again; it is cut off or damaged.",
+            "download or convert the file again; it is cut off or damaged.",
         )
 
     def unpack(self, code: str) -> Any:
@@ -146,7 +146,7 @@ def read_gguf(path: Path) -> GGUFFile:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"No GGUF file at {path}.", "Check the path.")
+        raise InputError(f"No GGUF file at {path}.", "check the path.")
     if path.stat().st_size < 24:
         raise InputError(f"{path} is {path.stat().st_size} bytes long: too short for a GGUF file.")
     with path.open("rb") as handle:
@@ -163,7 +163,7 @@ def read_gguf(path: Path) -> GGUFFile:
     metadata, raw_values = _read_metadata(cursor, n_keys)
     if int(metadata.get("split.count", 1) or 1) > 1:
         raise InputError(
-            f"{path} is one part of a split GGUF.", "Join it with llama-gguf-split --merge and name the result."
+            f"{path} is one part of a split GGUF.", "join it with llama-gguf-split --merge and name the result."
         )
     tensors = _read_tensors(cursor, n_tensors, metadata)
     return GGUFFile(path, version, metadata, tensors, raw_values, data)
@@ -200,7 +200,7 @@ def _read_tensors(cursor: _Cursor, n_tensors: int, metadata: dict[str, Any]) -> 
             raise InputError(
                 f"{cursor.path} is cut off: tensor {name} ends at byte {start + offset + n_bytes}, "
                 f"the file has {len(cursor.data)}.",
-                "Download the file again.",
+                "download the file again.",
             )
         if name in tensors:
             raise cursor.fail(f"tensor {name} occurs twice")

@@ -12,7 +12,7 @@ from ai_forge.judge.exporter import convert_to_gguf, create_ollama_modelfile
 from ai_forge.judge.ollama_prompt import _pieces, _render, ollama_prompt
 from ai_forge.training.bases import Base, resolve_base
 from ai_forge.training.chat_templates import JINJA, family_of
-from conftest import OllamaProcess
+from real_ollama import OllamaProcess
 from tiny_models import CHATML, make_tiny
 
 LLAMA3 = (

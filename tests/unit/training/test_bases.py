@@ -198,6 +198,17 @@ def test_a_hub_id_that_is_not_there_says_what_to_do_when_offline(tmp_path: Path)
         resolve_base("acme/other", cache_dir=tmp_path / "cache", hub_cache_dir=_hub(tmp_path))
 
 
+def test_a_hub_that_cannot_be_reached_says_what_else_can_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens at the discard port
+    with pytest.raises(PrerequisiteError, match=r"could not be fetched.*name a folder, a GGUF file or ollama:NAME"):
+        resolve_base("acme/other", cache_dir=tmp_path / "cache", hub_cache_dir=tmp_path / "hub")
+
+
 def test_a_named_model_that_is_not_on_this_machine_is_a_prerequisite(tmp_path: Path) -> None:
     with pytest.raises(PrerequisiteError, match=r"Qwen/Qwen2\.5-Coder-0\.5B-Instruct is not in the local"):
         resolve_base("qwen2.5-coder-0.5b-instruct", cache_dir=tmp_path / "cache", hub_cache_dir=tmp_path / "hub")
