@@ -22,6 +22,8 @@ _MAX_LISTED = 6
 """Names in one answer: longer enumerations teach a small model to make names up."""
 _ENOUGH = 5
 _MAX_LINE = 100
+_NO_PROSE = ('"', "[", " = ", "::=", "->")
+"""What stands in grammars, tables and signatures: such a first line is no sentence."""
 _MAX_QUOTED = 70
 _CLASS_TYPES = ("class", "interface", "type")
 
@@ -56,7 +58,7 @@ class Draft:
 def documentation(block: CodeBlock) -> str | None:
     """The first sentence of a block's documentation without markup, or None where it is no sentence of 3–40 words."""
     sentence = plain(first_sentence(block.docstring or "")).strip()
-    if not 3 <= len(sentence.split()) <= 40 or not sentence[0].isalpha() or '"' in sentence or "[" in sentence:
+    if not 3 <= len(sentence.split()) <= 40 or not sentence[0].isalpha() or any(mark in sentence for mark in _NO_PROSE):
         return None
     return sentence
 

@@ -128,7 +128,7 @@ class Index:
         def allowed(block: CodeBlock) -> bool:
             return (only_paths is None or block.path in only_paths) and block.path not in exclude_paths
 
-        hits = self._rank([query], allowed)[0]
+        hits = self._rank([query], allowed, k if nested else _POOL)[0]
         if not nested:
             kept: list[Hit] = []
             for hit in hits:
@@ -141,9 +141,9 @@ class Index:
 
     def search_many(self, queries: Sequence[str], k: int = 5) -> list[list[Hit]]:
         """`search` for many queries at once, several times faster."""
-        return [hits[:k] for hits in self._rank(queries, None)]
+        return self._rank(queries, None, k)
 
-    def _rank(self, queries: Sequence[str], allowed: Callable[[CodeBlock], bool] | None) -> list[list[Hit]]:
+    def _rank(self, queries: Sequence[str], allowed: Callable[[CodeBlock], bool] | None, k: int) -> list[list[Hit]]:
         barred = None
         if allowed is not None:
             barred = np.array([not allowed(block) for block in self._blocks], dtype=bool)
@@ -156,7 +156,7 @@ class Index:
                 lexical = self._lexical_scores(words)
                 if barred is not None:
                     lexical[barred] = similarity[barred] = -1.0
-                results.append(self._fuse(query, lexical, similarity, barred))
+                results.append(self._fuse(query, lexical, similarity, barred, k))
         return results
 
     def _lexical_scores(self, words: list[str]) -> Matrix:
@@ -166,7 +166,7 @@ class Index:
         scores: Matrix = np.array(self._lexical.get_scores(known), dtype=np.float32)
         return scores
 
-    def _fuse(self, query: str, lexical: Matrix, dense: Matrix, barred: Any) -> list[Hit]:
+    def _fuse(self, query: str, lexical: Matrix, dense: Matrix, barred: Any, k: int) -> list[Hit]:
         scores: dict[int, float] = defaultdict(float)
         for values in (lexical, dense):
             for rank, position in enumerate(_best(values, _POOL), start=1):
@@ -176,7 +176,7 @@ class Index:
             if barred is None or not barred[position]:
                 scores[position] += strength * 2 / (_RRF + 1)
         ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
-        return [Hit(self._blocks[position], round(score, 8)) for position, score in ranked[:_POOL]]
+        return [Hit(self._blocks[position], round(score, 8)) for position, score in ranked[: max(k, 0)]]
 
     def _spelled(self, query: str) -> dict[int, float]:
         """Blocks whose name the query spells: 1 for a name that only they have, less for a common one; a path adds."""
