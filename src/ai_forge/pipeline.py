@@ -10,21 +10,25 @@ crash, a Ctrl-C or a small change does only what is left to do.
               └→ index
 """
 
+from __future__ import annotations
+
 import json
+import os
 import random
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ai_forge.config import FineTuneConfig, LoadedSettings
 from ai_forge.data_pipeline.context import documents_for
 from ai_forge.data_pipeline.miner import MiningResult, mine_repository
+from ai_forge.data_pipeline.prompt import SYSTEM_PROMPT, Message, citations_in, messages_for
 from ai_forge.data_pipeline.raft_generator import synthesize
 from ai_forge.data_pipeline.repository import Repository, read_repository
 from ai_forge.data_pipeline.retrieval import Index
@@ -37,6 +41,12 @@ from ai_forge.errors import InputError, RefusedError
 from ai_forge.events import Notice, Sink, StageFinished, StageProgress, StageStarted
 from ai_forge.training.bases import Base, as_json, resolve_base
 from ai_forge.workspace import Workspace, atomic_write, require_disk, stage_key
+
+if TYPE_CHECKING:
+    from ai_forge.conductor import Activation, Deployed, Deployment, Runtime
+    from ai_forge.judge.evaluator import Evaluation
+    from ai_forge.judge.parity import Parity
+    from ai_forge.judge.verdict import Verdict
 
 STAGES = ("base", "mine", "dataset", "index", "train", "merge", "evaluate", "export", "parity", "report", "deploy")
 VERSIONS = {"mine": 1, "dataset": 1, "index": 1, "train": 1, "merge": 1, "evaluate": 1, "export": 1, "parity": 1}
@@ -52,6 +62,40 @@ class Stage:
     key: str
     folder: Path
     counts: dict[str, Any]
+
+
+class Reply:
+    """An answer on its way: iterate over the pieces once, then read `text` and `cited`."""
+
+    def __init__(
+        self, model: str, kind: str, documents: Sequence[Document], runtime: Runtime, messages: Sequence[Message]
+    ) -> None:
+        self.model = model
+        self.runtime_kind = kind
+        self.documents = tuple(documents)
+        self.text = ""
+        self._runtime = runtime
+        self._messages = messages
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            for piece in self._runtime.chat(self.model, self._messages):
+                self.text += piece
+                yield piece
+        finally:
+            self._runtime.close()
+
+    @property
+    def cited(self) -> list[Document]:
+        """The shown documents that the answer cites."""
+        named = citations_in(self.text)
+        return [document for document in self.documents if document.citation in named]
+
+    @property
+    def invented(self) -> list[str]:
+        """Citations of the answer that name nothing it was shown."""
+        shown = {document.citation for document in self.documents}
+        return [citation for citation in citations_in(self.text) if citation not in shown]
 
 
 def slug(name: str) -> str:
@@ -236,7 +280,9 @@ class Pipeline:
 
         config = self.settings.training
         dataset, base = self.dataset, self.base
-        key = stage_key(stage="train", version=VERSIONS["train"], base=base.fingerprint, data=dataset.key, config=config)
+        key = stage_key(
+            stage="train", version=VERSIONS["train"], base=base.fingerprint, data=dataset.key, config=config
+        )
         with self._told("train") as tell:
             manifest = self.workspace.finished("train", key)
             if manifest is None:
@@ -256,6 +302,22 @@ class Pipeline:
                 counts = manifest["counts"]
                 tell({**counts, "cached": True})
         return Stage("train", key, self.workspace.stage_folder("train", key), counts)
+
+    def plan(self) -> dict[str, Any]:
+        """Counts, tokens, memory and time of a training, measured on the machine, without training."""
+        from ai_forge.training.forge import FineTuneTrainer
+        from ai_forge.training.plan import memory_of
+
+        config = self.settings.training
+        self._require_room(self.base, config)
+        trainer = FineTuneTrainer(
+            config, base=self.base, folder=self.run_folder, workspace=self.workspace, emit=self.emit
+        )
+        with self._told("plan") as tell:
+            plan = trainer.plan(self.examples("train"), self.examples("valid"))
+            plan["memory_bytes"] = memory_of(self.base.folder, config)
+            tell({"steps": plan["n_steps"]})
+        return plan
 
     def _require_room(self, base: Base, config: FineTuneConfig) -> None:
         """Find out before training starts that disk or memory will not do."""
@@ -316,10 +378,9 @@ class Pipeline:
                 settings,
                 self.emit,
             )
-            worked = [e for e in self.examples("train") if e.oracle_documents and e.difficulty == "medium"]
             held_out = HeldOut(
                 questions=self.held_out_questions,
-                worked_examples=spread(worked, settings.n_worked_examples, settings.seed),
+                worked_examples=self._worked_examples(),
                 code=self._held_out_code(),
             )
             evaluation = evaluator.evaluate(held_out)
@@ -335,6 +396,12 @@ class Pipeline:
             settings=settings.model_dump(exclude={"confidence", "forgetting_budget", "batch_size"}),
             budget=self.settings.synthesis.max_context_tokens,
         )
+
+    def _worked_examples(self) -> list[RAFTExample]:
+        """Training examples that the base is shown: from the shorter half, so that they leave room for the question."""
+        usable = [e for e in self.examples("train") if e.oracle_documents and e.distractor_documents]
+        usable.sort(key=lambda e: sum(len(d.text) for d in e.shown_documents))
+        return spread(usable[: len(usable) // 2], self.settings.judge.n_worked_examples, self.settings.judge.seed)
 
     def _held_out_code(self) -> list[tuple[str, str]]:
         """(path, text) of test files, whole ones while they fit into `judge.code_bytes`, the last one cut at a line."""
@@ -377,6 +444,235 @@ class Pipeline:
     def gguf(self) -> Path:
         """The file that is deployed."""
         return self.export.folder / f"model.{self.settings.export.quantization}.gguf"
+
+    @cached_property
+    def parity(self) -> Stage:
+        """Trainer against GGUF on held-out prompts: `parity.json`."""
+        from ai_forge.conductor import LlamaServer
+        from ai_forge.judge.parity import Files, compare
+        from ai_forge.training.backends.torch_backend import TorchTrainee
+        from ai_forge.training.backends.torch_model import TorchGenerator
+        from ai_forge.training.chat import ChatTokenizer
+
+        settings, export, train = self.settings.export, self.export, self.train
+
+        def build(folder: Path) -> dict[str, Any]:
+            tokenizer = ChatTokenizer(self.base.folder)
+            chats = self.parity_chats()
+            longest = max(len(tokenizer.encode_prompt(chat)) for chat in chats) + settings.parity_tokens
+            trainee = TorchTrainee.from_adapter(self.base.folder, train.folder, self.settings.training, exact=True)
+            trainer = TorchGenerator(trainee.model, tokenizer.end_of_turn_id)
+            with LlamaServer(export.folder / "model.f16.gguf", longest + 8) as f16:
+                if settings.quantization == "f16":
+                    files = Files(f16, f16, "f16")
+                    result = compare(trainer, files, tokenizer, chats, settings.parity_tokens, self._progress("parity"))
+                else:
+                    with LlamaServer(self.gguf, longest + 8) as deployed:
+                        files = Files(f16, deployed, settings.quantization)
+                        result = compare(
+                            trainer, files, tokenizer, chats, settings.parity_tokens, self._progress("parity")
+                        )
+            atomic_write(folder / "parity.json", result.model_dump_json(indent=1))
+            return result.rows
+
+        return self._stage(
+            "parity", build, export=export.key, train=train.key, data=self.dataset.key, settings=settings.model_dump()
+        )
+
+    def parity_chats(self) -> list[list[Message]]:
+        """The chats that trainer and runtimes are compared on: held-out questions, each with one document."""
+        index = Index.load(self.index.folder)
+        questions = [example.question for example in self.held_out_questions[: self.settings.export.parity_prompts]]
+        budget = self.settings.synthesis.max_context_tokens // 2
+        return [messages_for(q, documents_for(q, index, k=1, max_tokens=budget)) for q in questions]
+
+    @cached_property
+    def parity_result(self) -> Parity:
+        """The content of `parity`."""
+        from ai_forge.judge.parity import Parity
+
+        return Parity.model_validate_json((self.parity.folder / "parity.json").read_text(encoding="utf-8"))
+
+    # -- conclusions --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """The content of `evaluate`."""
+        from ai_forge.judge.evaluator import Evaluation
+
+        return Evaluation.model_validate_json((self.evaluate.folder / "evaluation.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """Did it help?"""
+        from ai_forge.judge.verdict import judge
+
+        return judge(self.evaluation, self.settings.judge)
+
+    @cached_property
+    def report(self) -> Path:
+        """`report.html` in the run's folder (`report.md` beside it)."""
+        from ai_forge.judge.report import ReportData, write_report
+
+        folder = self.run_folder
+        training = json.loads((self.train.folder / "training.json").read_text(encoding="utf-8"))
+        origin = self.base.origin
+        mined, data = self.mine.counts, self.dataset.counts
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        values = ReportData(
+            repository=self.repository.name,
+            commit=self.repository.commit,
+            run_id=self.run_id,
+            created=record["created"],
+            base={
+                "name": self.base.name,
+                "description": origin.description,
+                "lossy": origin.lossy,
+                "quantisation": origin.quantisation,
+            },
+            counts=[
+                ("mined", f"{mined['documents']} blocks in {mined['files']} files, {mined['subjects']} asked about"),
+                ("examples", f"{data['train']} to train on, {data['valid']} to stop on, {data['test']} held out"),
+                ("left out", ", ".join(f"{reason} {n}" for reason, n in data["rejected"].items()) or "none"),
+            ],
+            training=training,
+            evaluation=self.evaluation,
+            verdict=self.verdict,
+            parity=self.parity_result.rows,
+            unknowns=self._unknowns(training),
+        )
+        with self._told("report") as tell:
+            html, _ = write_report(folder, values)
+            for name, stage in {
+                "dataset": self.dataset,
+                "adapter": self.train,
+                "model": self.merge,
+                "gguf": self.export,
+            }.items():
+                link = folder / name
+                link.unlink(missing_ok=True)
+                link.symlink_to(os.path.relpath(stage.folder, folder))
+            tell({"file": str(html)})
+        return html
+
+    def _unknowns(self, training: dict[str, Any]) -> list[str]:
+        """What a reader must not conclude."""
+        texts = [
+            "The held-out questions are made by the same rules as the training questions, about other files: they show "
+            "what was learned about answering from code, not how people will ask.",
+            "A right citation and the right names do not make a whole sentence right; read the answers below.",
+            "Forgetting is measured on this repository's held-out code only; general abilities (HumanEval, chat) are not.",
+            "One training with one seed: another would end within a few points of this one.",
+        ]
+        if self.base.origin.lossy:
+            texts.append(
+                f"The base came as {self.base.origin.quantisation} and was already rounded; nothing here compares with the "
+                "original weights."
+            )
+        if training["n_too_long"]:
+            texts.append(
+                f"{training['n_too_long']} training examples were longer than the model was trained on and left out."
+            )
+        return texts
+
+    # -- serving ------------------------------------------------------------------------------------------------
+
+    def deploy(self) -> Deployed:
+        """Make the exported model the active version in the runtime, checked there, or leave everything as it was.
+
+        Raises:
+            RefusedError: parity fails, or the runtime makes another prompt than the trainer.
+        """
+        from ai_forge.conductor import Registry, choose_runtime, deploy, deployment_from_gguf
+
+        self.parity_result.require()
+        runtime = choose_runtime(self.settings.runtime, self.workspace)
+        try:
+            deployment = deployment_from_gguf(
+                self.model_name,
+                self.run_id,
+                self.gguf,
+                system_prompt=SYSTEM_PROMPT,
+                settings=self.settings.runtime,
+                base=self.base.name,
+            )
+            with (
+                self.workspace.lock("deploy"),
+                Registry(self.workspace.registry_path) as registry,
+                self._told("deploy") as tell,
+            ):
+                deployed = deploy(
+                    deployment,
+                    runtime,
+                    registry,
+                    check=self.check_served,
+                    metrics={"verdict": self.verdict.headline, "better": self.verdict.better},
+                    keep=self.settings.runtime.keep_versions,
+                    progress=lambda what, done, total: self.emit(StageProgress("deploy", done, total, what)),
+                )
+                tell({"model": deployment.model, "runtime": runtime.kind, "cached": not deployed.changed})
+        finally:
+            runtime.close()
+        return deployed
+
+    def rollback(self) -> Activation:
+        """Return to the version that the active one replaced.
+
+        Raises:
+            InputError, RefusedError: there is none.
+        """
+        from ai_forge.conductor import Registry, choose_runtime, rollback
+
+        with self.workspace.lock("deploy"), Registry(self.workspace.registry_path) as registry:
+            target = registry.rollback_target(self.model_name)
+            settings = self.settings.runtime.model_copy(update={"kind": target.runtime})
+            runtime = choose_runtime(settings, self.workspace)
+            try:
+                return rollback(self.model_name, runtime, registry)
+            finally:
+                runtime.close()
+
+    def check_served(self, runtime: Runtime, deployment: Deployment) -> None:
+        """Ask the new version in its runtime: the prompt it makes must be the trainer's, and it must answer.
+
+        Raises:
+            RefusedError: it is not.
+        """
+        from ai_forge.conductor import prompt_difference
+        from ai_forge.training.chat import ChatTokenizer
+
+        tokenizer = ChatTokenizer(self.base.folder)
+        for chat in self.parity_chats()[:2]:
+            text = tokenizer.render(chat)
+            difference = prompt_difference(runtime.render(deployment.model, chat), text, len(tokenizer.encode(text)))
+            if difference:
+                raise RefusedError(
+                    f"{deployment.model} is asked in another form than it was trained in: {difference}.",
+                    f"report this with the base's name ({self.base.name}); the version before stays active.",
+                )
+        if not "".join(runtime.chat(deployment.model, chat, max_tokens=8)).strip():
+            raise RefusedError(f"{deployment.model} answers nothing.", "the version before stays active.")
+
+    def ask(self, question: str, history: Sequence[Message] = ()) -> Reply:
+        """Ask the active model with what the retriever finds for `question`.
+
+        Raises:
+            InputError: no version of this repository's model is deployed.
+        """
+        from ai_forge.conductor import Registry, choose_runtime
+
+        with Registry(self.workspace.registry_path) as registry:
+            active = registry.active(self.model_name)
+        if active is None:
+            raise InputError(
+                f"No model of {self.repository.name} is deployed.", f"run `ai-forge run {self.path}` first."
+            )
+        settings = self.settings.runtime.model_copy(update={"kind": active.runtime})
+        runtime = choose_runtime(settings, self.workspace)
+        documents = self.retrieve(Index.load(self.index.folder), question)
+        messages = messages_for(question, documents)
+        chat = [*messages[:1], *history, *messages[1:]]
+        return Reply(f"{self.model_name}:{active.version}", active.runtime, documents, runtime, chat)
 
     # -- the run's folder ---------------------------------------------------------------------------------------
 

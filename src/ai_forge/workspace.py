@@ -76,6 +76,15 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The mapping in a JSON file, or None where it is missing or torn."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
 def stage_key(**inputs: Any) -> str:
     """The key of a stage: sixteen hex digits over its inputs' hashes, its code version and its settings.
 
@@ -116,7 +125,9 @@ class Workspace:
         Raises:
             PrerequisiteError: the folder cannot be made or written.
         """
-        chosen = root or Path(os.environ.get("AI_FORGE_HOME") or platformdirs.user_data_dir("ai-forge", appauthor=False))
+        chosen = root or Path(
+            os.environ.get("AI_FORGE_HOME") or platformdirs.user_data_dir("ai-forge", appauthor=False)
+        )
         workspace = cls(chosen.expanduser().absolute())
         try:
             workspace.cache_dir.mkdir(parents=True, exist_ok=True)
@@ -147,12 +158,10 @@ class Workspace:
 
     def finished(self, stage: str, key: str) -> dict[str, Any] | None:
         """The manifest (`counts`, `files`) of a complete stage, or None where it is missing or not whole."""
-        path = self.stage_folder(stage, key) / MANIFEST
-        try:
-            manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError):
+        folder = self.stage_folder(stage, key)
+        manifest = read_json(folder / MANIFEST)
+        if manifest is None:
             return None
-        folder = path.parent
         whole = all(
             (folder / name).is_file() and (folder / name).stat().st_size == size
             for name, size in manifest["files"].items()

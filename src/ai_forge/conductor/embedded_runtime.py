@@ -5,7 +5,8 @@
     models/<name>/latest.txt                  the active version, replaced in one rename
 
 A version's folder is filled beside its place and renamed, so it is whole or absent. The model of the last request stays
-loaded; asking another one frees it first. Nothing is shared with other processes: each that asks loads its own.
+loaded; asking another one frees it first, so a service that serves two models at once wants Ollama. Nothing is shared with
+other processes: each that asks loads its own.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import dataclasses
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ class EmbeddedRuntime:
     def __init__(self, models_dir: Path, n_threads: int | None = None) -> None:
         self._dir = models_dir
         self._n_threads = n_threads
+        self._lock = threading.Lock()
         self._loaded: tuple[Deployment, LlamaServer] | None = None
 
     def is_available(self) -> bool:
@@ -152,13 +155,14 @@ class EmbeddedRuntime:
 
     def _load(self, model: str) -> tuple[Deployment, LlamaServer]:
         deployment = self._find(model)
-        if self._loaded is None or self._loaded[0] != deployment:
-            self.close()
-            path = self._folder(deployment.name, deployment.version) / GGUF_FILE
-            if not path.is_file():
-                raise PrerequisiteError(f"{path} is missing.", "deploy the model again: ai-forge deploy.")
-            self._loaded = deployment, LlamaServer(path, deployment.sampling.num_ctx, self._n_threads)
-        return self._loaded
+        with self._lock:
+            if self._loaded is None or self._loaded[0] != deployment:
+                self.close()
+                if not deployment.gguf_path.is_file():
+                    raise PrerequisiteError(f"{deployment.gguf_path} is missing.", "deploy again: ai-forge deploy.")
+                server = LlamaServer(deployment.gguf_path, deployment.sampling.num_ctx, self._n_threads)
+                self._loaded = deployment, server
+            return self._loaded
 
     def _unload(self, model: str) -> None:
         if self._loaded is not None and self._loaded[0].model == model:

@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 import psutil
 
-from ai_forge.conductor.runtime import NEUTRAL, Completion
+from ai_forge.conductor.runtime import NEUTRAL, Completion, context_error
 from ai_forge.data_pipeline.prompt import Message
 from ai_forge.errors import AIForgeError, InputError, PrerequisiteError, TransientError
 from ai_forge.training.gguf_reader import check_gguf
@@ -139,14 +139,6 @@ class LlamaServer:
 def physical_cores() -> int:
     """Cores without their hyper-threads: more threads than these make llama.cpp slower."""
     return psutil.cpu_count(logical=False) or 1
-
-
-def context_error(n_prompt_tokens: object, num_ctx: object) -> InputError:
-    """The error for a prompt that does not fit."""
-    return InputError(
-        f"The prompt has {n_prompt_tokens} tokens; the model was deployed with a context of {num_ctx}.",
-        "ask with fewer documents, or deploy with a larger AI_FORGE_RUNTIME__NUM_CTX.",
-    )
 
 
 def _refusal(response: httpx.Response) -> AIForgeError:

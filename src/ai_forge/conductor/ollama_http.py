@@ -23,8 +23,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from ai_forge.conductor.llama_server import context_error
-from ai_forge.conductor.runtime import Progress
+from ai_forge.conductor.runtime import Progress, context_error
 from ai_forge.errors import AIForgeError, InputError, PrerequisiteError, TransientError
 
 DEFAULT_PORT = 11434

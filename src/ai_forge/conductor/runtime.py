@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 from ai_forge.conductor.deployment import Deployment
 from ai_forge.data_pipeline.prompt import Message
+from ai_forge.errors import InputError
 
 RuntimeKind = Literal["ollama", "embedded"]
 Progress = Callable[[str, int, int], None]
@@ -115,6 +116,14 @@ class Runtime(Protocol):
 
     def close(self) -> None:
         """Free what the runtime holds in this process."""
+
+
+def context_error(n_prompt_tokens: object, num_ctx: object) -> InputError:
+    """The error for a prompt that does not fit."""
+    return InputError(
+        f"The prompt has {n_prompt_tokens} tokens; the model was deployed with a context of {num_ctx}.",
+        "ask with fewer documents, or deploy with a larger AI_FORGE_RUNTIME__NUM_CTX.",
+    )
 
 
 def prompt_difference(rendered: RenderedPrompt, text: str, n_tokens: int) -> str | None:

@@ -67,7 +67,9 @@ def file_layer(path: Path) -> Layer:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"The settings file {path} cannot be read: {error}", "correct it, or leave --config out.") from error
+        raise InputError(
+            f"The settings file {path} cannot be read: {error}", "correct it, or leave --config out."
+        ) from error
     if not isinstance(content, Mapping):
         raise InputError(f"The settings file {path} holds a {type(content).__name__}, not a mapping of settings.")
     return f"file {path}", dict(flatten(content))
@@ -98,7 +100,7 @@ def load_settings(*layers: Layer) -> LoadedSettings:
     for _, values in layers:
         base = values.get("training.base_model", base)
     entry = load_models().find(str(base))
-    recipe = {f"training.{key}": value for key, value in (entry[1].training if entry else {}).items()}
+    recipe = entry[1].recipe if entry else {}
     tree: dict[str, Any] = {"training": {"base_model": base}}
     sources: dict[str, str] = {}
     problems: list[str] = []

@@ -40,6 +40,13 @@ class ModelEntry(_Frozen):
     chat_template: Literal["chatml", "llama3"]
     source: WheelSource | None = None
     training: dict[str, Any] = Field(default_factory=dict)
+    synthesis: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The settings that this base is best trained with, by dotted key."""
+        parts = {"training": self.training, "synthesis": self.synthesis}
+        return {f"{part}.{key}": value for part, values in parts.items() for key, value in values.items()}
 
 
 class ModelRegistry(_Frozen):

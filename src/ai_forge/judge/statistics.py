@@ -68,7 +68,11 @@ def bootstrap(
         return Estimate(value, None, None, len(data))
     generator = np.random.default_rng(seed)
     draws = [
-        float(statistic(data[np.concatenate([clusters[i] for i in generator.integers(len(clusters), size=len(clusters))])]))
+        float(
+            statistic(
+                data[np.concatenate([clusters[i] for i in generator.integers(len(clusters), size=len(clusters))])]
+            )
+        )
         for _ in range(N_RESAMPLES)
     ]
     tail = (1 - confidence) / 2
@@ -80,7 +84,9 @@ def mean(
     values: Sequence[float], *, groups: Sequence[Hashable] | None = None, confidence: float = 0.95, seed: int = 0
 ) -> Estimate | None:
     """Mean with its bootstrap interval."""
-    return bootstrap([[v] for v in values], lambda d: float(d[:, 0].mean()), groups=groups, confidence=confidence, seed=seed)
+    return bootstrap(
+        [[v] for v in values], lambda d: float(d[:, 0].mean()), groups=groups, confidence=confidence, seed=seed
+    )
 
 
 def paired_difference(
@@ -93,9 +99,7 @@ def paired_difference(
 ) -> Estimate | None:
     """Mean of ours − theirs on the same questions with its bootstrap interval."""
     rows = list(zip(ours, theirs, strict=True))
-    return bootstrap(
-        rows, lambda d: float((d[:, 0] - d[:, 1]).mean()), groups=groups, confidence=confidence, seed=seed
-    )
+    return bootstrap(rows, lambda d: float((d[:, 0] - d[:, 1]).mean()), groups=groups, confidence=confidence, seed=seed)
 
 
 def ratio_of_sums(

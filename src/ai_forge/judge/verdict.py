@@ -168,7 +168,9 @@ def _headline(better: bool, rows: tuple[Row, ...], checks: tuple[Check, ...]) ->
         failed = [c.name for c in checks if c.passed is False] or [c.name for c in checks if c.passed is None]
         return f"Not shown to be better than the base: {', '.join(failed)}."
     rival = next(r for r in rows if r.contender == best_base(rows, lambda r: r.citations))
-    parts = [f"cites the right code in {_percent(tuned.citations)} of the answers (best base: {_percent(rival.citations)})"]
+    parts = [
+        f"cites the right code in {_percent(tuned.citations)} of the answers (best base: {_percent(rival.citations)})"
+    ]
     if tuned.facts is not None:
         facts = next(r for r in rows if r.contender == best_base(rows, lambda r: r.facts)).facts
         parts.append(f"states the facts right in {_percent(tuned.facts)} (best base: {_percent(facts)})")

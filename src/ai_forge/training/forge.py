@@ -154,15 +154,14 @@ class FineTuneTrainer:
         from ai_forge.training.backends.torch_backend import TorchTrainee
 
         config = self.config if num_epochs is None else self.config.model_copy(update={"num_epochs": num_epochs})
-        train, n_too_long = tokenize_all(train_dataset, self.tokenizer, config.max_seq_len)
-        held_out, _ = tokenize_all(eval_dataset, self.tokenizer, config.max_seq_len)
-        held_out = held_out[: config.eval_examples]
-        self._require_examples(train, held_out, n_too_long)
-
+        train, held_out, n_too_long = self._tokenized(train_dataset, eval_dataset)
         initialisation = self.compute_pissa_init()
         start = self.workspace.stage_folder("initialise", self._initialisation_key())
         trainee = TorchTrainee.from_adapter(self.base.folder, start, config)
-        schedule = self._schedule(trainee, train, held_out, config)
+        path = self.folder / "schedule.json"
+        schedule = Schedule.load(path) if path.exists() else self._schedule(trainee, train, held_out, config)
+        schedule.save(path)
+        self._emit(PlanMade(**dataclasses.asdict(schedule)))
         best_step, history = run_loop(trainee, train, held_out, config, schedule, self.folder, sft_loss, self._emit)
 
         self._save_adapter(self.folder, trainee)
@@ -183,32 +182,49 @@ class FineTuneTrainer:
         losses = {int(str(e["step"])): float(str(e["loss"])) for e in evaluations}
         return TrainingResult(self.folder, best_step, schedule.n_steps, losses[0], losses[best_step], n_too_long)
 
-    def _require_examples(
-        self, train: list[TokenizedExample], held_out: list[TokenizedExample], n_too_long: int
-    ) -> None:
+    def plan(self, train_dataset: Sequence[RAFTExample], eval_dataset: Sequence[RAFTExample]) -> dict[str, Any]:
+        """What `train` would do: examples, tokens, steps and seconds, by a probe; nothing is trained."""
+        from ai_forge.training.backends.torch_backend import TorchTrainee
+
+        train, held_out, n_too_long = self._tokenized(train_dataset, eval_dataset)
+        self.compute_pissa_init()
+        start = self.workspace.stage_folder("initialise", self._initialisation_key())
+        trainee = TorchTrainee.from_adapter(self.base.folder, start, self.config)
+        schedule = self._schedule(trainee, train, held_out, self.config)
+        return {
+            **dataclasses.asdict(schedule),
+            "train_examples": len(train),
+            "train_tokens": sum(len(example.ids) for example in train),
+            "supervised_tokens": sum(example.n_supervised for example in train),
+            "longest_example_tokens": max(len(example.ids) for example in train),
+            "n_too_long": n_too_long,
+        }
+
+    def _tokenized(
+        self, train_dataset: Sequence[RAFTExample], eval_dataset: Sequence[RAFTExample]
+    ) -> tuple[list[TokenizedExample], list[TokenizedExample], int]:
+        limit = self.config.max_seq_len
+        train, n_too_long = tokenize_all(train_dataset, self.tokenizer, limit)
+        held_out, _ = tokenize_all(eval_dataset, self.tokenizer, limit)
+        held_out = held_out[: self.config.eval_examples]
         if not train or not held_out:
             raise InputError(
-                f"{len(train)} training and {len(held_out)} held-out examples fit into "
-                f"{self.config.max_seq_len} tokens ({n_too_long} are longer); at least one of each is needed.",
+                f"{len(train)} training and {len(held_out)} held-out examples fit into {limit} tokens "
+                f"({n_too_long} are longer); at least one of each is needed.",
                 "raise training.max_seq_len, lower synthesis.max_context_tokens, or mine more code.",
             )
         if n_too_long:
-            message = f"{n_too_long} training examples are longer than {self.config.max_seq_len} tokens and left out."
-            self._emit(Notice("warning", message))
+            self._emit(
+                Notice("warning", f"{n_too_long} training examples are longer than {limit} tokens and left out.")
+            )
+        return train, held_out, n_too_long
 
     def _schedule(
         self, trainee: Any, train: list[TokenizedExample], held_out: list[TokenizedExample], config: FineTuneConfig
     ) -> Schedule:
-        path = self.folder / "schedule.json"
-        if path.exists():
-            schedule = Schedule.load(path)
-        else:
-            self._emit(StageProgress("train", 0, 0, "measuring the speed"))
-            speed = probe_speed(trainee, train, config, sft_loss)
-            schedule = lay_schedule(train, sum(len(e.ids) for e in held_out), speed, config)
-            schedule.save(path)
-        self._emit(PlanMade(**dataclasses.asdict(schedule)))
-        return schedule
+        self._emit(StageProgress("train", 0, 0, "measuring the speed"))
+        speed = probe_speed(trainee, train, config, sft_loss)
+        return lay_schedule(train, sum(len(e.ids) for e in held_out), speed, config)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

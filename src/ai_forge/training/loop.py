@@ -127,7 +127,9 @@ def run_loop(
         for step in range(first_step + 1, schedule.n_steps + 1):
             start = clock()
             chosen = [train[i] for i in step_order(len(train), per_step, step - 1, config.seed)]
-            batches = [collate(chosen[i : i + config.micro_batch_size]) for i in range(0, per_step, config.micro_batch_size)]
+            batches = [
+                collate(chosen[i : i + config.micro_batch_size]) for i in range(0, per_step, config.micro_batch_size)
+            ]
             n_supervised = sum(batch.n_supervised for batch in batches)
             sums = TokenSums()
             for batch in batches:

@@ -44,7 +44,10 @@ class Schedule:
 
 
 def probe_speed(
-    trainee: Trainee, examples: Sequence[TokenizedExample], config: FineTuneConfig, loss: Loss,
+    trainee: Trainee,
+    examples: Sequence[TokenizedExample],
+    config: FineTuneConfig,
+    loss: Loss,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
     """Training tokens per second over a few micro batches (the first warms up and is not counted)."""
@@ -89,7 +92,9 @@ def lay_schedule(
     return Schedule(n_steps, n_examples, tokens_per_s, n_steps * step_s, reason)
 
 
-def memory_of(folder: Path, config: FineTuneConfig, *, packed_nf4: bool = False, dtype_bytes: int = 2) -> dict[str, int]:
+def memory_of(
+    folder: Path, config: FineTuneConfig, *, packed_nf4: bool = False, dtype_bytes: int = 2
+) -> dict[str, int]:
     """Bytes by component at the peak of a training step of the base in `folder`: an estimate before anything is loaded.
 
     Read off the base's `config.json`. Activations are counted for a micro batch of the longest examples without
@@ -132,7 +137,9 @@ def require_memory(components: dict[str, int], available: int) -> None:
     """
     needed = sum(components.values())
     if needed > available:
-        largest = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in sorted(components.items(), key=lambda i: -i[1])[:3])
+        largest = ", ".join(
+            f"{name} {size / 1e9:.1f}" for name, size in sorted(components.items(), key=lambda i: -i[1])[:3]
+        )
         raise PrerequisiteError(
             f"Training needs about {needed / 1e9:.1f} GB of memory ({largest} GB); {available / 1e9:.1f} GB are free.",
             "choose a smaller base, or lower training.micro_batch_size or training.max_seq_len.",

@@ -144,11 +144,15 @@ class TorchTrainee:
 
     def save_residual(self, path: Path) -> None:
         """Write the frozen weights of the adapted layers, as they enter the product."""
-        save_file({f"{name}.weight": layer.frozen.dense().cpu().contiguous() for name, layer in self._layers.items()}, path)
+        save_file(
+            {f"{name}.weight": layer.frozen.dense().cpu().contiguous() for name, layer in self._layers.items()}, path
+        )
 
     def save_state(self, folder: Path) -> None:
         """Write adapter and optimizer so that `load_state` continues bit by bit."""
-        save_file({n: p.detach().contiguous() for n, p in self._named_parameters()}, folder / "adapter_model.safetensors")
+        save_file(
+            {n: p.detach().contiguous() for n, p in self._named_parameters()}, folder / "adapter_model.safetensors"
+        )
         flat = dict(flatten(self._optimizer.state_dict()["state"]))
         tensors = {key: value.contiguous().clone() for key, value in flat.items() if isinstance(value, Tensor)}
         numbers = {key: value for key, value in flat.items() if not isinstance(value, Tensor)}

@@ -51,7 +51,12 @@ def initial_factors(weight: Tensor, config: FineTuneConfig, algebra: TorchAlgebr
         a = (torch.rand(config.rank, weight.shape[1], generator=algebra.generator) * 2 - 1).to(weight) * bound
         return a, torch.zeros(weight.shape[0], config.rank).to(weight)
     factors = pissa_factors(
-        weight, config.rank, config.scaling, algebra, oversampling=config.svd_oversampling, tolerance=config.svd_tolerance
+        weight,
+        config.rank,
+        config.scaling,
+        algebra,
+        oversampling=config.svd_oversampling,
+        tolerance=config.svd_tolerance,
     )
     return factors.a, factors.b
 

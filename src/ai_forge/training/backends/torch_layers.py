@@ -5,9 +5,12 @@ where bitsandbytes' NF4 product is about three times slower than a bf16 one (40 
 are dequantised once: the same values, for two bytes a weight.
 """
 
+import logging
 from typing import Any
 
-import bitsandbytes.functional as bnb
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says on import which optional kernels it lacks
+
+import bitsandbytes.functional as bnb  # noqa: E402
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
