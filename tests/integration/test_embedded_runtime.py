@@ -1,15 +1,19 @@
 """The embedded runtime on the real SmolLM2: deployed, asked, rolled back, without Ollama."""
 
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 
 from ai_forge.conductor import (
     Deployment,
     EmbeddedRuntime,
+    LlamaServer,
     Registry,
     Runtime,
     choose_runtime,
@@ -24,7 +28,7 @@ from ai_forge.data_pipeline.prompt import SYSTEM_PROMPT, Message, messages_for
 from ai_forge.errors import InputError, PrerequisiteError, RefusedError
 from ai_forge.training.bases import Base
 from ai_forge.training.chat import ChatTokenizer
-from ai_forge.workspace import Workspace
+from ai_forge.workspace import Workspace, file_sha256
 
 SETTINGS = RuntimeSettings(num_ctx=1024, num_predict=24)
 CONVERSATIONS: list[list[Message]] = [
@@ -198,6 +202,28 @@ def test_a_damaged_file_leaves_nothing(base_gguf: Path, tmp_path: Path, runtime:
     with pytest.raises(InputError, match=r"copy\.gguf has sha256 .*…, demo:r1 was made from b179c9523d0e…"):
         runtime.create(deployment)
     assert runtime.models() == []
+
+
+def test_a_file_that_llama_cpp_refuses_is_said_so(tmp_path: Path) -> None:
+    path = tmp_path / "odd.gguf"
+    writer = gguf.GGUFWriter(path, "no-such-architecture")
+    writer.add_tensor("x", np.zeros(32, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(PrerequisiteError, match=r"llama.cpp could not load .*odd\.gguf with a context of 512 tokens"):
+        LlamaServer(path, 512)
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs a second file system")
+def test_on_another_disk_the_file_is_copied(base_gguf: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        runtime = EmbeddedRuntime(Path(folder), n_threads=1)
+        runtime.create(version_of(base_gguf, "r1"))
+        copied = Path(folder) / "demo" / "r1" / GGUF_FILE
+        assert copied.stat().st_dev != base_gguf.stat().st_dev
+        assert file_sha256(copied) == file_sha256(base_gguf)
 
 
 def test_a_model_file_that_vanished_is_named(base_gguf: Path, tmp_path: Path, runtime: EmbeddedRuntime) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from ai_forge.config.settings import RuntimeSettings
 from ai_forge.errors import InputError, PrerequisiteError
 from ai_forge.judge.ollama_prompt import ollama_prompt
-from ai_forge.training.gguf_reader import check_gguf
+from ai_forge.training.gguf_reader import check_gguf, read_gguf
+from ai_forge.training.tokenizer import token_at
 from ai_forge.workspace import file_sha256
 
 LATEST = "latest"
@@ -106,7 +107,8 @@ def deployment_from_gguf(
     if not gguf_path.is_file():
         raise PrerequisiteError(f"The model file {gguf_path} is missing.", "make it: ai-forge export.")
     summary = check_gguf(gguf_path)
-    prompt = ollama_prompt(gguf_path)
+    if not summary.chat_template:
+        raise InputError(f"{gguf_path} has no chat template.", "export it from an instruct model.")
     if summary.context_length and settings.num_ctx > summary.context_length:
         raise InputError(
             f"runtime.num_ctx is {settings.num_ctx}; {gguf_path.name} was made for at most {summary.context_length}.",
@@ -117,10 +119,23 @@ def deployment_from_gguf(
         version=version,
         gguf_path=gguf_path.absolute(),
         gguf_sha256=gguf_sha256 or file_sha256(gguf_path),
-        chat_template=summary.chat_template or "",
-        stop=prompt.stop,
+        chat_template=summary.chat_template,
+        stop=stop_words(gguf_path),
         system_prompt=system_prompt,
         sampling=Sampling.of(settings),
         base=base,
         created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
+
+
+def stop_words(gguf_path: Path) -> tuple[str, ...]:
+    """What ends an answer: the end token and the control tokens between two turns of the chat template.
+
+    A template that has no such pieces (Ollama cannot serve it, the embedded runtime can) leaves the end token alone.
+    """
+    try:
+        return ollama_prompt(gguf_path).stop
+    except InputError:
+        metadata = read_gguf(gguf_path).metadata
+        end = token_at(metadata, metadata.get("tokenizer.ggml.tokens", []), "eos")
+        return (end,) if end else ()

@@ -5,8 +5,8 @@
     models/<name>/latest.txt                  the active version, replaced in one rename
 
 A version's folder is filled beside its place and renamed, so it is whole or absent. The model of the last request stays
-loaded; asking another one frees it first, so a service that serves two models at once wants Ollama. Nothing is shared with
-other processes: each that asks loads its own.
+loaded; asking another one frees it first, so a service of several models at once wants Ollama.
+Nothing is shared with other processes: each that asks loads its own.
 """
 
 import contextlib

@@ -8,8 +8,9 @@ Measured on SmolLM2-135M Q4_1 (2 cores): load 0.4 s, render 3 ms. A chat is rend
 `render` shows is by construction what is answered. Greedy completions do not use the prompt cache: evaluating only the
 last token again gives other rounding, and with it sometimes another answer.
 
-Threads: physical cores by default. llama.cpp's threads wait for each other by spinning, so on a machine that is busy
-with something else fewer are faster (2 cores, load 4: 1 thread 31 tokens/s, 2 threads 11).
+Threads: as many as there are idle physical cores when the model is loaded. llama.cpp's threads wait for each other by
+spinning, so beside a training run one thread answers 32 tokens in 1 s and two need 20 s (2 cores, load 2 to 4); on a
+machine at rest all cores are taken. A model that was loaded while the machine was busy keeps its few threads.
 
 One request at a time; others wait. xllamacpp is imported when the first model is loaded.
 """
@@ -53,7 +54,7 @@ class LlamaServer:
         params.ui = False
         params.warmup = False
         params.cache_ram_mib = 0
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = n_threads or physical_cores()
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = n_threads or idle_cores()
         try:
             self._server: Any = xllamacpp.Server(params)
         except RuntimeError as error:
@@ -136,9 +137,10 @@ class LlamaServer:
         self.close()
 
 
-def physical_cores() -> int:
-    """Cores without their hyper-threads: more threads than these make llama.cpp slower."""
-    return psutil.cpu_count(logical=False) or 1
+def idle_cores() -> int:
+    """Physical cores with nothing to do, at least one, measured over a tenth of a second."""
+    busy = psutil.cpu_percent(interval=0.1) / 100
+    return max(1, round((psutil.cpu_count(logical=False) or 1) * (1 - busy)))
 
 
 def _refusal(response: httpx.Response) -> AIForgeError:

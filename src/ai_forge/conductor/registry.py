@@ -5,7 +5,7 @@
 
 What survives a crash: everything that returned. Activating is one INSERT in one transaction, so the pointer cannot be
 half moved; there is no second place that could disagree with the history. Rollback journal and `synchronous=FULL`:
-about 4 ms a write, none of WAL's trouble with several connections in older SQLite.
+some 10 ms a write, none of WAL's trouble with several connections in older SQLite.
 
 Each activation remembers the one it replaced. A rollback is undo: it goes back along that line, so two rollbacks go two
 versions back. The registry knows no runtime: `deployer` keeps the two in step.

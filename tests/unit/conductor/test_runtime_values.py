@@ -78,6 +78,16 @@ def test_a_cut_off_file_is_refused(base_gguf: Path, tmp_path: Path) -> None:
         make(cut)
 
 
+def test_a_template_that_ollama_cannot_follow_leaves_the_end_token(base_gguf: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "odd.gguf"
+    template = "{% for m in messages %}{{ m.content | upper }}{% endfor %}"
+    raw = base_gguf.read_bytes()
+    start = raw.index(b"tokenizer.chat_template") + len(b"tokenizer.chat_template") + 4
+    length = int.from_bytes(raw[start : start + 8], "little")
+    odd.write_bytes(raw[: start + 8] + template.ljust(length).encode() + raw[start + 8 + length :])
+    assert make(odd).stop == ("<|im_end|>",)
+
+
 def test_the_modelfile_says_what_the_deployment_says(base_gguf: Path) -> None:
     text = modelfile_for(make(base_gguf, num_ctx=2048, temperature=0.5))
     assert "PARAMETER num_ctx 2048" in text
