@@ -24,6 +24,7 @@ class OllamaProcess:
             "OLLAMA_HOST": self.host.removeprefix("http://"),
             "OLLAMA_MODELS": str(self.models_dir),
             "HOME": str(home),
+            "LLAMA_ARG_THREADS": "1",  # its engine's threads spin: beside other tests, two are many times slower
         }
         with (home / "ollama.log").open("ab") as log:
             self.process = subprocess.Popen(
