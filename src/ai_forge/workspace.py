@@ -17,7 +17,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import platformdirs
 import psutil
@@ -27,21 +27,30 @@ from ai_forge.errors import PrerequisiteError, TransientError
 MANIFEST = "manifest.json"
 
 
-def atomic_write(path: Path, data: bytes | str) -> None:
-    """Write `data` to `path` so that a crash leaves either the old file or the new one, never a part."""
-    raw = data.encode("utf-8") if isinstance(data, str) else data
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears at `path` when the block ends well, and leaves nothing when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    fsync_folder(path.parent)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        fsync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write(path: Path, data: bytes | str) -> None:
+    """Write `data` to `path` so that a crash leaves either the old file or the new one, never a part."""
+    with atomic_file(path) as file:
+        file.write(data.encode("utf-8") if isinstance(data, str) else data)
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make the renames inside `folder` durable."""
+    """Make the renames inside `folder` durable (or the content of a file)."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -58,16 +67,27 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file() and not file.is_symlink():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
+        for path in (temporary, *temporary.rglob("*")):
+            if not path.is_symlink() and (path.is_file() or path.is_dir()):
+                fsync_folder(path)
         if target.exists():
             shutil.rmtree(target)
         temporary.replace(target)
         fsync_folder(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_debris(folder: Path, pattern: str = ".*.tmp-*") -> None:
+    """Remove from `folder` the temporary files and folders of processes that no longer live."""
+    for leftover in folder.glob(pattern):
+        pid = leftover.name.rpartition("-")[2]
+        if pid.isdigit() and psutil.pid_exists(int(pid)):
+            continue
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)  # another process may be removing it as well
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def file_sha256(path: Path) -> str:
@@ -140,17 +160,9 @@ class Workspace:
                 f"The workspace {workspace.root} cannot be written: {error.strerror}.",
                 "set AI_FORGE_HOME to a folder you can write.",
             ) from error
-        workspace._remove_debris()
+        for pattern in ("cache/*/.*.tmp-*", "cache/*/*.work/.*.tmp-*", "runs/.*.tmp-*", "runs/*/.*.tmp-*"):
+            remove_debris(workspace.root, pattern)
         return workspace
-
-    def _remove_debris(self) -> None:
-        """Remove the temporary files and folders of processes that no longer live."""
-        for pattern in ("cache/*/.*.tmp-*", "runs/.*.tmp-*", "runs/*/.*.tmp-*"):
-            for leftover in self.root.glob(pattern):
-                pid = leftover.name.rpartition("-")[2]
-                if pid.isdigit() and psutil.pid_exists(int(pid)):
-                    continue
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
     def stage_folder(self, stage: str, key: str) -> Path:
         """Where the output of `stage` with `key` lies or will lie."""

@@ -76,14 +76,23 @@ def file_layer(path: Path) -> Layer:
 
 
 def environment_layer(environment: Mapping[str, str] = os.environ) -> Layer:
-    """Settings such as `AI_FORGE_TRAINING__RANK=32`; `OLLAMA_HOST` counts as `runtime.ollama_host`."""
+    """Settings such as `AI_FORGE_TRAINING__RANK=32`; `OLLAMA_HOST` counts as `runtime.ollama_host`.
+
+    Raises:
+        InputError: a value is not YAML.
+    """
     values: dict[str, Any] = {}
     if environment.get("OLLAMA_HOST"):
         values["runtime.ollama_host"] = environment["OLLAMA_HOST"]
     for name, text in environment.items():
         if name.startswith(ENVIRONMENT_PREFIX) and "__" in name:
             key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
-            values[key] = yaml.safe_load(text)
+            try:
+                values[key] = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise InputError(
+                    f"The environment variable {name} holds {text!r}, which is no value.", "correct it, or unset it."
+                ) from error
     return "environment", values
 
 

@@ -11,12 +11,10 @@ a bfloat16 Llama with Llama 3 rope): every tensor byte-identical, and all metada
 It covers the dense Llama and Qwen2 architectures. Source: llama.cpp `conversion/llama.py`, `conversion/base.py`.
 """
 
-import contextlib
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from gguf import GGMLQuantizationType as Type
@@ -29,7 +27,7 @@ from ai_forge.training.bases import check_folder
 from ai_forge.training.gguf_metadata import encode_header, float32, padded, string, uint32
 from ai_forge.training.gguf_reader import GGUFTensor
 from ai_forge.training.tensor_files import Weights, bf16_to_f32, to_storage
-from ai_forge.workspace import fsync_folder, require_disk
+from ai_forge.workspace import atomic_file, require_disk
 
 QUANTIZATIONS = ("f16", *MIXES)
 F16_FILE_TYPE = 1
@@ -77,7 +75,7 @@ def write_gguf(
     values = _metadata(config, weights, name or folder.name, kind) | tokenizer_metadata(folder, config)
     values |= {"general.quantization_version": uint32(2), "general.file_type": uint32(_file_type(kind))}
     header = encode_header(values, table)
-    with _atomic_file(output_path) as out:
+    with atomic_file(output_path) as out:
         out.write(header)
         for done, (row, tensor) in enumerate(zip(rows, table, strict=True), 1):
             data = _encoded(row, weights, config)
@@ -187,18 +185,3 @@ def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
     rope.setdefault("rope_theta", config.get("rope_theta", 10_000.0))
     rope.setdefault("rope_type", rope.get("type", "default"))
     return rope
-
-
-@contextlib.contextmanager
-def _atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears at `path` when the block ends well, and leaves nothing when it does not."""
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        with temporary.open("wb") as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-        fsync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -19,6 +19,8 @@ from tokenizers import Tokenizer
 from ai_forge.data_pipeline.prompt import Message
 from ai_forge.errors import InputError
 
+SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
+
 
 class ChatTokenizer:
     """The tokenizer and chat template of a base folder (`tokenizer.json`, `tokenizer_config.json`).
@@ -44,8 +46,9 @@ class ChatTokenizer:
 
     @cached_property
     def _template(self) -> Any:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.extensions = {}
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
         environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
         environment.globals["raise_exception"] = _raise_template_error
         environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
@@ -69,16 +72,22 @@ class ChatTokenizer:
         return int(token_id)
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The prompt as text, up to where the assistant's turn begins."""
-        return str(
-            self._template.render(
-                messages=list(messages),
-                add_generation_prompt=True,
-                bos_token=self._special("bos_token"),
-                eos_token=self._special("eos_token"),
-                pad_token=self._special("pad_token"),
+        """The prompt as text, up to where the assistant's turn begins.
+
+        Raises:
+            InputError: the template fails, refuses the chat, or reaches for what it must not.
+        """
+        special = {name: self._special(name) for name in SPECIAL_TOKENS}
+        try:
+            return str(
+                self._template.render(
+                    messages=list(messages), tools=None, documents=None, add_generation_prompt=True, **special
+                )
             )
-        )
+        except TemplateError as error:
+            raise InputError(
+                f"The base's chat template cannot render the chat: {error}", "choose another base, or mend its template."
+            ) from error
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; special tokens written in it are recognised, none are added."""

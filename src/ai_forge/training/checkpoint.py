@@ -7,6 +7,7 @@ A torn or altered checkpoint is seen by its hashes and the one before is used. T
 """
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ai_forge.training.backends.base import Trainee
-from ai_forge.workspace import MANIFEST, atomic_folder, atomic_write, file_sha256
+from ai_forge.workspace import MANIFEST, atomic_folder, atomic_write, file_sha256, remove_debris
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,14 @@ class Checkpoint:
     history: list[dict[str, Any]]
 
 
+def checkpoint_folder(root: Path, step: int) -> Path:
+    """Where the state after `step` optimizer steps lies or will lie."""
+    return root / f"step-{step:06d}"
+
+
 def save_checkpoint(root: Path, step: int, trainee: Trainee, history: list[dict[str, Any]]) -> Path:
     """Write the state after `step` optimizer steps under `root`; return its folder."""
-    target = root / f"step-{step:06d}"
+    target = checkpoint_folder(root, step)
     with atomic_folder(target) as folder:
         trainee.save_state(folder)
         atomic_write(folder / "trainer_state.json", json.dumps({"step": step, "history": history}))
@@ -47,18 +53,32 @@ def is_whole(folder: Path) -> bool:
 
 
 def newest_checkpoint(root: Path, on_damaged: Callable[[Path], None] = lambda _: None) -> Checkpoint | None:
-    """The newest whole checkpoint under `root`; each damaged one met on the way is handed to `on_damaged`."""
+    """The newest checkpoint under `root` that a training can continue from: whole, and so is that of its best step.
+
+    Damaged ones met on the way are handed to `on_damaged`; they and what cannot be used without them are removed, for
+    the training will write those steps again. So is what a killed process left half-written.
+    """
+    remove_debris(root)
     for folder in sorted(root.glob("step-*"), reverse=True):
-        if not is_whole(folder):
+        if is_whole(folder):
+            state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+            best = checkpoint_folder(root, best_step(state["history"], default=state["step"]))
+            if best == folder or is_whole(best):
+                return Checkpoint(state["step"], folder, state["history"])
+        else:
             on_damaged(folder)
-            continue
-        state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-        return Checkpoint(state["step"], folder, state["history"])
+        shutil.rmtree(folder)
     return None
+
+
+def best_step(history: list[dict[str, Any]], default: int) -> int:
+    """The step of the lowest held-out loss in a history, the first of equals."""
+    losses = [(r["loss"], r["step"]) for r in history if r["event"] == "EvalFinished" and math.isfinite(r["loss"])]
+    return int(min(losses)[1]) if losses else default
 
 
 def prune_checkpoints(root: Path, keep: int, also: int | None) -> None:
     """Remove all but the newest `keep` checkpoints and that of step `also`."""
     for folder in sorted(root.glob("step-*"))[:-keep]:
-        if folder.name != f"step-{also or 0:06d}":
+        if also is None or folder != checkpoint_folder(root, also):
             shutil.rmtree(folder)

@@ -13,12 +13,18 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ai_forge.config import FineTuneConfig
-from ai_forge.errors import RefusedError
+from ai_forge.errors import RefusedError, TransientError
 from ai_forge.events import CheckpointSaved, EvalFinished, Event, Notice, Sink, StepLogged, TrainingStopped
 from ai_forge.training.backends.base import Loss, TokenSums, Trainee
 from ai_forge.training.callbacks import EarlyStopping, LossPlotter, MemoryMonitor, MetricsLogger
 from ai_forge.training.callbacks.metrics_logger import replay
-from ai_forge.training.checkpoint import newest_checkpoint, prune_checkpoints, save_checkpoint
+from ai_forge.training.checkpoint import (
+    checkpoint_folder,
+    is_whole,
+    newest_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+)
 from ai_forge.training.packing import TokenizedExample, collate, step_order
 from ai_forge.training.plan import Schedule
 
@@ -86,6 +92,7 @@ def run_loop(
 
     Raises:
         RefusedError: the loss is not a finite number.
+        TransientError: the checkpoint of the best step was damaged while others were written.
         KeyboardInterrupt: Ctrl-C; a checkpoint has been saved.
     """
     metrics, stopping = MetricsLogger(), EarlyStopping(config.early_stopping_patience)
@@ -122,9 +129,12 @@ def run_loop(
 
     per_step = config.micro_batch_size * config.grad_accum_steps
     eval_steps = min(config.eval_steps, math.ceil(schedule.n_steps / MIN_EVALUATIONS))
-    reason, step, trained_s, began = "all steps done", first_step, 0.0, clock()
+    reason, step, began = "all steps done", first_step, clock()
     with interrupt_noted() as interrupt:
         for step in range(first_step + 1, schedule.n_steps + 1):
+            if stopping.reason:
+                step, reason = step - 1, stopping.reason
+                break
             start = clock()
             chosen = [train[i] for i in step_order(len(train), per_step, step - 1, config.seed)]
             batches = [
@@ -142,7 +152,6 @@ def run_loop(
             grad_norm = trainee.clip_gradients(config.max_grad_norm)
             learning_rate = learning_rate_at(step - 1, schedule.n_steps, config)
             trainee.step(learning_rate)
-            trained_s += clock() - start
             publish(
                 StepLogged(
                     step=step,
@@ -163,11 +172,14 @@ def run_loop(
                 save(step)
             if interrupt.is_set():
                 raise KeyboardInterrupt
-            if stopping.reason:
-                reason = stopping.reason
-                break
     publish(TrainingStopped(step, reason))
     best = stopping.best_step if stopping.best_step is not None else step
     if best != step:
-        trainee.load_state(folder / f"step-{best:06d}")
+        saved = checkpoint_folder(folder, best)
+        if not is_whole(saved):
+            raise TransientError(
+                f"The checkpoint of the best step, {saved.name}, was damaged on the disk.",
+                "run the same command again: it continues from the newest whole one.",
+            )
+        trainee.load_state(saved)
     return best, metrics.history

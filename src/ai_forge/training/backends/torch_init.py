@@ -67,16 +67,23 @@ def mean_kl(p: Tensor, q: Tensor) -> float:
 
 
 def initialise(
-    folder: Path, config: FineTuneConfig, check: Batch, *, progress: Callable[[int, int], None] = lambda *_: None
+    folder: Path,
+    config: FineTuneConfig,
+    check: Batch,
+    *,
+    exact: bool = False,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> tuple[TorchTrainee, AdapterInitialised]:
     """The base in `folder` with fresh adapters, and what was measured on them with the packed text `check`.
+
+    `exact` computes in float32 whatever the device is good at.
 
     Raises:
         InternalError: the logits moved further than quantisation explains.
     """
     began = time.perf_counter()
     device = pick_device()
-    dtype = compute_dtype(device)
+    dtype = torch.float32 if exact else compute_dtype(device)
     model = load_model(folder, device=device, dtype=dtype)
     targets = target_layers(model, config.target_modules)
     read = full_precision_weights(folder)

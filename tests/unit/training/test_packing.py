@@ -1,0 +1,104 @@
+"""Packed rows against plain transformers, one example at a time."""
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ai_forge.data_pipeline.prompt import messages_for
+from ai_forge.training.backends.torch_model import TorchGenerator
+from ai_forge.training.chat import ChatTokenizer
+from ai_forge.training.packing import IGNORE, TokenizedExample, collate, step_order, tokenize, tokenize_all
+from tiny_models import make_tiny
+from tiny_training import raft_examples, random_examples, reference_log_probs, reference_model
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen2"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny(tmp_path_factory.mktemp("packing") / request.param, request.param, tied=request.param == "llama")
+
+
+def test_packed_log_probs_equal_those_of_each_example_alone(folder: Path) -> None:
+    examples = random_examples(6)
+    packed = torch.from_numpy(TorchGenerator.load(folder, 2, exact=True).log_probs(collate(examples)))
+    model = reference_model(folder)
+    alone = torch.cat([reference_log_probs(model, example) for example in examples])
+    assert packed.shape == alone.shape
+    torch.testing.assert_close(packed, alone, atol=1e-4, rtol=0)
+
+
+def test_a_document_does_not_see_the_one_before_it(folder: Path) -> None:
+    first, other, second = random_examples(3, seed=5)
+    other = TokenizedExample((other.ids * 5)[: len(first.ids)], first.n_prompt)
+    model = TorchGenerator.load(folder, 2, exact=True)
+    with_first = model.log_probs(collate([first, second]))
+    with_other = model.log_probs(collate([other, second]))
+    n = first.n_supervised
+    assert np.abs(with_first[:n] - with_other[:n]).max() > 0.1
+    np.testing.assert_allclose(with_first[n:], with_other[n:], atol=1e-6, rtol=0)
+
+
+def test_a_token_does_not_see_what_follows(folder: Path) -> None:
+    example = random_examples(1, seed=9)[0]
+    changed = TokenizedExample((*example.ids[:-1], 3), example.n_prompt)
+    model = TorchGenerator.load(folder, 2, exact=True)
+    ours, theirs = (model.log_probs(collate([e])) for e in (example, changed))
+    np.testing.assert_allclose(ours[:-1], theirs[:-1], atol=1e-6, rtol=0)
+    assert ours[-1] != theirs[-1]
+
+
+def test_targets_are_the_answer_tokens_and_nothing_else() -> None:
+    examples = random_examples(5)
+    batch = collate(examples)
+    start = 0
+    for example in examples:
+        targets = batch.targets[start : start + len(example.ids)]
+        assert (targets[: example.n_prompt - 1] == IGNORE).all()
+        assert tuple(targets[example.n_prompt - 1 : -1]) == example.ids[example.n_prompt :]
+        assert targets[-1] == IGNORE
+        start += len(example.ids)
+    assert batch.n_supervised == sum(example.n_supervised for example in examples)
+    assert batch.n_tokens == start
+    assert batch.boundaries.tolist() == [0, *np.cumsum([len(e.ids) for e in examples])]
+
+
+def test_a_raft_example_is_the_asked_prompt_the_answer_and_the_end_of_turn(folder: Path) -> None:
+    tokenizer = ChatTokenizer(folder)
+    example = raft_examples(1)[0]
+    tokens = tokenize(example, tokenizer)
+    asked = tokenizer.encode_prompt(messages_for(example.question, example.shown_documents))
+    assert list(tokens.ids[: tokens.n_prompt]) == asked
+    assert tokens.ids[-1] == tokenizer.end_of_turn_id
+    assert tokenizer.decode(tokens.ids[tokens.n_prompt :]) == example.target
+
+
+def test_long_examples_are_left_out_and_counted(folder: Path) -> None:
+    tokenizer = ChatTokenizer(folder)
+    examples = raft_examples(8)
+    lengths = sorted(len(tokenize(e, tokenizer).ids) for e in examples)
+    kept, n_too_long = tokenize_all(examples, tokenizer, lengths[4])
+    assert [len(e.ids) <= lengths[4] for e in kept] == [True] * len(kept)
+    assert len(kept) + n_too_long == 8
+    assert n_too_long == sum(n > lengths[4] for n in lengths) > 0
+
+
+@pytest.mark.parametrize(("n", "per_step"), [(7, 3), (8, 4), (3, 8), (1, 2)])
+def test_every_example_is_read_once_an_epoch(n: int, per_step: int) -> None:
+    n_steps = 3 * n
+    read = [i for step in range(n_steps) for i in step_order(n, per_step, step, seed=11)]
+    for epoch in range(len(read) // n):
+        assert Counter(read[epoch * n : (epoch + 1) * n]) == Counter(range(n))
+
+
+def test_the_order_is_a_function_of_its_arguments_alone() -> None:
+    expected = [step_order(50, 4, step, seed=1) for step in range(40)]
+    steps = list(range(40))
+    random.Random(0).shuffle(steps)
+    assert {step: step_order(50, 4, step, seed=1) for step in steps} == dict(enumerate(expected))
+    assert expected != [step_order(50, 4, step, seed=2) for step in range(40)]
+    assert sorted(sum(expected[:12], []))[:48] != sum(expected[:12], [])  # shuffled
+    epochs = [sum(expected, [])[first : first + 50] for first in (0, 50, 100)]
+    assert epochs[0] != epochs[1] != epochs[2]
