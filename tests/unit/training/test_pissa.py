@@ -80,7 +80,5 @@ def test_the_same_seed_gives_the_same_factors() -> None:
 
 @pytest.mark.parametrize("rank", [0, -1, 49])
 def test_a_rank_that_the_matrix_does_not_have_is_named(rank: int) -> None:
-    with pytest.raises(
-        ValueError, match=rf"^rank {rank} is not between 1 and 48, the smaller side of \[64, 48\]$"
-    ):
+    with pytest.raises(ValueError, match=rf"^rank {rank} is not between 1 and 48, the smaller side of \[64, 48\]$"):
         pissa_factors(torch.ones(64, 48), rank, 1.0, TorchAlgebra(0))

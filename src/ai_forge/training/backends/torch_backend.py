@@ -156,7 +156,7 @@ class TorchTrainee:
         flat = dict(flatten(self._optimizer.state_dict()["state"]))
         tensors = {key: value.contiguous().clone() for key, value in flat.items() if isinstance(value, Tensor)}
         numbers = {key: value for key, value in flat.items() if not isinstance(value, Tensor)}
-        save_file(tensors, folder / "optimizer.safetensors", metadata={"numbers": json.dumps(numbers)})
+        save_file(tensors, folder / "optimizer.safetensors", metadata={"numbers": json.dumps(numbers, sort_keys=True)})
 
     def load_state(self, folder: Path) -> None:
         """Continue from what `save_state` wrote."""

@@ -62,8 +62,11 @@ def initial_factors(weight: Tensor, config: FineTuneConfig, algebra: TorchAlgebr
 
 
 def mean_kl(p: Tensor, q: Tensor) -> float:
-    """Mean Kullback–Leibler divergence of log-distributions [n, vocabulary]: Σ p (log p − log q), nats per token."""
-    return float((p.exp() * (p - q)).sum(1).mean())
+    """Mean Kullback–Leibler divergence of log-distributions [n, vocabulary]: Σ p (log p − log q), nats per token.
+
+    Never below 0, which rounding alone would bring about.
+    """
+    return max(float((p.exp() * (p - q)).sum(1).mean()), 0.0)
 
 
 def initialise(

@@ -1,0 +1,81 @@
+"""Answers and log-probabilities against transformers."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ai_forge.training.backends import torch_model
+from ai_forge.training.backends.torch_model import TorchGenerator
+from ai_forge.training.packing import TokenizedExample, collate
+from tiny_models import make_tiny
+from tiny_training import check_batch, random_examples, reference_log_probs, reference_model
+
+END = 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny(tmp_path_factory.mktemp("model"))
+
+
+def test_answers_equal_transformers_generate_one_by_one(folder: Path) -> None:
+    prompts = [e.ids for e in random_examples(4, seed=2)]
+    ours = TorchGenerator.load(folder, END, exact=True).generate(prompts, 12)
+    model = reference_model(folder)
+    for prompt, answer in zip(prompts, ours, strict=True):
+        ids = torch.tensor([prompt])
+        whole = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=12,
+            eos_token_id=END,
+            pad_token_id=END,
+        )[0, ids.shape[1] :].tolist()
+        assert answer == (whole[: whole.index(END)] if END in whole else whole)
+
+
+def test_an_answer_stops_before_the_end_of_turn(folder: Path) -> None:
+    prompt = random_examples(1)[0].ids
+    free = TorchGenerator.load(folder, END, exact=True).generate([prompt], 6)[0]
+    stopped = TorchGenerator.load(folder, free[3], exact=True).generate([prompt], 6)[0]
+    assert stopped == free[: free.index(free[3])]
+
+
+def test_long_batches_are_scored_in_chunks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = TorchGenerator.load(folder, END, exact=True)
+    whole = model.log_probs(check_batch(200))
+    monkeypatch.setattr(torch_model, "CHUNK", 7)
+    assert whole.shape == (199,)
+    torch.testing.assert_close(
+        torch.from_numpy(model.log_probs(check_batch(200))), torch.from_numpy(whole), atol=1e-5, rtol=0
+    )
+
+
+def test_vocabulary_log_probs_are_distributions_that_hold_the_targets(folder: Path) -> None:
+    examples = random_examples(3)
+    model = TorchGenerator.load(folder, END, exact=True)
+    rows = torch.from_numpy(model.vocabulary_log_probs(collate(examples)))
+    torch.testing.assert_close(rows.exp().sum(1), torch.ones(len(rows)), atol=1e-5, rtol=0)
+    targets = torch.tensor([t for e in examples for t in e.ids[e.n_prompt :]])
+    reference = reference_model(folder)
+    alone = torch.cat([reference_log_probs(reference, e) for e in examples])
+    torch.testing.assert_close(rows.gather(1, targets[:, None])[:, 0], alone, atol=1e-4, rtol=0)
+
+
+def test_generating_does_not_disturb_packed_scoring(folder: Path) -> None:
+    model = TorchGenerator.load(folder, END, exact=True)
+    batch = collate(random_examples(3))
+    before = model.log_probs(batch)
+    model.generate([(5, 6, 7)], 3)
+    assert (model.log_probs(batch) == before).all()
+
+
+def test_weights_are_frozen_and_in_evaluation_mode(folder: Path) -> None:
+    model = TorchGenerator.load(folder, END).model
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+    assert model.dtype == torch_model.compute_dtype(model.device)
+    assert isinstance(torch_model.describe_device(model.device), str)
+    assert TokenizedExample((1, 2), 1).n_supervised == 1
