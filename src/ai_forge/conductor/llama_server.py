@@ -96,6 +96,16 @@ class LlamaServer:
             token_ids=tuple(answer["tokens"]),
         )
 
+    def greedy_top(self, prompt: Sequence[int], max_tokens: int, n_top: int) -> list[tuple[int, dict[int, float]]]:
+        """Greedy tokens, each with the log-probabilities (nats) of the `n_top` most likely tokens at its place."""
+        body = {"prompt": list(prompt), "n_predict": max_tokens, "temperature": 0, "n_probs": n_top}
+        answer = self._ask("/completion", body | NEUTRAL | {"cache_prompt": False, "return_tokens": True})
+        tops = [
+            {int(top["id"]): float(top["logprob"]) for top in place["top_logprobs"]}
+            for place in answer["completion_probabilities"]
+        ]
+        return list(zip((int(token) for token in answer["tokens"]), tops, strict=False))
+
     def stream(self, prompt: str, options: Mapping[str, Any]) -> Iterator[str]:
         """Continue a text piece by piece; `options` are fields of llama.cpp's `/completion`."""
         body = {"prompt": prompt, "stream": True, "cache_prompt": True} | NEUTRAL | dict(options)

@@ -5,6 +5,7 @@ where bitsandbytes' NF4 product is about three times slower than a bf16 one (40 
 are dequantised once: the same values, for two bytes a weight.
 """
 
+import itertools
 import logging
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
+
+from ai_forge.training.backends.torch_kernels import AdapterProduct, CausalAttention
 
 PACKED_ATTENTION = "ai_forge_packed"
 
@@ -63,6 +66,10 @@ class FrozenWeight:
         """The weights as they enter the product."""
         return self._tensor if self._state is None else bnb.dequantize_4bit(self._tensor, self._state)
 
+    def if_dense(self) -> Tensor | None:
+        """The weights where they are held dense, None where they are packed."""
+        return self._tensor if self._state is None else None
+
     def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """x·Wᵀ + bias for x [..., in]."""
         if self._state is None:
@@ -85,6 +92,11 @@ class AdapterLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] to y [..., out], in the dtype of x."""
+        dense = self.frozen.if_dense()
+        if dense is not None:
+            flat = x.reshape(-1, x.shape[-1])
+            product = AdapterProduct.apply(flat, dense, self.bias, self.lora_A, self.lora_B, self.scaling)
+            return product.view(*x.shape[:-1], -1)
         low = functional.linear(x, self.lora_A.to(x.dtype))
         return self.frozen.product(x, self.bias) + functional.linear(low, (self.scaling * self.lora_B).to(x.dtype))
 
@@ -102,17 +114,26 @@ def _attend_within_boundaries(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention inside each document of a packed row: query [1, heads, n_tokens, head_dim]."""
-    n_groups = query.shape[1] // key.shape[1]
-    if n_groups > 1:
-        key = key.repeat_interleave(n_groups, dim=1)
-        value = value.repeat_interleave(n_groups, dim=1)
+    if scaling is None:
+        scaling = query.shape[-1] ** -0.5
+    attend = _attend_on_cpu if query.device.type == "cpu" and query.dtype == torch.bfloat16 else _attend
     pieces = [
-        functional.scaled_dot_product_attention(
-            query[:, :, first:last], key[:, :, first:last], value[:, :, first:last], is_causal=True, scale=scaling
-        )
-        for first, last in zip(boundaries, boundaries[1:], strict=False)
+        attend(query[0, :, first:last], key[0, :, first:last], value[0, :, first:last], scaling)
+        for first, last in itertools.pairwise(boundaries)
     ]
-    return torch.cat(pieces, dim=2).transpose(1, 2), None
+    return torch.cat(pieces, dim=1).transpose(0, 1)[None], None
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """Causal attention of one document, heads first."""
+    return functional.scaled_dot_product_attention(
+        query[None], key[None], value[None], is_causal=True, scale=scale, enable_gqa=query.shape[0] != key.shape[0]
+    )[0]
+
+
+def _attend_on_cpu(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    result: Tensor = CausalAttention.apply(query, key, value, scale)
+    return result
 
 
 AttentionInterface.register(PACKED_ATTENTION, _attend_within_boundaries)
