@@ -1,0 +1,215 @@
+"""The loop on a tiny model: resumed runs repeat uninterrupted ones bit by bit, bad losses stop, the best step wins."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ai_forge.config import FineTuneConfig
+from ai_forge.errors import RefusedError, TransientError
+from ai_forge.events import CheckpointSaved, EvalFinished, Event, Notice, StepLogged, TrainingStopped
+from ai_forge.training.backends.torch_backend import TorchTrainee
+from ai_forge.training.backends.torch_init import initialise
+from ai_forge.training.loop import evaluate, learning_rate_at, run_loop
+from ai_forge.training.losses import sft_loss
+from ai_forge.training.packing import TokenizedExample, collate, step_order
+from ai_forge.training.plan import Schedule
+from tiny_models import make_tiny
+from tiny_training import check_batch, random_examples, tiny_config
+
+TRAIN, HELD_OUT = random_examples(10), random_examples(4, seed=1)
+CONFIG = tiny_config(learning_rate=3e-3)
+ONE_BATCH = tiny_config(learning_rate=3e-3, grad_accum_steps=1)
+
+
+UNLEARN: dict[str, Any] = {"loss": lambda log_probs: log_probs.sum(), "held_out": TRAIN}
+"""Every step makes the held-out loss worse, so step 0 stays the best."""
+
+
+class Interrupted(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny(tmp_path_factory.mktemp("loop"))
+
+
+def fresh(base: Path, config: FineTuneConfig = CONFIG) -> TorchTrainee:
+    return initialise(base, config, check_batch())[0]
+
+
+def train(
+    base: Path,
+    folder: Path,
+    config: FineTuneConfig = CONFIG,
+    emit: Callable[[Event], None] = lambda _: None,
+    n_steps: int = 6,
+    loss: Any = sft_loss,
+    held_out: list[TokenizedExample] = HELD_OUT,
+) -> tuple[int, dict[str, bytes]]:
+    """(best step, the adapter's bytes by name)."""
+    folder.mkdir(exist_ok=True)
+    trainee = fresh(base, config)
+    schedule = Schedule(n_steps, len(TRAIN), 1.0, 1.0, "test")
+    best, _ = run_loop(trainee, TRAIN, held_out, config, schedule, folder, loss, emit)
+    return best, {name: values.tobytes() for name, values in trainee.adapter().items()}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, bytes]]:
+    return train(base, tmp_path_factory.mktemp("straight"))
+
+
+def stop_at(step: int, kind: type[Event]) -> Callable[[Event], None]:
+    def sink(event: Event) -> None:
+        if isinstance(event, kind) and event.step == step:  # type: ignore[attr-defined]
+            raise Interrupted
+
+    return sink
+
+
+def test_training_changes_the_adapter_and_lowers_the_training_loss(
+    base: Path, uninterrupted: tuple[int, dict[str, bytes]], tmp_path: Path
+) -> None:
+    config = tiny_config(learning_rate=3e-3, eval_steps=30)
+    trainee = fresh(base, config)
+    before = evaluate(trainee, TRAIN, 2).mean_loss
+    assert {n: v.tobytes() for n, v in trainee.adapter().items()} != uninterrupted[1]
+    run_loop(trainee, TRAIN, TRAIN, config, Schedule(30, 10, 1.0, 1.0, ""), tmp_path, sft_loss, lambda _: None)
+    assert evaluate(trainee, TRAIN, 2).mean_loss < 0.7 * before
+
+
+@pytest.mark.parametrize(
+    ("step", "kind"),
+    [
+        (0, EvalFinished),
+        (0, CheckpointSaved),
+        (1, StepLogged),
+        (3, StepLogged),
+        (4, EvalFinished),
+        (4, CheckpointSaved),
+        (6, StepLogged),
+        (6, CheckpointSaved),
+    ],
+)
+def test_an_interrupted_run_ends_with_the_same_bytes(
+    base: Path, uninterrupted: tuple[int, dict[str, bytes]], tmp_path: Path, step: int, kind: type[Event]
+) -> None:
+    with pytest.raises(Interrupted):
+        train(base, tmp_path, emit=stop_at(step, kind))
+    heard: list[Event] = []
+    assert train(base, tmp_path, emit=heard.append) == uninterrupted
+    steps = [e.step for e in heard if isinstance(e, StepLogged)]
+    assert steps == list(range(7 - len(steps), 7))
+    if step >= 3:
+        assert len(steps) < 6  # it continued, it did not begin again
+        assert any(isinstance(e, Notice) and e.message.startswith("continuing after step ") for e in heard)
+
+
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "optimizer.safetensors", "trainer_state.json"])
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_damaged_checkpoint_is_told_and_the_bytes_are_the_same(
+    base: Path, uninterrupted: tuple[int, dict[str, bytes]], tmp_path: Path, file: str, cut: bool
+) -> None:
+    with pytest.raises(Interrupted):
+        train(base, tmp_path, emit=stop_at(5, StepLogged))
+    newest = max(tmp_path.glob("step-*"))
+    raw = bytearray((newest / file).read_bytes())
+    raw[len(raw) // 2] ^= 16
+    (newest / file).write_bytes(raw[: len(raw) // 2] if cut else raw)
+    heard: list[Event] = []
+    assert train(base, tmp_path, emit=heard.append) == uninterrupted
+    assert Notice("warning", f"checkpoint {newest.name} is damaged; using the one before it.") in heard
+
+
+def test_a_best_checkpoint_that_rots_during_the_run_is_not_shipped(base: Path, tmp_path: Path) -> None:
+    config = tiny_config(eval_steps=1, early_stopping_patience=2)
+
+    def rot(event: Event) -> None:
+        if isinstance(event, TrainingStopped):
+            path = tmp_path / "step-000000" / "adapter_model.safetensors"
+            os.truncate(path, path.stat().st_size - 1)
+
+    with pytest.raises(TransientError, match="^The checkpoint of the best step, step-000000, was damaged on the disk"):
+        train(base, tmp_path, config, emit=rot, **UNLEARN)
+    assert train(base, tmp_path, config, **UNLEARN)[0] == 0
+
+
+def test_early_stopping_ships_the_best_step(base: Path, tmp_path: Path) -> None:
+    config = tiny_config(eval_steps=5, early_stopping_patience=2, keep_checkpoints=1)
+    heard: list[Event] = []
+    best, adapter = train(base, tmp_path, config, emit=heard.append, n_steps=20, **UNLEARN)
+    losses = {e.step: e.loss for e in heard if isinstance(e, EvalFinished)}
+    assert best == min(losses, key=lambda step: losses[step]) == 0
+    start = {name: values.tobytes() for name, values in fresh(base, config).adapter().items()}
+    assert adapter == start
+    (stopped,) = (e for e in heard if isinstance(e, TrainingStopped))
+    assert stopped.step == 2 * 5
+    assert stopped.reason.startswith("held-out loss has not fallen in 2 evaluations (lowest ")
+
+
+def test_a_run_cut_off_when_it_had_stopped_early_does_not_go_on(base: Path, tmp_path: Path) -> None:
+    config = tiny_config(eval_steps=1, save_steps=1, early_stopping_patience=2)
+    with pytest.raises(Interrupted):
+        train(base, tmp_path, config, emit=stop_at(2, TrainingStopped), **UNLEARN)
+    heard: list[Event] = []
+    assert train(base, tmp_path, config, emit=heard.append, **UNLEARN)[0] == 0
+    assert [e for e in heard if isinstance(e, StepLogged)] == []
+    assert TrainingStopped in {type(e) for e in heard}
+
+
+@pytest.mark.parametrize("bad", ["nan", "inf", "-inf"])
+def test_a_loss_that_is_no_number_stops_the_run(base: Path, tmp_path: Path, bad: str) -> None:
+    calls = iter([0.0, 0.0, float(bad)])
+    with pytest.raises(RefusedError) as caught:
+        train(base, tmp_path, loss=lambda log_probs: sft_loss(log_probs) + next(calls), config=ONE_BATCH)
+    assert str(caught.value) == (
+        f"The loss is {bad} at step 3. Next: lower training.learning_rate (now 0.003) and run again."
+    )
+    assert max(path.name for path in tmp_path.glob("step-*")) == "step-000002"
+
+
+def test_the_logged_step_is_what_was_done(base: Path, tmp_path: Path) -> None:
+    heard: list[Event] = []
+    config = tiny_config(grad_accum_steps=2)
+    train(base, tmp_path, config, emit=heard.append)
+    steps = [e for e in heard if isinstance(e, StepLogged)]
+    assert [e.learning_rate for e in steps] == [learning_rate_at(i, 6, config) for i in range(6)]
+    assert all(e.grad_norm > 0 and e.tokens_per_s > 0 and e.memory_bytes > 0 for e in steps)
+    assert steps[-1].eta_s == 0
+    trainee = fresh(base, config)
+    chosen = [TRAIN[i] for i in step_order(len(TRAIN), 4, 0, config.seed)]
+    assert steps[0].loss == pytest.approx(evaluate(trainee, chosen, 2).mean_loss, rel=1e-3)
+    assert steps[0].accuracy == evaluate(trainee, chosen, 2).accuracy
+
+
+def test_evaluation_is_a_mean_over_tokens_whatever_the_batches(base: Path) -> None:
+    trainee = fresh(base, tiny_config(quantization="none"))
+    alone = [trainee.evaluate(collate([example])) for example in HELD_OUT]
+    expected = sum(s.loss for s in alone) / sum(s.n_tokens for s in alone)
+    for size in (1, 3, 4):
+        sums = evaluate(trainee, HELD_OUT, size)
+        assert sums.n_tokens == sum(e.n_supervised for e in HELD_OUT)
+        assert sums.mean_loss == pytest.approx(expected, rel=2e-3)  # bf16
+
+
+@pytest.mark.parametrize(("warmup", "n_steps"), [(0.05, 100), (0.0, 10), (0.5, 7), (0.99, 3)])
+def test_the_learning_rate_rises_then_falls_towards_zero(warmup: float, n_steps: int) -> None:
+    config = tiny_config(learning_rate=2e-4, warmup_ratio=warmup)
+    rates = [learning_rate_at(step, n_steps, config) for step in range(n_steps)]
+    peak = rates.index(max(rates))
+    assert max(rates) == pytest.approx(2e-4)
+    assert all(0 < rate <= 2e-4 for rate in rates)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+def test_checkpoints_are_kept_by_number(base: Path, tmp_path: Path) -> None:
+    config = tiny_config(save_steps=1, keep_checkpoints=2, eval_steps=100, learning_rate=0.5)
+    train(base, tmp_path, config)
+    kept = sorted(p.name for p in tmp_path.glob("step-*"))
+    assert kept[-2:] == ["step-000005", "step-000006"]
+    assert len(kept) <= 3  # and the best

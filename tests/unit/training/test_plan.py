@@ -1,0 +1,154 @@
+"""The schedule ends at the first of its limits; memory is counted from the base's shapes."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ai_forge.errors import InputError, PrerequisiteError
+from ai_forge.training.backends.base import TokenSums
+from ai_forge.training.packing import Batch, TokenizedExample
+from ai_forge.training.plan import PROBE_BATCHES, Schedule, lay_schedule, memory_of, probe_speed, require_memory
+from tiny_models import make_tiny
+from tiny_training import tiny_config
+
+HUNDRED = [TokenizedExample((5,) * 100, 60)] * 40
+"""40 examples of 100 tokens: a step of 2 × 2 examples takes 4 s at 100 tokens a second."""
+
+
+def config(**changes: Any) -> Any:
+    return tiny_config(**({"micro_batch_size": 2, "grad_accum_steps": 2, "num_epochs": 3, "max_steps": None} | changes))
+
+
+def test_epochs_limit_the_steps() -> None:
+    schedule = lay_schedule(HUNDRED, 0, 100.0, config())
+    assert (schedule.n_steps, schedule.reason, schedule.n_examples) == (30, "3 epochs", 40)
+    assert schedule.expected_s == pytest.approx(120)
+    assert lay_schedule(HUNDRED[:3], 0, 100.0, config(num_epochs=1)).n_steps == 1  # a part of a step is a step
+
+
+def test_max_steps_limit_the_steps() -> None:
+    schedule = lay_schedule(HUNDRED, 0, 100.0, config(max_steps=5))
+    assert (schedule.n_steps, schedule.reason, schedule.n_examples) == (5, "max_steps 5", 20)
+    assert lay_schedule(HUNDRED, 0, 100.0, config(max_steps=31)).reason == "3 epochs"
+
+
+def test_the_time_budget_limits_the_steps() -> None:
+    schedule = lay_schedule(HUNDRED, 0, 100.0, config(time_budget_s=60))
+    assert schedule.n_steps == int(0.93 * 60 / 4)
+    assert schedule.reason == "time budget 60 s"
+    assert schedule.expected_s <= 60
+    with_evaluation = lay_schedule(HUNDRED, 1000, 100.0, config(time_budget_s=60))
+    assert with_evaluation.n_steps == int((0.93 * 60 - 5 * 1000 / 250) / 4)
+
+
+@pytest.mark.parametrize("n_eval_tokens", [0, 1000])
+def test_a_budget_too_short_for_a_step_says_what_would_do(n_eval_tokens: int) -> None:
+    with pytest.raises(InputError) as caught:
+        lay_schedule(HUNDRED, n_eval_tokens, 100.0, config(time_budget_s=3))
+    assert caught.value.message == "A time budget of 3 s is too short: one step takes 4.0 s here."
+    enough = re.match(r"give at least (\d+) s, or", str(caught.value.next_step))
+    assert enough is not None
+    seconds = int(enough[1])
+    assert lay_schedule(HUNDRED, n_eval_tokens, 100.0, config(time_budget_s=seconds)).n_steps == 1
+    with pytest.raises(InputError):
+        lay_schedule(HUNDRED, n_eval_tokens, 100.0, config(time_budget_s=seconds - 1))
+
+
+def test_a_schedule_is_read_back_as_written(tmp_path: Path) -> None:
+    schedule = Schedule(12, 40, 317.25, 99.5, "3 epochs")
+    schedule.save(tmp_path / "schedule.json")
+    assert Schedule.load(tmp_path / "schedule.json") == schedule
+
+
+def test_the_probe_leaves_out_the_first_batch_and_the_gradients() -> None:
+    class Timed:
+        """Takes ten seconds for the first batch, two for each other."""
+
+        now, n_batches, discarded = 0.0, 0, False
+
+        def forward_backward(self, batch: Batch, loss: object, divisor: float) -> TokenSums:
+            self.now += 2.0 if self.n_batches else 10.0
+            self.n_batches += 1
+            assert divisor == batch.n_supervised
+            return TokenSums()
+
+        def discard_gradients(self) -> None:
+            self.discarded = True
+
+    trainee = Timed()
+    speed = probe_speed(trainee, HUNDRED, config(), lambda x: x, clock=lambda: trainee.now)  # type: ignore[arg-type]
+    assert speed == pytest.approx(200 / 2)
+    assert trainee.n_batches == PROBE_BATCHES
+    assert trainee.discarded
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_memory_counts_the_bases_own_parameters(tmp_path: Path, tied: bool) -> None:
+    from safetensors import safe_open
+
+    folder = make_tiny(tmp_path, hidden=128, inner=256, tied=tied)
+    with safe_open(folder / "model.safetensors", framework="np") as file:
+        matrices = {key: file.get_tensor(key).size for key in file.keys() if "norm" not in key}  # noqa: SIM118
+    dense = memory_of(folder, tiny_config(), dtype_bytes=2)
+    assert dense["frozen weights"] == 2 * sum(matrices.values())
+    # a pair of rank-8 factors in float32 with its gradient for each of 7 linear layers in 2 blocks
+    sides = {
+        "q": (128, 128),
+        "k": (64, 128),
+        "v": (64, 128),
+        "o": (128, 128),
+        "g": (256, 128),
+        "u": (256, 128),
+        "d": (128, 256),
+    }
+    n_trainable = 2 * sum(8 * (n_out + n_in) for n_out, n_in in sides.values())
+    assert dense["adapters and gradients"] == 8 * n_trainable
+    packed = memory_of(folder, tiny_config(), packed_nf4=True)
+    linear = sum(n for key, n in matrices.items() if "proj" in key)
+    assert dense["frozen weights"] - packed["frozen weights"] == 2 * linear - linear * 9 // 16
+
+
+def test_four_bits_shrink_a_7b_base_by_about_three_quarters(tmp_path: Path) -> None:
+    shape = {
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "vocab_size": 32000,
+        "intermediate_size": 11008,
+        "num_attention_heads": 32,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(shape))
+    dense, packed = (
+        memory_of(tmp_path, tiny_config(rank=64, micro_batch_size=1), packed_nf4=nf4)["frozen weights"]
+        for nf4 in (False, True)
+    )
+    assert dense / 2 == pytest.approx(6.74e9, rel=0.01)
+    assert 0.66 < 1 - packed / dense < 0.76
+
+
+def test_activations_grow_with_the_tokens_of_a_micro_batch(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path)
+    one, two, longer = (
+        memory_of(folder, tiny_config(micro_batch_size=size, max_seq_len=length))["activations"]
+        for size, length in ((1, 128), (2, 128), (1, 512))
+    )
+    assert (two, longer) == (2 * one, 4 * one)
+    assert one == 34 * 128 * 64 * 2  # 34 bytes a token, hidden unit and layer
+
+
+def test_what_cannot_fit_is_refused_with_its_largest_parts() -> None:
+    components = {
+        "frozen weights": 6_000_000_000,
+        "activations": 3_000_000_000,
+        "logits": 100_000_000,
+        "program": 900_000_000,
+    }
+    require_memory(components, 10_000_000_000)
+    with pytest.raises(PrerequisiteError) as caught:
+        require_memory(components, 9_999_999_999)
+    assert str(caught.value) == (
+        "Training needs about 10.0 GB of memory (frozen weights 6.0, activations 3.0, program 0.9 GB); 10.0 GB are free. "
+        "Next: choose a smaller base, or lower training.micro_batch_size or training.max_seq_len."
+    )
