@@ -28,7 +28,7 @@ UNLEARN: dict[str, Any] = {"loss": lambda log_probs: log_probs.sum(), "held_out"
 """Every step makes the held-out loss worse, so step 0 stays the best."""
 
 
-class Interrupted(Exception):
+class ProcessEndedError(Exception):
     """Stands for the end of the process."""
 
 
@@ -66,7 +66,7 @@ def uninterrupted(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 def stop_at(step: int, kind: type[Event]) -> Callable[[Event], None]:
     def sink(event: Event) -> None:
         if isinstance(event, kind) and event.step == step:  # type: ignore[attr-defined]
-            raise Interrupted
+            raise ProcessEndedError
 
     return sink
 
@@ -98,7 +98,7 @@ def test_training_changes_the_adapter_and_lowers_the_training_loss(
 def test_an_interrupted_run_ends_with_the_same_bytes(
     base: Path, uninterrupted: tuple[int, dict[str, bytes]], tmp_path: Path, step: int, kind: type[Event]
 ) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(ProcessEndedError):
         train(base, tmp_path, emit=stop_at(step, kind))
     heard: list[Event] = []
     assert train(base, tmp_path, emit=heard.append) == uninterrupted
@@ -114,7 +114,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
 def test_a_damaged_checkpoint_is_told_and_the_bytes_are_the_same(
     base: Path, uninterrupted: tuple[int, dict[str, bytes]], tmp_path: Path, file: str, cut: bool
 ) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(ProcessEndedError):
         train(base, tmp_path, emit=stop_at(5, StepLogged))
     newest = max(tmp_path.glob("step-*"))
     raw = bytearray((newest / file).read_bytes())
@@ -133,7 +133,7 @@ def test_a_best_checkpoint_that_rots_during_the_run_is_not_shipped(base: Path, t
             path = tmp_path / "step-000000" / "adapter_model.safetensors"
             os.truncate(path, path.stat().st_size - 1)
 
-    with pytest.raises(TransientError, match="^The checkpoint of the best step, step-000000, was damaged on the disk"):
+    with pytest.raises(TransientError, match=r"^The checkpoint of the best step, step-000000, was damaged on the disk"):
         train(base, tmp_path, config, emit=rot, **UNLEARN)
     assert train(base, tmp_path, config, **UNLEARN)[0] == 0
 
@@ -153,7 +153,7 @@ def test_early_stopping_ships_the_best_step(base: Path, tmp_path: Path) -> None:
 
 def test_a_run_cut_off_when_it_had_stopped_early_does_not_go_on(base: Path, tmp_path: Path) -> None:
     config = tiny_config(eval_steps=1, save_steps=1, early_stopping_patience=2)
-    with pytest.raises(Interrupted):
+    with pytest.raises(ProcessEndedError):
         train(base, tmp_path, config, emit=stop_at(2, TrainingStopped), **UNLEARN)
     heard: list[Event] = []
     assert train(base, tmp_path, config, emit=heard.append, **UNLEARN)[0] == 0

@@ -149,6 +149,6 @@ def test_what_cannot_fit_is_refused_with_its_largest_parts() -> None:
     with pytest.raises(PrerequisiteError) as caught:
         require_memory(components, 9_999_999_999)
     assert str(caught.value) == (
-        "Training needs about 10.0 GB of memory (frozen weights 6.0, activations 3.0, program 0.9 GB); 10.0 GB are free. "
-        "Next: choose a smaller base, or lower training.micro_batch_size or training.max_seq_len."
+        "Training needs about 10.0 GB of memory (frozen weights 6.0, activations 3.0, program 0.9 GB); "
+        "10.0 GB are free. Next: choose a smaller base, or lower training.micro_batch_size or training.max_seq_len."
     )
