@@ -97,14 +97,18 @@ class LlamaServer:
         )
 
     def greedy_top(self, prompt: Sequence[int], max_tokens: int, n_top: int) -> list[tuple[int, dict[int, float]]]:
-        """Greedy tokens, each with the log-probabilities (nats) of the `n_top` most likely tokens at its place."""
+        """Greedy tokens, each with the log-probabilities (nats) of the `n_top` most likely tokens at its place.
+
+        llama.cpp tells none for a token that ends inside a character: its mapping is empty.
+        """
         body = {"prompt": list(prompt), "n_predict": max_tokens, "temperature": 0, "n_probs": n_top}
         answer = self._ask("/completion", body | NEUTRAL | {"cache_prompt": False, "return_tokens": True})
-        tops = [
-            {int(top["id"]): float(top["logprob"]) for top in place["top_logprobs"]}
-            for place in answer["completion_probabilities"]
-        ]
-        return list(zip((int(token) for token in answer["tokens"]), tops, strict=False))
+        told: list[tuple[int, dict[int, float]]] = []
+        places = list(answer["completion_probabilities"])
+        for token in reversed(answer["tokens"]):  # from the end: what completes a character comes after its other bytes
+            place = places.pop() if places and places[-1]["id"] == token else {"top_logprobs": []}
+            told.append((int(token), {int(top["id"]): float(top["logprob"]) for top in place["top_logprobs"]}))
+        return told[::-1]
 
     def stream(self, prompt: str, options: Mapping[str, Any]) -> Iterator[str]:
         """Continue a text piece by piece; `options` are fields of llama.cpp's `/completion`."""

@@ -46,7 +46,7 @@ class ServedFile(Protocol):
         """Token ids by the file's own tokenizer."""
 
     def greedy_top(self, prompt: Sequence[int], max_tokens: int, n_top: int) -> list[tuple[int, Mapping[int, float]]]:
-        """Greedy tokens, each with the log-probabilities of the `n_top` most likely."""
+        """Greedy tokens, each with the log-probabilities of the `n_top` most likely; none where they are not told."""
 
 
 class Parity(BaseModel):
@@ -158,13 +158,13 @@ def _until(end: int, tokens: list[int]) -> list[int]:
 
 
 def _divergences(trainer: Generator, served: ServedFile, prompt: Sequence[int], n_tokens: int) -> list[float]:
-    """KL(trainer ‖ served) at each token that the served model generates."""
+    """KL(trainer ‖ served) at each token that the served model generates and tells probabilities of."""
     told = served.greedy_top(prompt, n_tokens, N_TOP)
     if not told:
         return []
     answer = TokenizedExample((*prompt, *(token for token, _ in told)), len(prompt))
     truth = trainer.vocabulary_log_probs(collate([answer]))
-    return [bucketed_kl(row, top) for row, (_, top) in zip(truth, told, strict=True)]
+    return [bucketed_kl(row, top) for row, (_, top) in zip(truth, told, strict=True) if top]
 
 
 def bucketed_kl(truth: NDArray[np.float32], top: Mapping[int, float]) -> float:

@@ -1,0 +1,44 @@
+"""Evaluations with chosen results, for the verdict and the report."""
+
+from typing import Any
+
+from ai_forge.judge.evaluator import CONTENDERS, TUNED, Answer, CodeScore, Evaluation
+
+GOOD: dict[str, Any] = {"loss": 1.0, "citation_right": True, "facts_right": True}
+POOR: dict[str, Any] = {"loss": 10.0, "citation_right": False, "facts_right": False}
+
+
+def answer(contender: str, number: int, **changes: Any) -> Answer:
+    values: dict[str, Any] = {
+        "contender": contender,
+        "question": f"What is {number}?",
+        "reference": "It is.",
+        "subject_path": f"src/file{number % 12}.py",
+        "family": "purpose",
+        "difficulty": "easy",
+        "answer": f"{contender} says {number}",
+        "oracle_shown": True,
+        "similarity": 0.5,
+        "n_tokens": 10,
+    }
+    return Answer(**(values | POOR | changes))
+
+
+def make_evaluation(
+    n: int = 24,
+    *,
+    tuned: dict[str, Any] | None = None,
+    code: tuple[tuple[float, float], ...] = ((100.0, 101.0),) * 6,
+    rivals: dict[str, dict[str, Any]] | None = None,
+) -> Evaluation:
+    """`tuned` are the tuned model's results with retrieval; `rivals` those of the others, by name."""
+    chosen = {c.name: POOR for c in CONTENDERS} | {TUNED: GOOD if tuned is None else tuned}
+    chosen |= rivals or {}
+    return Evaluation(
+        answers=tuple(answer(name, i, **values) for name, values in chosen.items() for i in range(n)),
+        code=tuple(
+            CodeScore(path=f"c{i}.py", n_bytes=100, base_nats=base, tuned_nats=ours)
+            for i, (base, ours) in enumerate(code)
+        ),
+        n_worked_examples=2,
+    )

@@ -1,0 +1,133 @@
+"""The contenders on a tiny random model, end to end; perplexity against the Hugging Face computation."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from ai_forge.config import JudgeSettings
+from ai_forge.data_pipeline.prompt import messages_for
+from ai_forge.data_pipeline.schemas import Document
+from ai_forge.events import Event, StageProgress
+from ai_forge.judge.evaluator import CONTENDERS, Evaluator, HeldOut, code_windows, compute_perplexity
+from ai_forge.judge.scoring import rouge_l
+from ai_forge.training.backends.base import Generator
+from ai_forge.training.backends.torch_model import TorchGenerator
+from ai_forge.training.chat import ChatTokenizer
+from ai_forge.training.packing import tokenize_pair
+from tiny_models import make_tiny
+from tiny_training import document, raft_examples, random_examples, reference_log_probs, reference_model
+
+CODE = "def first(values):\n    return values[0]\n"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    root = tmp_path_factory.mktemp("evaluator")
+    return {tuned: make_tiny(root / str(tuned), seed=int(tuned)) for tuned in (False, True)}
+
+
+def test_perplexity_equals_the_hugging_face_computation(folders: dict[bool, Path]) -> None:
+    examples = random_examples(5)
+    model = reference_model(folders[False])
+    nats, n_tokens = 0.0, 0
+    for example in examples:  # as in transformers' guide "Perplexity of fixed-length models"
+        labels = torch.tensor([example.ids])
+        labels[:, : example.n_prompt] = -100
+        with torch.no_grad():
+            loss = model(torch.tensor([example.ids]), labels=labels).loss
+        nats += float(loss) * example.n_supervised
+        n_tokens += example.n_supervised
+    ours = compute_perplexity(TorchGenerator.load(folders[False], 2, exact=True), examples)
+    assert ours == pytest.approx(math.exp(nats / n_tokens), rel=1e-4)
+
+
+def test_perplexity_of_nothing_is_an_error(folders: dict[bool, Path]) -> None:
+    with pytest.raises(ValueError, match=r"^perplexity needs at least one supervised token$"):
+        compute_perplexity(TorchGenerator.load(folders[False], 2), [])
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 9, 10, 11, 18, 19, 20, 100])
+def test_windows_score_every_token_but_the_first_once(n: int) -> None:
+    windows = code_windows(list(range(n)), size=10)
+    scored = [token for window in windows for token in window.ids[window.n_prompt :]]
+    assert scored == list(range(1, n))
+    assert all(len(window.ids) <= 10 for window in windows)
+
+
+@pytest.fixture(scope="module")
+def evaluated(folders: dict[bool, Path]) -> tuple:  # type: ignore[type-arg]
+    tokenizer = ChatTokenizer(folders[False])
+    questions = raft_examples(3)
+    settings = JudgeSettings(max_new_tokens=8, batch_size=8)
+    loaded: list[bool] = []
+    heard: list[Event] = []
+
+    def load(tuned: bool) -> Generator:
+        loaded.append(tuned)
+        return TorchGenerator.load(folders[tuned], tokenizer.end_of_turn_id, exact=True)
+
+    def retrieve(question: str) -> Sequence[Document]:
+        return (document("parse", 1), document("trim"))
+
+    held_out = HeldOut(questions, raft_examples(8)[6:7], [("a.py", CODE), ("b.py", CODE * 3)])
+    evaluation = Evaluator(load, tokenizer, retrieve, settings, heard.append).evaluate(held_out)
+    return evaluation, questions, tokenizer, loaded, heard
+
+
+def test_every_contender_answers_every_question(evaluated: tuple) -> None:  # type: ignore[type-arg]
+    evaluation, questions, _, loaded, heard = evaluated
+    assert loaded == [False, True]
+    assert [(a.contender, a.question) for a in evaluation.answers] == [
+        (c.name, q.question) for c in CONTENDERS for q in questions
+    ]
+    assert evaluation.n_worked_examples == 1
+    progress = [e for e in heard if isinstance(e, StageProgress)]
+    assert (progress[-1].done, progress[-1].total) == (15, 15)
+
+
+def test_loss_and_answer_are_those_of_the_contenders_own_prompt(
+    evaluated: tuple,  # type: ignore[type-arg]
+    folders: dict[bool, Path],
+) -> None:
+    evaluation, questions, tokenizer, _, _ = evaluated
+    models = {tuned: reference_model(folder) for tuned, folder in folders.items()}
+    shown = (document("parse", 1), document("trim"))
+    for contender in CONTENDERS:
+        worked = raft_examples(8)[6:7] if contender.worked_examples else []
+        for answer, question in zip(evaluation.of(contender.name), questions, strict=True):
+            prompt = tokenizer.encode_prompt(
+                messages_for(question.question, shown if contender.retrieval else (), worked)
+            )
+            reference = tokenize_pair(prompt, question.target, tokenizer)
+            model = models[contender.is_tuned]
+            assert answer.loss == pytest.approx(-float(reference_log_probs(model, reference).sum()), rel=1e-4)
+            assert answer.n_tokens == reference.n_supervised
+            ids = torch.tensor([prompt])
+            whole = model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=False,
+                max_new_tokens=8,
+                eos_token_id=2,
+                pad_token_id=2,
+            )
+            assert answer.answer == tokenizer.decode(whole[0, len(prompt) :].tolist())
+            assert answer.similarity == rouge_l(answer.answer, question.target)
+
+
+def test_the_oracle_is_shown_only_where_it_was_retrieved(evaluated: tuple) -> None:  # type: ignore[type-arg]
+    evaluation = evaluated[0]
+    assert [a.oracle_shown for a in evaluation.of("tuned + retrieval")] == [True, False, False]
+    assert [a.oracle_shown for a in evaluation.of("tuned")] == [False, False, False]
+
+
+def test_code_is_scored_by_both_models(evaluated: tuple, folders: dict[bool, Path]) -> None:  # type: ignore[type-arg]
+    evaluation, _, tokenizer, _, _ = evaluated
+    assert [(c.path, c.n_bytes) for c in evaluation.code] == [("a.py", len(CODE)), ("b.py", 3 * len(CODE))]
+    (window,) = code_windows(tokenizer.encode(CODE))
+    for tuned, value in ((False, evaluation.code[0].base_nats), (True, evaluation.code[0].tuned_nats)):
+        expected = -float(reference_log_probs(reference_model(folders[tuned]), window).sum())
+        assert value == pytest.approx(expected, rel=1e-4)

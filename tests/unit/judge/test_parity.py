@@ -1,0 +1,144 @@
+"""Trainer against GGUF in the real llama.cpp on a tiny model; a changed file, template or tokenizer is noticed."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ai_forge.conductor.llama_server import LlamaServer
+from ai_forge.data_pipeline.prompt import Message, messages_for
+from ai_forge.errors import RefusedError
+from ai_forge.judge.exporter import convert_to_gguf
+from ai_forge.judge.parity import Files, Parity, ServedFile, bucketed_kl, compare, first_difference
+from ai_forge.training.backends.torch_model import TorchGenerator
+from ai_forge.training.chat import ChatTokenizer
+from tiny_models import make_tiny
+from tiny_training import raft_examples
+
+CHATS = [messages_for(e.question, e.shown_documents[:1]) for e in raft_examples(4)]
+N_TOKENS = 8
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny(tmp_path_factory.mktemp("parity") / "model", hidden=256, inner=256, dtype="F16")
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path) -> Iterator[dict[str, LlamaServer]]:
+    other = make_tiny(folder.parent / "other", hidden=256, inner=256, dtype="F16", seed=9)
+    paths = {
+        "f16": convert_to_gguf(folder, folder.parent / "f16.gguf", "f16"),
+        "q4_k_m": convert_to_gguf(folder, folder.parent / "q4.gguf", "q4_k_m"),
+        "other": convert_to_gguf(other, folder.parent / "other.gguf", "f16"),
+    }
+    servers = {name: LlamaServer(path, 512, 1) for name, path in paths.items()}
+    yield servers
+    for server in servers.values():
+        server.close()
+
+
+def compared(folder: Path, f16: ServedFile, deployed: ServedFile, quantization: str) -> Parity:
+    tokenizer = ChatTokenizer(folder)
+    trainer = TorchGenerator.load(folder, tokenizer.end_of_turn_id, exact=True)
+    told: list[tuple[int, int]] = []
+    files = Files(f16, deployed, quantization)
+    result = compare(trainer, files, tokenizer, CHATS, N_TOKENS, lambda done, total: told.append((done, total)))
+    assert told[-1] == (4, 4)
+    return result
+
+
+def test_the_exported_file_is_the_trained_model(folder: Path, served: dict[str, LlamaServer]) -> None:
+    parity = compared(folder, served["f16"], served["q4_k_m"], "q4_k_m")
+    assert (parity.n_prompts, parity.same_prompt, parity.same_greedy) == (4, 4, 4)
+    assert parity.first_differences == ()
+    assert parity.kl_mean is not None
+    assert parity.kl_high is not None
+    assert 0 < parity.kl_mean <= parity.kl_high
+    parity.require()
+    assert parity.rows["first 8 greedy tokens of the f16 file equal the trainer's"] == "4 of 4"
+    assert "divergence of q4_k_m from the trainer" in parity.rows
+
+
+def test_divergence_of_f16_is_far_below_that_of_four_bits(folder: Path, served: dict[str, LlamaServer]) -> None:
+    exact = compared(folder, served["f16"], Same(served["f16"]), "f16").kl_mean
+    four_bits = compared(folder, served["f16"], served["q4_k_m"], "q4_k_m").kl_mean
+    assert exact is not None
+    assert four_bits is not None
+    assert exact < 1e-3
+    assert four_bits > 10 * exact
+
+
+def test_where_f16_is_deployed_there_is_no_divergence_to_tell(folder: Path, served: dict[str, LlamaServer]) -> None:
+    parity = compared(folder, served["f16"], served["f16"], "f16")
+    assert (parity.kl_mean, parity.kl_high) == (None, None)
+    assert len(parity.rows) == 2
+
+
+def test_another_model_is_noticed(folder: Path, served: dict[str, LlamaServer]) -> None:
+    parity = compared(folder, served["other"], served["other"], "f16")
+    assert parity.same_prompt == 4
+    assert parity.same_greedy == 0
+    with pytest.raises(RefusedError) as caught:
+        parity.require()
+    assert caught.value.message == (
+        "Only 0 of 4 greedy answers of the f16 file are the trainer's; at least 95% are required."
+    )
+
+
+class Same:
+    """A served file under another identity, with chosen faults."""
+
+    def __init__(self, server: LlamaServer, *, template: str = "", shift: int = 0) -> None:
+        self._server, self._template, self._shift = server, template, shift
+
+    def render(self, messages: Sequence[Message]) -> str:
+        return self._template + self._server.render(messages)
+
+    def tokenize(self, text: str) -> list[int]:
+        return [token + self._shift for token in self._server.tokenize(text)]
+
+    def greedy_top(self, prompt: Sequence[int], max_tokens: int, n_top: int) -> list[tuple[int, Mapping[int, float]]]:
+        return list(self._server.greedy_top(prompt, max_tokens, n_top))
+
+
+@pytest.mark.parametrize("fault", [{"template": "<|im_start|>system\nYou are helpful.<|im_end|>\n"}, {"shift": 1}])
+def test_another_prompt_is_refused(folder: Path, served: dict[str, LlamaServer], fault: dict[str, object]) -> None:
+    parity = compared(folder, Same(served["f16"], **fault), served["f16"], "f16")  # type: ignore[arg-type]
+    assert (parity.same_prompt, parity.same_greedy) == (0, 4)
+    with pytest.raises(RefusedError, match=r"^llama\.cpp makes another prompt than the trainer of 4 of 4 chats\."):
+        parity.require()
+
+
+@pytest.mark.parametrize(("same", "refused"), [(20, False), (19, False), (18, True)])
+def test_one_answer_in_twenty_may_differ(same: int, refused: bool) -> None:
+    parity = Parity(
+        n_prompts=20, n_tokens=32, same_prompt=20, same_greedy=same, first_differences=(3,), kl_mean=None, kl_high=None,
+        quantization="f16",
+    )  # fmt: skip
+    if refused:
+        with pytest.raises(RefusedError):
+            parity.require()
+    else:
+        parity.require()
+
+
+def test_bucketed_divergence_is_exact_over_all_tokens_and_a_lower_bound_otherwise() -> None:
+    generator = np.random.default_rng(0)
+    p, q = (generator.dirichlet(np.ones(50)) for _ in range(2))
+    exact = float((p * np.log(p / q)).sum())
+    log_p = np.log(p).astype(np.float32)
+    top = [int(i) for i in np.argsort(-q)]
+    assert bucketed_kl(log_p, {i: math.log(q[i]) for i in top}) == pytest.approx(exact, rel=1e-5)
+    bounds = [bucketed_kl(log_p, {i: math.log(q[i]) for i in top[:n]}) for n in (1, 10, 40)]
+    assert 0 <= bounds[0] <= bounds[1] <= bounds[2] <= exact
+    assert bucketed_kl(np.log(q).astype(np.float32), {i: math.log(q[i]) for i in top[:5]}) < 1e-6
+
+
+def test_the_first_difference() -> None:
+    assert first_difference([], []) is None
+    assert first_difference([1], []) == 0
+    assert first_difference([1, 2, 3], [1, 2]) == 2
+    assert first_difference([1, 9, 3], [1, 2, 3]) == 1

@@ -1,0 +1,147 @@
+"""The report tells the verdict, the figures and what is not known, and is safe to open."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ai_forge.config import JudgeSettings
+from ai_forge.judge.evaluator import Evaluation
+from ai_forge.judge.report import N_SHOWN, ReportData, number, percent, side_by_side, write_report
+from ai_forge.judge.statistics import Estimate
+from ai_forge.judge.verdict import judge
+from evaluations import GOOD, POOR, make_evaluation
+
+HOSTILE = "<script>alert(1)</script> & <img src=x onerror=alert(2)>"
+TRAINING: dict[str, Any] = {
+    "history": [
+        {"event": "EvalFinished", "step": 0, "loss": 2.5},
+        {"event": "StepLogged", "step": 1, "loss": 2.0},
+        {"event": "EvalFinished", "step": 1, "loss": 0.75},
+    ],
+    "initialisation": {
+        "init_method": "QPiSSA", "rank": 32, "n_matrices": 210, "n_trainable": 1234567,
+        "kl_initialised": 0.0021, "kl_quantised_base": 0.0034, "relative_error": 0.071,
+    },
+    "schedule": {"n_steps": 12, "reason": "time budget 60 s"},
+    "best_step": 11,
+}  # fmt: skip
+
+
+def data(evaluation: Evaluation, **changes: Any) -> ReportData:
+    values: dict[str, Any] = {
+        "repository": "my-repo",
+        "commit": "0123456789abcdef0123456789abcdef01234567",
+        "run_id": "abc123",
+        "created": "2026-01-02 03:04",
+        "base": {"name": "Tiny", "description": "tiny.gguf", "lossy": True, "quantisation": "Q4_1"},
+        "counts": [("blocks mined", "321")],
+        "training": TRAINING,
+        "evaluation": evaluation,
+        "verdict": judge(evaluation, JudgeSettings()),
+        "parity": {"first 32 greedy tokens": "20 of 20"},
+        "unknowns": ["Nobody asked about Go."],
+    }
+    return ReportData(**(values | changes))
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.md"])
+def test_verdict_figures_and_unknowns_are_told(tmp_path: Path, name: str) -> None:
+    report = data(make_evaluation())
+    write_report(tmp_path, report)
+    text = (tmp_path / name).read_text()
+    for expected in (
+        report.verdict.headline,
+        "my-repo",
+        "0123456789ab",
+        "abc123",
+        "QPiSSA, rank 32, 210 matrices",
+        "1,234,567 trained values",
+        "2.10e-03",
+        "3.40e-03",
+        "2.500 → 0.750",
+        "time budget 60 s",
+        "100% (86% to 100%)",
+        "0% (0% to 14%)",
+        "0.10 (0.10 to 0.10)",
+        "1.443 (1.443 to 1.443) bits per byte",
+        "+1.0% (+1.0% to +1.0%)",
+        "blocks mined",
+        "321",
+        "20 of 20",
+        "Nobody asked about Go.",
+        "tuned + retrieval says 3",
+    ):
+        assert expected in text, expected
+    assert text.index(report.verdict.headline) < text.index("Did it help?")
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.md"])
+def test_a_failure_and_what_was_unscored_are_told(tmp_path: Path, name: str) -> None:
+    write_report(tmp_path, data(make_evaluation(tuned=POOR, code=()), parity=None, commit=None))
+    text = (tmp_path / name).read_text()
+    assert "Not shown to be better than the base: answer loss, citations." in text
+    assert "✗" in text
+    assert "?" in text
+    assert "unscored bits per byte" in text.replace("\n", " ") or "unscored" in text
+    assert "Is what is served" not in text
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.md"])
+def test_nothing_from_outside_becomes_markup(tmp_path: Path, name: str) -> None:
+    evaluation = make_evaluation()
+    hostile = {"answer": HOSTILE, "question": HOSTILE, "reference": HOSTILE}
+    answers = tuple(a.model_copy(update=hostile) for a in evaluation.answers)
+    write_report(tmp_path, data(evaluation.model_copy(update={"answers": answers})))
+    text = (tmp_path / name).read_text()
+    assert "&lt;script&gt;" in text
+    tags = Tags()
+    tags.feed(text)
+    assert "script" not in {tag for tag, _ in tags.seen}
+    assert not any("onerror" in attributes for _, attributes in tags.seen)
+
+
+def test_the_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
+    html, markdown = write_report(tmp_path, data(make_evaluation()))
+    tags = Tags()
+    tags.feed(html.read_text())
+    sources = [a.get("src") or a.get("href") for _, a in tags.seen if a.get("src") or a.get("href")]
+    assert len(sources) == 3
+    assert all(str(source).startswith("data:image/png;base64,iVBORw0KGgo") for source in sources)
+    for picture in ("contenders", "loss_distribution", "loss_curve"):
+        assert f"(pictures/{picture}.png)" in markdown.read_text()
+        assert (tmp_path / "pictures" / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_lossy_base_is_told(tmp_path: Path) -> None:
+    html, _ = write_report(tmp_path, data(make_evaluation()))
+    assert "The base was lossy (Q4_1) before we began." in html.read_text()
+
+
+def test_estimates_as_text() -> None:
+    assert percent(Estimate(0.5, 0.25, 0.75, 8)) == "50% (25% to 75%)"
+    assert number(Estimate(1.234, None, None, 1)) == "1.23 (n = 1, no interval)"
+    assert number(None) == "unscored"
+
+
+def test_failures_are_shown_beside_successes() -> None:
+    evaluation = make_evaluation(24)
+    mixed = tuple(
+        a.model_copy(update=GOOD if i % 24 < 18 else POOR) if a.contender == "tuned + retrieval" else a
+        for i, a in enumerate(evaluation.answers)
+    )
+    pairs = side_by_side(evaluation.model_copy(update={"answers": mixed}), "base")
+    assert len(pairs) == N_SHOWN
+    assert [ours.citation_right for ours, _ in pairs] == [True] * 4 + [False] * 4
+    assert all(ours.question == theirs.question and theirs.contender == "base" for ours, theirs in pairs)
+    assert len(side_by_side(make_evaluation(3), "base")) == 3

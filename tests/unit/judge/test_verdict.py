@@ -1,0 +1,124 @@
+"""The gate: each check passes, fails and goes unscored."""
+
+import math
+from typing import Any
+
+import pytest
+
+from ai_forge.config import JudgeSettings
+from ai_forge.judge.evaluator import TUNED, Evaluation
+from ai_forge.judge.verdict import Verdict, best_base, judge
+from evaluations import GOOD, POOR, answer, make_evaluation
+
+SETTINGS = JudgeSettings(forgetting_budget=0.1)
+
+
+def verdict_on(evaluation: Evaluation) -> Verdict:
+    return judge(evaluation, SETTINGS)
+
+
+def passed(verdict: Verdict) -> dict[str, bool | None]:
+    return {check.name: check.passed for check in verdict.checks}
+
+
+def test_better_in_all_is_better() -> None:
+    verdict = verdict_on(make_evaluation())
+    assert verdict.better
+    assert passed(verdict) == {"answer loss": True, "citations": True, "facts": True, "forgetting": True}
+    assert verdict.headline == (
+        "Better than the base: cites the right code in 100% of the answers (best base: 0%), "
+        "states the facts right in 100% (best base: 0%)."
+    )
+    assert verdict.checks[0].text.startswith("-0.900 (-0.900 to -0.900) nats per token against ")
+
+
+@pytest.mark.parametrize(
+    ("tuned", "failed"),
+    [
+        (GOOD | {"loss": 11.0}, "answer loss"),
+        (GOOD | {"loss": 10.0}, "answer loss"),  # equal is not better
+        (GOOD | {"citation_right": False}, "citations"),
+    ],
+)
+def test_one_failed_check_is_enough(tuned: dict[str, Any], failed: str) -> None:
+    verdict = verdict_on(make_evaluation(tuned=tuned))
+    assert not verdict.better
+    assert [name for name, ok in passed(verdict).items() if ok is False] == [failed]
+    assert verdict.headline == f"Not shown to be better than the base: {failed}."
+
+
+def test_the_rival_is_the_best_base_for_each_figure() -> None:
+    worked = {"loss": 2.0, "citation_right": True, "facts_right": False}
+    plain = {"loss": 8.0, "citation_right": False, "facts_right": True}
+    rivals = {"base + retrieval + worked examples": worked, "base + retrieval": plain}
+    verdict = verdict_on(make_evaluation(tuned=GOOD | {"facts_right": False}, rivals=rivals))
+    assert passed(verdict) == {"answer loss": True, "citations": False, "facts": False, "forgetting": True}
+    loss, citations, facts, _ = (check.text for check in verdict.checks)
+    assert "against base + retrieval + worked examples" in loss
+    assert "against base + retrieval + worked examples" in citations
+    assert "against base + retrieval;" in facts
+
+
+def test_facts_as_good_as_the_bases_do_not_fail() -> None:
+    verdict = verdict_on(make_evaluation(rivals={"base + retrieval": POOR | {"facts_right": True}}))
+    assert passed(verdict)["facts"] is True
+
+
+def test_a_gain_within_the_noise_is_not_shown() -> None:
+    evaluation = make_evaluation(n=12, tuned=POOR | {"loss": 1.0})
+    lucky = [
+        a if a.contender != TUNED or i % 12 else a.model_copy(update={"citation_right": True})
+        for i, a in enumerate(evaluation.answers)
+    ]
+    verdict = verdict_on(evaluation.model_copy(update={"answers": tuple(lucky)}))
+    assert passed(verdict)["citations"] is False
+    assert verdict.checks[1].text.startswith("+8.3% (+0.0% to +")
+
+
+def test_what_cannot_be_scored_is_unscored_and_not_better_where_it_carries_the_verdict() -> None:
+    one_file = [a.model_copy(update={"subject_path": "one.py"}) for a in make_evaluation().answers]
+    verdict = verdict_on(make_evaluation().model_copy(update={"answers": tuple(one_file)}))
+    assert passed(verdict) == {"answer loss": None, "citations": None, "facts": None, "forgetting": True}
+    assert not verdict.better
+    assert verdict.headline == "Not shown to be better than the base: answer loss, citations, facts."
+    nothing = verdict_on(Evaluation(answers=(), code=(), n_worked_examples=0))
+    assert set(passed(nothing).values()) == {None}
+    assert not nothing.better
+    assert nothing.retrieval_recall is None
+    assert all(row.citations is None for row in nothing.rows)
+
+
+def test_unscored_facts_and_code_do_not_stand_in_the_way() -> None:
+    none = {"facts_right": None}
+    names = ("base", "base + retrieval", "base + retrieval + worked examples", "tuned")
+    verdict = verdict_on(make_evaluation(tuned=GOOD | none, code=(), **dict.fromkeys(names, POOR | none)))
+    assert passed(verdict) == {"answer loss": True, "citations": True, "facts": None, "forgetting": None}
+    assert verdict.better
+    assert verdict.headline.endswith("(best base: 0%).")
+
+
+@pytest.mark.parametrize(("tuned_nats", "ok"), [(90.0, True), (109.0, True), (110.0, False), (200.0, False)])
+def test_forgetting_is_perplexity_per_byte_against_its_budget(tuned_nats: float, ok: bool) -> None:
+    verdict = verdict_on(make_evaluation(code=((100.0, tuned_nats),) * 6))
+    assert passed(verdict)["forgetting"] is ok
+    assert verdict.better is ok
+    assert verdict.forgetting is not None
+    assert verdict.forgetting.value == pytest.approx(math.exp((tuned_nats - 100) / 100) - 1)
+    assert verdict.code_tuned is not None
+    assert verdict.code_tuned.value == pytest.approx(tuned_nats / 100 / math.log(2))
+
+
+def test_figures_are_token_weighted() -> None:
+    answers = tuple(
+        answer(name, i, loss=30.0 if i % 2 else 1.0, n_tokens=10 if i % 2 else 1)
+        for name in {a.contender for a in make_evaluation(1).answers}
+        for i in range(8)
+    )
+    row = verdict_on(Evaluation(answers=answers, code=(), n_worked_examples=0)).rows[0]
+    assert row.answer_loss is not None
+    assert row.answer_loss.value == pytest.approx(31 / 11)
+
+
+def test_the_best_base_is_the_last_where_none_is_scored() -> None:
+    rows = verdict_on(Evaluation(answers=(), code=(), n_worked_examples=0)).rows
+    assert best_base(rows, lambda row: row.citations) == "base + retrieval + worked examples"
