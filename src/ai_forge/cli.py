@@ -19,7 +19,7 @@ from rich.table import Table
 
 from ai_forge import __version__
 from ai_forge.config import LoadedSettings, environment_layer, file_layer, load_settings
-from ai_forge.console import Display, duration, stderr, summary
+from ai_forge.console import Display, stderr, summary
 from ai_forge.errors import AIForgeError, InputError
 from ai_forge.pipeline import Pipeline, Reply
 from ai_forge.workspace import Workspace
@@ -396,15 +396,13 @@ def models(home: Home = None, json: AsJson = False) -> None:
         }
         for v in versions
     ]
-    bases = [
-        {"name": name, "parameters": e.parameters, "licence": e.licence, "hub": e.hub}
-        for name, e in load_models().models.items()
-    ]
+    known = load_models().models
+    bases = [{"name": n, "parameters": e.parameters, "licence": e.licence, "hub": e.hub} for n, e in known.items()]
     if json:
         show({"bases": bases, "made": made})
         return
-    for entry in bases:
-        print(f"{entry['name']:<34} {entry['parameters'] / 1e9:5.2f} B  {entry['licence']}")
+    for name, entry in known.items():
+        print(f"{name:<34} {entry.parameters / 1e9:5.2f} B  {entry.licence}")
     for row in made:
         print(f"{row['model']:<34} from {row['base']}, {row['created']}" + ("  (active)" if row["active"] else ""))
 

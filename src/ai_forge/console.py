@@ -10,8 +10,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from ai_forge.events import (
     AdapterInitialised,
-    Event,
     EvalFinished,
+    Event,
     Notice,
     PlanMade,
     StageFinished,

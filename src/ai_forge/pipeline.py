@@ -129,12 +129,13 @@ class Pipeline:
     @contextmanager
     def _told(self, stage: str) -> Iterator[Callable[[dict[str, Any]], None]]:
         """Tell that `stage` starts and ends; the yielded function takes its counts."""
-        began, told = time.monotonic(), {}
+        began = time.monotonic()
+        told: dict[str, Any] = {}
         self.emit(StageStarted(stage))
         yield told.update
         self.emit(StageFinished(stage, time.monotonic() - began, bool(told.pop("cached", False)), told))
 
-    def _stage(self, name: str, build: Callable[[Path], dict[str, Any]], **inputs: Any) -> Stage:
+    def _stage(self, name: str, build: Callable[[Path], dict[str, Any]], /, **inputs: Any) -> Stage:
         """The output of a stage: from the cache where it is whole, else built into a folder that appears when it is."""
         key = stage_key(stage=name, version=VERSIONS[name], **inputs)
         with self._told(name) as tell:
@@ -398,10 +399,12 @@ class Pipeline:
         )
 
     def _worked_examples(self) -> list[RAFTExample]:
-        """Training examples that the base is shown: from the shorter half, so that they leave room for the question."""
+        """Training examples that the base is shown: from the shortest third, so that they leave room for the question."""
         usable = [e for e in self.examples("train") if e.oracle_documents and e.distractor_documents]
         usable.sort(key=lambda e: sum(len(d.text) for d in e.shown_documents))
-        return spread(usable[: len(usable) // 2], self.settings.judge.n_worked_examples, self.settings.judge.seed)
+        return spread(
+            usable[: max(1, len(usable) // 3)], self.settings.judge.n_worked_examples, self.settings.judge.seed
+        )
 
     def _held_out_code(self) -> list[tuple[str, str]]:
         """(path, text) of test files, whole ones while they fit into `judge.code_bytes`, the last one cut at a line."""
@@ -438,7 +441,7 @@ class Pipeline:
                 sizes[kind] = path.stat().st_size
             return {"bytes": sizes}
 
-        return self._stage("export", build, merge=self.merge.key, kinds=kinds, name=self.model_name)
+        return self._stage("export", build, merge=self.merge.key, kinds=kinds, called=self.model_name)
 
     @property
     def gguf(self) -> Path:

@@ -1,5 +1,6 @@
 """Settings: frozen models with their defaults, and the loader that lays file, environment and flags over them."""
 
+from ai_forge.config.data import MinerSettings, SplitSettings, SynthesisSettings, ValidatorSettings
 from ai_forge.config.loader import (
     Layer,
     LoadedSettings,
@@ -20,8 +21,12 @@ __all__ = [
     "JudgeSettings",
     "Layer",
     "LoadedSettings",
+    "MinerSettings",
     "RuntimeSettings",
     "Settings",
+    "SplitSettings",
+    "SynthesisSettings",
+    "ValidatorSettings",
     "environment_layer",
     "file_layer",
     "flatten",

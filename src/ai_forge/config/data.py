@@ -1,5 +1,87 @@
-"""Settings of the data pipeline (moved here once the pipeline lands)."""
+"""Settings of the data pipeline: one frozen model per concern, the only place where their defaults live."""
 
-from ai_forge.data_pipeline.settings import MinerSettings, SplitSettings, SynthesisSettings, ValidatorSettings
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = ["MinerSettings", "SplitSettings", "SynthesisSettings", "ValidatorSettings"]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MinerSettings(_Settings):
+    """What is read from a repository and which blocks may become the subject of a question."""
+
+    min_tokens: int = Field(default=20, ge=1, description="shortest subject, approximate tokens")
+    max_tokens: int = Field(
+        default=2048, ge=32, description="longest block, approximate tokens; longer ones are dropped"
+    )
+    max_file_bytes: int = Field(default=1_000_000, ge=1_000, description="larger files are skipped, bytes")
+    require_docstring: bool = Field(
+        default=True,
+        description="only documented blocks become subjects; turn off for a repository with few docstrings: its blocks "
+        "then get every question but those about purpose",
+    )
+    include_private: bool = Field(default=True, description="private definitions (`_name`, `#name`) may be subjects")
+    include_tests: bool = Field(default=False, description="test code may be the subject (it is always a document)")
+    languages: tuple[str, ...] = Field(default=(), description="mine these only; empty means all that are known")
+
+
+class SplitSettings(_Settings):
+    """How files are dealt to train, valid and test before any example is made."""
+
+    train: float = Field(default=0.7, gt=0, lt=1, description="share of the subjects, 0–1")
+    valid: float = Field(default=0.1, gt=0, lt=1, description="share of the subjects, 0–1")
+    test: float = Field(default=0.2, gt=0, lt=1, description="share of the subjects, 0–1")
+    near_duplicate: float = Field(
+        default=0.8,
+        ge=0.5,
+        le=1,
+        description="Jaccard similarity of 5-token shingles from which two blocks are one, 0–1",
+    )
+    seed: int = Field(default=0, ge=0, description="another seed deals the files differently")
+
+    @model_validator(mode="after")
+    def _shares_add_up(self) -> "SplitSettings":
+        if abs(self.train + self.valid + self.test - 1) > 1e-6:
+            raise ValueError(f"train + valid + test must be 1, got {self.train + self.valid + self.test:g}")
+        return self
+
+
+class SynthesisSettings(_Settings):
+    """Which questions are made of the blocks and what is shown with them."""
+
+    max_examples: int = Field(default=5000, ge=1, description="at most this many examples in all")
+    max_per_block: int = Field(default=8, ge=1, le=50, description="at most this many examples about one block")
+    max_context_tokens: int = Field(
+        default=900,
+        ge=100,
+        le=6000,
+        description="all shown documents together, approximate tokens; distractors go first",
+    )
+    no_oracle_share: float = Field(
+        default=0.1, ge=0, le=0.5, description="share of examples whose context lacks the answer, 0–1"
+    )
+    easy_share: float = Field(default=0.25, ge=0, le=1, description="share with no distractor, 0–1")
+    hard_share: float = Field(default=0.25, ge=0, le=1, description="share with three or more distractors, 0–1")
+    embedder: str = Field(default="lsa", description="dense side of the retriever that picks the distractors")
+    seed: int = Field(default=0, ge=0, description="another seed words and mixes the examples differently")
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> "SynthesisSettings":
+        if self.easy_share + self.hard_share > 1:
+            raise ValueError(f"easy_share + hard_share must be at most 1, got {self.easy_share + self.hard_share:g}")
+        return self
+
+
+class ValidatorSettings(_Settings):
+    """Thresholds below (or above) which an example is dropped. All scores are 0–1."""
+
+    min_quality: float = Field(default=0.6, ge=0, le=1, description="overall score of an example, at least")
+    min_oracle_relevance: float = Field(default=0.75, ge=0, le=1, description="mean over the dataset, at least")
+    max_distractor_relevance: float = Field(
+        default=0.3, ge=0, le=1, description="share of the answer that a distractor holds too, at most"
+    )
+    near_duplicate: float = Field(
+        default=0.9, ge=0.5, le=1, description="Jaccard similarity from which two examples are one, 0–1"
+    )

@@ -4,7 +4,7 @@
                            │                                          │
                     languages/*.scm                           retrieval, symbols
 
-Each step is a function of its arguments and a settings model (`settings`); nothing here writes files, knows a model or
+Each step is a function of its arguments and a settings model (`config.data`); nothing here writes files, knows a model or
 prints. The exports are loaded on first use, and scikit-learn and Matplotlib by the functions that need them.
 """
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from ai_forge.data_pipeline.raft_generator import SynthesisResult, generate_qa_pairs, synthesize
     from ai_forge.data_pipeline.repository import Repository, SourceFile, read_repository
     from ai_forge.data_pipeline.retrieval import Hit, Index, Retriever
-    from ai_forge.data_pipeline.settings import MinerSettings, SplitSettings, SynthesisSettings, ValidatorSettings
     from ai_forge.data_pipeline.splits import Split, check_no_leak, split_by_file
     from ai_forge.data_pipeline.symbols import SymbolGraph
     from ai_forge.data_pipeline.validator import filter_dataset, generate_quality_report, score_data_quality
@@ -36,10 +35,6 @@ _HOMES = {
     "Hit": "retrieval",
     "Index": "retrieval",
     "Retriever": "retrieval",
-    "MinerSettings": "settings",
-    "SplitSettings": "settings",
-    "SynthesisSettings": "settings",
-    "ValidatorSettings": "settings",
     "Split": "splits",
     "check_no_leak": "splits",
     "split_by_file": "splits",
@@ -53,17 +48,13 @@ _HOMES = {
 __all__ = [
     "Hit",
     "Index",
-    "MinerSettings",
     "MiningResult",
     "Repository",
     "Retriever",
     "SourceFile",
     "Split",
-    "SplitSettings",
     "SymbolGraph",
     "SynthesisResult",
-    "SynthesisSettings",
-    "ValidatorSettings",
     "check_no_leak",
     "filter_dataset",
     "generate_qa_pairs",

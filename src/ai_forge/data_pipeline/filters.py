@@ -8,8 +8,8 @@ generated, vendored, minified) is dropped. A sound block that makes a poor subje
 import re
 from pathlib import PurePosixPath
 
+from ai_forge.config.data import MinerSettings
 from ai_forge.data_pipeline.schemas import CodeBlock
-from ai_forge.data_pipeline.settings import MinerSettings
 from ai_forge.data_pipeline.text import identifiers
 
 _GENERATED = re.compile(

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ai_forge.config.data import MinerSettings
 from ai_forge.data_pipeline.filters import (
     file_rejection,
     is_private,
@@ -26,7 +27,6 @@ from ai_forge.data_pipeline.languages import LANGUAGES
 from ai_forge.data_pipeline.parsing import ParsedFile, Unit, parse
 from ai_forge.data_pipeline.repository import Repository, SourceFile, read_repository
 from ai_forge.data_pipeline.schemas import BlockMetadata, CodeBlock, Import
-from ai_forge.data_pipeline.settings import MinerSettings
 from ai_forge.data_pipeline.text import approximate_tokens
 from ai_forge.errors import AIForgeError, InputError, PrerequisiteError
 

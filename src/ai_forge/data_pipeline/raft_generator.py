@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ai_forge.config.data import SynthesisSettings, ValidatorSettings
 from ai_forge.data_pipeline.families import Draft, Subject, drafts_for, facts_of
 from ai_forge.data_pipeline.miner import mine_repository
 from ai_forge.data_pipeline.prompt import NOT_IN_CONTEXT
@@ -21,7 +22,6 @@ from ai_forge.data_pipeline.retrieval import Hit, Index
 from ai_forge.data_pipeline.schemas import CodeBlock, Document, Fact, RAFTExample, content_id
 from ai_forge.data_pipeline.schemas.raft_examples import Difficulty
 from ai_forge.data_pipeline.scoring import answer_words, held_share
-from ai_forge.data_pipeline.settings import SynthesisSettings, ValidatorSettings
 from ai_forge.data_pipeline.splits import check_no_leak, split_by_file
 from ai_forge.data_pipeline.symbols import SymbolGraph, overlap
 from ai_forge.data_pipeline.text import approximate_tokens, identifiers

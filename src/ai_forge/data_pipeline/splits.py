@@ -14,10 +14,10 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Literal
 
+from ai_forge.config.data import SplitSettings
 from ai_forge.data_pipeline.filters import is_test_path
 from ai_forge.data_pipeline.near_duplicates import near_duplicate_pairs
 from ai_forge.data_pipeline.schemas import CodeBlock, RAFTExample, content_id
-from ai_forge.data_pipeline.settings import SplitSettings
 from ai_forge.data_pipeline.text import one_line
 from ai_forge.errors import InputError
 

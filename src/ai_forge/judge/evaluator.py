@@ -19,7 +19,7 @@ from ai_forge.events import Sink, StageProgress, ignore
 from ai_forge.judge.scoring import citation_is_right, facts_are_right, rouge_l
 from ai_forge.training.backends.base import Generator
 from ai_forge.training.chat import ChatTokenizer
-from ai_forge.training.packing import TokenizedExample, collate, tokenize_pair
+from ai_forge.training.packing import TokenizedExample, collate
 
 Retrieve = Callable[[str], Sequence[Document]]
 CODE_WINDOW = 1024
@@ -160,53 +160,50 @@ class Evaluator:
             self._tokenizer.encode_prompt(messages_for(question.question, shown, worked))
             for question, shown in zip(questions, documents, strict=True)
         ]
-        replies: dict[int, str] = {}
+        references = [self._tokenizer.encode_target(question.target) for question in questions]
+        answers: dict[int, Answer] = {}
         by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         size = self._settings.batch_size
         for first in range(0, len(by_length), size):
             chosen = by_length[first : first + size]
-            generated = model.generate([prompts[i] for i in chosen], self._settings.max_new_tokens)
-            replies |= {i: self._tokenizer.decode(ids) for i, ids in zip(chosen, generated, strict=True)}
+            replies = model.answer(
+                [prompts[i] for i in chosen], [references[i] for i in chosen], self._settings.max_new_tokens
+            )
+            for i, (ids, nats) in zip(chosen, replies, strict=True):
+                answers[i] = scored(
+                    contender, questions[i], documents[i], self._tokenizer.decode(ids), nats, len(references[i])
+                )
             self._done += len(chosen)
             self._emit(StageProgress("evaluate", self._done, total, contender.name))
-        return [
-            self._scored(model, contender, question, documents[i], prompts[i], replies[i])
-            for i, question in enumerate(questions)
-        ]
-
-    def _scored(
-        self,
-        model: Generator,
-        contender: Contender,
-        question: RAFTExample,
-        documents: Sequence[Document],
-        prompt: Sequence[int],
-        reply: str,
-    ) -> Answer:
-        reference = tokenize_pair(prompt, question.target, self._tokenizer)
-        loss = -float(model.log_probs(collate([reference])).sum())
-        oracles = {document.block_id for document in question.oracle_documents}
-        return Answer(
-            contender=contender.name,
-            question=question.question,
-            reference=question.target,
-            subject_path=question.subject_path,
-            family=question.family,
-            difficulty=question.difficulty,
-            answer=reply,
-            oracle_shown=oracles <= {document.block_id for document in documents},
-            citation_right=citation_is_right(reply, question),
-            facts_right=facts_are_right(reply, question),
-            similarity=rouge_l(reply, question.target),
-            loss=loss,
-            n_tokens=reference.n_supervised,
-        )
+        return [answers[i] for i in range(len(questions))]
 
     def _code_nats(self, model: Generator, text: str) -> float:
         """Summed −log p of a file's text, in windows of `CODE_WINDOW` tokens; the first token of each is given."""
         return sum(
             -float(model.log_probs(collate([window])).sum()) for window in code_windows(self._tokenizer.encode(text))
         )
+
+
+def scored(
+    contender: Contender, question: RAFTExample, documents: Sequence[Document], reply: str, nats: float, n_tokens: int
+) -> Answer:
+    """One reply with everything that is measured on it."""
+    oracles = {document.block_id for document in question.oracle_documents}
+    return Answer(
+        contender=contender.name,
+        question=question.question,
+        reference=question.target,
+        subject_path=question.subject_path,
+        family=question.family,
+        difficulty=question.difficulty,
+        answer=reply,
+        oracle_shown=oracles <= {document.block_id for document in documents},
+        citation_right=citation_is_right(reply, question),
+        facts_right=facts_are_right(reply, question),
+        similarity=rouge_l(reply, question.target),
+        loss=nats,
+        n_tokens=n_tokens,
+    )
 
 
 def code_windows(ids: Sequence[int], size: int = CODE_WINDOW) -> list[TokenizedExample]:

@@ -10,7 +10,7 @@ close where the top tokens hold nearly all the mass.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,16 +24,11 @@ from ai_forge.training.backends.base import Generator
 from ai_forge.training.chat import ChatTokenizer
 from ai_forge.training.packing import TokenizedExample, collate
 
+Progress = Callable[[int, int], None]
+"""Called with (prompts compared, prompts in all)."""
 N_TOP = 64
 MIN_SAME_ANSWERS = 0.95
 """Share of the prompts on which the f16 file must repeat the trainer's greedy tokens: near ties may fall either way."""
-
-
-class Progress(Protocol):
-    """Called with (done, total)."""
-
-    def __call__(self, done: int, total: int) -> None:
-        """`done` of `total` prompts are compared."""
 
 
 class ServedFile(Protocol):
@@ -45,7 +40,9 @@ class ServedFile(Protocol):
     def tokenize(self, text: str) -> list[int]:
         """Token ids by the file's own tokenizer."""
 
-    def greedy_top(self, prompt: Sequence[int], max_tokens: int, n_top: int) -> list[tuple[int, Mapping[int, float]]]:
+    def greedy_top(
+        self, prompt: Sequence[int], max_tokens: int, n_top: int
+    ) -> Sequence[tuple[int, Mapping[int, float]]]:
         """Greedy tokens, each with the log-probabilities of the `n_top` most likely; none where they are not told."""
 
 

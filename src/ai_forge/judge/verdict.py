@@ -7,6 +7,7 @@ could not be computed is unscored (None) and says so; the verdict needs answer l
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ai_forge.config import JudgeSettings
 from ai_forge.judge.evaluator import CONTENDERS, TUNED, Answer, Evaluation
@@ -51,7 +52,7 @@ class Verdict:
 
 def _row(name: str, answers: list[Answer], settings: JudgeSettings) -> Row:
     files = [a.subject_path for a in answers]
-    options = {"confidence": settings.confidence, "seed": settings.seed}
+    options: dict[str, Any] = {"confidence": settings.confidence, "seed": settings.seed}
     return Row(
         contender=name,
         answer_loss=ratio_of_sums([a.loss for a in answers], [a.n_tokens for a in answers], groups=files, **options),

@@ -86,7 +86,8 @@ class ChatTokenizer:
             )
         except TemplateError as error:
             raise InputError(
-                f"The base's chat template cannot render the chat: {error}", "choose another base, or mend its template."
+                f"The base's chat template cannot render the chat: {error}",
+                "choose another base, or mend its template.",
             ) from error
 
     def encode(self, text: str) -> list[int]:
@@ -96,6 +97,10 @@ class ChatTokenizer:
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of the rendered prompt."""
         return self.encode(self.render(messages))
+
+    def encode_target(self, text: str) -> list[int]:
+        """Token ids of an assistant's turn with the token that ends it."""
+        return [*self.encode(text), self.end_of_turn_id]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids` without special tokens."""

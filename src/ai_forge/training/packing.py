@@ -56,19 +56,13 @@ class Batch:
         return int((self.targets != IGNORE).sum())
 
 
-def tokenize_pair(prompt_ids: Sequence[int], target: str, tokenizer: ChatTokenizer) -> TokenizedExample:
-    """A prompt, the wished-for answer and the end of the turn.
+def tokenize(example: RAFTExample, tokenizer: ChatTokenizer) -> TokenizedExample:
+    """A RAFT example as the trainer reads it.
 
     Prompt and answer are encoded apart, so that the prompt's ids are those the model is given when it is asked.
     """
-    answer = [*tokenizer.encode(target), tokenizer.end_of_turn_id]
-    return TokenizedExample((*prompt_ids, *answer), len(prompt_ids))
-
-
-def tokenize(example: RAFTExample, tokenizer: ChatTokenizer) -> TokenizedExample:
-    """A RAFT example as the trainer reads it."""
-    messages = messages_for(example.question, example.shown_documents)
-    return tokenize_pair(tokenizer.encode_prompt(messages), example.target, tokenizer)
+    prompt = tokenizer.encode_prompt(messages_for(example.question, example.shown_documents))
+    return TokenizedExample((*prompt, *tokenizer.encode_target(example.target)), len(prompt))
 
 
 def tokenize_all(

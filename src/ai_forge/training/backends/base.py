@@ -78,6 +78,11 @@ class Generator(Protocol):
     def generate(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
         """Greedy continuations, without the prompt, up to and without the end-of-turn token."""
 
+    def answer(
+        self, prompts: Sequence[Sequence[int]], references: Sequence[Sequence[int]], max_new_tokens: int
+    ) -> list[tuple[list[int], float]]:
+        """For each prompt the greedy answer and the summed −log p (nats) of its reference."""
+
     def log_probs(self, batch: Batch) -> NDArray[np.float32]:
         """Log-probability of each supervised target [n_supervised]."""
 

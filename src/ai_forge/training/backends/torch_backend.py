@@ -63,7 +63,8 @@ def full_precision_weights(folder: Path) -> Callable[[str], Tensor]:
 
     def read(name: str) -> Tensor:
         with safe_open(folder / places.get(name, "model.safetensors"), framework="pt") as file:
-            return file.get_tensor(name).float()
+            weight: Tensor = file.get_tensor(name).float()
+        return weight
 
     return read
 

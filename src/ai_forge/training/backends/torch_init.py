@@ -1,9 +1,9 @@
 """Initialise the adapters of a base and prove that the model still says what the base says.
 
-The check compares three sets of next-token distributions on a fixed text: the base's, those of the base with its weights
-plainly quantised, and those of the freshly initialised adapter model. PiSSA without quantisation must not move the
-logits beyond rounding; QPiSSA must move them no further than plain NF4 does. A run that fails this stops: what was asked
-for was not built.
+The check compares three sets of next-token distributions on a fixed text: the base's, those of the base with its
+weights plainly quantised, and those of the freshly initialised adapter model. PiSSA without quantisation must not move
+the logits beyond rounding; QPiSSA must move them no further than plain NF4 does. A run that fails this stops: what was
+asked for was not built.
 """
 
 import math
@@ -134,7 +134,7 @@ def initialise(
     allowed = ALLOWED_RATIO * kl_quantised + KL_TOLERANCE[dtype]
     if not kl_initialised <= allowed:
         raise InternalError(
-            f"Right after {config.method_name} initialisation the logits are {kl_initialised:.2e} nats from the base's; "
-            f"at most {allowed:.2e} is explained by quantisation ({asdict(report)})."
+            f"Right after {config.method_name} initialisation the logits are {kl_initialised:.2e} nats from the "
+            f"base's; at most {allowed:.2e} is explained by quantisation ({asdict(report)})."
         )
     return trainee, report

@@ -23,9 +23,10 @@ class AdapterProduct(torch.autograd.Function):
     """y = x·Wᵀ + bias + s·(x·Aᵀ)·Bᵀ for x [n, in], W [out, in] frozen, A [rank, in], B [out, rank] float32."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float
     ) -> Tensor:
+        """y [n, out]."""
         a_low, b_low = a.to(x.dtype), (scaling * b).to(x.dtype)
         low = x @ a_low.T
         ctx.save_for_backward(x, weight, a_low, b_low, low)
@@ -34,7 +35,8 @@ class AdapterProduct(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of x, A and B."""
         x, weight, a_low, b_low, low = ctx.saved_tensors
         through_b = grad @ b_low
         grad_x = (grad @ weight).addmm_(through_b, a_low) if ctx.needs_input_grad[0] else None
@@ -51,7 +53,8 @@ class CausalAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """The output [heads, n, d]."""
         groups = q.shape[0] // k.shape[0]
         wide_k, wide_v = k.repeat_interleave(groups, dim=0), v.repeat_interleave(groups, dim=0)
         out, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
@@ -59,11 +62,13 @@ class CausalAttention(torch.autograd.Function):
         )
         ctx.save_for_backward(q, k, v, out[0], log_sum[0])
         ctx.scale = scale
-        return out[0]
+        result: Tensor = out[0]
+        return result
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of q, k and v."""
         q, k, v, out, log_sum = ctx.saved_tensors
         n_kv, n, d = k.shape
         groups = q.shape[0] // n_kv
@@ -101,7 +106,8 @@ class RMSNormProduct(torch.autograd.Function):
     """weight · x / rms(x) over the last dimension of x, weight frozen; the mean square is taken in float32."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """The scaled rows."""
         square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square_()
         inverse = square.div_(x.shape[-1]).add_(eps).rsqrt_()
         normed = x.float().mul_(inverse).to(x.dtype)
@@ -110,7 +116,8 @@ class RMSNormProduct(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of x."""
         normed, weight, inverse = ctx.saved_tensors
         grad = grad * weight
         along = torch.linalg.vecdot(grad, normed).unsqueeze(-1).div_(-normed.shape[-1])

