@@ -6,6 +6,7 @@ Everything goes to stderr, so that stdout holds data only. Without a terminal th
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from ai_forge.events import (
@@ -33,7 +34,7 @@ class Display:
             SpinnerColumn(),
             TextColumn("{task.fields[stage]:<9}"),
             BarColumn(bar_width=32),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeRemainingColumn(compact=True),
             console=console,
             transient=True,
@@ -72,14 +73,14 @@ class Display:
         elif isinstance(event, StageFinished):
             self._drop()
             self.finished.append(event)
-            self._say(f"[green]✓[/green] {event.stage:<9} {_seconds(event)}  {summary(event)}")
+            self._say(f"[green]✓[/green] {event.stage:<9} {_seconds(event)}  {escape(summary(event))}")
         else:
             self._tell(event)
 
     def _tell(self, event: Event) -> None:
         if isinstance(event, Notice):
             colour = "yellow" if event.level == "warning" else "dim"
-            self._say(f"[{colour}]  {event.message}[/{colour}]")
+            self._say(f"[{colour}]  {escape(event.message)}[/{colour}]")
         elif isinstance(event, AdapterInitialised):
             self._say(
                 f"[dim]  {event.init_method} rank {event.rank} on {event.n_matrices} matrices: logits "
@@ -91,7 +92,7 @@ class Display:
                 f"{duration(event.expected_s)} at {event.tokens_per_s:.0f} tokens/s[/dim]"
             )
         elif isinstance(event, TrainingStopped) and event.reason != "all steps done":
-            self._say(f"[dim]  stopped after step {event.step}: {event.reason}[/dim]")
+            self._say(f"[dim]  stopped after step {event.step}: {escape(event.reason)}[/dim]")
 
     def _advance(self, done: int, total: int | None, note: str) -> None:
         if self._task is not None:
@@ -112,8 +113,9 @@ def duration(seconds: float) -> str:
     >>> duration(4.2), duration(75), duration(7300)
     ('4.2 s', '1 min 15 s', '2 h 1 min')
     """
-    if seconds < 60:
+    if seconds < 59.95:  # what rounds to 60.0 is a minute
         return f"{seconds:.1f} s"
+    seconds = max(seconds, 60)
     if seconds < 3600:
         return f"{int(seconds // 60)} min {int(seconds % 60)} s"
     return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"

@@ -70,12 +70,19 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         for path in (temporary, *temporary.rglob("*")):
             if not path.is_symlink() and (path.is_file() or path.is_dir()):
                 fsync_folder(path)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.replace(target)
-        fsync_folder(target.parent)
+        replace_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Rename `new` to `target`. What was there is moved aside first, so a crash leaves no half-removed folder."""
+    old = target.with_name(f".{target.name}.old.tmp-{os.getpid()}")
+    if target.exists():
+        target.replace(old)
+    new.replace(target)
+    fsync_folder(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def remove_debris(folder: Path, pattern: str = ".*.tmp-*") -> None:
@@ -198,10 +205,7 @@ class Workspace:
         """Turn the finished work folder into the stage's output."""
         work, target = self.work_folder(stage, key), self.stage_folder(stage, key)
         write_manifest(work, counts)
-        if target.exists():
-            shutil.rmtree(target)
-        work.replace(target)
-        fsync_folder(target.parent)
+        replace_folder(work, target)
         return target
 
     @contextlib.contextmanager

@@ -91,7 +91,7 @@ def test_what_cannot_be_scored_is_unscored_and_not_better_where_it_carries_the_v
 def test_unscored_facts_and_code_do_not_stand_in_the_way() -> None:
     none = {"facts_right": None}
     names = ("base", "base + retrieval", "base + retrieval + worked examples", "tuned")
-    verdict = verdict_on(make_evaluation(tuned=GOOD | none, code=(), **dict.fromkeys(names, POOR | none)))
+    verdict = verdict_on(make_evaluation(tuned=GOOD | none, code=(), rivals=dict.fromkeys(names, POOR | none)))
     assert passed(verdict) == {"answer loss": True, "citations": True, "facts": None, "forgetting": None}
     assert verdict.better
     assert verdict.headline.endswith("(best base: 0%).")

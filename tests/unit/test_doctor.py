@@ -1,0 +1,63 @@
+"""Doctor looks at this very machine; what is missing comes with what to do."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from ai_forge.config import Settings, load_settings
+from ai_forge.doctor import Finding, examine
+from tiny_models import make_tiny
+
+
+def settings(**values: object) -> Settings:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    chosen = {"runtime.ollama_host": f"http://127.0.0.1:{port}"} | {k.replace("__", "."): v for k, v in values.items()}
+    return load_settings(("flag", chosen)).settings
+
+
+def by_name(findings: list[Finding]) -> dict[str, Finding]:
+    assert len({f.name for f in findings}) == len(findings)
+    return {finding.name: finding for finding in findings}
+
+
+def test_a_machine_with_everything_is_ok(tmp_path: Path) -> None:
+    base = make_tiny(tmp_path / "tiny")
+    found = by_name(examine(settings(training__base_model=str(base)), tmp_path / "home"))
+    for name in ("machine", "workspace", "torch", "transformers", "bitsandbytes", "xllamacpp", "accelerator", "base"):
+        assert found[name].state == "ok", found[name]
+    assert f"{tmp_path / 'home'}, " in found["workspace"].text
+    assert found["base"].text.startswith("tiny: ")
+
+
+def test_an_absent_ollama_is_optional(tmp_path: Path) -> None:
+    found = by_name(examine(settings(training__base_model=str(make_tiny(tmp_path / "tiny"))), tmp_path / "home"))
+    assert found["ollama"].state == "optional"
+    assert found["ollama"].text.endswith("The embedded llama.cpp serves instead.")
+
+
+def test_an_unknown_base_is_missing_and_says_what_to_name(tmp_path: Path) -> None:
+    found = by_name(examine(settings(training__base_model="SmolLM3"), tmp_path / "home"))
+    assert found["base"].state == "missing"
+    assert found["base"].text.startswith("No model is called 'SmolLM3'.")
+    assert found["base"].next_step is not None
+
+
+def test_a_home_that_cannot_be_written_is_missing_and_the_rest_is_still_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "home").touch()
+    found = by_name(examine(settings(), tmp_path / "home"))
+    assert found["workspace"].state == "missing"
+    assert found["workspace"].next_step == "set AI_FORGE_HOME to a folder you can write."
+    assert found["base"].state == "missing"
+    assert found["machine"].state == "ok"
+
+
+def test_a_tool_that_is_not_found_is_optional(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = by_name(examine(settings(), tmp_path / "home"))
+    assert found["git"] == Finding(
+        "git", "optional", "not found: lists a repository's files; without it a folder is walked"
+    )
+    assert found["bwrap"].state == "optional"

@@ -1,0 +1,57 @@
+"""The stream of events: every listener hears all, the file survives torn lines."""
+
+import json
+from pathlib import Path
+
+from ai_forge.events import (
+    Event,
+    EventStream,
+    Notice,
+    StageFinished,
+    StageProgress,
+    StageStarted,
+    StepLogged,
+    ignore,
+    read_events,
+)
+
+STEP = StepLogged(1, 2, 0.5, 0.25, 1e-4, 1.5, 300.0, 10, 3.0)
+
+
+def test_events_are_written_as_lines_and_handed_to_all_listeners(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    heard: tuple[list[Event], list[Event]] = ([], [])
+    stream = EventStream(path, heard[0].append, heard[1].append, clock=lambda: 12.3456)
+    events = [StageStarted("mine"), STEP, StageFinished("mine", 1.5, False, {"blocks": 3}), Notice("info", "zwölf\n")]
+    for event in events:
+        stream(event)
+    assert heard == (events, events)
+    lines = path.read_text().splitlines()
+    assert len(lines) == 4
+    assert json.loads(lines[1]) == {"time": 12.346, "event": "StepLogged", **vars(STEP)}
+    assert list(read_events(path)) == [json.loads(line) for line in lines]
+
+
+def test_progress_is_written_once_a_second_and_heard_always(tmp_path: Path) -> None:
+    now = 100.0
+    heard: list[Event] = []
+    stream = EventStream(tmp_path / "events.jsonl", heard.append, clock=lambda: now)
+    for second in (0.0, 0.4, 0.9, 1.0, 1.9, 2.1):
+        now = 100.0 + second
+        stream(StageProgress("mine", int(second * 10), 21))
+    assert len(heard) == 6
+    assert [record["done"] for record in read_events(tmp_path / "events.jsonl")] == [0, 10, 21]
+
+
+def test_a_run_appends_and_torn_lines_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    EventStream(path)(Notice("info", "one"))
+    with path.open("a") as file:
+        file.write('{"time": 1, "event": "Noti\n')
+    EventStream(path)(Notice("info", "two"))
+    assert [record["message"] for record in read_events(path)] == ["one", "two"]
+
+
+def test_without_a_file_there_is_nothing_to_read(tmp_path: Path) -> None:
+    EventStream(None, ignore)(STEP)
+    assert list(read_events(tmp_path / "none.jsonl")) == []
