@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ai_forge.data_pipeline import MinerSettings, MiningResult, SourceFile, mine, parse_repository
+from ai_forge.config import MinerSettings
+from ai_forge.data_pipeline import MiningResult, SourceFile, mine, parse_repository
 from ai_forge.data_pipeline.filters import is_trivial
 from ai_forge.data_pipeline.languages import load
 from ai_forge.data_pipeline.miner import extract_classes, extract_functions, extract_module_info

@@ -8,12 +8,12 @@ from collections import Counter
 
 import pytest
 
+from ai_forge.config import SynthesisSettings
 from ai_forge.data_pipeline import (
     MiningResult,
     SourceFile,
     SymbolGraph,
     SynthesisResult,
-    SynthesisSettings,
     mine,
     synthesize,
     verify_example,

@@ -4,11 +4,11 @@ from collections import Counter
 
 import pytest
 
+from ai_forge.config import SplitSettings
 from ai_forge.data_pipeline import (
     MiningResult,
     SourceFile,
     Split,
-    SplitSettings,
     SymbolGraph,
     check_no_leak,
     generate_qa_pairs,

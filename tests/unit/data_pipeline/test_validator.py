@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ai_forge.data_pipeline import MiningResult, SymbolGraph, ValidatorSettings, synthesize
+from ai_forge.config import ValidatorSettings
+from ai_forge.data_pipeline import MiningResult, SymbolGraph, synthesize
 from ai_forge.data_pipeline.schemas import Document, RAFTExample
 from ai_forge.data_pipeline.validator import (
     assess,
