@@ -56,7 +56,7 @@ def test_without_a_terminal_there_are_plain_lines_only() -> None:
         "memory is short",
         "stopped after step 9: held-out loss has not fallen",
         "✓ train      1 min 15 s  held-out loss 2.500 → 0.125 in 9 steps",
-        "✓ index      unchanged  12 blocks",
+        "✓ index       unchanged  12 blocks",
     ):
         assert line in text, line
     assert "a.py" not in text
