@@ -6,8 +6,9 @@
 `choosing` picks the runtime. The exports are loaded on first use; xllamacpp only when a model is loaded.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from ai_forge.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from ai_forge.conductor.choosing import choose_runtime
@@ -63,9 +64,4 @@ __all__ = [
     "rollback",
 ]
 
-
-def __getattr__(name: str) -> object:
-    """An export, loaded with its module (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_exports(__name__, _HOMES)

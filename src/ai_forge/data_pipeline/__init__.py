@@ -8,8 +8,9 @@ Each step is a function of its arguments and a settings model (`config.data`); n
 prints. The exports are loaded on first use, and scikit-learn and Matplotlib by the functions that need them.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from ai_forge.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from ai_forge.data_pipeline.miner import MiningResult, mine, mine_repository, parse_repository
@@ -69,9 +70,4 @@ __all__ = [
     "verify_example",
 ]
 
-
-def __getattr__(name: str) -> object:
-    """An export, loaded with its module (PEP 562): `python -m` of one part must not import the others first."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_exports(__name__, _HOMES)

@@ -1,1 +1,65 @@
-"""TODO"""
+"""From an adapter to a verdict and to the files that are served.
+
+    adapter ─ merge ─► model folder ─ evaluator ─► Evaluation ─ verdict ─► Verdict ─ report ─► report.html, report.md
+                            └ exporter, gguf_writer, kquants ─► GGUF ─ parity ─► is what is served what was trained?
+
+A figure that could not be computed is None, "unscored", never 0; every estimate carries its interval (`statistics`).
+Nothing here trains or serves: models come in through `training.backends.base`. The exports are loaded on first use.
+"""
+
+from typing import TYPE_CHECKING
+
+from ai_forge.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from ai_forge.judge.evaluator import Answer, CodeScore, Evaluation, Evaluator, HeldOut
+    from ai_forge.judge.exporter import QUANTIZATIONS, convert_to_gguf, create_ollama_modelfile
+    from ai_forge.judge.merge import merge_adapters_to_base
+    from ai_forge.judge.parity import Parity, compare
+    from ai_forge.judge.report import ReportData, write_report
+    from ai_forge.judge.statistics import Estimate
+    from ai_forge.judge.verdict import Check, Row, Verdict, judge
+
+_HOMES = {
+    "Answer": "evaluator",
+    "CodeScore": "evaluator",
+    "Evaluation": "evaluator",
+    "Evaluator": "evaluator",
+    "HeldOut": "evaluator",
+    "QUANTIZATIONS": "exporter",
+    "convert_to_gguf": "exporter",
+    "create_ollama_modelfile": "exporter",
+    "merge_adapters_to_base": "merge",
+    "Parity": "parity",
+    "compare": "parity",
+    "ReportData": "report",
+    "write_report": "report",
+    "Estimate": "statistics",
+    "Check": "verdict",
+    "Row": "verdict",
+    "Verdict": "verdict",
+    "judge": "verdict",
+}
+
+__all__ = [
+    "QUANTIZATIONS",
+    "Answer",
+    "Check",
+    "CodeScore",
+    "Estimate",
+    "Evaluation",
+    "Evaluator",
+    "HeldOut",
+    "Parity",
+    "ReportData",
+    "Row",
+    "Verdict",
+    "compare",
+    "convert_to_gguf",
+    "create_ollama_modelfile",
+    "judge",
+    "merge_adapters_to_base",
+    "write_report",
+]
+
+__getattr__ = lazy_exports(__name__, _HOMES)

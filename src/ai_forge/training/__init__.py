@@ -1,1 +1,60 @@
-"""TODO"""
+"""From examples to a trained adapter: bases, tokens, the plan, the one loop, checkpoints.
+
+    base name ─ bases ─► Base ─┐
+    RAFTExamples ─ chat, packing ─► batches ─┴─ forge: pissa, plan, loop, checkpoint ─► adapter + residual
+
+`forge` is the public face. The loop knows no array library: it asks a `Trainee` (`backends/base.py`) and minimises a
+loss that is handed in (`losses/`); who wants to hear of a training listens to its events (`callbacks/`). Torch is imported
+under `backends/torch_*` only. The exports are loaded on first use.
+"""
+
+from typing import TYPE_CHECKING
+
+from ai_forge.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from ai_forge.training.bases import Base, Origin, resolve_base
+    from ai_forge.training.chat import ChatTokenizer
+    from ai_forge.training.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
+    from ai_forge.training.forge import FineTuneTrainer, TrainingResult
+    from ai_forge.training.loop import run_loop
+    from ai_forge.training.packing import Batch, TokenizedExample
+    from ai_forge.training.plan import Schedule, lay_schedule, memory_of
+
+_HOMES = {
+    "Base": "bases",
+    "Origin": "bases",
+    "resolve_base": "bases",
+    "ChatTokenizer": "chat",
+    "Checkpoint": "checkpoint",
+    "newest_checkpoint": "checkpoint",
+    "save_checkpoint": "checkpoint",
+    "FineTuneTrainer": "forge",
+    "TrainingResult": "forge",
+    "run_loop": "loop",
+    "Batch": "packing",
+    "TokenizedExample": "packing",
+    "Schedule": "plan",
+    "lay_schedule": "plan",
+    "memory_of": "plan",
+}
+
+__all__ = [
+    "Base",
+    "Batch",
+    "ChatTokenizer",
+    "Checkpoint",
+    "FineTuneTrainer",
+    "Origin",
+    "Schedule",
+    "TokenizedExample",
+    "TrainingResult",
+    "lay_schedule",
+    "memory_of",
+    "newest_checkpoint",
+    "resolve_base",
+    "run_loop",
+    "save_checkpoint",
+]
+
+__getattr__ = lazy_exports(__name__, _HOMES)
