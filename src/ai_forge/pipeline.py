@@ -359,15 +359,15 @@ class Pipeline:
     @cached_property
     def evaluate(self) -> Stage:
         """Base and tuned model on held-out questions and code: `evaluation.json`."""
-        from ai_forge.judge.evaluator import Evaluator, HeldOut
-        from ai_forge.training.backends.torch_model import TorchGenerator
-        from ai_forge.training.chat import ChatTokenizer
-
         settings = self.settings.judge
         merge, dataset = self.merge, self.dataset
         retriever_key = self.index.key
 
         def build(folder: Path) -> dict[str, Any]:
+            from ai_forge.judge.evaluator import Evaluator, HeldOut
+            from ai_forge.training.backends.torch_model import TorchGenerator
+            from ai_forge.training.chat import ChatTokenizer
+
             tokenizer = ChatTokenizer(self.base.folder)
             index = Index.load(self.index.folder)
             evaluator = Evaluator(
@@ -451,15 +451,15 @@ class Pipeline:
     @cached_property
     def parity(self) -> Stage:
         """Trainer against GGUF on held-out prompts: `parity.json`."""
-        from ai_forge.conductor import LlamaServer
-        from ai_forge.judge.parity import Files, compare
-        from ai_forge.training.backends.torch_backend import TorchTrainee
-        from ai_forge.training.backends.torch_model import TorchGenerator
-        from ai_forge.training.chat import ChatTokenizer
-
         settings, export, train = self.settings.export, self.export, self.train
 
         def build(folder: Path) -> dict[str, Any]:
+            from ai_forge.conductor import LlamaServer
+            from ai_forge.judge.parity import Files, compare
+            from ai_forge.training.backends.torch_backend import TorchTrainee
+            from ai_forge.training.backends.torch_model import TorchGenerator
+            from ai_forge.training.chat import ChatTokenizer
+
             tokenizer = ChatTokenizer(self.base.folder)
             chats = self.parity_chats()
             longest = max(len(tokenizer.encode_prompt(chat)) for chat in chats) + settings.parity_tokens
