@@ -34,7 +34,7 @@ app = typer.Typer(
 config_app = typer.Typer(help="Settings: their values and where each came from.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 
-FIRST_QUESTION = "What does `{name}` do?"
+INTERRUPTED = 130
 
 Repo = Annotated[Path, typer.Argument(help="The repository: a folder, under git or not.", show_default="this folder")]
 Question = Annotated[str, typer.Argument(help="A question about the repository.")]
@@ -74,7 +74,10 @@ class Choices:
             key, equals, value = text.partition("=")
             if not equals:
                 raise InputError(f"--set {text} has no value.", "write --set training.rank=16.")
-            flags[key.strip()] = yaml.safe_load(value)
+            try:
+                flags[key.strip()] = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise InputError(f"--set {text} is no value.", "write --set training.rank=16.") from error
         named = {
             "training.base_model": self.base,
             "training.max_steps": self.steps,
@@ -451,19 +454,21 @@ def _root(
 def main() -> NoReturn:
     """The entry point: every error on purpose becomes one line and its exit code."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        code = app(standalone_mode=False)  # gives the exit code of `typer.Exit`; 130 is Ctrl-C
     except AIForgeError as error:
-        stderr.print(f"[red]{error.code}:[/red] {escape(str(error))}", soft_wrap=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        stderr.print("\nInterrupted. What was done is kept: the same command continues.", soft_wrap=True)
-        sys.exit(130)
+        code = _complain(error)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
     except Exception as error:
-        show_usage = getattr(error, "show", None)  # click's usage errors know how to show themselves
-        if show_usage is None:
+        usage = getattr(error, "format_message", None)  # the command line's own errors: a wrong word or value
+        if usage is None:
             raise
-        show_usage()
-        sys.exit(getattr(error, "exit_code", 2))
-    sys.exit(0)
+        code = _complain(InputError(usage(), "`ai-forge --help`, and `--help` after any command."))
+    if code == INTERRUPTED:
+        stderr.print("\nInterrupted. What was done is kept: the same command continues.", soft_wrap=True)
+    sys.exit(code or 0)
+
+
+def _complain(error: AIForgeError) -> int:
+    stderr.print(f"[red]{error.code}:[/red] {escape(' '.join(str(error).split()))}", soft_wrap=True)
+    return error.exit_code

@@ -114,22 +114,23 @@ def retrieve_oracle_and_distractors(
 
 
 def generate_chain_of_thought(query: str, oracle_docs: Sequence[CodeBlock]) -> str:
-    """One sentence that finds the answer's place: each oracle's citation and what it defines.
+    """One sentence that finds the answer's place: each oracle's name, its citation and what stands there.
 
     The query decides nothing but the order: an oracle whose name it spells comes first.
     """
     spelled = set(identifiers(query))
-    ordered = sorted(oracle_docs, key=lambda block: block.name not in spelled)
-    shapes = (_shape(block) if block is ordered[0] else f"`{block.name}`" for block in ordered)
-    return " and ".join(f"[{b.citation}] defines {s}" for b, s in zip(ordered, shapes, strict=True)) + "."
+    first, *others = sorted(oracle_docs, key=lambda block: block.name not in spelled)
+    places = [f"`{block.metadata.qualified_name}` [{block.citation}]" for block in (first, *others)]
+    return f"{places[0]} is {_shape(first)}" + "".join(f", see also {place}" for place in places[1:]) + "."
 
 
 def _shape(block: CodeBlock) -> str:
     if block.block_type not in ("function", "method"):
-        return f"the {block.block_type} `{block.name}`"
+        article = "an" if block.block_type == "interface" else "a"
+        return f"{article} {block.block_type}"
     parameters = block.metadata.parameters
     if len(parameters) > _MAX_SHOWN_PARAMETERS:
-        return f"`{block.name}`"
+        return f"a {block.block_type}"
     return f"`{block.name}({', '.join(parameters)})`"
 
 

@@ -51,7 +51,8 @@ def verify_example(example: RAFTExample) -> list[str]:
     problems += [
         f"the wrong {fact.kind} {fact.value} is in the oracle" for fact in example.wrong_facts if fact.value in known
     ]
-    named = known | set(identifiers(example.question))
+    titles = " ".join(document.name for document in example.oracle_documents)
+    named = known | set(identifiers(f"{example.question} {titles}"))
     for span in spans:
         is_path = any(citation.startswith(f"{span}:") for citation in allowed)
         is_name = bool(_SIMPLE.match(span)) and set(identifiers(span)) <= named

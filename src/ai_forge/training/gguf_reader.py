@@ -148,7 +148,9 @@ def read_gguf(path: Path) -> GGUFFile:
     if not path.is_file():
         raise InputError(f"No GGUF file at {path}.", "check the path.")
     if path.stat().st_size < 24:
-        raise InputError(f"{path} is {path.stat().st_size} bytes long: too short for a GGUF file.")
+        raise InputError(
+            f"{path} is {path.stat().st_size} bytes long: too short for a GGUF file.", "download the file again."
+        )
     with path.open("rb") as handle:
         data = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
     cursor = _Cursor(path, data)

@@ -175,7 +175,10 @@ def weight_files(folder: Path) -> list[Path]:
             f"{folder} has only pickle weights ({', '.join(pickles[:3])}); loading them would run code from the file.",
             "use a version with .safetensors, or convert it with safetensors.torch.save_file on a machine you trust.",
         )
-    raise InputError(f"{folder} has no weights: neither {WEIGHTS_NAME} nor {INDEX_NAME}.")
+    raise InputError(
+        f"{folder} has no weights: neither {WEIGHTS_NAME} nor {INDEX_NAME}.",
+        "download the model again, or name the folder that holds them.",
+    )
 
 
 def write_safetensors(

@@ -174,7 +174,7 @@ PARSE = '''def parse_date(text, tz=None):
 
 def test_a_functions_answers_state_what_its_code_says() -> None:
     found = examples_about(PARSE)
-    cited = "[a.py:1-6] defines `parse_date(text, tz)`."
+    cited = "`parse_date` [a.py:1-6] is `parse_date(text, tz)`."
     assert {example.reasoning for example in found.values()} == {cited}
     assert {family: example.final_answer for family, example in found.items()} == {
         "purpose": 'The documentation of `parse_date` says: "Turn an ISO date into a datetime."',

@@ -49,7 +49,7 @@ def test_each_spoiled_example_is_told_why(dataset: list[RAFTExample]) -> None:
     wanted = (e for e in dataset if e.family == "parameters" and e.difficulty == "medium")
     example = next(e for e in wanted if e.facts)
     oracle = example.oracle_documents[0]
-    disguised = Document(block_id="0" * 16, citation="b.py:1-2", language="python", text=oracle.text)
+    disguised = Document(block_id="0" * 16, name="b", citation="b.py:1-2", language="python", text=oracle.text)
     for change, message in [
         ({"difficulty": "easy"}, "is called easy, its documents make it medium"),
         ({"distractor_documents": (disguised,)}, "of the answer"),

@@ -18,6 +18,7 @@ class Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     block_id: str
+    name: str = Field(description="the block's qualified name")
     citation: str = Field(description="`path:first-last`")
     language: str
     text: str
@@ -25,7 +26,13 @@ class Document(BaseModel):
     @classmethod
     def from_block(cls, block: CodeBlock) -> "Document":
         """The block as a document."""
-        return cls(block_id=block.id, citation=block.citation, language=block.language, text=block.source_code)
+        return cls(
+            block_id=block.id,
+            name=block.metadata.qualified_name,
+            citation=block.citation,
+            language=block.language,
+            text=block.source_code,
+        )
 
 
 def prompt_order(question: str, documents: Iterable[Document]) -> tuple[Document, ...]:

@@ -14,11 +14,12 @@ from bitsandbytes import matmul_4bit
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from ai_forge.training.backends.torch_kernels import AdapterProduct, CausalAttention
 
 PACKED_ATTENTION = "ai_forge_packed"
+CACHED_ATTENTION = "ai_forge_cached"
 
 
 class TorchAlgebra:
@@ -135,5 +136,41 @@ def _attend_on_cpu(query: Tensor, key: Tensor, value: Tensor, scale: float) -> T
     return result
 
 
+def _attend_with_cache(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention of a padded batch over its cache: query [batch, heads, n, head_dim], mask True where it may look.
+
+    A single query a row (decoding) is multiplied group by group, so that keys and values are read once and never
+    repeated for the heads that share them: that copy is most of what decoding a long prompt on a CPU costs.
+    """
+    batch, heads, n, width = query.shape
+    if n > 1 or attention_mask is None:
+        grouped = heads != key.shape[1]
+        out = functional.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=attention_mask,
+            is_causal=attention_mask is None and n > 1,  # no mask is made where nothing is padded
+            scale=scaling,
+            enable_gqa=grouped,
+        )
+        return out.transpose(1, 2), None
+    rows = query.reshape(batch, key.shape[1], -1, width) * (width**-0.5 if scaling is None else scaling)
+    scores = torch.matmul(rows, key.transpose(2, 3)).masked_fill_(~attention_mask, float("-inf"))
+    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+    return torch.matmul(weights, value).reshape(batch, 1, heads, width), None
+
+
+AttentionInterface.register(CACHED_ATTENTION, _attend_with_cache)
+AttentionMaskInterface.register(CACHED_ATTENTION, sdpa_mask)
 AttentionInterface.register(PACKED_ATTENTION, _attend_within_boundaries)
 AttentionMaskInterface.register(PACKED_ATTENTION, lambda *_, **__: None)

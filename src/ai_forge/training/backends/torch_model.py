@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.utils import logging as transformers_logging
 
 from ai_forge.training.backends.torch_kernels import FrozenRMSNorm
-from ai_forge.training.backends.torch_layers import PACKED_ATTENTION
+from ai_forge.training.backends.torch_layers import CACHED_ATTENTION, PACKED_ATTENTION
 from ai_forge.training.packing import IGNORE, Batch
 
 CHUNK = 256
@@ -157,7 +157,7 @@ class TorchGenerator:
         Prompts are padded on the left, references on the right. The cache of the prompts is read twice: once with the
         references behind it, then, cut back, by the answers.
         """
-        self.model.set_attn_implementation("sdpa")
+        self.model.set_attn_implementation(CACHED_ATTENTION)
         try:
             ids, mask = self._padded(prompts, left=True)
             cache = DynamicCache(config=self.model.config)
