@@ -73,7 +73,8 @@ def digest(root: Path) -> str:
 def main(root: Path, base: Path, n_kills: int) -> None:
     """Train undisturbed, then under kills, then with Ctrl-C."""
     code, n_steps = finish(*fork_training(root / "straight", base))
-    report: dict[str, object] = {"straight": [code, n_steps, digest(root / "straight")]}
+    best = json.loads((root / "straight" / "work" / "training.json").read_text())["best_step"]
+    report: dict[str, object] = {"straight": [code, n_steps, best, digest(root / "straight")]}
 
     random.seed(5)
     kills, codes = 0, []

@@ -16,7 +16,7 @@ from ai_forge.judge.scoring import rouge_l
 from ai_forge.training.backends.base import Generator
 from ai_forge.training.backends.torch_model import TorchGenerator
 from ai_forge.training.chat import ChatTokenizer
-from ai_forge.training.packing import tokenize_pair
+from ai_forge.training.packing import TokenizedExample
 from tiny_models import make_tiny
 from tiny_training import document, raft_examples, random_examples, reference_log_probs, reference_model
 
@@ -101,7 +101,7 @@ def test_loss_and_answer_are_those_of_the_contenders_own_prompt(
             prompt = tokenizer.encode_prompt(
                 messages_for(question.question, shown if contender.retrieval else (), worked)
             )
-            reference = tokenize_pair(prompt, question.target, tokenizer)
+            reference = TokenizedExample((*prompt, *tokenizer.encode_target(question.target)), len(prompt))
             model = models[contender.is_tuned]
             assert answer.loss == pytest.approx(-float(reference_log_probs(model, reference).sum()), rel=1e-4)
             assert answer.n_tokens == reference.n_supervised

@@ -59,6 +59,7 @@ def test_targets_are_the_answer_tokens_and_nothing_else() -> None:
         assert (targets[: example.n_prompt - 1] == IGNORE).all()
         assert tuple(targets[example.n_prompt - 1 : -1]) == example.ids[example.n_prompt :]
         assert targets[-1] == IGNORE
+        assert batch.position_ids[start : start + len(example.ids)].tolist() == list(range(len(example.ids)))
         start += len(example.ids)
     assert batch.n_supervised == sum(example.n_supervised for example in examples)
     assert batch.n_tokens == start

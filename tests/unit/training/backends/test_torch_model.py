@@ -19,11 +19,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny(tmp_path_factory.mktemp("model"))
 
 
-def test_answers_equal_transformers_generate_one_by_one(folder: Path) -> None:
-    prompts = [e.ids for e in random_examples(4, seed=2)]
-    ours = TorchGenerator.load(folder, END, exact=True).generate(prompts, 12)
+@pytest.mark.parametrize("kind", ["padded batch", "one prompt", "equal lengths"])
+def test_answers_and_losses_equal_transformers_one_by_one(folder: Path, kind: str) -> None:
+    chosen = random_examples(4, seed=2)
+    prompts = [e.ids[: None if kind == "padded batch" else 8] for e in chosen[: 1 if kind == "one prompt" else None]]
+    references = [e.ids[3:] for e in random_examples(len(prompts), seed=3)]
+    generator = TorchGenerator.load(folder, END, exact=True)
+    ours = generator.answer(prompts, references, 12)
+    assert generator.generate(prompts, 12) == [answer for answer, _ in ours]
     model = reference_model(folder)
-    for prompt, answer in zip(prompts, ours, strict=True):
+    for prompt, reference, (answer, nats) in zip(prompts, references, ours, strict=True):
         ids = torch.tensor([prompt])
         whole = model.generate(
             ids,
@@ -34,6 +39,8 @@ def test_answers_equal_transformers_generate_one_by_one(folder: Path) -> None:
             pad_token_id=END,
         )[0, ids.shape[1] :].tolist()
         assert answer == (whole[: whole.index(END)] if END in whole else whole)
+        expected = reference_log_probs(model, TokenizedExample((*prompt, *reference), len(prompt)))
+        assert nats == pytest.approx(-float(expected.sum()), rel=1e-4)
 
 
 def test_an_answer_stops_before_the_end_of_turn(folder: Path) -> None:
