@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from ai_forge.judge.verdict import Verdict
 
 STAGES = ("base", "mine", "dataset", "index", "train", "merge", "evaluate", "export", "parity", "report", "deploy")
-VERSIONS = {"mine": 1, "dataset": 1, "index": 1, "train": 1, "merge": 1, "evaluate": 1, "export": 1, "parity": 1}
+VERSIONS = {"mine": 1, "dataset": 2, "index": 1, "train": 1, "merge": 1, "evaluate": 1, "export": 1, "parity": 1}
 """Raised when a stage's code changes what it makes from the same input."""
 SIDES = ("train", "valid", "test")
 
@@ -208,7 +208,9 @@ class Pipeline:
             raise InputError(
                 f"Nothing in {self.path} can be asked about: {len(result.documents)} blocks were found in "
                 f"{result.n_files} files, none passes the filters ({reasons or 'no definitions'}).",
-                "set miner.require_docstring to false, or name a repository with more code.",
+                "add --set miner.require_docstring=false, or name a repository with more code."
+                if result.rejected["no_docstring"]
+                else "name a repository with more code.",
             )
         if result.advice:
             self.emit(Notice("warning", result.advice))
@@ -579,6 +581,23 @@ class Pipeline:
         return texts
 
     # -- serving ------------------------------------------------------------------------------------------------
+
+    def require_runtime(self) -> None:
+        """Find out before training that the deployment to come has nowhere to go.
+
+        Raises:
+            PrerequisiteError: the runtime that was asked for by name is not there.
+            InputError: the context asked for is longer than the base's.
+        """
+        from ai_forge.conductor import choose_runtime
+
+        settings = self.settings.runtime
+        if settings.num_ctx > self.base.context_length > 0:
+            raise InputError(
+                f"runtime.num_ctx is {settings.num_ctx}; {self.base.name} was made for at most {self.base.context_length}.",
+                f"add --set runtime.num_ctx={self.base.context_length}.",
+            )
+        choose_runtime(settings, self.workspace).close()
 
     def deploy(self) -> Deployed:
         """Make the exported model the active version in the runtime, checked there, or leave everything as it was.

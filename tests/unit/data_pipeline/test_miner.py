@@ -175,7 +175,7 @@ HOSTILE = {
 def test_hostile_files_cost_only_themselves() -> None:
     result = mine([source(path, content) for path, content in HOSTILE.items()])
     assert {b.path for b in result.blocks} >= {"bom.py", "crlf.py", "cr.py", "latin.py", "emoji.py"}
-    assert result.skipped == {"binary": 1, "minified": 2, "empty": 1, "generated": 2, "vendored": 1}
+    assert result.skipped == {"binary": 1, "minified": 2, "empty": 1, "generated": 2, "vendored": 1, "syntax_error": 5}
     spans = {b.citation for b in result.blocks}
     assert {"bom.py:1-5", "crlf.py:1-5", "cr.py:1-5"} <= spans
     for block in result.documents:
