@@ -1,0 +1,191 @@
+"""Write the generated parts of README and docs: settings, recipes, memory, hardware.
+
+    python docs/generate.py                    rewrite every marked part (`make docs`)
+    python docs/generate.py --print hardware   print one table
+
+A marked part lies between `<!-- generated: NAME -->` and `<!-- end -->`. Everything comes from the settings models,
+`models.yaml` and `training/plan.memory_of`; nothing is loaded, measured or fetched. A test checks that the files are
+current.
+"""
+
+import argparse
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from ai_forge.config import FineTuneConfig, Settings, load_settings
+from ai_forge.config.models import load_models
+from ai_forge.training.plan import memory_of
+
+ROOT = Path(__file__).resolve().parents[1]
+MARKED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+SHAPES = {  # hidden, layers, heads, key/value heads, intermediate, vocabulary, tied: the published config.json
+    "SmolLM2-135M-Instruct": (576, 30, 9, 3, 1536, 49152, True),
+    "SmolLM2-360M-Instruct": (960, 32, 15, 5, 2560, 49152, True),
+    "SmolLM2-1.7B-Instruct": (2048, 24, 32, 32, 8192, 49152, True),
+    "Llama-3.2-1B-Instruct": (2048, 16, 32, 8, 8192, 128256, True),
+    "Llama-3.2-3B-Instruct": (3072, 28, 24, 8, 8192, 128256, True),
+    "Llama-3.1-8B-Instruct": (4096, 32, 32, 8, 14336, 128256, False),
+    "Llama-3-8B-Instruct": (4096, 32, 32, 8, 14336, 128256, False),
+    "Qwen2.5-Coder-0.5B-Instruct": (896, 24, 14, 2, 4864, 151936, True),
+    "Qwen2.5-Coder-1.5B-Instruct": (1536, 28, 12, 2, 8960, 151936, True),
+    "Qwen2.5-Coder-3B-Instruct": (2048, 36, 16, 2, 11008, 151936, True),
+    "Qwen2.5-Coder-7B-Instruct": (3584, 28, 28, 4, 18944, 152064, False),
+}
+SHORT = {"micro_batch_size": 1, "max_seq_len": 1024}
+"""Settings for short memory: a quarter of the activations."""
+SHARE = 0.75
+"""Share of a machine's memory that training may take: the rest belongs to the system and to whoever works on it."""
+BF16, FP32, CUDA = "CPU, bf16", "CPU, float32", "NVIDIA"
+HELD: dict[str, dict[str, Any]] = {BF16: {}, FP32: {"dtype_bytes": 4}, CUDA: {"packed_nf4": True}}
+"""How each kind of machine holds weights and activations; a CPU computes in bf16 only where it multiplies it natively."""
+HARDWARE = (
+    *((f"Apple M1–M4, {size} GB", size, FP32) for size in (8, 16, 24, 32, 64)),
+    *((f"NVIDIA, {size} GB", size, CUDA) for size in (8, 12, 16, 24, 48, 80)),
+    *((f"CPU with bf16, {size} GB", size, BF16) for size in (8, 16, 32, 64)),
+    *((f"CPU without bf16, {size} GB", size, FP32) for size in (8, 16, 32, 64)),
+)
+
+
+def table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A Markdown table."""
+    heads = list(headings)
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def shown(value: Any) -> str:
+    """A default as a YAML file would hold it.
+
+    >>> shown(None), shown(True), shown(("a", "b")), shown(2e-4)
+    ('null', 'true', '[a, b]', '0.0002')
+    """
+    if isinstance(value, tuple):
+        return f"[{', '.join(value)}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def allowed(field: FieldInfo) -> str:
+    """The values that a setting takes, from its type and its constraints."""
+    annotation = field.annotation
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(annotation))
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    limits = [
+        f"{sign} {getattr(rule, name):g}"
+        for rule in field.metadata
+        for name, sign in signs.items()
+        if hasattr(rule, name)
+    ]
+    kinds = {"bool": "true, false", "str": "text"}
+    name = getattr(annotation, "__name__", "")
+    return ", ".join(limits) or kinds.get(name, "list" if get_origin(annotation) is tuple else "")
+
+
+def settings() -> str:
+    """Every setting: key, default, allowed values, meaning."""
+    defaults = Settings()
+    parts = []
+    for part, outer in Settings.model_fields.items():
+        model = outer.annotation
+        assert isinstance(model, type)
+        assert issubclass(model, BaseModel)
+        rows = [
+            (f"`{part}.{key}`", f"`{shown(getattr(getattr(defaults, part), key))}`", allowed(field), field.description)
+            for key, field in model.model_fields.items()
+        ]
+        parts.append(f"### {part}\n\n{table(('setting', 'default', 'allowed', 'meaning'), rows)}")
+    return "\n\n".join(parts)
+
+
+def recipes() -> str:
+    """What the bases of `models.yaml` set differently."""
+    rows = [
+        (name, f"`{key}`", f"`{shown(tuple(value) if isinstance(value, list) else value)}`")
+        for name, entry in load_models().models.items()
+        for key, value in entry.recipe.items()
+    ]
+    return table(("base", "setting", "its recipe"), rows)
+
+
+def config_of(name: str, **changes: Any) -> FineTuneConfig:
+    """The training settings that a base gets when nothing else is asked for."""
+    loaded = load_settings(("flag", {"training.base_model": name}))
+    return loaded.settings.training.model_copy(update=changes)
+
+
+def gigabytes(name: str, kind: str, **changes: Any) -> float:
+    """Estimated peak of training a base on a kind of machine, GB."""
+    keys = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size")
+    shape = dict(zip((*keys, "vocab_size", "tie_word_embeddings"), SHAPES[name], strict=True))
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(shape), encoding="utf-8")
+        return sum(memory_of(Path(folder), config_of(name, **changes), **HELD[kind]).values()) / 1e9
+
+
+def memory() -> str:
+    """The estimate for every named base."""
+    columns = [(kind, changes) for kind in HELD for changes in ({}, SHORT)]
+    headings = [f"{kind}{', short' if changes else ''}" for kind, changes in columns]
+    rows = [(name, *(f"{gigabytes(name, kind, **changes):.1f}" for kind, changes in columns)) for name in SHAPES]
+    return table(("base", *headings), rows)
+
+
+def largest(limit: float, kind: str, **changes: Any) -> str:
+    """The largest named base that fits into `limit` GB."""
+    known = load_models().models
+    fitting = [name for name in SHAPES if gigabytes(name, kind, **changes) <= limit]
+    return max(fitting, key=lambda name: known[name].parameters) if fitting else "none"
+
+
+def hardware() -> str:
+    """The largest named base that trains on a machine."""
+    rows = [
+        (label, *(largest(SHARE * size, kind, **changes) for changes in ({}, SHORT))) for label, size, kind in HARDWARE
+    ]
+    return table(("machine", "largest base", "with short settings"), rows)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "settings": settings,
+    "recipes": recipes,
+    "memory": memory,
+    "hardware": hardware,
+}
+
+
+def rendered(text: str) -> str:
+    """`text` with its marked parts made anew."""
+    return MARKED.sub(lambda match: f"{match[1]}{PARTS[match[2]]()}\n{match[3]}", text)
+
+
+def pages() -> list[Path]:
+    """The files that may hold marked parts."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def main() -> None:
+    """Rewrite the pages, or print one table."""
+    parser = argparse.ArgumentParser(description="Write the generated parts of the documentation.")
+    parser.add_argument("--print", choices=PARTS, help="print this table and change nothing")
+    name = parser.parse_args().print
+    if name:
+        print(PARTS[name]())
+        return
+    for page in pages():
+        old = page.read_text(encoding="utf-8")
+        new = rendered(old)
+        if new != old:
+            page.write_text(new, encoding="utf-8")
+            print(f"wrote {page.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
