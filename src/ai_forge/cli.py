@@ -145,9 +145,11 @@ def run(
     """Mine, train, judge, export and deploy, then answer a first question. Again: only what changed."""
     choices = Choices(base, steps, epochs, time_budget, set, config, home)
     with opened(repo, choices) as (pipeline, display):
+        wanted = pipeline.settings.runtime.deploy
+        if wanted != "never":
+            pipeline.require_runtime()
         report = pipeline.report
         verdict = pipeline.verdict
-        wanted = pipeline.settings.runtime.deploy
         deployed = wanted == "always" or (wanted == "if-better" and verdict.better)
         if deployed:
             pipeline.deploy()
@@ -463,7 +465,10 @@ def main() -> NoReturn:
         usage = getattr(error, "format_message", None)  # the command line's own errors: a wrong word or value
         if usage is None:
             raise
-        code = _complain(InputError(usage(), "`ai-forge --help`, and `--help` after any command."))
+        if type(error).__name__ == "NoArgsIsHelpError":  # typer keeps its copy of click to itself
+            print(usage(), file=sys.stderr)
+            sys.exit(2)
+        code = _complain(InputError(f"{usage().rstrip('.')}.", "`ai-forge --help`, and `--help` after any command."))
     if code == INTERRUPTED:
         stderr.print("\nInterrupted. What was done is kept: the same command continues.", soft_wrap=True)
     sys.exit(code or 0)

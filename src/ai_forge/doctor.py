@@ -108,7 +108,7 @@ def _ollama(settings: Settings) -> Finding:
     status = check_ollama_status(settings.runtime.ollama_host)
     if status.running:
         return Finding("ollama", "ok", f"version {status.version} answers on {status.host}")
-    return Finding("ollama", "optional", f"{status.problem} The embedded llama.cpp serves instead.")
+    return Finding("ollama", "optional", f"{status.problem}. The embedded llama.cpp serves instead.")
 
 
 def _tools() -> list[Finding]:

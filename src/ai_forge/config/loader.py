@@ -131,5 +131,6 @@ def load_settings(*layers: Layer) -> LoadedSettings:
             key = ".".join(str(part) for part in item["loc"][:2])
             problems.append(f"{key} ({sources.get(key, 'default')}) is {item['input']!r}: {item['msg']}")
     if problems:
-        raise InputError("; ".join(problems) + ".", "`ai-forge config show` lists every setting.")
+        told = "; ".join(problems)
+        raise InputError(told if told.endswith("?") else f"{told}.", "`ai-forge config show` lists every setting.")
     return LoadedSettings(settings, sources)

@@ -74,7 +74,7 @@ class MiningResult:
         if self.require_docstring and undocumented and len(self.blocks) < max(_FEW_SUBJECTS, undocumented // 10):
             return (
                 f"Only {len(self.blocks)} blocks have documentation, {undocumented} have none: "
-                "set require_docstring to false to ask about those too."
+                "set miner.require_docstring to false to ask about those too."
             )
         return None
 
@@ -104,7 +104,9 @@ def parse_repository(
         reasons = ", ".join(f"{reason} {n}" for reason, n in result.rejected.most_common(4)) or "no definitions found"
         raise InputError(
             f"No block of {repo_path} passes the filters ({reasons}).",
-            "Set require_docstring to false." if result.rejected["no_docstring"] else "Give a folder with more code.",
+            "Set miner.require_docstring to false."
+            if result.rejected["no_docstring"]
+            else "Give a folder with more code.",
         )
     return list(result.blocks)
 
@@ -162,6 +164,9 @@ def _parse_file(source: SourceFile, settings: MinerSettings, skipped: Counter[st
     parsed = parse(source.content, source.language) if reason is None else None
     if parsed is None:
         skipped[reason or f"no_grammar_{source.language}"] += 1
+    elif parsed.has_error and not parsed.units:
+        skipped["syntax_error"] += 1
+        return None
     return parsed
 
 

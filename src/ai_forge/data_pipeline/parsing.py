@@ -64,7 +64,10 @@ class Unit:
 
 @dataclass(frozen=True)
 class ParsedFile:
-    """A file's text (UTF-8, `\\n` line ends), its units in order of appearance, its imports and constants."""
+    """A file's text (UTF-8, `\\n` line ends), its units in order of appearance, its imports and constants.
+
+    `has_error`: somewhere the text is not of its language.
+    """
 
     text: bytes
     units: list[Unit]
@@ -73,6 +76,7 @@ class ParsedFile:
     constants: list[str]
     opaque: list[tuple[int, int]]
     docstring: str | None
+    has_error: bool = False
 
     def code_names(self, unit: Unit) -> list[str]:
         """Names used in a unit, once each in order; not attributes, and nothing from strings and comments."""
@@ -113,7 +117,7 @@ def parse(content: bytes, language: str) -> ParsedFile | None:
     opaque = sorted({(n.start_byte, n.end_byte) for m in matches for n in m.get("opaque", ())})
     constants = [_text(n, text) for m in matches for n in m.get("constant", ())]
     docstring = docstring_of(root) if spec.docs == "docstring" else None
-    return ParsedFile(text, units, imports, modules, list(dict.fromkeys(constants)), opaque, docstring)
+    return ParsedFile(text, units, imports, modules, list(dict.fromkeys(constants)), opaque, docstring, root.has_error)
 
 
 def _text(node: Node, text: bytes) -> str:

@@ -87,12 +87,12 @@ def split_by_file(
     if n_files < len(_SIDES):
         raise InputError(
             f"A split needs at least 3 files with blocks to ask about, found {n_files}.",
-            "Give a larger repository, or set require_docstring to false.",
+            "Give a larger repository, or set miner.require_docstring to false.",
         )
     if len(weight) < len(_SIDES):
         raise InputError(
             f"A split needs at least 3 files that are not copies of each other, found {len(weight)} among {n_files}.",
-            "Give a larger repository, or raise near_duplicate.",
+            "Give a larger repository, or raise split.near_duplicate.",
         )
     side_of_group = _deal(weight, settings)
     side_of_file: dict[str, Side] = {path: side_of_group.get(group, "train") for path, group in groups.items()}
