@@ -137,6 +137,12 @@ def test_bucketed_divergence_is_exact_over_all_tokens_and_a_lower_bound_otherwis
     assert bucketed_kl(np.log(q).astype(np.float32), {i: math.log(q[i]) for i in top[:5]}) < 1e-6
 
 
+def test_what_is_not_told_counts_as_one_token() -> None:
+    truth = np.log(np.array([0.5, 0.3, 0.2], dtype=np.float32))
+    expected = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    assert bucketed_kl(truth, {0: math.log(0.25)}) == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_first_difference() -> None:
     assert first_difference([], []) is None
     assert first_difference([1], []) == 0

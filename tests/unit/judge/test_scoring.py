@@ -64,6 +64,13 @@ def test_all_of_several_facts_are_needed(example: RAFTExample) -> None:
     assert not facts_are_right("axb takes limit", two)  # a dot is a dot
 
 
+def test_one_of_several_wrong_facts_is_enough(example: RAFTExample) -> None:
+    wrong = (Fact(kind="call", value="load_all"), Fact(kind="call", value="trim_all"))
+    several = example.model_copy(update={"wrong_facts": wrong})
+    assert facts_are_right("parse_all", several)
+    assert not facts_are_right("parse_all, trim_all", several)
+
+
 def test_what_the_question_says_is_no_achievement(example: RAFTExample) -> None:
     given = example.model_copy(update={"facts": (Fact(kind="name", value="parse"), Fact(kind="location", value="a:1"))})
     assert facts_asked(given) == []

@@ -64,15 +64,25 @@ def test_facts_as_good_as_the_bases_do_not_fail() -> None:
     assert passed(verdict)["facts"] is True
 
 
-def test_a_gain_within_the_noise_is_not_shown() -> None:
-    evaluation = make_evaluation(n=12, tuned=POOR | {"loss": 1.0})
-    lucky = [
-        a if a.contender != TUNED or i % 12 else a.model_copy(update={"citation_right": True})
-        for i, a in enumerate(evaluation.answers)
+@pytest.mark.parametrize(
+    ("ours", "lucky", "check", "text"),
+    [
+        (POOR | {"loss": 1.0}, {"citation_right": True}, 1, "+8.3% (+0.0% to +"),
+        (GOOD | {"loss": 10.5}, {"loss": 0.0}, 0, "-0.037 (-"),
+    ],
+)
+def test_a_gain_within_the_noise_is_not_shown(
+    ours: dict[str, Any], lucky: dict[str, Any], check: int, text: str
+) -> None:
+    """One lucky answer in twelve."""
+    answers = [
+        a if a.contender != TUNED or i % 12 else a.model_copy(update=lucky)
+        for i, a in enumerate(make_evaluation(n=12, tuned=ours).answers)
     ]
-    verdict = verdict_on(evaluation.model_copy(update={"answers": tuple(lucky)}))
-    assert passed(verdict)["citations"] is False
-    assert verdict.checks[1].text.startswith("+8.3% (+0.0% to +")
+    evaluation = make_evaluation(n=12).model_copy(update={"answers": tuple(answers)})
+    verdict = verdict_on(evaluation)
+    assert verdict.checks[check].passed is False
+    assert verdict.checks[check].text.startswith(text), verdict.checks[check].text
 
 
 def test_what_cannot_be_scored_is_unscored_and_not_better_where_it_carries_the_verdict() -> None:
