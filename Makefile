@@ -16,8 +16,8 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --cov --cov-report=term $(TESTS)
 
 check: $(VENV)/.installed-dev
-	$(BIN)/ruff check src tests bench
-	$(BIN)/ruff format --check src tests bench
+	$(BIN)/ruff check src tests bench docs
+	$(BIN)/ruff format --check src tests bench docs
 	$(BIN)/mypy
 	$(BIN)/interrogate -q src
 

@@ -194,16 +194,14 @@ def print_run(pipeline: Pipeline, display: Display, deployed: bool, wanted: str)
         out.print(f"  {name}: {value}", soft_wrap=True)
     out.print(f"report    {pipeline.report}", soft_wrap=True)
     out.print(f"model     {pipeline.gguf} ({pipeline.gguf.stat().st_size / 1e6:.0f} MB)", soft_wrap=True)
+    same = "the same words with `deploy` in place of `run`."
     if deployed:
-        out.print(
-            f"deployed  {pipeline.model_name}:{pipeline.run_id}; back to the one before: ai-forge rollback {pipeline.path}"
-        )
+        text = f"deployed  {pipeline.model_name}:{pipeline.run_id}; back to the one before: ai-forge rollback {pipeline.path}"
     elif wanted == "never":
-        out.print("not deployed, as asked. To deploy it: ai-forge deploy")
+        text = f"not deployed, as asked. To deploy it: {same}"
     else:
-        out.print(
-            "[yellow]not deployed:[/yellow] it was not shown to be better. To deploy it all the same: ai-forge deploy"
-        )
+        text = f"not deployed: it was not shown to be better. To deploy it all the same: {same}"
+    out.print(escape(text), style=None if deployed or wanted == "never" else "yellow", soft_wrap=True)
 
 
 def first_answer(pipeline: Pipeline) -> tuple[str, Reply]:

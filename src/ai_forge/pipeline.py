@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from ai_forge.judge.verdict import Verdict
 
 STAGES = ("base", "mine", "dataset", "index", "train", "merge", "evaluate", "export", "parity", "report", "deploy")
-VERSIONS = {"mine": 1, "dataset": 2, "index": 1, "train": 1, "merge": 1, "evaluate": 1, "export": 1, "parity": 1}
+VERSIONS = {"mine": 1, "dataset": 2, "index": 1, "train": 2, "merge": 1, "evaluate": 1, "export": 1, "parity": 1}
 """Raised when a stage's code changes what it makes from the same input."""
 SIDES = ("train", "valid", "test")
 
@@ -175,7 +175,13 @@ class Pipeline:
     @cached_property
     def run_id(self) -> str:
         """Twelve hex digits: the same repository, base and settings make the same run, which is then continued."""
-        settings = self.settings.model_dump(exclude={"runtime"})
+        where = {
+            "kind",
+            "ollama_host",
+            "keep_versions",
+            "deploy",
+        }  # how it answers makes another version, where does not
+        settings = self.settings.model_dump(exclude={"runtime": where})
         return stage_key(files=self._snapshot, base=self.base.fingerprint, settings=settings)[:12]
 
     @cached_property

@@ -35,6 +35,9 @@ class FineTuneConfig(BaseModel):
     grad_accum_steps: int = Field(4, ge=1, le=1024, description="forward passes in one optimizer step")
     max_seq_len: int = Field(2048, ge=64, le=131072, description="tokens; longer examples are left out and counted")
 
+    replay_share: float = Field(0.2, ge=0, lt=1, description="share of plain code among the training examples")
+    replay_tokens: int = Field(128, ge=16, le=4096, description="tokens of one piece of plain code, at the most")
+
     num_epochs: int = Field(3, ge=1, le=1000, description="passes over the training examples, at the most")
     max_steps: int | None = Field(None, ge=1, description="optimizer steps, at the most")
     time_budget_s: float | None = Field(

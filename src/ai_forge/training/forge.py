@@ -25,7 +25,7 @@ from ai_forge.training.bases import Base, resolve_base
 from ai_forge.training.chat import ChatTokenizer
 from ai_forge.training.loop import run_loop
 from ai_forge.training.losses import sft_loss
-from ai_forge.training.packing import Batch, TokenizedExample, collate, tokenize_all
+from ai_forge.training.packing import Batch, TokenizedExample, code_replay, collate, tokenize_all
 from ai_forge.training.plan import Schedule, lay_schedule, probe_speed
 from ai_forge.workspace import Workspace, atomic_write, stage_key
 
@@ -217,7 +217,12 @@ class FineTuneTrainer:
             self._emit(
                 Notice("warning", f"{n_too_long} training examples are longer than {limit} tokens and left out.")
             )
-        return train, held_out, n_too_long
+        share = self.config.replay_share
+        n_replayed = round(len(train) * share / (1 - share))
+        replayed = code_replay(
+            train_dataset, self.tokenizer, n_replayed, min(limit, self.config.replay_tokens), self.config.seed
+        )
+        return [*train, *replayed], held_out, n_too_long
 
     def _schedule(
         self, trainee: Any, train: list[TokenizedExample], held_out: list[TokenizedExample], config: FineTuneConfig

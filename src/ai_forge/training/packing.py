@@ -74,6 +74,25 @@ def tokenize_all(
     return kept, len(tokenized) - len(kept)
 
 
+def code_replay(
+    examples: Iterable[RAFTExample], tokenizer: ChatTokenizer, n: int, max_tokens: int, seed: int
+) -> list[TokenizedExample]:
+    """`n` pieces of the code that `examples` show, as plain text with every token supervised, drawn by `seed`.
+
+    Training on answers alone wears away the base's grasp of code, and quantisation has taken its share before; a little
+    plain code among the answers gives it back. Fewer than `n` come back only where no shown block has two tokens.
+    """
+    texts = sorted({document.text for example in examples for document in example.shown_documents})
+    draw = random.Random(f"{seed}/replay")
+    encoded = [ids for text in texts if len(ids := tokenizer.encode(text)) > 1]
+    pieces: list[TokenizedExample] = []
+    while encoded and len(pieces) < n:
+        ids = draw.choice(encoded)
+        first = draw.randrange(max(1, len(ids) - max_tokens + 1))
+        pieces.append(TokenizedExample(tuple(ids[first : first + max_tokens]), 1))
+    return pieces
+
+
 def collate(examples: Sequence[TokenizedExample]) -> Batch:
     """Lay `examples` end to end.
 
