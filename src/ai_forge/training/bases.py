@@ -240,6 +240,11 @@ def check_folder(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{folder} has no tokenizer.json.", "save the tokenizer there with tokenizer.save_pretrained(folder)."
         )
+    if not (folder / "tokenizer_config.json").is_file():
+        raise InputError(
+            f"{folder} has no tokenizer_config.json: nothing says how a chat is written.",
+            "download it with the weights, or choose the instruct version of the base.",
+        )
     config.setdefault("num_key_value_heads", config.get("num_attention_heads"))
     try:
         expected = expected_shapes(config)
