@@ -205,9 +205,9 @@ def print_run(pipeline: Pipeline, display: Display, deployed: bool, wanted: str)
 
 
 def first_answer(pipeline: Pipeline) -> tuple[str, Reply]:
-    """A first question, about a held-out block, answered by the deployed model."""
-    block = pipeline.held_out_questions[0]
-    question = block.question
+    """A first question, about what a held-out block is for, answered by the deployed model."""
+    held_out = pipeline.held_out_questions
+    question = next((e.question for e in held_out if e.family == "purpose"), held_out[0].question)
     reply = pipeline.ask(question)
     for _ in reply:
         pass
