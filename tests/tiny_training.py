@@ -16,7 +16,7 @@ NAMES = ("parse", "load", "merge", "split", "check", "write", "count", "trim")
 
 
 def tiny_config(**changes: Any) -> FineTuneConfig:
-    """Rank 8 on every linear layer, six short steps."""
+    """Rank 8 on every linear layer, six short steps, no code replayed."""
     settings: dict[str, Any] = {
         "base_model": "tiny",
         "rank": 8,
@@ -31,6 +31,7 @@ def tiny_config(**changes: Any) -> FineTuneConfig:
         "eval_examples": 4,
         "max_seq_len": 512,
         "num_epochs": 100,
+        "replay_share": 0.0,
     }
     return FineTuneConfig(**(settings | changes))
 

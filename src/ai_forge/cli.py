@@ -21,6 +21,7 @@ from ai_forge import __version__
 from ai_forge.config import LoadedSettings, environment_layer, file_layer, load_settings
 from ai_forge.console import Display, stderr, summary
 from ai_forge.errors import AIForgeError, InputError
+from ai_forge.events import Event, EventStream
 from ai_forge.pipeline import Pipeline, Reply
 from ai_forge.workspace import Workspace
 
@@ -115,15 +116,17 @@ def show(value: Any) -> None:
 @contextmanager
 def opened(repo: Path, choices: Choices) -> Iterator[tuple[Pipeline, Display]]:
     """A pipeline whose events are shown and recorded; one process at a time works on a repository."""
-    from ai_forge.events import EventStream
-
     workspace = choices.workspace()
     loaded = choices.settings()
+    early: list[Event] = []  # what happens before the run has a folder to be written to
     with Display() as display:
-        pipeline = Pipeline(repo, loaded, workspace, display)
+        pipeline = Pipeline(repo, loaded, workspace, EventStream(None, early.append, display))
         pipeline.repository  # noqa: B018 (reads it: a wrong path is told before anything is loaded)
         with workspace.lock(f"run-{pipeline.model_name}"):
-            pipeline.emit = EventStream(pipeline.run_folder / "events.jsonl", display)
+            path = pipeline.run_folder / "events.jsonl"
+            for event in early:
+                EventStream(path)(event)
+            pipeline.emit = EventStream(path, display)
             yield pipeline, display
 
 
@@ -454,7 +457,7 @@ def _root(
 def main() -> NoReturn:
     """The entry point: every error on purpose becomes one line and its exit code."""
     try:
-        code = app(standalone_mode=False)  # gives the exit code of `typer.Exit`; 130 is Ctrl-C
+        code = app(prog_name="ai-forge", standalone_mode=False)  # gives the exit code of `typer.Exit`; 130 is Ctrl-C
     except AIForgeError as error:
         code = _complain(error)
     except (KeyboardInterrupt, typer.Abort):

@@ -99,7 +99,7 @@ def test_config_show_tells_each_value_and_where_it_came_from(tmp_path: Path, mon
     assert rows["training.seed"] == (9, "environment")
     assert rows["judge.seed"] == (3, "flag")
     assert rows["judge.n_questions"] == (12, f"file {file}")
-    assert rows["training.micro_batch_size"] == (4, "recipe of smollm2-135m-instruct")
+    assert rows["training.micro_batch_size"] == (5, "recipe of smollm2-135m-instruct")
     assert rows["export.quantization"] == ("q4_k_m", "default")
     table = ai_forge("config", "show", "--config", file).out.splitlines()
     assert len(table) == len(rows)

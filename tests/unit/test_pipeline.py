@@ -116,7 +116,8 @@ def test_a_run_is_recorded_with_settings_and_events(run: TinyRun) -> None:
 
 def test_the_run_id_depends_on_what_is_made_not_on_where_it_is_served(run: TinyRun) -> None:
     run_id = pipeline(run, []).run_id
-    assert pipeline(run, [], runtime__num_predict=99).run_id == run_id
+    assert pipeline(run, [], runtime__deploy="never", runtime__keep_versions=7).run_id == run_id
+    assert pipeline(run, [], runtime__num_predict=99).run_id != run_id, "a version never changes how it answers"
     assert pipeline(run, [], training__seed=1).run_id != run_id
     assert pipeline(run, [], judge__seed=1).run_id != run_id
 

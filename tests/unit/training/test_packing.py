@@ -11,7 +11,7 @@ import torch
 from ai_forge.data_pipeline.prompt import messages_for
 from ai_forge.training.backends.torch_model import TorchGenerator
 from ai_forge.training.chat import ChatTokenizer
-from ai_forge.training.packing import IGNORE, TokenizedExample, collate, step_order, tokenize, tokenize_all
+from ai_forge.training.packing import IGNORE, TokenizedExample, code_replay, collate, step_order, tokenize, tokenize_all
 from tiny_models import make_tiny
 from tiny_training import raft_examples, random_examples, reference_log_probs, reference_model
 
@@ -84,6 +84,22 @@ def test_long_examples_are_left_out_and_counted(folder: Path) -> None:
     assert [len(e.ids) <= lengths[4] for e in kept] == [True] * len(kept)
     assert len(kept) + n_too_long == 8
     assert n_too_long == sum(n > lengths[4] for n in lengths) > 0
+
+
+def test_replayed_code_is_a_piece_of_what_the_examples_show(folder: Path) -> None:
+    tokenizer = ChatTokenizer(folder)
+    examples = raft_examples(8)
+    shown = [tokenizer.encode(d.text) for e in examples for d in e.shown_documents]
+    pieces = code_replay(examples, tokenizer, 20, max_tokens=6, seed=3)
+    assert len(pieces) == 20
+    assert pieces == code_replay(examples, tokenizer, 20, max_tokens=6, seed=3)
+    assert pieces != code_replay(examples, tokenizer, 20, max_tokens=6, seed=4)
+    for piece in pieces:
+        ids = list(piece.ids)
+        assert 1 < len(ids) <= 6
+        assert piece.n_prompt == 1
+        assert any(ids == text[i : i + len(ids)] for text in shown for i in range(len(text)))
+    assert len({piece.ids for piece in pieces}) > 10
 
 
 @pytest.mark.parametrize(("n", "per_step"), [(7, 3), (8, 4), (3, 8), (1, 2)])
