@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from ai_forge.judge.verdict import Verdict
 
 STAGES = ("base", "mine", "dataset", "index", "train", "merge", "evaluate", "export", "parity", "report", "deploy")
-VERSIONS = {"mine": 1, "dataset": 2, "index": 1, "train": 2, "merge": 1, "evaluate": 1, "export": 1, "parity": 1}
+VERSIONS = {"mine": 1, "dataset": 2, "index": 1, "train": 2, "merge": 1, "evaluate": 1, "export": 1, "parity": 2}
 """Raised when a stage's code changes what it makes from the same input."""
 SIDES = ("train", "valid", "test")
 

@@ -114,10 +114,11 @@ def compare(
     same_prompt = 0
     differences: list[int] = []
     divergences: list[float] = []
-    for done, (chat, prompt) in enumerate(zip(chats, prompts, strict=True)):
+    progress(0, len(chats))
+    answers = trainer.generate(prompts, n_tokens)
+    for done, (chat, prompt, expected) in enumerate(zip(chats, prompts, answers, strict=True)):
         progress(done, len(chats))
         same_prompt += files.f16.tokenize(files.f16.render(chat)) == prompt
-        expected = trainer.generate([prompt], n_tokens)[0]
         told = files.f16.greedy_top(prompt, n_tokens, 1)
         served = _until(tokenizer.end_of_turn_id, [token for token, _ in told])
         difference = first_difference(expected, served)
