@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from ai_forge.judge.parity import Parity
     from ai_forge.judge.verdict import Verdict
 
-STAGES = ("base", "mine", "dataset", "index", "train", "merge", "evaluate", "export", "parity", "report", "deploy")
 VERSIONS = {"mine": 1, "dataset": 2, "index": 1, "train": 2, "merge": 1, "evaluate": 1, "export": 1, "parity": 2}
 """Raised when a stage's code changes what it makes from the same input."""
 SIDES = ("train", "valid", "test")
