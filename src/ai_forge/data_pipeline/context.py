@@ -21,4 +21,4 @@ def documents_for(question: str, index: Retriever, *, k: int, max_tokens: int) -
             left -= cost
         if len(chosen) == k:
             break
-    return prompt_order(question, chosen)
+    return prompt_order(chosen)

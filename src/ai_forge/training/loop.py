@@ -127,6 +127,7 @@ def run_loop(
         judge(0)
         save(0)
 
+    contexts = [example.context for example in train]
     per_step = config.micro_batch_size * config.grad_accum_steps
     eval_steps = min(config.eval_steps, math.ceil(schedule.n_steps / MIN_EVALUATIONS))
     reason, step, began = "all steps done", first_step, clock()
@@ -136,7 +137,7 @@ def run_loop(
                 step, reason = step - 1, stopping.reason
                 break
             start = clock()
-            chosen = [train[i] for i in step_order(len(train), per_step, step - 1, config.seed)]
+            chosen = [train[i] for i in step_order(contexts, per_step, step - 1, config.seed)]
             batches = [
                 collate(chosen[i : i + config.micro_batch_size]) for i in range(0, per_step, config.micro_batch_size)
             ]

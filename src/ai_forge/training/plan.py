@@ -14,7 +14,7 @@ from pathlib import Path
 from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InputError, PrerequisiteError
 from ai_forge.training.backends.base import Loss, Trainee
-from ai_forge.training.packing import TokenizedExample, collate, step_order
+from ai_forge.training.packing import TokenizedExample, collate, n_packed_tokens, step_order
 
 PROBE_BATCHES = 3
 BUDGET_SHARE = 0.93
@@ -52,8 +52,9 @@ def probe_speed(
 ) -> float:
     """Training tokens per second over a few micro batches (the first warms up and is not counted)."""
     n_tokens, seconds = 0, 0.0
+    contexts = [example.context for example in examples]
     for index in range(PROBE_BATCHES):
-        chosen = step_order(len(examples), config.micro_batch_size, index, config.seed)
+        chosen = step_order(contexts, config.micro_batch_size, index, config.seed)
         batch = collate([examples[i] for i in chosen])
         start = clock()
         trainee.forward_backward(batch, loss, batch.n_supervised)
@@ -73,8 +74,9 @@ def lay_schedule(
         InputError: the time budget is too short for one step.
     """
     per_step = config.micro_batch_size * config.grad_accum_steps
-    mean_tokens = sum(len(e.ids) for e in examples) / len(examples)
-    step_s = per_step * mean_tokens / tokens_per_s
+    first_epoch = step_order([e.context for e in examples], len(examples), 0, config.seed)
+    n_tokens = n_packed_tokens([examples[i] for i in first_epoch], config.micro_batch_size)
+    step_s = per_step * n_tokens / len(examples) / tokens_per_s
     limits = {f"{config.num_epochs} epochs": math.ceil(config.num_epochs * len(examples) / per_step)}
     if config.max_steps is not None:
         limits[f"max_steps {config.max_steps}"] = config.max_steps

@@ -183,7 +183,7 @@ def test_the_logged_step_is_what_was_done(base: Path, tmp_path: Path) -> None:
     assert all(e.grad_norm > 0 and e.tokens_per_s > 0 and e.memory_bytes > 0 for e in steps)
     assert steps[-1].eta_s == 0
     trainee = fresh(base, config)
-    chosen = [TRAIN[i] for i in step_order(len(TRAIN), 4, 0, config.seed)]
+    chosen = [TRAIN[i] for i in step_order([e.context for e in TRAIN], 4, 0, config.seed)]
     assert steps[0].loss == pytest.approx(evaluate(trainee, chosen, 2).mean_loss, rel=1e-3)
     assert steps[0].accuracy == evaluate(trainee, chosen, 2).accuracy
 

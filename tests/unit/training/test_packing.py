@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,16 @@ import torch
 from ai_forge.data_pipeline.prompt import messages_for
 from ai_forge.training.backends.torch_model import TorchGenerator
 from ai_forge.training.chat import ChatTokenizer
-from ai_forge.training.packing import IGNORE, TokenizedExample, code_replay, collate, step_order, tokenize, tokenize_all
+from ai_forge.training.packing import (
+    IGNORE,
+    TokenizedExample,
+    code_replay,
+    collate,
+    n_packed_tokens,
+    step_order,
+    tokenize,
+    tokenize_all,
+)
 from tiny_models import make_tiny
 from tiny_training import raft_examples, random_examples, reference_log_probs, reference_model
 
@@ -48,6 +58,37 @@ def test_a_token_does_not_see_what_follows(folder: Path) -> None:
     ours, theirs = (model.log_probs(collate([e])) for e in (example, changed))
     np.testing.assert_allclose(ours[:-1], theirs[:-1], atol=1e-6, rtol=0)
     assert ours[-1] != theirs[-1]
+
+
+def branching_examples() -> list[TokenizedExample]:
+    """Two families of prompts with 90 and 70 tokens in common, and between them one that shares nothing."""
+    draw = random.Random(4)
+
+    def tokens(n: int) -> tuple[int, ...]:
+        return tuple(draw.randrange(3, 512) for _ in range(n))
+
+    trunks = tokens(90), tokens(70)
+    families = [[TokenizedExample((*trunk, *tokens(9 + n)), len(trunk) + 4) for n in range(3)] for trunk in trunks]
+    return [*families[0], TokenizedExample(tokens(40), 30), *families[1]]
+
+
+def test_examples_that_share_a_prompt_compute_what_each_computes_alone(folder: Path) -> None:
+    examples = branching_examples()
+    batch = collate(examples)
+    assert batch.n_tokens == sum(len(e.ids) for e in examples) - 2 * 90 - 2 * 70
+    assert batch.parents.tolist() == [-1, 0, 0, 0, -1, -1, 5, 5, 5]
+    assert batch.n_tokens == n_packed_tokens(examples, len(examples))
+    packed = torch.from_numpy(TorchGenerator.load(folder, 2, exact=True).log_probs(batch))
+    model = reference_model(folder)
+    alone = torch.cat([reference_log_probs(model, example) for example in examples])
+    torch.testing.assert_close(packed, alone, atol=1e-4, rtol=0)
+
+
+def test_the_token_that_predicts_the_answer_is_never_shared() -> None:
+    prompt = tuple(range(100))
+    batch = collate([TokenizedExample((*prompt, n, n), 100) for n in (7, 8)])
+    assert batch.boundaries.tolist() == [0, 99, 102, 105]
+    assert batch.targets[batch.targets != IGNORE].tolist() == [7, 7, 8, 8]
 
 
 def test_targets_are_the_answer_tokens_and_nothing_else() -> None:
@@ -105,17 +146,23 @@ def test_replayed_code_is_a_piece_of_what_the_examples_show(folder: Path) -> Non
 @pytest.mark.parametrize(("n", "per_step"), [(7, 3), (8, 4), (3, 8), (1, 2)])
 def test_every_example_is_read_once_an_epoch(n: int, per_step: int) -> None:
     n_steps = 3 * n
-    read = [i for step in range(n_steps) for i in step_order(n, per_step, step, seed=11)]
+    contexts = [str(i // 3) for i in range(n)]
+    read = [i for step in range(n_steps) for i in step_order(contexts, per_step, step, seed=11)]
     for epoch in range(len(read) // n):
-        assert Counter(read[epoch * n : (epoch + 1) * n]) == Counter(range(n))
+        order = read[epoch * n : (epoch + 1) * n]
+        assert Counter(order) == Counter(range(n))
+        assert len([context for context, _ in groupby(order, key=contexts.__getitem__)]) == len(set(contexts))
+
+
+FIFTY = [str(i) for i in range(50)]
 
 
 def test_the_order_is_a_function_of_its_arguments_alone() -> None:
-    expected = [step_order(50, 4, step, seed=1) for step in range(40)]
+    expected = [step_order(FIFTY, 4, step, seed=1) for step in range(40)]
     steps = list(range(40))
     random.Random(0).shuffle(steps)
-    assert {step: step_order(50, 4, step, seed=1) for step in steps} == dict(enumerate(expected))
-    assert expected != [step_order(50, 4, step, seed=2) for step in range(40)]
+    assert {step: step_order(FIFTY, 4, step, seed=1) for step in steps} == dict(enumerate(expected))
+    assert expected != [step_order(FIFTY, 4, step, seed=2) for step in range(40)]
     read = [i for chosen in expected for i in chosen]
     epochs = [read[first : first + 50] for first in (0, 50, 100)]
     assert epochs[0] != sorted(epochs[0])

@@ -35,9 +35,14 @@ class Document(BaseModel):
         )
 
 
-def prompt_order(question: str, documents: Iterable[Document]) -> tuple[Document, ...]:
-    """The order in which documents are shown: fixed by content, so that the oracle's place tells nothing."""
-    return tuple(sorted(documents, key=lambda document: content_id(question, document.block_id)))
+def prompt_order(documents: Iterable[Document]) -> tuple[Document, ...]:
+    """The order in which documents are shown: fixed by their content alone.
+
+    So the oracle's place tells nothing, and prompts about the same documents begin with the same tokens.
+    """
+    shown = tuple(documents)
+    together = content_id(*sorted(document.block_id for document in shown))
+    return tuple(sorted(shown, key=lambda document: content_id(together, document.block_id)))
 
 
 class Fact(BaseModel):
@@ -85,7 +90,12 @@ class RAFTExample(BaseModel):
     @property
     def shown_documents(self) -> tuple[Document, ...]:
         """Oracle and distractors in the order of the prompt."""
-        return prompt_order(self.question, (*self.oracle_documents, *self.distractor_documents))
+        return prompt_order((*self.oracle_documents, *self.distractor_documents))
+
+    @property
+    def context_id(self) -> str:
+        """Equal for examples that show the same documents."""
+        return content_id(*(document.block_id for document in self.shown_documents))
 
     @property
     def target(self) -> str:

@@ -45,24 +45,59 @@ class AdapterProduct(torch.autograd.Function):
         return grad_x, None, None, grad_a, grad_b, None
 
 
-class CausalAttention(torch.autograd.Function):
-    """Causal attention of one document: q [heads, n, d], k and v [kv_heads, n, d]; heads of a group lie together.
+def rows(x: Tensor, *spans: range) -> Tensor:
+    """The rows of x [heads, n, d] at `spans`, one after the other; a view where there is only one."""
+    pieces = [x[:, span.start : span.stop] for span in spans if span]
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
 
-    Forward by PyTorch's flash kernel for CPUs. Backward (Dao 2022, arXiv 2205.14135, algorithm 4) by blocks of queries,
-    with the heads of a group stacked as rows, so that keys and values are never repeated.
+
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """Causal attention of q [heads, n, d], which are the last n of the positions of k and v [kv_heads, m, d]."""
+    return functional.scaled_dot_product_attention(
+        q[None],
+        k[None],
+        v[None],
+        attn_mask=None if q.shape[1] == k.shape[1] else _last_rows_mask(q, k, torch.bool),
+        is_causal=q.shape[1] == k.shape[1],
+        scale=scale,
+        enable_gqa=q.shape[0] != k.shape[0],
+    )[0]
+
+
+def _last_rows_mask(q: Tensor, k: Tensor, dtype: torch.dtype) -> Tensor:
+    """Which of the m keys each of the last n positions sees [n, m]: true, or as addends where `dtype` is not bool."""
+    n, m = q.shape[1], k.shape[1]
+    seen = torch.ones(n, m, dtype=torch.bool, device=q.device).tril(m - n)
+    return seen if dtype == torch.bool else torch.zeros(n, m, dtype=dtype).masked_fill_(~seen, float("-inf"))
+
+
+class SegmentAttention(torch.autograd.Function):
+    """Causal attention inside each segment and over its parent: q [heads, n, d], k and v [kv_heads, n, d].
+
+    `segments` are those of `packing.Batch`; heads of a group lie together. Forward by PyTorch's flash kernel for CPUs.
+    Backward (Dao 2022, arXiv 2205.14135, algorithm 4) by blocks of queries, with the heads of a group stacked as rows,
+    so that keys and values are never repeated.
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, segments: list[tuple[range, range]], scale: float
+    ) -> Tensor:
         """The output [heads, n, d]."""
         groups = q.shape[0] // k.shape[0]
         wide_k, wide_v = k.repeat_interleave(groups, dim=0), v.repeat_interleave(groups, dim=0)
-        out, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            q[None], wide_k[None], wide_v[None], 0.0, True, scale=scale
-        )
-        ctx.save_for_backward(q, k, v, out[0], log_sum[0])
-        ctx.scale = scale
-        result: Tensor = out[0]
+        outs, log_sums = [], []
+        for parent, own in segments:
+            queries, keys, values = rows(q, own), rows(wide_k, parent, own), rows(wide_v, parent, own)
+            mask = _last_rows_mask(queries, keys, q.dtype) if parent else None
+            out, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                queries[None], keys[None], values[None], 0.0, not parent, attn_mask=mask, scale=scale
+            )
+            outs.append(out[0])
+            log_sums.append(log_sum[0])
+        result = torch.cat(outs, dim=1)
+        ctx.save_for_backward(q, k, v, result, torch.cat(log_sums, dim=1))
+        ctx.segments, ctx.scale = segments, scale
         return result
 
     @staticmethod
@@ -70,26 +105,46 @@ class CausalAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of q, k and v."""
         q, k, v, out, log_sum = ctx.saved_tensors
-        n_kv, n, d = k.shape
-        groups = q.shape[0] // n_kv
-        q = q * ctx.scale
+        ones = k.new_ones(*k.shape[:2], 2)
         delta = (grad * out).sum(-1, dtype=torch.float32)  # [heads, n]
-        ones = k.new_ones(n_kv, n, 2)
-        q_minus, k_one = _with_offset(q, -log_sum), torch.cat([k, ones], dim=2)
+        q_minus, k_one = _with_offset(q * ctx.scale, -log_sum), torch.cat([k, ones], dim=2)
         grad_minus, v_one = _with_offset(grad, -delta), torch.cat([v, ones], dim=2)
-        grad_q = torch.empty_like(q)
-        grad_k, grad_v = torch.zeros_like(k), torch.zeros_like(v)
-        for first in range(0, n, BLOCK):
-            last = min(first + BLOCK, n)
-            stack = n_kv, groups * (last - first)
-            p = torch.bmm(q_minus[:, first:last].reshape(*stack, d + 2), k_one[:, :last].transpose(1, 2)).exp_()
-            p.view(n_kv, groups, last - first, last)[..., first:].tril_()
-            grad_v[:, :last].baddbmm_(p.transpose(1, 2), grad[:, first:last].reshape(*stack, d))
-            grad_p = torch.bmm(grad_minus[:, first:last].reshape(*stack, d + 2), v_one[:, :last].transpose(1, 2))
-            grad_s = grad_p.mul_(p)
-            grad_q[:, first:last] = torch.bmm(grad_s, k[:, :last]).view(n_kv * groups, last - first, d)
-            grad_k[:, :last].baddbmm_(grad_s.transpose(1, 2), q[:, first:last].reshape(*stack, d))
-        return grad_q.mul_(ctx.scale), grad_k, grad_v, None
+        grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for parent, own in ctx.segments:
+            part_k, part_v = _segment_backward(
+                rows(q_minus, own), rows(grad_minus, own), rows(k_one, parent, own), rows(v_one, parent, own),
+                rows(grad_q, own),
+            )  # fmt: skip
+            for total, part in ((grad_k, part_k), (grad_v, part_v)):
+                if parent:
+                    rows(total, parent).add_(part[:, : len(parent)])
+                rows(total, own).add_(part[:, len(parent) :])
+        return grad_q.mul_(ctx.scale), grad_k, grad_v, None, None
+
+
+def _segment_backward(
+    q_minus: Tensor, grad_minus: Tensor, k_one: Tensor, v_one: Tensor, grad_q: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of k and v [kv_heads, m, d]; that of q is written into `grad_q` [heads, n, d].
+
+    The inputs carry their offsets (`_with_offset`); queries are the last n of the m positions.
+    """
+    heads, n, d = grad_q.shape
+    n_kv, m, _ = k_one.shape
+    groups, ahead = heads // n_kv, m - n
+    grad_k, grad_v = (k_one.new_zeros(n_kv, m, d) for _ in range(2))
+    for first in range(0, n, BLOCK):
+        last = min(first + BLOCK, n)
+        stack, seen = (n_kv, groups * (last - first)), ahead + last
+        queries = q_minus[:, first:last].reshape(*stack, d + 2)
+        grads = grad_minus[:, first:last].reshape(*stack, d + 2)
+        p = torch.bmm(queries, k_one[:, :seen].transpose(1, 2)).exp_()
+        p.view(n_kv, groups, last - first, seen)[..., ahead + first :].tril_()
+        grad_v[:, :seen].baddbmm_(p.transpose(1, 2), grads[..., :d])
+        grad_s = torch.bmm(grads, v_one[:, :seen].transpose(1, 2)).mul_(p)
+        grad_q[:, first:last] = torch.bmm(grad_s, k_one[:, :seen, :d]).view(heads, last - first, d)
+        grad_k[:, :seen].baddbmm_(grad_s.transpose(1, 2), queries[..., :d])
+    return grad_k, grad_v
 
 
 def _with_offset(rows: Tensor, offset: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ where bitsandbytes' NF4 product is about three times slower than a bf16 one (40 
 are dequantised once: the same values, for two bytes a weight.
 """
 
-import itertools
 from typing import Any
 
 import bitsandbytes.functional as bnb
@@ -16,7 +15,7 @@ from torch.nn import functional
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from ai_forge.training.backends.torch_kernels import AdapterProduct, CausalAttention
+from ai_forge.training.backends.torch_kernels import AdapterProduct, SegmentAttention, attend, rows
 
 PACKED_ATTENTION = "ai_forge_packed"
 CACHED_ATTENTION = "ai_forge_cached"
@@ -101,39 +100,30 @@ class AdapterLinear(nn.Module):
         return self.frozen.product(x, self.bias) + functional.linear(low, (self.scaling * self.lora_B).to(x.dtype))
 
 
-def _attend_within_boundaries(
+def _attend_within_segments(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    boundaries: list[int],
+    segments: list[tuple[range, range]],
     scaling: float | None = None,
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention inside each document of a packed row: query [1, heads, n_tokens, head_dim]."""
+    """Causal attention inside each segment of a packed row and over its parent: query [1, heads, n_tokens, head_dim]."""
     if scaling is None:
         scaling = query.shape[-1] ** -0.5
-    attend = _attend_on_cpu if query.device.type == "cpu" and query.dtype == torch.bfloat16 else _attend
-    pieces = [
-        attend(query[0, :, first:last], key[0, :, first:last], value[0, :, first:last], scaling)
-        for first, last in itertools.pairwise(boundaries)
-    ]
-    return torch.cat(pieces, dim=1).transpose(0, 1)[None], None
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """Causal attention of one document, heads first."""
-    return functional.scaled_dot_product_attention(
-        query[None], key[None], value[None], is_causal=True, scale=scale, enable_gqa=query.shape[0] != key.shape[0]
-    )[0]
-
-
-def _attend_on_cpu(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    result: Tensor = CausalAttention.apply(query, key, value, scale)
-    return result
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16:
+        row = SegmentAttention.apply(query[0], key[0], value[0], segments, scaling)
+    else:
+        pieces = [
+            attend(rows(query[0], own), rows(key[0], parent, own), rows(value[0], parent, own), scaling)
+            for parent, own in segments
+        ]
+        row = torch.cat(pieces, dim=1)
+    return row.transpose(0, 1)[None], None
 
 
 def _attend_with_cache(
@@ -172,5 +162,5 @@ def _attend_with_cache(
 
 AttentionInterface.register(CACHED_ATTENTION, _attend_with_cache)
 AttentionMaskInterface.register(CACHED_ATTENTION, sdpa_mask)
-AttentionInterface.register(PACKED_ATTENTION, _attend_within_boundaries)
+AttentionInterface.register(PACKED_ATTENTION, _attend_within_segments)
 AttentionMaskInterface.register(PACKED_ATTENTION, lambda *_, **__: None)

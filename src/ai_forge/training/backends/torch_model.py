@@ -93,7 +93,7 @@ def hidden_at_targets(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     output = model.model(
         input_ids=torch.from_numpy(batch.input_ids).to(device)[None],
         position_ids=torch.from_numpy(batch.position_ids).to(device)[None],
-        boundaries=batch.boundaries.tolist(),
+        segments=batch.segments,
         use_cache=False,
     )
     return output.last_hidden_state[0].index_select(0, supervised), targets[supervised]

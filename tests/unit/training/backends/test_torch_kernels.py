@@ -1,0 +1,47 @@
+"""The written-out gradients against those of the plain formulas."""
+
+import pytest
+import torch
+
+from ai_forge.training.backends.torch_kernels import SegmentAttention, attend, rows
+
+SEGMENTS = {
+    "one": [(range(0), range(300))],
+    "documents": [(range(0), range(140)), (range(0), range(140, 300))],
+    "shared prompt": [
+        (range(0), range(130)),
+        (range(130), range(130, 190)),
+        (range(130), range(190, 191)),
+        (range(0), range(191, 200)),
+        (range(191, 200), range(200, 300)),
+    ],
+}
+
+
+@pytest.mark.parametrize("segments", SEGMENTS.values(), ids=SEGMENTS)
+def test_attention_of_segments_and_its_gradients_equal_plain_attention(segments: list[tuple[range, range]]) -> None:
+    torch.manual_seed(0)
+    shapes = (6, 300, 16), (2, 300, 16), (2, 300, 16)
+    exact = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    low = [x.detach().bfloat16().requires_grad_() for x in exact]
+    scale = 16**-0.5
+    q, k, v = exact
+    expected = torch.cat([attend(rows(q, o), rows(k, p, o), rows(v, p, o), scale) for p, o in segments], dim=1)
+    ours = SegmentAttention.apply(*low, segments, scale)
+    weights = torch.randn_like(expected)
+    (expected * weights).sum().backward()
+    (ours * weights.bfloat16()).sum().backward()
+    torch.testing.assert_close(ours.double(), expected, atol=0.03, rtol=0)
+    for a, b in zip(low, exact, strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        assert float((a.grad.double() - b.grad).norm() / b.grad.norm()) < 0.01
+
+
+def test_a_query_among_the_last_rows_sees_the_keys_before_it() -> None:
+    torch.manual_seed(1)
+    q, k, v = (torch.randn(2, 7, 4, dtype=torch.float64) for _ in range(3))
+    whole = attend(q, k, v, 0.5)
+    torch.testing.assert_close(attend(q[:, 4:], k, v, 0.5), whole[:, 4:])
+    scores = (q @ k.transpose(1, 2) * 0.5).masked_fill(~torch.ones(7, 7, dtype=torch.bool).tril(), float("-inf"))
+    torch.testing.assert_close(whole, scores.softmax(-1) @ v)
