@@ -1,12 +1,26 @@
-"""Documentation of a unit: Python docstrings, `/**` comments, runs of `//` lines, without their marks."""
+"""Documentation of a unit or a file: Python docstrings, doc comments of every style, without their marks.
+
+Which comments document is a row's business (`LanguageSpec.docs`): `/**` alone in Java, `///` too in Rust, any comment
+directly above in C. Here they are found, joined and cleaned.
+"""
 
 import inspect
 import re
+from collections.abc import Sequence
 
 from tree_sitter import Node
 
-_STRING_START = re.compile(r"^[rRuUbBfF]*(\"\"\"|'''|\"|')")
 COMMENT_TYPES = frozenset({"comment", "line_comment", "block_comment"})
+_STRING_START = re.compile(r"^[rRuUbBfF]*(\"\"\"|'''|\"|')")
+_TOOL_LINE = re.compile(
+    r"^(go:|nolint|eslint|@ts-|\+build|prettier-ignore|istanbul|#!|rubocop:|shellcheck |-\*-|frozen_string)"
+)
+_LICENCE = re.compile(r"copyright|licen[sc]e|SPDX-|\(c\) \d{4}", re.IGNORECASE)
+_XML_PARAMETER = re.compile(r"<(?:type)?param name=\"([^\"]*)\">\s*", re.IGNORECASE)
+_XML_REFERENCE = re.compile(r"<(?:see|seealso|paramref|typeparamref)\s+\w+=\"(?:\w:)?([^\"]*)\"\s*/>")
+_XML_TAG = re.compile(
+    r"</?(?:summary|remarks|para|param|typeparam|returns|value|example|code|c|exception|list|item|description)\b[^>]*>"
+)
 
 
 def docstring_of(body: Node | None) -> str | None:
@@ -27,37 +41,72 @@ def docstring_of(body: Node | None) -> str | None:
     return None
 
 
-def comments_above(node: Node, *, block: bool) -> list[Node]:
+def comments_above(node: Node, marks: Sequence[str]) -> list[Node]:
     """The comments that document `node`, top first.
 
-    With `block` that is one `/**` comment above it, with at most one blank line between (a common JavaScript style);
-    otherwise a run of `//` lines directly above.
+    That is one block comment with one of `marks`, with at most one blank line between if it is a `/**` (a common
+    JavaScript style), or a run of line comments with one of `marks` directly above. Other line comments may stand between.
     """
+    line_marks = tuple(mark.encode() for mark in marks if not mark.startswith("/*"))
+    block_marks = tuple(mark.encode() for mark in marks if mark.startswith("/*"))
     found: list[Node] = []
     line = node.start_point[0]
     previous = node.prev_sibling
-    gap = 2 if block else 1
-    while previous is not None and previous.type in COMMENT_TYPES and line - previous.end_point[0] <= gap:
-        before = previous.prev_sibling
-        if before is not None and before.end_point[0] == previous.start_point[0] and before.type not in COMMENT_TYPES:
-            break  # the comment trails the statement before
+    while previous is not None and previous.type in COMMENT_TYPES:
         text = previous.text or b""
-        if block:
-            return [previous] if text.startswith(b"/**") else []
-        if text.startswith(b"//"):
+        last_line = previous.end_point[0] - (previous.end_point[1] == 0)
+        if line - last_line > (2 if text.startswith(b"/**") and not found else 1):
+            break
+        before = previous.prev_sibling
+        if (
+            before is not None
+            and before.type not in COMMENT_TYPES
+            and before.end_point.column
+            and (before.end_point.row == previous.start_point.row)
+        ):
+            break  # the comment trails the statement before
+        if text.startswith(b"/*"):
+            return (
+                [previous]
+                if not found and text.startswith(block_marks) and not text.startswith(b"/**/")
+                else found[::-1]
+            )
+        if line_marks and text.startswith(line_marks) and not text.startswith(b"#!"):
             found.append(previous)
         line = previous.start_point[0]
         previous = before
     return found[::-1]
 
 
-def clean_comment(text: str) -> str | None:
-    """A comment's words: no `/**`, `*` or `//` marks; Go directives and tool lines are left out."""
+def file_comment(root: Node, marks: Sequence[str], first_unit: int) -> str | None:
+    """What the comments at the top of a file say about it, before byte `first_unit`; a licence is passed over."""
+    run: list[Node] = []
+    for child in root.named_children:
+        is_comment = child.type in COMMENT_TYPES
+        if run and (not is_comment or child.start_point[0] - run[-1].end_point[0] > 1):
+            text = clean_comment(b"\n".join(node.text or b"" for node in run).decode("utf-8", "replace"), marks)
+            if text and not _LICENCE.search(text):
+                return text
+            run = []
+        if is_comment and child.end_byte <= first_unit:
+            run.append(child)
+        elif child.type not in ("php_tag", "preproc_ifdef"):
+            return None
+    return None
+
+
+def clean_comment(text: str, marks: Sequence[str]) -> str | None:
+    """A comment's words: no `/**`, `*`, `//` or `#` marks; directives and tool lines are left out, XML tags resolved."""
+    mark = r"#+(?!!)" if "#" in marks else r"/\*[*!]*(?!/)|//[/!]*|\*(?!/)"
     lines: list[str] = []
     for raw in text.splitlines():
-        line = re.sub(r"^\s*(/\*\*?|//+|\*(?!/))?\s?", "", raw)
-        line = re.sub(r"\s*\*/\s*$", "", line)
-        if re.match(r"^(go:|nolint|eslint|@ts-|\+build|prettier-ignore|istanbul)", line):
+        line = re.sub(rf"^\s*({mark})?\s?", "", raw)
+        line = re.sub(r"\s*\*+/\s*$", "", line) if "#" not in marks else line
+        if _TOOL_LINE.match(line):
             continue
         lines.append(line.rstrip())
-    return inspect.cleandoc("\n".join(lines)).strip() or None
+    words = inspect.cleandoc("\n".join(lines)).strip()
+    if "<summary>" in words or ("</" in words and "///" in marks):
+        words = _XML_REFERENCE.sub(r"\1", _XML_PARAMETER.sub(r"@param \1 ", words).replace("<returns>", "@return "))
+        words = "\n".join(line for line in _XML_TAG.sub("", words).splitlines() if line.strip())
+    return words.strip() or None

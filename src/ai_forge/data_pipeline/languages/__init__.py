@@ -2,8 +2,10 @@
 
 A query names what a grammar's nodes mean, so the miner itself knows no language. Its captures are:
 
-* units: `@function @method @class @interface @type` for the whole definition, with `@name` and, where the definition is
-  a binding (`const f = () => …`), `@value` for the function that is bound and `@receiver` for a Go method's type;
+* units: `@function @method @class @interface @type` (and `@mixin` for Ruby's modules) for the whole definition, with
+  `@name`; where the definition is a binding (`const f = () => …`), `@value` for the function that is bound; `@receiver`
+  for the type of a Go method; `@own_parameters` where the grammar has no `parameters` field on the definition;
+* names around units: `@scope` (a namespace) and `@impl` (its functions are methods), with `@name`;
 * inside units: `@call @raise @branch @yield @return @base @decorator @parameter` (in `@parameters`), and `@guard` with
   `@outcome` for a condition whose whole body is a raise or a return, and `@anonymous` for functions without a name;
 * in files: `@imported` (the local name) with `@module` and `@original`, `@constant`, and `@opaque` for the text of
@@ -18,7 +20,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import PurePosixPath
-from typing import Literal
 
 from tree_sitter import Language, Query
 
@@ -35,10 +36,16 @@ class LanguageSpec:
     """Module of the grammar wheel, and after a colon its function when that is not `language`."""
     query: str
     """File of this folder."""
-    docs: Literal["docstring", "block_comment", "line_comments"]
-    """Where documentation stands: first string of the body, a `/**` comment above, a run of `//` lines above."""
+    docs: tuple[str, ...] = ("/**",)
+    """Marks of the comments that document what stands below them; without one it is the first string of the body."""
     wrappers: tuple[str, ...] = ()
     """Node types around a definition that belong to it: decorators, `export`."""
+    prefixes: tuple[str, ...] = ()
+    """Node types that stand before a definition as its siblings and belong to it: Rust's attributes."""
+    bodies: tuple[str, ...] = ()
+    """Node types of a definition's body where the grammar has no field for it."""
+    sigil: str = ""
+    """What every variable's name starts with and no caller writes: PHP's `$`."""
     implicit_parameters: tuple[str, ...] = ()
     """First parameters of a method that callers do not pass."""
 
@@ -51,7 +58,7 @@ LANGUAGES: dict[str, LanguageSpec] = {
             (".py", ".pyi"),
             "tree_sitter_python",
             "python.scm",
-            "docstring",
+            docs=(),
             wrappers=("decorated_definition",),
             implicit_parameters=("self", "cls", "mcs", "metacls"),
         ),
@@ -60,7 +67,6 @@ LANGUAGES: dict[str, LanguageSpec] = {
             (".js", ".jsx", ".mjs", ".cjs"),
             "tree_sitter_javascript",
             "javascript.scm",
-            "block_comment",
             wrappers=("export_statement",),
         ),
         LanguageSpec(
@@ -68,8 +74,8 @@ LANGUAGES: dict[str, LanguageSpec] = {
             (".ts", ".mts", ".cts"),
             "tree_sitter_typescript:language_typescript",
             "typescript.scm",
-            "block_comment",
             wrappers=("export_statement", "ambient_declaration"),
+            prefixes=("decorator",),
             implicit_parameters=("this",),
         ),
         LanguageSpec(
@@ -77,12 +83,39 @@ LANGUAGES: dict[str, LanguageSpec] = {
             (".tsx",),
             "tree_sitter_typescript:language_tsx",
             "typescript.scm",
-            "block_comment",
             wrappers=("export_statement", "ambient_declaration"),
+            prefixes=("decorator",),
             implicit_parameters=("this",),
         ),
-        LanguageSpec("go", (".go",), "tree_sitter_go", "go.scm", "line_comments"),
-        LanguageSpec("java", (".java",), "tree_sitter_java", "java.scm", "block_comment"),
+        LanguageSpec("go", (".go",), "tree_sitter_go", "go.scm", docs=("//", "/*")),
+        LanguageSpec("java", (".java",), "tree_sitter_java", "java.scm"),
+        LanguageSpec(
+            "rust", (".rs",), "tree_sitter_rust", "rust.scm", docs=("///", "/**", "//!"), prefixes=("attribute_item",)
+        ),
+        LanguageSpec("c", (".c", ".h"), "tree_sitter_c", "c.scm", docs=("//", "/*"), bodies=("preproc_arg",)),
+        LanguageSpec(
+            "cpp",
+            (".cpp", ".cc", ".cxx", ".hpp", ".hh", ".hxx"),
+            "tree_sitter_cpp",
+            "cpp.scm",
+            docs=("//", "/*"),
+            wrappers=("template_declaration",),
+            bodies=("preproc_arg",),
+        ),
+        LanguageSpec("csharp", (".cs",), "tree_sitter_c_sharp", "c_sharp.scm", docs=("///", "/**")),
+        LanguageSpec("ruby", (".rb", ".rake"), "tree_sitter_ruby", "ruby.scm", docs=("#",)),
+        LanguageSpec(
+            "php", (".php",), "tree_sitter_php:language_php", "php.scm", sigil="$", implicit_parameters=("this",)
+        ),
+        LanguageSpec(
+            "kotlin",
+            (".kt", ".kts"),
+            "tree_sitter_kotlin",
+            "kotlin.scm",
+            bodies=("function_body", "class_body", "enum_class_body", "block"),
+        ),
+        LanguageSpec("scala", (".scala", ".sc"), "tree_sitter_scala", "scala.scm"),
+        LanguageSpec("bash", (".sh", ".bash"), "tree_sitter_bash", "bash.scm", docs=("#",)),
     )
 }
 

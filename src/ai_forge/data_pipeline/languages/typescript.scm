@@ -21,6 +21,8 @@
 (abstract_method_signature name: (_) @name) @method
 (interface_body (method_signature name: (_) @member))
 (public_field_definition name: (_) @name value: [(arrow_function) (function_expression)] @value) @method
+(internal_module name: [(identifier) (nested_identifier)] @name) @scope
+(module name: [(identifier) (nested_identifier)] @name) @scope
 
 ; Parameters and bases
 (formal_parameters [
