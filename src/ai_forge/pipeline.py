@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from ai_forge.judge.parity import Parity
     from ai_forge.judge.verdict import Verdict
 
-VERSIONS = {"mine": 1, "dataset": 2, "index": 1, "train": 2, "merge": 1, "evaluate": 1, "export": 1, "parity": 2}
+VERSIONS = {"mine": 1, "dataset": 3, "index": 1, "train": 3, "merge": 1, "evaluate": 2, "export": 1, "parity": 2}
 """Raised when a stage's code changes what it makes from the same input."""
 SIDES = ("train", "valid", "test")
 
@@ -401,7 +401,7 @@ class Pipeline:
             merge=merge.key,
             data=dataset.key,
             index=retriever_key,
-            settings=settings.model_dump(exclude={"confidence", "forgetting_budget", "batch_size"}),
+            settings=settings.model_dump(exclude={"confidence", "forgetting_budget", "batch_tokens"}),
             budget=self.settings.synthesis.max_context_tokens,
         )
 

@@ -59,6 +59,9 @@ class SynthesisSettings(_Settings):
         le=6000,
         description="all shown documents together, approximate tokens; distractors go first",
     )
+    questions_per_context: int = Field(
+        default=6, ge=1, le=64, description="at most this many questions about the same documents, which train as one"
+    )
     no_oracle_share: float = Field(
         default=0.1, ge=0, le=0.5, description="share of examples whose context lacks the answer, 0–1"
     )

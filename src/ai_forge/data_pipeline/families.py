@@ -14,7 +14,7 @@ from ai_forge.data_pipeline.schemas import CodeBlock, Fact, content_id
 from ai_forge.data_pipeline.schemas.raft_examples import FactKind
 from ai_forge.data_pipeline.symbols import SymbolGraph, overlap
 from ai_forge.data_pipeline.text import first_sentence, one_line
-from ai_forge.data_pipeline.wording import TEMPLATES
+from ai_forge.data_pipeline.wording import ASPECTS, TEMPLATES
 
 __all__ = ["FAMILIES", "Draft", "Subject", "documentation", "drafts_for", "facts_of"]
 
@@ -50,6 +50,8 @@ class Draft:
     question: str
     answer: str
     oracles: tuple[CodeBlock, ...]
+    aspect: str
+    """What the question asks for, in a few words."""
     facts: tuple[Fact, ...] = ()
     kinds: tuple[FactKind, ...] = ()
     """Kinds of fact that a wrong answer would mix up, where there is none to state."""
@@ -124,9 +126,10 @@ def _draft(
     wording: str | None = None,
     **fields: str,
 ) -> Draft:
-    template = subject.choose(TEMPLATES[wording or family], wording or family)
-    question = template.format(subject=subject.reference, **fields)
-    return Draft(family, question, answer, (subject.block, *others), tuple(facts), kinds)
+    kind = wording or family
+    question = subject.choose(TEMPLATES[kind], kind).format(subject=subject.reference, **fields)
+    aspect = ASPECTS[kind].format(**fields)
+    return Draft(family, question, answer, (subject.block, *others), aspect, tuple(facts), kinds)
 
 
 def _is_callable(block: CodeBlock) -> bool:

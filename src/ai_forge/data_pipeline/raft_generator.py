@@ -38,7 +38,6 @@ __all__ = [
 
 _POOL = 16
 """Hits of a question among which its distractors are looked for."""
-_MAX_SHOWN_PARAMETERS = 5
 _MAX_WRONG_FACTS = 8
 _MAX_HELD = ValidatorSettings().max_distractor_relevance
 
@@ -83,7 +82,7 @@ def synthesize(
     index = index or Index.build(shown, settings.embedder)
     graph = graph or SymbolGraph(shown)
     rejected: Counter[str] = Counter()
-    drafts = _drafts(code_blocks, shown, graph, settings, rejected)
+    drafts = sorted(_drafts(code_blocks, shown, graph, settings, rejected), key=lambda item: -len(item[1].oracles))
     hits = index.search_many([draft.question for _, draft in drafts], _POOL)
     builder = _Builder(shown, graph, settings)
     examples: dict[str, RAFTExample] = {}
@@ -113,25 +112,16 @@ def retrieve_oracle_and_distractors(
     return oracles, _disjoint(candidates, oracles)[:num_distractors]
 
 
-def generate_chain_of_thought(query: str, oracle_docs: Sequence[CodeBlock]) -> str:
-    """One sentence that finds the answer's place: each oracle's name, its citation and what stands there.
+def generate_chain_of_thought(query: str, oracle_docs: Sequence[CodeBlock], aspect: str = "") -> str:
+    """One sentence that says what is asked for (`aspect`) and finds its place: each oracle's name and its citation.
 
-    The query decides nothing but the order: an oracle whose name it spells comes first.
+    The aspect comes first, because the answer that follows depends on it: a small model that has just copied a name and
+    a citation no longer looks at the question. An oracle whose name the query spells comes before the others.
     """
     spelled = set(identifiers(query))
-    first, *others = sorted(oracle_docs, key=lambda block: block.name not in spelled)
-    places = [f"`{block.metadata.qualified_name}` [{block.citation}]" for block in (first, *others)]
-    return f"{places[0]} is {_shape(first)}" + "".join(f", see also {place}" for place in places[1:]) + "."
-
-
-def _shape(block: CodeBlock) -> str:
-    if block.block_type not in ("function", "method"):
-        article = "an" if block.block_type == "interface" else "a"
-        return f"{article} {block.block_type}"
-    parameters = block.metadata.parameters
-    if len(parameters) > _MAX_SHOWN_PARAMETERS:
-        return f"a {block.block_type}"
-    return f"`{block.name}({', '.join(parameters)})`"
+    ordered = sorted(oracle_docs, key=lambda block: block.name not in spelled)
+    places = " and ".join(f"`{block.metadata.qualified_name}` [{block.citation}]" for block in ordered)
+    return f"To see {aspect}, look at {places}." if aspect else f"Look at {places}."
 
 
 def _drafts(
@@ -198,6 +188,14 @@ def _disjoint(candidates: object, fixed: Sequence[CodeBlock]) -> list[CodeBlock]
     return kept
 
 
+@dataclass
+class _Context:
+    """Documents that are shown together, and how many questions are asked about them so far."""
+
+    blocks: tuple[CodeBlock, ...]
+    n_questions: int = 0
+
+
 class _Builder:
     """Puts documents to drafts."""
 
@@ -206,20 +204,48 @@ class _Builder:
         self._documents = {block.id: Document.from_block(block) for block in shown}
         self._names = {block.id: frozenset(identifiers(block.source_code)) for block in shown}
         self._cost = {block.id: _document_cost(block) for block in shown}
+        self._contexts: dict[str, list[_Context]] = {}
 
     def build(self, subject: CodeBlock, draft: Draft, hits: Sequence[Hit]) -> RAFTExample | str:
         """The example, or the reason why there is none."""
         if any(oracle.id not in self._documents for oracle in draft.oracles):
             return "oracle_not_shown"
-        draw = _unit_interval(draft.question, subject.id, "documents", str(self._settings.seed))
+        draw = _unit_interval(subject.id, "documents", str(self._settings.seed))
         hidden = _unit_interval(draft.question, subject.id, "oracle", str(self._settings.seed))
         without_oracle = hidden < self._settings.no_oracle_share
-        budget = self._settings.max_context_tokens
-        if not without_oracle:
-            budget -= sum(self._cost[oracle.id] for oracle in draft.oracles)
-            if budget < 0:
-                return "oracle_too_long"
         wanted = self._n_distractors(draw, len(draft.oracles), without_oracle)
+        context = self._shared(draft, hits, wanted, without_oracle) or self._new(draft, hits, wanted, without_oracle)
+        if isinstance(context, str):
+            return context
+        context.n_questions += 1
+        oracles = () if without_oracle else draft.oracles
+        distractors = [block for block in context.blocks if block not in oracles]
+        return self._example(subject, draft, distractors, without_oracle)
+
+    def _shared(self, draft: Draft, hits: Sequence[Hit], wanted: int, without_oracle: bool) -> _Context | None:
+        """Documents that another question already shows, if they suit this one.
+
+        They hold the oracle; or, where it is to be missing, one of the question's best hits.
+        """
+        oracles = () if without_oracle else draft.oracles
+        nearest = [hit.block for hit in hits[:3]] if without_oracle else draft.oracles[:1]
+        for context in (c for block in nearest for c in self._contexts.get(block.id, ())):
+            others = [block for block in context.blocks if block not in oracles]
+            if (
+                context.n_questions < self._settings.questions_per_context
+                and len(others) == len(context.blocks) - len(oracles)
+                and bool(others) == bool(wanted)
+                and all(self._distracts(block, draft, without_oracle) for block in others)
+            ):
+                return context
+        return None
+
+    def _new(self, draft: Draft, hits: Sequence[Hit], wanted: int, without_oracle: bool) -> _Context | str:
+        """The oracles and the first `wanted` distractors that fit, or the reason why there is none."""
+        oracles = () if without_oracle else draft.oracles
+        budget = self._settings.max_context_tokens - sum(self._cost[oracle.id] for oracle in oracles)
+        if budget < 0:
+            return "oracle_too_long"
         distractors: list[CodeBlock] = []
         for block in self._candidates(draft, hits, without_oracle):
             if len(distractors) == wanted:
@@ -229,7 +255,10 @@ class _Builder:
                 budget -= self._cost[block.id]
         if without_oracle and not distractors:
             return "no_distractor"
-        return self._example(subject, draft, distractors, without_oracle)
+        context = _Context((*oracles, *distractors))
+        for block in context.blocks:
+            self._contexts.setdefault(block.id, []).append(context)
+        return context
 
     def _n_distractors(self, draw: float, n_oracles: int, without_oracle: bool) -> int:
         easy, hard = self._settings.easy_share, self._settings.hard_share
@@ -245,24 +274,26 @@ class _Builder:
 
     def _candidates(self, draft: Draft, hits: Sequence[Hit], without_oracle: bool) -> list[CodeBlock]:
         """Hits, then siblings, that do not hold the answer."""
+        pool = {
+            block.id: block for block in (*(hit.block for hit in hits), *self._graph.siblings(draft.oracles[0])[:_POOL])
+        }
+        kept = [block for block in pool.values() if self._distracts(block, draft, without_oracle)]
+        return _disjoint(kept, draft.oracles)
+
+    def _distracts(self, block: CodeBlock, draft: Draft, without_oracle: bool) -> bool:
+        """Whether `block` may be shown with the draft without holding its answer or bearing its subject's reference."""
         subject = draft.oracles[0]
-        content = answer_words(draft.answer, subject.name)
-        pool = [hit.block for hit in hits] + self._graph.siblings(subject)[:_POOL]
+        if block.id not in self._documents or any(overlap(block, oracle) for oracle in draft.oracles):
+            return False
+        same_name = block.name == subject.name
         names_file = f"`{subject.path}`" in draft.question
-        kept: dict[str, CodeBlock] = {}
-        for block in pool:
-            if block.id not in self._documents:
-                continue
-            same_name = block.name == subject.name
-            if same_name and (without_oracle or block.path == subject.path or not names_file):
-                continue
-            mentions = subject.name in self._names[block.id]
-            if mentions and not same_name and (without_oracle or draft.family == "usage"):
-                continue  # another caller, or a hint at what the answer says is not there
-            if held_share(content, subject.name, self._names[block.id]) > _MAX_HELD:
-                continue  # an oracle in disguise
-            kept[block.id] = block
-        return _disjoint(kept.values(), draft.oracles)
+        if same_name and (without_oracle or block.path == subject.path or not names_file):
+            return False
+        mentions = subject.name in self._names[block.id]
+        if mentions and not same_name and (without_oracle or draft.family == "usage"):
+            return False  # another caller, or a hint at what the answer says is not there
+        content = answer_words(draft.answer, subject.name)
+        return held_share(content, subject.name, self._names[block.id]) <= _MAX_HELD  # above, an oracle in disguise
 
     def _example(
         self, subject: CodeBlock, draft: Draft, distractors: list[CodeBlock], without_oracle: bool
@@ -272,7 +303,7 @@ class _Builder:
         difficulty: Difficulty = (
             "hard" if n_distractors > 2 or len(oracles) > 1 else "medium" if n_distractors else "easy"
         )
-        reasoning = generate_chain_of_thought(draft.question, oracles) if oracles else ""
+        reasoning = generate_chain_of_thought(draft.question, oracles, draft.aspect) if oracles else ""
         return RAFTExample(
             question=draft.question,
             oracle_documents=tuple(self._documents[block.id] for block in oracles),

@@ -108,3 +108,25 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "Which file and lines define {subject}?",
     ),
 }
+
+ASPECTS: dict[str, str] = {
+    "purpose": "what it is for",
+    "parameters": "its parameters",
+    "exceptions": "what it {verb}s",
+    "dependencies": "what it calls",
+    "callee": "what it calls and what that does",
+    "edge_case": "what happens in this case",
+    "edge_case_which": "which case it guards against",
+    "decorator": "why it is decorated",
+    "bases": "what it builds on",
+    "generator": "how it gives its results",
+    "async": "how it must be called",
+    "members": "its methods",
+    "extend": "what can be overridden",
+    "adapt": "its optional parameters",
+    "usage": "who uses it",
+    "usage_test": "which test uses it",
+    "returns": "what it returns",
+    "location": "where it is defined",
+}
+"""What each kind of question asks for, as the reasoning restates it before it looks the place up."""

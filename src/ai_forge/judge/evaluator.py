@@ -162,10 +162,8 @@ class Evaluator:
         ]
         references = [self._tokenizer.encode_target(question.target) for question in questions]
         answers: dict[int, Answer] = {}
-        by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        size = self._settings.batch_size
-        for first in range(0, len(by_length), size):
-            chosen = by_length[first : first + size]
+        room = self._settings.batch_tokens
+        for chosen in batches_of([len(prompt) + self._settings.max_new_tokens for prompt in prompts], room):
             replies = model.answer(
                 [prompts[i] for i in chosen], [references[i] for i in chosen], self._settings.max_new_tokens
             )
@@ -182,6 +180,21 @@ class Evaluator:
         return sum(
             -float(model.log_probs(collate([window])).sum()) for window in code_windows(self._tokenizer.encode(text))
         )
+
+
+def batches_of(lengths: Sequence[int], room: int) -> list[list[int]]:
+    """The places of `lengths`, shortest first, in batches that, padded, take at most `room` tokens (or are one long one).
+
+    >>> batches_of([30, 10, 20, 90], room=60)
+    [[1, 2], [0], [3]]
+    """
+    batches: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batches and lengths[place] * (len(batches[-1]) + 1) <= room:
+            batches[-1].append(place)
+        else:
+            batches.append([place])
+    return batches
 
 
 def scored(

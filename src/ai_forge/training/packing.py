@@ -142,6 +142,14 @@ def _n_common(a: Sequence[int], b: Sequence[int], limit: int) -> int:
     return next((i for i in range(limit) if a[i] != b[i]), limit)
 
 
+def n_common_to_all(prompts: Sequence[Sequence[int]]) -> int:
+    """Tokens that all of several prompts begin with and that are worth sharing; the last token of each is never shared."""
+    limit = min(len(prompt) for prompt in prompts) - 1
+    for prompt in prompts[1:]:
+        limit = _n_common(prompts[0], prompt, limit)
+    return limit if len(prompts) > 1 and limit >= MIN_SHARED else 0
+
+
 def n_packed_tokens(examples: Sequence[TokenizedExample], micro_batch_size: int) -> int:
     """Tokens that are computed when `examples` are read in this order."""
     n_tokens = sum(len(example.ids) for example in examples)

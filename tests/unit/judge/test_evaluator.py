@@ -61,7 +61,7 @@ def test_windows_score_every_token_but_the_first_once(n: int) -> None:
 def evaluated(folders: dict[bool, Path]) -> tuple:  # type: ignore[type-arg]
     tokenizer = ChatTokenizer(folders[False])
     questions = raft_examples(3)
-    settings = JudgeSettings(max_new_tokens=8, batch_size=8)
+    settings = JudgeSettings(max_new_tokens=8, batch_tokens=2048)
     loaded: list[bool] = []
     heard: list[Event] = []
 

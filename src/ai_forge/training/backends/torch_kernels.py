@@ -165,7 +165,7 @@ class RMSNormProduct(torch.autograd.Function):
         """The scaled rows."""
         square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square_()
         inverse = square.div_(x.shape[-1]).add_(eps).rsqrt_()
-        normed = x.float().mul_(inverse).to(x.dtype)
+        normed = torch.mul(x, inverse).to(x.dtype)
         ctx.save_for_backward(normed, weight, inverse.to(x.dtype))
         return normed * weight
 

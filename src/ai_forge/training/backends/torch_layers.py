@@ -115,7 +115,7 @@ def _attend_within_segments(
     """Causal attention inside each segment of a packed row and over its parent: query [1, heads, n_tokens, head_dim]."""
     if scaling is None:
         scaling = query.shape[-1] ** -0.5
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16:
+    if query.device.type == "cpu":
         row = SegmentAttention.apply(query[0], key[0], value[0], segments, scaling)
     else:
         pieces = [

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
+from ai_forge.training.backends.torch_cache import repeated, reserved_cache
 from ai_forge.training.backends.torch_kernels import FrozenRMSNorm
 from ai_forge.training.backends.torch_layers import CACHED_ATTENTION, PACKED_ATTENTION
-from ai_forge.training.packing import IGNORE, Batch
+from ai_forge.training.packing import IGNORE, Batch, n_common_to_all
 
 CHUNK = 256
 PLAIN_RMS_NORMS = ("LlamaRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm", "MistralRMSNorm")
@@ -78,7 +79,7 @@ def load_model(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Any
     model = model.to(device).eval().requires_grad_(False)
     if device.type == "cpu":
         keep_freed_memory()
-    if device.type == "cpu" and dtype == torch.bfloat16:
+    if device.type == "cpu":
         for name, module in list(model.named_modules()):
             if type(module).__name__ in PLAIN_RMS_NORMS:
                 model.set_submodule(name, FrozenRMSNorm(module.weight, module.variance_epsilon))
@@ -154,18 +155,30 @@ class TorchGenerator:
     ) -> list[tuple[list[int], float]]:
         """For each prompt the greedy answer and the summed −log p (nats) of its reference, from one pass over the prompt.
 
-        Prompts are padded on the left, references on the right. The cache of the prompts is read twice: once with the
-        references behind it, then, cut back, by the answers.
+        What all prompts begin with is read once. The rest is padded on the left, references on the right. The cache of
+        the prompts is read twice: once with the references behind it, then, cut back, by the answers.
         """
         self.model.set_attn_implementation(CACHED_ATTENTION)
         try:
-            ids, mask = self._padded(prompts, left=True)
-            cache = DynamicCache(config=self.model.config)
+            shared = n_common_to_all(prompts)
+            ids, mask = self._padded([prompt[shared:] for prompt in prompts], left=True)
+            mask = torch.cat([mask.new_ones(len(prompts), shared), mask], dim=1)
+            longest = mask.shape[1] + max(max_new_tokens, *(len(reference) for reference in references))
+            cache = self._beginning(prompts[0][:shared], len(prompts), longest)
             logits = self._continue(ids, mask, cache)
             nats = self._score_references(logits, references, mask, cache)
             return list(zip(self._greedy(logits, mask, cache, max_new_tokens), nats, strict=True))
         finally:
             self.model.set_attn_implementation(PACKED_ATTENTION)
+
+    def _beginning(self, ids: Sequence[int], n_rows: int, capacity: int) -> Any:
+        """A cache with room for `capacity` tokens in each of `n_rows`, which all begin with `ids`."""
+        if not ids:
+            return reserved_cache(capacity)
+        row, mask = self._padded([ids], left=True)
+        cache = reserved_cache(len(ids))
+        self._continue(row, mask, cache)
+        return repeated(cache.layers, n_rows, capacity)
 
     def _padded(self, rows: Sequence[Sequence[int]], *, left: bool) -> tuple[Tensor, Tensor]:
         """Ids and mask [batch, width]."""

@@ -19,10 +19,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny(tmp_path_factory.mktemp("model"))
 
 
-@pytest.mark.parametrize("kind", ["padded batch", "one prompt", "equal lengths"])
+@pytest.mark.parametrize("kind", ["padded batch", "one prompt", "equal lengths", "one beginning"])
 def test_answers_and_losses_equal_transformers_one_by_one(folder: Path, kind: str) -> None:
     chosen = random_examples(4, seed=2)
     prompts = [e.ids[: None if kind == "padded batch" else 8] for e in chosen[: 1 if kind == "one prompt" else None]]
+    if kind == "one beginning":
+        prompts = [(*range(5, 105), *e.ids) for e in chosen]
     references = [e.ids[3:] for e in random_examples(len(prompts), seed=3)]
     generator = TorchGenerator.load(folder, END, exact=True)
     ours = generator.answer(prompts, references, 12)
