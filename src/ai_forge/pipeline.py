@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from ai_forge.judge.parity import Parity
     from ai_forge.judge.verdict import Verdict
 
-VERSIONS = {"mine": 1, "dataset": 3, "index": 1, "train": 3, "merge": 1, "evaluate": 2, "export": 1, "parity": 2}
+VERSIONS = {"mine": 1, "dataset": 3, "index": 1, "train": 3, "merge": 1, "evaluate": 2, "export": 1, "parity": 3}
 """Raised when a stage's code changes what it makes from the same input."""
 SIDES = ("train", "valid", "test")
 

@@ -10,6 +10,7 @@ import pytest
 from ai_forge.conductor.llama_server import LlamaServer
 from ai_forge.data_pipeline.prompt import Message, messages_for
 from ai_forge.errors import RefusedError
+from ai_forge.judge import parity as parity_module
 from ai_forge.judge.exporter import convert_to_gguf
 from ai_forge.judge.parity import Files, Parity, ServedFile, bucketed_kl, compare, first_difference
 from ai_forge.training.backends.torch_model import TorchGenerator
@@ -52,13 +53,13 @@ def compared(folder: Path, f16: ServedFile, deployed: ServedFile, quantization: 
 
 def test_the_exported_file_is_the_trained_model(folder: Path, served: dict[str, LlamaServer]) -> None:
     parity = compared(folder, served["f16"], served["q4_k_m"], "q4_k_m")
-    assert (parity.n_prompts, parity.same_prompt, parity.same_greedy) == (4, 4, 4)
-    assert parity.first_differences == ()
+    assert (parity.n_prompts, parity.same_prompt, parity.same_greedy + parity.near_ties) == (4, 4, 4)
+    assert len(parity.first_differences) == parity.near_ties <= 1
     assert parity.kl_mean is not None
     assert parity.kl_high is not None
     assert 0 < parity.kl_mean <= parity.kl_high
     parity.require()
-    assert parity.rows["first 8 greedy tokens of the f16 file equal the trainer's"] == "4 of 4"
+    assert parity.rows["first 8 greedy tokens of the f16 file equal the trainer's"].startswith(f"{parity.same_greedy} of 4")
     assert "divergence of q4_k_m from the trainer" in parity.rows
 
 
@@ -84,7 +85,8 @@ def test_another_model_is_noticed(folder: Path, served: dict[str, LlamaServer]) 
     with pytest.raises(RefusedError) as caught:
         parity.require()
     assert caught.value.message == (
-        "Only 0 of 4 greedy answers of the f16 file are the trainer's; at least 95% are required."
+        "4 of 4 greedy answers of the f16 file are not the trainer's, where the trainer is sure of its token; "
+        "at most 5% may be."
     )
 
 
@@ -107,16 +109,35 @@ class Same:
 @pytest.mark.parametrize("fault", [{"template": "<|im_start|>system\nYou are helpful.<|im_end|>\n"}, {"shift": 1}])
 def test_another_prompt_is_refused(folder: Path, served: dict[str, LlamaServer], fault: dict[str, object]) -> None:
     parity = compared(folder, Same(served["f16"], **fault), served["f16"], "f16")  # type: ignore[arg-type]
-    assert (parity.same_prompt, parity.same_greedy) == (0, 4)
+    assert (parity.same_prompt, parity.same_greedy + parity.near_ties) == (0, 4)
     with pytest.raises(RefusedError, match=r"^llama\.cpp makes another prompt than the trainer of 4 of 4 chats\."):
         parity.require()
 
 
-@pytest.mark.parametrize(("same", "refused"), [(20, False), (19, False), (18, True)])
-def test_one_answer_in_twenty_may_differ(same: int, refused: bool) -> None:
+@pytest.mark.parametrize(("near_tie", "near_ties"), [(50.0, 4), (0.0, 0)])
+def test_a_difference_at_a_near_tie_is_told_apart_from_a_wrong_export(
+    folder: Path, served: dict[str, LlamaServer], near_tie: float, near_ties: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SecondBest(Same):
+        def greedy_top(
+            self, prompt: Sequence[int], max_tokens: int, n_top: int
+        ) -> list[tuple[int, Mapping[int, float]]]:
+            (best, top), *rest = super().greedy_top(prompt, max_tokens, 2)
+            return [(next(token for token in top if token != best), top), *rest]
+
+    monkeypatch.setattr(parity_module, "NEAR_TIE_NATS", near_tie)
+    parity = compared(folder, SecondBest(served["f16"]), served["f16"], "f16")
+    assert (parity.same_greedy, parity.near_ties, parity.first_differences) == (0, near_ties, (0, 0, 0, 0))
+    if near_ties:
+        parity.require()
+        assert list(parity.rows.values())[1] == "0 of 4, 4 more differ at a near tie"
+
+
+@pytest.mark.parametrize(("same", "ties", "refused"), [(20, 0, False), (19, 0, False), (18, 1, False), (18, 0, True)])
+def test_one_answer_in_twenty_may_differ(same: int, ties: int, refused: bool) -> None:
     parity = Parity(
-        n_prompts=20, n_tokens=32, same_prompt=20, same_greedy=same, first_differences=(3,), kl_mean=None, kl_high=None,
-        quantization="f16",
+        n_prompts=20, n_tokens=32, same_prompt=20, same_greedy=same, near_ties=ties, first_differences=(3,),
+        kl_mean=None, kl_high=None, quantization="f16",
     )  # fmt: skip
     if refused:
         with pytest.raises(RefusedError):
