@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 UV     := 0.13.9
 REPO   ?= .
 
-.PHONY: run test check bench docs clean
+.PHONY: run test check bench oracles docs clean
 .DEFAULT_GOAL := run
 
 # The main job: this repository (or REPO=...) mined, trained on, judged, exported, deployed and asked.
@@ -24,6 +24,10 @@ check: $(VENV)/.installed-dev
 # Figures, never tests: each benchmark checks that its result is right, then measures it beside its rival.
 bench: $(VENV)/.installed-dev
 	@for file in bench/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+# What the miner finds against each language's own parser, on well-known packages. Fetches them: npm, go, mvn, cargo.
+oracles: $(VENV)/.installed-dev
+	$(BIN)/python tests/oracles/run.py $(LANGUAGES)
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py

@@ -125,6 +125,7 @@ class Attribution:
         if len(condition) <= _MAX_QUOTE and self._is_own(unit, node):
             raises = outcome_node.type.startswith(("raise", "throw")) or outcome.startswith(("raise ", "throw "))
             quoted = outcome if len(outcome) <= _MAX_QUOTE else ""
+            unit.guard_starts.append(node.start_byte)
             unit.guards.append(
                 Guard(
                     condition=condition,

@@ -31,7 +31,11 @@ def docstring_of(body: Node | None) -> str | None:
         if child.type == "comment":
             continue
         first = next(iter(child.named_children), None) if child.type == "expression_statement" else child
-        if first is None or first.type != "string" or (first is not child and child.named_child_count != 1):
+        if first is not None and first.type == "concatenated_string":
+            first = first.named_children[0] if child.named_child_count == 1 else None
+        elif first is not child and child.named_child_count != 1:
+            return None
+        if first is None or first.type != "string":
             return None
         raw = (first.text or b"").decode("utf-8", "replace")
         start = _STRING_START.match(raw)
@@ -52,10 +56,12 @@ def comments_above(node: Node, marks: Sequence[str]) -> list[Node]:
     found: list[Node] = []
     line = node.start_point[0]
     previous = node.prev_sibling
+    if previous is None and node.parent is not None and node.parent.type == "statement_list":
+        previous = node.parent.prev_sibling  # Go: comments above the first statement stand outside the list
     while previous is not None and previous.type in COMMENT_TYPES:
         text = previous.text or b""
         last_line = previous.end_point[0] - (previous.end_point[1] == 0)
-        if line - last_line > (2 if text.startswith(b"/**") and not found else 1):
+        if line - last_line > (2 if text.startswith((b"/**", b"///")) and not found else 1):
             break
         before = previous.prev_sibling
         if (
@@ -65,12 +71,11 @@ def comments_above(node: Node, marks: Sequence[str]) -> list[Node]:
             and (before.end_point.row == previous.start_point.row)
         ):
             break  # the comment trails the statement before
-        if text.startswith(b"/*"):
-            return (
-                [previous]
-                if not found and text.startswith(block_marks) and not text.startswith(b"/**/")
-                else found[::-1]
-            )
+        is_block = text.startswith(b"/*")
+        if is_block and not found and block_marks and text.startswith(block_marks) and not text.startswith(b"/**/"):
+            return [previous]
+        if is_block and (found or not block_marks):
+            break
         if line_marks and text.startswith(line_marks) and not text.startswith(b"#!"):
             found.append(previous)
         line = previous.start_point[0]

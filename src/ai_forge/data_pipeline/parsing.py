@@ -66,15 +66,32 @@ def parse(content: bytes, language: str) -> ParsedFile | None:
         return None
     grammar, query = loaded
     text = normalise(content)
+    spec = LANGUAGES[language]
     root = Parser(grammar).parse(text).root_node
+    repaired = spec.repair(text) if spec.repair is not None and root.has_error else text
+    if repaired != text:
+        again = Parser(grammar).parse(repaired).root_node
+        root, repaired = (root, text) if again.has_error else (again, repaired)
     indexed = QueryCursor(query).matches(root)
     matches = [captures for _, captures in indexed]
-    spec = LANGUAGES[language]
     units = units_of(indexed, spec, text)
     Attribution(units, spec, text).run(matches)
+    if repaired != text:
+        _take_lines_from_offsets(units, text)
     imports, modules = imports_of(matches, text)
     opaque = sorted({(n.start_byte, n.end_byte) for m in matches for n in m.get("opaque", ())})
     constants = [node_text(n, text) for m in matches for n in m.get("constant", ())]
     first_unit = units[0].start if units else len(text)
     docstring = file_comment(root, spec.docs, first_unit) if spec.docs else docstring_of(root)
     return ParsedFile(text, units, imports, modules, list(dict.fromkeys(constants)), opaque, docstring, root.has_error)
+
+
+def _take_lines_from_offsets(units: list[Unit], text: bytes) -> None:
+    """Lines in the file, where the text that was parsed had lines joined."""
+    ends = [match.start() for match in re.finditer(rb"\n", text)]
+    for unit in units:
+        unit.first_line = bisect.bisect_left(ends, unit.start) + 1
+        unit.code_line = bisect.bisect_left(ends, unit.code_start) + 1
+        unit.last_line = bisect.bisect_left(ends, unit.end - 1) + 1
+        lines = [bisect.bisect_left(ends, at) + 1 for at in unit.guard_starts]
+        unit.guards = [g.model_copy(update={"line": n}) for g, n in zip(unit.guards, lines, strict=True)]

@@ -50,6 +50,7 @@ class Unit:
     first_line: int
     code_line: int
     last_line: int
+    code_start: int
     definition: Node
     body: Node | None
     signature: str
@@ -66,6 +67,7 @@ class Unit:
     decorators: list[str] = field(default_factory=list)
     members: list[str] = field(default_factory=list)
     guards: list[Guard] = field(default_factory=list)
+    guard_starts: list[int] = field(default_factory=list)
     return_values: list[str] = field(default_factory=list)
     is_generator: bool = False
     complexity: int = 1
@@ -123,6 +125,7 @@ def _unit(kind: UnitKind, head: Node, captures: Captures, spec: LanguageSpec, te
         first_line=first.start_point[0] + 1,
         code_line=code.start_point[0] + 1,
         last_line=end.end_point[0] + (1 if end.end_point[1] else 0),
+        code_start=code.start_byte,
         definition=value,
         body=body,
         signature=_signature(head, value, body, text, kind),
@@ -136,7 +139,8 @@ def _unit(kind: UnitKind, head: Node, captures: Captures, spec: LanguageSpec, te
 
 def _with_comments(outer: Node, spec: LanguageSpec) -> tuple[Node, list[Node]]:
     """The first node of a definition (an attribute that stands before it as a sibling) and its doc comments."""
-    code, comments = outer, []
+    code = outer
+    comments: list[Node] = []
     while True:
         above = comments_above(code, spec.docs) if spec.docs else []
         comments = above + comments

@@ -16,12 +16,15 @@ installed costs that language's files (counted), never the run.
 """
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import PurePosixPath
 
 from tree_sitter import Language, Query
+
+from ai_forge.data_pipeline.repairs import blank_variance, join_bracketed_lines
 
 __all__ = ["LANGUAGES", "LanguageSpec", "language_of", "load"]
 
@@ -46,6 +49,8 @@ class LanguageSpec:
     """Node types of a definition's body where the grammar has no field for it."""
     sigil: str = ""
     """What every variable's name starts with and no caller writes: PHP's `$`."""
+    repair: Callable[[bytes], bytes] | None = None
+    """A second try, of the same length, for text that the grammar refuses."""
     implicit_parameters: tuple[str, ...] = ()
     """First parameters of a method that callers do not pass."""
 
@@ -60,6 +65,7 @@ LANGUAGES: dict[str, LanguageSpec] = {
             "python.scm",
             docs=(),
             wrappers=("decorated_definition",),
+            repair=join_bracketed_lines,
             implicit_parameters=("self", "cls", "mcs", "metacls"),
         ),
         LanguageSpec(
@@ -76,6 +82,7 @@ LANGUAGES: dict[str, LanguageSpec] = {
             "typescript.scm",
             wrappers=("export_statement", "ambient_declaration"),
             prefixes=("decorator",),
+            repair=blank_variance,
             implicit_parameters=("this",),
         ),
         LanguageSpec(
@@ -85,6 +92,7 @@ LANGUAGES: dict[str, LanguageSpec] = {
             "typescript.scm",
             wrappers=("export_statement", "ambient_declaration"),
             prefixes=("decorator",),
+            repair=blank_variance,
             implicit_parameters=("this",),
         ),
         LanguageSpec("go", (".go",), "tree_sitter_go", "go.scm", docs=("//", "/*")),

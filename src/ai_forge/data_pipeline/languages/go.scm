@@ -7,15 +7,20 @@
     (generic_type type: (type_identifier) @receiver)
     (pointer_type (generic_type type: (type_identifier) @receiver))]))
   name: (field_identifier) @name) @method
-(type_declaration (type_spec name: (type_identifier) @name type: (struct_type)) @value) @class
-(type_declaration (type_spec name: (type_identifier) @name type: (interface_type)) @value) @interface
-(type_declaration (type_spec name: (type_identifier) @name
-  type: [(type_identifier) (qualified_type) (pointer_type) (array_type) (slice_type) (map_type) (channel_type)
-         (function_type) (generic_type)]) @value) @type
-(type_declaration (type_alias name: (type_identifier) @name) @value) @type
-(var_declaration (var_spec name: (identifier) @name value: (expression_list (func_literal) @value))) @function
+(type_declaration "type" . (type_spec name: (type_identifier) @name type: (struct_type)) @value) @class
+(type_declaration "type" . (type_spec name: (type_identifier) @name type: (interface_type)) @value) @interface
+(type_declaration "type" . [(type_spec name: (type_identifier) @name) (type_alias name: (type_identifier) @name)] @value) @type
+(type_declaration "(" (type_spec name: (type_identifier) @name type: (struct_type)) @class)
+(type_declaration "(" (type_spec name: (type_identifier) @name type: (interface_type)) @interface)
+(type_declaration "(" [(type_spec name: (type_identifier) @name) (type_alias name: (type_identifier) @name)] @type)
+(var_declaration (var_spec . name: (identifier) @name value: (expression_list . (func_literal) @value .))) @function
+(var_declaration (var_spec_list (var_spec . name: (identifier) @name
+  value: (expression_list . (func_literal) @value .)) @function))
 (short_var_declaration left: (expression_list . (identifier) @name .)
   right: (expression_list . (func_literal) @value .)) @function
+(assignment_statement left: (expression_list . [(identifier) (selector_expression)] @name .)
+  right: (expression_list . (func_literal) @value .)) @function
+(keyed_element . (literal_element (identifier) @name) . (literal_element (func_literal) @value) .) @function
 (method_elem name: (field_identifier) @member)
 
 ; Parameters and bases

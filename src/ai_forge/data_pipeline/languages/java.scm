@@ -6,6 +6,8 @@
 (annotation_type_declaration name: (identifier) @name) @interface
 (method_declaration name: (identifier) @name) @method
 (constructor_declaration name: (identifier) @name) @method
+(annotation_type_element_declaration name: (identifier) @name) @method
+(constant_declaration declarator: (variable_declarator name: (identifier) @name value: (lambda_expression) @value)) @function
 (compact_constructor_declaration name: (identifier) @name) @method
 (local_variable_declaration declarator: (variable_declarator name: (identifier) @name value: (lambda_expression) @value)) @function
 (field_declaration declarator: (variable_declarator name: (identifier) @name value: (lambda_expression) @value)) @function

@@ -12,12 +12,13 @@
     right: [(arrow_function) (function_expression) (generator_function)] @value))) @function
 (pair key: [(property_identifier) (string)] @name
   value: [(arrow_function) (function_expression) (generator_function)] @value) @function
-(export_statement "default" value: (arrow_function) @value @name) @function
 (class_declaration name: (identifier) @name) @class
 (lexical_declaration (variable_declarator name: (identifier) @name value: (class) @value)) @class
 (expression_statement (assignment_expression left: (_) @name right: (class) @value)) @class
 (method_definition name: (_) @name) @method
 (field_definition property: (_) @name value: [(arrow_function) (function_expression)] @value) @method
+
+(export_statement "default" value: [(arrow_function) (function_expression) (generator_function)] @value @name) @function
 
 ; Parameters and bases
 (formal_parameters [

@@ -2,6 +2,8 @@
 (function_definition name: (identifier) @name) @function
 (class_definition name: (identifier) @name) @class
 (expression_statement (assignment left: (identifier) @name right: (lambda) @value)) @function
+(expression_statement (assignment left: (identifier) @name
+  right: (parenthesized_expression . (lambda) @value .))) @function
 
 ; Parameters and bases
 (parameters [

@@ -24,6 +24,8 @@
 (internal_module name: [(identifier) (nested_identifier)] @name) @scope
 (module name: [(identifier) (nested_identifier)] @name) @scope
 
+(export_statement "default" value: [(arrow_function) (function_expression) (generator_function)] @value @name) @function
+
 ; Parameters and bases
 (formal_parameters [
   (required_parameter pattern: (identifier) @parameter)

@@ -1,0 +1,155 @@
+"""`python tests/oracles/run.py [LANGUAGE…]`: our units against each language's own parser, on well-known packages.
+
+Fetches the oracles' tools and the packages into a cache folder first (`AI_FORGE_ORACLES` names another one). Exits with
+1 where the agreement is below the target: 100 % for Python, 99.5 % elsewhere.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from oracles.compare import FOLDER, TYPESCRIPT, Agreement, compare, missing, tools
+from oracles.standalone import blocks_that_do_not_parse
+
+NPM = (f"typescript@{TYPESCRIPT}", "express@5.1.0", "lodash@4.17.21", "rxjs@7.8.2", "zod@4.1.12")
+GO = ("github.com/spf13/cobra@v1.9.1", "golang.org/x/tools@v0.30.0")
+MAVEN = ("org.apache.commons:commons-lang3:3.17.0", "com.google.guava:guava:33.4.0-jre")
+CRATES = {"serde": "=1.0.219", "tokio": "=1.44.2", "regex-automata": "=0.4.9"}
+TARGETS = {"python": 1.0}
+
+
+def _call(*command: str, cwd: Path | None = None) -> str:
+    return subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def _npm() -> Path:
+    folder = tools() / "npm"
+    if not (folder / ".fetched").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _call(
+            "npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder), *NPM
+        )
+        (folder / ".fetched").touch()
+    return folder / "node_modules"
+
+
+def _go() -> list[Path]:
+    folder = tools() / "go"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "go.mod").exists():
+        _call("go", "mod", "init", "oracles", cwd=folder)
+    _call("go", "mod", "download", *GO, cwd=folder)
+    home = Path(_call("go", "env", "GOMODCACHE").strip())
+    return [home / module for module in GO]
+
+
+def _java() -> list[Path]:
+    found = []
+    for artifact in MAVEN:
+        folder = tools() / "java" / artifact.replace(":", "-")
+        if not folder.exists():
+            repository = tools() / "m2"
+            local = f"-Dmaven.repo.local={repository}"
+            _call("mvn", "-q", local, "dependency:get", f"-Dartifact={artifact}:jar:sources", "-Dtransitive=false")
+            group, name, version = artifact.split(":")
+            jar = repository / group.replace(".", "/") / name / version / f"{name}-{version}-sources.jar"
+            with zipfile.ZipFile(jar) as archive:
+                archive.extractall(folder)
+        found.append(folder)
+    return found
+
+
+def _rust() -> Path:
+    folder = tools() / "rust"
+    build = ["cargo", "build", "--quiet", "--manifest-path", str(FOLDER / "rust" / "Cargo.toml")]
+    subprocess.run([*build, "--target-dir", str(folder)], check=True)
+    project = tools() / "crates"
+    if not (project / "vendor").exists():
+        (project / "src").mkdir(parents=True, exist_ok=True)
+        (project / "src" / "lib.rs").write_text("", encoding="utf-8")
+        wanted = "\n".join(f'{name} = "{version}"' for name, version in CRATES.items())
+        manifest = f'[package]\nname = "crates"\nversion = "0.0.0"\nedition = "2021"\n[dependencies]\n{wanted}\n'
+        (project / "Cargo.toml").write_text(manifest, encoding="utf-8")
+        _call("cargo", "vendor", "--quiet", cwd=project)
+    return project / "vendor"
+
+
+def _files(folders: list[Path], *suffixes: str) -> list[Path]:
+    """Readable source files below `folders`; minified and bundled ones are not mined and not compared."""
+    return sorted(
+        path
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.name.endswith(suffixes)
+        and path.is_file()
+        and path.stat().st_size < 1_000_000
+        and ".min." not in path.name
+    )
+
+
+def packages(language: str) -> list[Path]:
+    """The files to compare, fetched if need be."""
+    if language == "python":
+        library = Path(sysconfig.get_path("stdlib"))
+        return [path for path in _files([library], ".py") if "site-packages" not in path.parts]
+    if language in ("javascript", "typescript"):
+        modules = _npm()
+        if language == "javascript":
+            return _files([modules / "express", modules / "lodash", modules / "rxjs" / "dist" / "esm"], ".js")
+        return _files(
+            [modules / "typescript" / "lib", modules / "rxjs" / "src", modules / "zod" / "src"], ".ts", ".cts"
+        )
+    if language == "go":
+        return _files(_go(), ".go")
+    if language == "java":
+        return _files(_java(), ".java")
+    vendored = _rust()
+    return _files([vendored / name for name in CRATES], ".rs")
+
+
+def report(language: str, shown: int) -> bool:
+    """Compare and print; whether the target is met."""
+    program = {"javascript": "npm", "typescript": "npm", "go": "go", "java": "mvn", "rust": "cargo"}.get(language)
+    if program is not None and shutil.which(program) is None:
+        print(f"{language}: not compared, {program} is not on PATH")
+        return True
+    paths = packages(language)
+    reason = missing(language)
+    if reason is not None:
+        print(f"{language}: not compared, {reason}")
+        return True
+    agreement: Agreement = compare(language, paths)
+    print(f"{language}: {agreement.line()}")
+    for difference in agreement.differences[:shown]:
+        print(f"  {difference}")
+    good = agreement.share >= TARGETS.get(language, 0.995)
+    if language == "python":
+        n_blocks, broken = blocks_that_do_not_parse(paths)
+        print(f"python: {n_blocks} blocks, {len(broken)} do not parse on their own")
+        for block in broken[:shown]:
+            print(f"  {block}")
+        good = good and not broken
+    return good
+
+
+def main() -> int:
+    """Read the command line, compare, print."""
+    known = ("python", "javascript", "typescript", "go", "java", "rust")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "languages", nargs="*", default=list(known), help=f"of {', '.join(known)}; all if none is named"
+    )
+    parser.add_argument("--show", type=int, default=10, help="differences to print for each language")
+    given = parser.parse_args()
+    results = [report(language, given.show) for language in given.languages]
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
