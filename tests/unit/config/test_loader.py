@@ -41,13 +41,13 @@ def test_each_layer_wins_over_the_one_below_and_is_named(tmp_path: Path) -> None
 
 
 def test_the_recipe_is_that_of_the_base_which_any_layer_may_name() -> None:
-    assert load_settings().settings.training.micro_batch_size == 5
+    assert load_settings().settings.training.micro_batch_size == 8
     other = load_settings(("flag", {"training.base_model": "Qwen2.5-Coder-0.5B-Instruct"}))
     assert other.settings.training.micro_batch_size == 2
     again = load_settings(
         ("file", {"training.base_model": "x"}), ("flag", {"training.base_model": "smollm2-135m-instruct"})
     )
-    assert again.settings.training.micro_batch_size == 5
+    assert again.settings.training.micro_batch_size == 8
 
 
 def test_an_unknown_key_is_told_with_the_nearest_known_one() -> None:
