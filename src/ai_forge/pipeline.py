@@ -17,7 +17,6 @@ import os
 import random
 import re
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,12 +26,14 @@ from typing import TYPE_CHECKING, Any
 
 from ai_forge.config import FineTuneConfig, LoadedSettings
 from ai_forge.data_pipeline.context import documents_for
+from ai_forge.data_pipeline.filters import without_near_duplicates
 from ai_forge.data_pipeline.miner import MiningResult, mine_repository
 from ai_forge.data_pipeline.prompt import SYSTEM_PROMPT, Message, citations_in, messages_for
 from ai_forge.data_pipeline.raft_generator import synthesize
-from ai_forge.data_pipeline.repository import Repository, read_repository
+from ai_forge.data_pipeline.repository import Repository, SourceFile, read_repository
 from ai_forge.data_pipeline.retrieval import Index
 from ai_forge.data_pipeline.schemas import Document, RAFTExample
+from ai_forge.data_pipeline.secrets import scrub, without_secrets
 from ai_forge.data_pipeline.splits import check_no_leak, split_by_file
 from ai_forge.data_pipeline.storage import load_mining, read_examples, save_mining, write_jsonl
 from ai_forge.data_pipeline.symbols import SymbolGraph
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from ai_forge.judge.parity import Parity
     from ai_forge.judge.verdict import Verdict
 
-VERSIONS = {"mine": 1, "dataset": 3, "index": 1, "train": 3, "merge": 1, "evaluate": 2, "export": 1, "parity": 3}
+VERSIONS = {"mine": 2, "dataset": 4, "index": 1, "train": 3, "merge": 1, "evaluate": 2, "export": 1, "parity": 3}
 """Raised when a stage's code changes what it makes from the same input."""
 SIDES = ("train", "valid", "test")
 
@@ -185,7 +186,8 @@ class Pipeline:
 
     @cached_property
     def _snapshot(self) -> str:
-        return stage_key(files=[(file.path, file.blob_id) for file in self.repository.files])
+        files = [(file.path, file.blob_id, file.folder_licence) for file in self.repository.files]
+        return stage_key(files=files, licence=self.repository.licence)
 
     # -- data ---------------------------------------------------------------------------------------------------
 
@@ -227,16 +229,17 @@ class Pipeline:
         settings = self.settings
 
         def build(folder: Path) -> dict[str, Any]:
-            split = split_by_file(self.mined.blocks, settings.split, documents=self.mined.documents)
-            rejected: Counter[str] = Counter()
+            subjects, rejected = without_near_duplicates(self.mined.blocks, settings.miner.near_duplicate)
+            split = split_by_file(subjects, settings.split, documents=self.mined.documents)
             kept: dict[str, list[RAFTExample]] = {}
             for done, side in enumerate(SIDES):
                 self.emit(StageProgress("dataset", done, len(SIDES), side))
                 shown = getattr(split, f"{side}_documents")
                 graph = SymbolGraph(shown, self.mined.imports)
                 made = synthesize(getattr(split, side), documents=shown, settings=settings.synthesis, graph=graph)
-                kept[side], dropped = filter_dataset(made.examples, settings.validator)
-                rejected += made.rejected + dropped
+                good, dropped = filter_dataset(made.examples, settings.validator)
+                kept[side], leaking = without_secrets(good)
+                rejected += made.rejected + dropped + leaking
                 write_jsonl(folder / f"{side}.jsonl", kept[side])
             leaks = check_no_leak(kept["train"], split)
             if leaks:
@@ -422,11 +425,15 @@ class Pipeline:
             if file.path not in files or left <= 0:
                 continue
             share = min(left, max(2000, self.settings.judge.code_bytes // 8))
-            text = file.content[:share].decode("utf-8", errors="ignore").rpartition("\n")[0]
+            text = self._clean(file)[:share].decode("utf-8", errors="ignore").rpartition("\n")[0]
             if text.strip():
                 chosen.append((file.path, text))
                 left -= len(text.encode())
         return chosen
+
+    def _clean(self, file: SourceFile) -> bytes:
+        """A file's bytes without its secrets."""
+        return scrub(file.content, self.settings.miner.secret_placeholder).content
 
     # -- files for the runtimes ---------------------------------------------------------------------------------
 

@@ -1,5 +1,7 @@
 """Settings of the data pipeline: one frozen model per concern, the only place where their defaults live."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = ["MinerSettings", "SplitSettings", "SynthesisSettings", "ValidatorSettings"]
@@ -25,6 +27,27 @@ class MinerSettings(_Settings):
     include_private: bool = Field(default=True, description="private definitions (`_name`, `#name`) may be subjects")
     include_tests: bool = Field(default=False, description="test code may be the subject (it is always a document)")
     languages: tuple[str, ...] = Field(default=(), description="mine these only; empty means all that are known")
+    secrets: Literal["mask", "drop"] = Field(
+        default="mask",
+        description="mask: a secret's value becomes the placeholder, and the block goes if it is not sound after that; "
+        "drop: every block with a secret goes",
+    )
+    secret_placeholder: str = Field(
+        default="<masked>",
+        pattern=r"^[A-Za-z0-9_<>\[\]*.-]{1,40}$",
+        description="what stands for a secret's value; letters, digits and _ < > [ ] * . - only",
+    )
+    allow_licence: tuple[str, ...] = Field(
+        default=(),
+        description="licences (SPDX names, `*` for any characters) that files may stand under beside the repository's own; "
+        "empty means all but copyleft ones",
+    )
+    near_duplicate: float = Field(
+        default=0.95,
+        ge=0.5,
+        le=1,
+        description="Jaccard similarity to an earlier subject from which a block is no subject, 0–1",
+    )
 
 
 class SplitSettings(_Settings):

@@ -1,11 +1,14 @@
 """Which files are mined and which blocks may be asked about; each refusal has one reason, which is counted.
 
-Two strengths. A block that is broken or not the team's own writing (`syntax_error`, `too_long`, files that are binary,
-generated, vendored, minified) is dropped. A sound block that makes a poor subject (`too_short`, `trivial`,
-`no_docstring`, `overload`, `test`, `private`) stays a document: it can be retrieved, cited as a caller, or distract.
+Two strengths. A block that is broken, holds a secret that cannot be masked (`secret`) or is not the team's own writing
+(`syntax_error`, `too_long`, files that are binary, generated, vendored, minified or under a licence that is not allowed) is
+dropped. A sound block that makes a poor subject (`too_short`, `trivial`,
+`no_docstring`, `overload`, `test`, `private`, `duplicate`, `near_duplicate`) stays a document: it can be retrieved, cited as a caller, or distract.
 """
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from ai_forge.config.data import MinerSettings
@@ -25,7 +28,6 @@ _TEST_FOLDERS = frozenset({"test", "tests", "__tests__", "testing", "spec", "spe
 _TEST_NAME = re.compile(r"^(test_.*|.*_test|conftest|.*\.(test|spec)|.*Tests?|.*TestCase)$")
 _COMMENT_LINE = re.compile(rb"^\s*(#|//|/\*|\*|\"\"\"|'''|;|--|<!--)")
 _PRIVATE = re.compile(r"^(_(?!_.*__$)|#)")
-_LICENCE = re.compile(rb"SPDX-License-Identifier:\s*([^\s*/]+(?:\s+(?:OR|AND|WITH)\s+[^\s*/]+)*)")
 
 
 def is_test_path(path: str) -> bool:
@@ -45,12 +47,6 @@ def is_private(name: str) -> bool:
     (True, False, True, False)
     """
     return bool(_PRIVATE.match(name))
-
-
-def licence_of(content: bytes) -> str | None:
-    """The SPDX expression in a file's first 4 kB, if it has one."""
-    found = _LICENCE.search(content[:4096])
-    return found.group(1).decode("ascii", "replace") if found else None
 
 
 def file_rejection(path: str, content: bytes) -> str | None:
@@ -102,6 +98,34 @@ def subject_rejection(block: CodeBlock, settings: MinerSettings) -> str | None:
     if settings.require_docstring and not block.docstring:
         return "no_docstring"
     return None
+
+
+def first_of_each(blocks: Sequence[CodeBlock]) -> tuple[list[CodeBlock], Counter[str]]:
+    """The blocks without those that repeat an earlier one but for white space; the repeats are counted as `duplicate`."""
+    seen: set[str] = set()
+    kept: list[CodeBlock] = []
+    for block in blocks:
+        text = " ".join(block.source_code.split())
+        if text not in seen:
+            seen.add(text)
+            kept.append(block)
+    return kept, _counted("duplicate", len(blocks) - len(kept))
+
+
+def without_near_duplicates(blocks: Sequence[CodeBlock], threshold: float) -> tuple[list[CodeBlock], Counter[str]]:
+    """The blocks without those that are at least `threshold` (Jaccard, 0-1) like an earlier one that is kept."""
+    from ai_forge.data_pipeline.near_duplicates import near_duplicate_pairs
+
+    dropped: set[int] = set()
+    for first, second, _ in near_duplicate_pairs([block.source_code for block in blocks], threshold):
+        if first not in dropped:
+            dropped.add(second)
+    kept = [block for index, block in enumerate(blocks) if index not in dropped]
+    return kept, _counted("near_duplicate", len(dropped))
+
+
+def _counted(reason: str, n: int) -> Counter[str]:
+    return Counter({reason: n} if n else {})
 
 
 def score(block: CodeBlock) -> float:

@@ -18,15 +18,17 @@ from typing import Any
 from ai_forge.config.data import MinerSettings
 from ai_forge.data_pipeline.filters import (
     file_rejection,
+    first_of_each,
     is_private,
-    licence_of,
     score,
     subject_rejection,
 )
 from ai_forge.data_pipeline.languages import LANGUAGES
-from ai_forge.data_pipeline.parsing import ParsedFile, Unit, parse
+from ai_forge.data_pipeline.licences import licence_allowed, licence_of
+from ai_forge.data_pipeline.parsing import ParsedFile, Unit, normalise, parse
 from ai_forge.data_pipeline.repository import Repository, SourceFile, read_repository
 from ai_forge.data_pipeline.schemas import BlockMetadata, CodeBlock, Import
+from ai_forge.data_pipeline.secrets import Scrubbed, scrub
 from ai_forge.data_pipeline.text import approximate_tokens
 from ai_forge.errors import AIForgeError, InputError, PrerequisiteError
 
@@ -88,6 +90,7 @@ class MiningResult:
             "by_type": dict(Counter(b.block_type for b in self.documents).most_common()),
             "rejected": dict(self.rejected.most_common()),
             "skipped": dict(self.skipped.most_common()),
+            "masked": sum(1 for block in self.documents if block.metadata.n_masked),
             "advice": self.advice,
         }
 
@@ -115,7 +118,8 @@ def mine_repository(
     repository: Repository, settings: MinerSettings | None = None, *, progress: Progress | None = None
 ) -> MiningResult:
     """`mine` over a repository that was read, with its commit and its skipped files in the result."""
-    result = mine(repository.files, settings, commit=repository.commit, progress=progress)
+    own = repository.licence
+    result = mine(repository.files, settings, commit=repository.commit, own_licence=own, progress=progress)
     result.skipped.update(repository.skipped)
     return result
 
@@ -125,57 +129,78 @@ def mine(
     settings: MinerSettings | None = None,
     *,
     commit: str | None = None,
+    own_licence: str | None = None,
     progress: Progress | None = None,
 ) -> MiningResult:
-    """Blocks of `files`. Never fails on a file's content: what cannot be used is counted."""
+    """Blocks of `files`, without secrets. Never fails on a file's content: what cannot be used is counted.
+
+    `own_licence` is the one under which everything may be used (see `licences`).
+    """
     settings = settings or MinerSettings()
     sources = sorted(files, key=lambda file: file.path)
     documents: list[CodeBlock] = []
-    subjects: set[str] = set()
+    candidates: list[CodeBlock] = []
     rejected: Counter[str] = Counter()
     skipped: Counter[str] = Counter()
     imports: dict[str, tuple[Import, ...]] = {}
     n_files = 0
     for index, source in enumerate(sources, start=1):
-        parsed = _parse_file(source, settings, skipped)
-        if parsed is not None:
+        licence = licence_of(source.content) or source.folder_licence
+        allowed = licence_allowed(licence, own_licence, settings.allow_licence)
+        read = _read(source, settings, skipped, None if allowed else "licence")
+        if read is not None:
+            parsed, clean = read
             n_files += 1
             imports[source.path] = tuple(parsed.imports)
-            for block in _blocks(source, parsed, commit, settings, rejected):
+            for block in _blocks(source, parsed, clean, commit, licence, settings, rejected):
                 documents.append(block)
                 reason = subject_rejection(block, settings)
                 if reason is None:
-                    subjects.add(block.id)
+                    candidates.append(block)
                 else:
                     rejected[reason] += 1
         if progress is not None:
             progress(index, len(sources))
+    kept, repeats = first_of_each(candidates)
+    subjects = frozenset(block.id for block in kept)
     return MiningResult(
-        tuple(documents), frozenset(subjects), rejected, skipped, n_files, imports, settings.require_docstring
+        tuple(documents), subjects, rejected + repeats, skipped, n_files, imports, settings.require_docstring
     )
 
 
-def _parse_file(source: SourceFile, settings: MinerSettings, skipped: Counter[str]) -> ParsedFile | None:
+def _read(
+    source: SourceFile, settings: MinerSettings, skipped: Counter[str], reason: str | None
+) -> tuple[ParsedFile, Scrubbed] | None:
+    """The file without its secrets, parsed; None with the reason counted, which may be known before."""
     if settings.languages and source.language not in settings.languages:
-        skipped["other_language"] += 1
-        return None
-    reason = "too_large" if len(source.content) > settings.max_file_bytes else None
+        reason = "other_language"
+    elif len(source.content) > settings.max_file_bytes:
+        reason = "too_large"
     reason = reason or file_rejection(source.path, source.content)
-    parsed = parse(source.content, source.language) if reason is None else None
-    if parsed is None:
-        skipped[reason or f"no_grammar_{source.language}"] += 1
-    elif parsed.has_error and not parsed.units:
-        skipped["syntax_error"] += 1
-        return None
-    return parsed
+    if reason is None:
+        clean = scrub(normalise(source.content), settings.secret_placeholder)
+        parsed = parse(clean.content, source.language)
+        if parsed is None:
+            reason = f"no_grammar_{source.language}"
+        elif parsed.has_error and not parsed.units:
+            reason = "syntax_error"
+        else:
+            return parsed, clean
+    skipped[reason] += 1
+    return None
 
 
 def _blocks(
-    source: SourceFile, parsed: ParsedFile, commit: str | None, settings: MinerSettings, rejected: Counter[str]
+    source: SourceFile,
+    parsed: ParsedFile,
+    clean: Scrubbed,
+    commit: str | None,
+    licence: str | None,
+    settings: MinerSettings,
+    rejected: Counter[str],
 ) -> list[CodeBlock]:
     """The file's sound blocks. Two definitions on the same lines would be one citation: the outer one stays."""
     lines = parsed.text.decode("utf-8", "replace").split("\n")
-    licence = licence_of(source.content)
     outside = {i.local for i in parsed.imports} | set(parsed.constants) | {unit.name for unit in parsed.units}
     blocks: list[CodeBlock] = []
     spans: set[tuple[int, int]] = set()
@@ -183,7 +208,10 @@ def _blocks(
         span = (unit.first_line, unit.last_line)
         text = "\n".join(lines[unit.first_line - 1 : unit.last_line])
         n_tokens = approximate_tokens(text)
-        if unit.has_error:
+        n_masked = sum(unit.first_line <= line <= unit.last_line for line in clean.lines)
+        if n_masked and (unit.has_error or settings.secrets == "drop"):
+            rejected["secret"] += 1
+        elif unit.has_error:
             rejected["syntax_error"] += 1
         elif n_tokens > settings.max_tokens:
             rejected["too_long"] += 1
@@ -191,7 +219,7 @@ def _blocks(
             rejected["same_lines"] += 1
         else:
             spans.add(span)
-            blocks.append(_block(source, parsed, unit, text, n_tokens, outside, commit, licence))
+            blocks.append(_block(source, parsed, unit, text, n_tokens, outside, commit, licence, n_masked))
     return blocks
 
 
@@ -204,6 +232,7 @@ def _block(
     outside: set[str],
     commit: str | None,
     licence: str | None,
+    n_masked: int,
 ) -> CodeBlock:
     used = parsed.code_names(unit)
     imported = {i.local for i in parsed.imports}
@@ -232,6 +261,7 @@ def _block(
         commit=commit,
         blob_id=source.blob_id,
         licence=licence,
+        n_masked=n_masked,
     )
     block = CodeBlock(
         path=source.path,

@@ -1,12 +1,14 @@
 """The files of a repository: tracked ones by git, or a plain walk where there is no git.
 
-The repository is not trusted. Git runs with hooks, file-system monitors and all configuration but the repository's own
-switched off and only lists names; links are never followed, neither a file nor a folder on the way to it; only regular
-files of a known language are opened. What is left out is counted by reason.
+The repository is not trusted. Git runs without hooks, file-system monitors, transports, and any configuration but the
+repository's own, and only lists names (`git_output`); links are never followed, neither a file nor a folder on the way to
+it; only regular files of a known language and licence files are opened; a name with control characters is left out, because
+it could not be shown as it is. What is left out is counted by reason.
 """
 
 import hashlib
 import os
+import re
 import stat
 import subprocess
 from collections import Counter
@@ -15,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ai_forge.data_pipeline.languages import LANGUAGES, language_of
+from ai_forge.data_pipeline.licences import is_licence_file, licence_of_text, nearest_licence
 from ai_forge.errors import InputError
 
 _LEFT_OUT_FOLDERS = frozenset(
@@ -32,15 +35,39 @@ _LEFT_OUT_FOLDERS = frozenset(
     }
 )
 _GIT_TIMEOUT_S = 120
+_MAX_LICENCE_BYTES = 200_000
+_UNSHOWABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Control characters, line separators and direction overrides."""
+_HARMLESS = (
+    "safe.directory=*",
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.untrackedCache=false",
+    "core.attributesFile=/dev/null",
+    "core.alternateRefsCommand=false",
+    "core.sshCommand=false",
+    "core.gitProxy=false",
+    "core.askPass=false",
+    "credential.helper=",
+    "diff.external=false",
+    "gpg.program=false",
+    "log.showSignature=false",
+    "protocol.allow=never",
+    "submodule.recurse=false",
+)
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file's bytes as read; `path` is relative with forward slashes, `blob_id` git's SHA-1 blob id of the bytes."""
+    """A file's bytes as read; `path` is relative with forward slashes, `blob_id` git's SHA-1 blob id of the bytes.
+
+    `folder_licence` is the licence of the nearest licence file above it; the file's own head may name another.
+    """
 
     path: str
     content: bytes
     blob_id: str
+    folder_licence: str | None = None
 
     @property
     def language(self) -> str:
@@ -52,7 +79,10 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Repository:
-    """A folder's source files, sorted by path, and why others were skipped."""
+    """A folder's source files, sorted by path, and why others were skipped.
+
+    `licence` is the repository's own, by the licence file of its root.
+    """
 
     root: Path
     name: str
@@ -60,6 +90,7 @@ class Repository:
     is_git: bool
     files: tuple[SourceFile, ...]
     skipped: Counter[str] = field(default_factory=Counter)
+    licence: str | None = None
 
 
 def blob_id(content: bytes) -> str:
@@ -86,19 +117,27 @@ def read_repository(repo_path: str | Path, *, max_file_bytes: int = 1_000_000) -
     names = sorted(tracked if tracked is not None else _walk(root, skipped))
     if not names:
         raise InputError(f"{root} holds no files to read.", _empty_hint(tracked is not None))
+    licences = _licences(root, names)
     files: list[SourceFile] = []
     for name in names:
-        content = _read(root, name, max_file_bytes, skipped)
+        path = _showable(name, skipped)
+        if path is None or is_licence_file(path):
+            continue
+        if language_of(path) is None:
+            skipped["unknown_language"] += 1
+            continue
+        content = _read(root, path, max_file_bytes, skipped)
         if content is not None:
-            files.append(SourceFile(os.fsdecode(name), content, blob_id(content)))
+            files.append(SourceFile(path, content, blob_id(content), nearest_licence(path, licences)))
     if not files:
         known = ", ".join(LANGUAGES)
         raise InputError(
             f"None of the {len(names)} files in {root} can be mined. Known languages: {known}.", _seen(skipped)
         )
-    commit = _git(root, "rev-parse", "--verify", "HEAD") if tracked is not None else None
+    commit = git_output(root, "rev-parse", "--verify", "HEAD") if tracked is not None else None
     commit_id = commit.decode("ascii", "replace").strip() if commit else None
-    return Repository(root, root.name or "repository", commit_id, tracked is not None, tuple(files), skipped)
+    name_of_root, is_git = root.name or "repository", tracked is not None
+    return Repository(root, name_of_root, commit_id, is_git, tuple(files), skipped, licences.get(""))
 
 
 def _empty_hint(is_git: bool) -> str:
@@ -110,22 +149,28 @@ def _seen(skipped: Counter[str]) -> str:
     return f"Give a folder with code in one of these. Skipped: {reasons or 'nothing'}."
 
 
-def _git(root: Path, *arguments: str) -> bytes | None:
-    """Output of a git command that can run nothing the repository names; None where it fails or git is missing."""
+def git_output(root: Path, *arguments: str, stdin: bytes = b"") -> bytes | None:
+    """Output of a git command that can run nothing the repository names; None where it fails or git is missing.
+
+    For `diff`, `log -p`, `show` and `blame` add `--no-ext-diff --no-textconv`: attributes name those programs one by one.
+    """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     environment |= {
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_ATTR_NOSYSTEM": "1",
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_NO_LAZY_FETCH": "1",
+        "GIT_ALLOW_PROTOCOL": "none",
+        "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_PAGER": "cat",
         "LC_ALL": "C",
     }
-    harmless = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "core.untrackedCache=false", "safe.directory=*")
-    command = ["git", *(part for setting in harmless for part in ("-c", setting)), "-C", str(root), *arguments]
+    command = ["git", *(part for setting in _HARMLESS for part in ("-c", setting)), "-C", str(root), *arguments]
     try:
         done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=_GIT_TIMEOUT_S, check=False
+            command, env=environment, input=stdin, capture_output=True, timeout=_GIT_TIMEOUT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -137,8 +182,8 @@ def _tracked(root: Path, skipped: Counter[str]) -> list[bytes] | None:
 
     A folder that only lies inside someone else's work tree, with no tracked file of its own, is walked instead.
     """
-    top = _git(root, "rev-parse", "--show-toplevel")
-    listing = _git(root, "ls-files", "-z", "--stage") if top else None
+    top = git_output(root, "rev-parse", "--show-toplevel")
+    listing = git_output(root, "ls-files", "-z", "--stage") if top else None
     if not top or listing is None:
         return None
     names: set[bytes] = set()
@@ -171,16 +216,35 @@ def _walk(root: Path, skipped: Counter[str]) -> Iterator[bytes]:
             yield os.path.relpath(os.path.join(folder, name), top)  # noqa: PTH118 - bytes have no Path
 
 
-def _read(root: Path, name: bytes, max_file_bytes: int, skipped: Counter[str]) -> bytes | None:
-    """The file's bytes, or None with the reason counted."""
+def _licences(root: Path, names: list[bytes]) -> dict[str, str]:
+    """Folder ("" is the root) to the licence that its licence file names; where it has several, the first by name."""
+    found: dict[str, str] = {}
+    for name in names:
+        path = _showable(name, Counter())
+        if path is None or not is_licence_file(path):
+            continue
+        content = _read(root, path, _MAX_LICENCE_BYTES, Counter())
+        licence = licence_of_text(content.decode("utf-8", "replace")) if content else None
+        if licence:
+            found.setdefault(path.rpartition("/")[0], licence)
+    return found
+
+
+def _showable(name: bytes, skipped: Counter[str]) -> str | None:
+    """A name as text, or None with the reason counted."""
     try:
         path = name.decode("utf-8")
     except UnicodeDecodeError:
         skipped["undecodable_name"] += 1
         return None
-    if language_of(path) is None:
-        skipped["unknown_language"] += 1
+    if _UNSHOWABLE.search(path):
+        skipped["unshowable_name"] += 1
         return None
+    return path
+
+
+def _read(root: Path, path: str, max_file_bytes: int, skipped: Counter[str]) -> bytes | None:
+    """The file's bytes, or None with the reason counted."""
     full = root / path
     try:
         state = full.lstat()

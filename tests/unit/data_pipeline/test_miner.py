@@ -93,7 +93,7 @@ def test_an_unknown_language_and_a_missing_grammar_are_told(monkeypatch: pytest.
 
 
 def test_every_block_is_a_subject_or_counted(mined: MiningResult) -> None:
-    soft = {"test", "private", "too_short", "trivial", "no_docstring", "overload"}
+    soft = {"test", "private", "too_short", "trivial", "no_docstring", "overload", "duplicate"}
     counted = sum(n for reason, n in mined.rejected.items() if reason in soft)
     assert len(mined.documents) == len(mined.blocks) + counted
     assert len(mined.blocks) > 80
@@ -174,9 +174,10 @@ HOSTILE = {
 
 def test_hostile_files_cost_only_themselves() -> None:
     result = mine([source(path, content) for path, content in HOSTILE.items()])
-    assert {b.path for b in result.blocks} >= {"bom.py", "crlf.py", "cr.py", "latin.py", "emoji.py"}
+    assert {b.path for b in result.documents} >= {"bom.py", "crlf.py", "cr.py", "latin.py", "emoji.py"}
     assert result.skipped == {"binary": 1, "minified": 2, "empty": 1, "generated": 2, "vendored": 1, "syntax_error": 5}
-    spans = {b.citation for b in result.blocks}
+    spans = {b.citation for b in result.documents}
+    assert result.rejected["duplicate"] == 2, "the same function with other line ends is the same"
     assert {"bom.py:1-5", "crlf.py:1-5", "cr.py:1-5"} <= spans
     for block in result.documents:
         assert json.loads(block.model_dump_json())["path"] == block.path

@@ -92,13 +92,33 @@ def test_submodules_are_skipped(make_repository: Make, tmp_path: Path) -> None:
     assert repository.skipped["submodule"] == 1
 
 
-def test_names_that_are_not_utf8_or_hold_newlines_survive(tmp_path: Path) -> None:
-    (tmp_path / "new\nline.py").write_text("x = 1\n")
+def test_names_that_cannot_be_shown_as_they_are_are_left_out(tmp_path: Path) -> None:
+    for name in ("new\nline.py", "bell\a.py", "\u202eyp.exe.py", 'quote"`[id] $(x).py', "plain.py"):
+        (tmp_path / name).write_text("x = 1\n")
     with open(os.fsencode(tmp_path) + b"/\xff.py", "wb") as stream:  # noqa: PTH123
         stream.write(b"y = 1\n")
     repository = read_repository(tmp_path)
-    assert [file.path for file in repository.files] == ["new\nline.py"]
-    assert repository.skipped["undecodable_name"] == 1
+    assert [file.path for file in repository.files] == ["plain.py", 'quote"`[id] $(x).py']
+    assert repository.skipped == {"undecodable_name": 1, "unshowable_name": 3}
+
+
+def test_each_file_has_the_licence_of_the_nearest_folder(make_repository: Make) -> None:
+    mit = "Permission is hereby granted, free of charge, to any person obtaining a copy of this software"
+    root = make_repository(
+        {
+            "LICENSE": "Apache License\n    Version 2.0, January 2004",
+            "a.py": "x = 1\n",
+            "lib/COPYING.txt": mit,
+            "lib/deep/b.py": "y = 1\n",
+            "odd/LICENSE": "all rights reserved",
+            "odd/c.py": "z = 1\n",
+        }
+    )
+    repository = read_repository(root)
+    assert repository.licence == "Apache-2.0"
+    licences = {file.path: file.folder_licence for file in repository.files}
+    assert licences == {"a.py": "Apache-2.0", "lib/deep/b.py": "MIT", "odd/c.py": "Apache-2.0"}
+    assert not repository.skipped
 
 
 def test_pipes_large_files_and_deleted_files_are_counted(make_repository: Make) -> None:

@@ -73,7 +73,8 @@ class BlockMetadata(BaseModel):
     score: float = Field(default=0.0, ge=0.0, le=1.0)
     commit: str | None = None
     blob_id: str = Field(description="git's blob id of the file the block was read from")
-    licence: str | None = None
+    licence: str | None = Field(default=None, description="SPDX expression of the file, or of its nearest licence file")
+    n_masked: int = Field(default=0, ge=0, description="lines on which a secret's value was replaced by the placeholder")
 
 
 class CodeBlock(BaseModel):
