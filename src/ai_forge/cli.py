@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ai_forge import __version__
+from ai_forge.cli_data import data_app, handbook
 from ai_forge.config import LoadedSettings, environment_layer, file_layer, load_settings
 from ai_forge.console import Display, stderr, summary
 from ai_forge.errors import AIForgeError, InputError
@@ -34,6 +35,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Settings: their values and where each came from.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+app.add_typer(data_app, name="data")
+app.command("handbook")(handbook)
 
 INTERRUPTED = 130
 

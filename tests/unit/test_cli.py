@@ -17,7 +17,7 @@ from cli_runs import TinyRun, ai_forge, flags
 
 VERBS = {
     *("run", "mine", "synthesize", "validate", "train", "evaluate", "export", "deploy", "plan"),
-    *("ask", "chat", "rollback", "doctor", "models", "runs", "config"),
+    *("ask", "chat", "rollback", "doctor", "models", "runs", "config", "data", "handbook"),
 }  # fmt: skip
 RECIPE = load_models().models["SmolLM2-135M-Instruct"].recipe
 WITHOUT_TORCH = """

@@ -3,7 +3,7 @@
     rules/**/*.md   memory/corrections.md   memory/logs.md   workflows/**/*.md   skills/**/SKILL.md
 
 The folder is not trusted: links are not followed, only regular files of at most 1 MB that are text are read. What is
-left out is counted by reason; a missing kind of file is no error, a folder with none at all is.
+left out is counted by reason, values of secrets are masked; a missing kind of file is no error, a folder with none at all is.
 """
 
 import os
@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from ai_forge.data_pipeline.markdown import Section, decode, sections, split_front_matter
+from ai_forge.data_pipeline.secrets import scrub_text
 from ai_forge.errors import InputError
 
 __all__ = ["AGENT_FOLDERS", "AgentFolder", "HandbookFile", "find_agent_folder", "parse_file", "read_agent_folder"]
@@ -102,6 +103,9 @@ def read_agent_folder(path: Path) -> AgentFolder:
 def parse_file(path: str, role: Role, content: bytes) -> HandbookFile:
     """A file's bytes as a handbook file. Raises ValueError where they are no text."""
     text, repairs = decode(content)
+    clean = scrub_text(text)
+    if clean != text:
+        text, repairs = clean, [*repairs, "secret_masked"]
     meta, body, offset = split_front_matter(text)
     found = sections(body, offset)
     pure = PurePosixPath(path)

@@ -1,10 +1,16 @@
-"""The pipeline's values as files: JSON lines for blocks and examples, one JSON for what was mined."""
+"""The pipeline's values as files: JSON lines for blocks and examples, one JSON for what was mined; datasets.
 
+A dataset is a folder: each part (train, valid, test) as `NAME.jsonl` and `NAME.parquet`, which hold the same, and
+`dataset.json`, written last: counts, schema version, a hash over all ids, each file's SHA-256, where it comes from and
+the settings that made it.
+"""
+
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
@@ -12,7 +18,21 @@ from ai_forge.data_pipeline.miner import MiningResult
 from ai_forge.data_pipeline.schemas import CodeBlock, Import, RAFTExample
 from ai_forge.errors import InputError
 
+__all__ = [
+    "DATASET_MANIFEST",
+    "load_mining",
+    "read_examples",
+    "read_jsonl",
+    "read_manifest",
+    "save_mining",
+    "write_dataset",
+    "write_jsonl",
+]
+
 Value = TypeVar("Value", bound=BaseModel)
+DATASET_MANIFEST = "dataset.json"
+SCHEMA_VERSION = 1
+"""Raised when a value of a dataset is stored otherwise than before."""
 
 
 def write_jsonl(path: Path, values: Iterable[BaseModel]) -> None:
@@ -70,3 +90,60 @@ def load_mining(folder: Path) -> MiningResult:
         imports={path: tuple(Import(*names) for names in found) for path, found in rest["imports"].items()},
         require_docstring=rest["require_docstring"],
     )
+
+
+def write_dataset(
+    folder: Path,
+    parts: Mapping[str, Sequence[BaseModel]],
+    kind: type[BaseModel],
+    *,
+    provenance: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write the parts of a dataset, all of `kind`, and its manifest, which is returned."""
+    from ai_forge.data_pipeline.parquet import write_parquet
+
+    files: dict[str, str] = {}
+    for name, values in parts.items():
+        write_jsonl(folder / f"{name}.jsonl", values)
+        write_parquet(folder / f"{name}.parquet", values, kind)
+        for path in (folder / f"{name}.jsonl", folder / f"{name}.parquet"):
+            files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    ids = "".join(f"{name} {value.id}\n" for name, values in parts.items() for value in values)  # type: ignore[attr-defined]
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": kind.__name__,
+        "counts": {name: len(values) for name, values in parts.items()},
+        "hash": hashlib.sha256(ids.encode()).hexdigest(),
+        "files": files,
+        "provenance": dict(provenance),
+        "settings": dict(settings),
+    }
+    (folder / DATASET_MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
+    return manifest
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a dataset folder, after a check of its files.
+
+    Raises:
+        InputError: there is none, it is of another version, or a file is not the one that it lists.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / DATASET_MANIFEST).read_text(encoding="utf-8"))
+        version, files = manifest["schema_version"], dict(manifest["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder} has no readable {DATASET_MANIFEST}.", "Give a dataset file, or a folder with one."
+        ) from error
+    if version != SCHEMA_VERSION:
+        raise InputError(
+            f"{folder} is of schema version {version}; this program reads {SCHEMA_VERSION}.", "Make it anew."
+        )
+    for name, digest in files.items():
+        path = folder / Path(name).name
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            raise InputError(
+                f"{path} is not the file that {DATASET_MANIFEST} lists.", "Make it anew, or give the file itself."
+            )
+    return manifest
