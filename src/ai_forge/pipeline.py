@@ -35,7 +35,7 @@ from ai_forge.data_pipeline.retrieval import Index
 from ai_forge.data_pipeline.schemas import Document, RAFTExample
 from ai_forge.data_pipeline.secrets import scrub, without_secrets
 from ai_forge.data_pipeline.splits import check_no_leak, split_by_file
-from ai_forge.data_pipeline.storage import load_mining, read_examples, save_mining, write_jsonl
+from ai_forge.data_pipeline.storage import load_mining, read_examples, save_mining, write_dataset
 from ai_forge.data_pipeline.symbols import SymbolGraph
 from ai_forge.data_pipeline.validator import filter_dataset, generate_quality_report
 from ai_forge.errors import InputError, RefusedError
@@ -240,7 +240,6 @@ class Pipeline:
                 good, dropped = filter_dataset(made.examples, settings.validator)
                 kept[side], leaking = without_secrets(good)
                 rejected += made.rejected + dropped + leaking
-                write_jsonl(folder / f"{side}.jsonl", kept[side])
             leaks = check_no_leak(kept["train"], split)
             if leaks:
                 raise RefusedError(
@@ -249,6 +248,19 @@ class Pipeline:
                 )
             files = {side: sorted(p for p, s in split.side_of_file.items() if s == side) for side in SIDES}
             atomic_write(folder / "split.json", json.dumps(files, indent=1))
+            write_dataset(
+                folder,
+                kept,
+                RAFTExample,
+                provenance={
+                    "repository": self.repository.name,
+                    "commit": self.repository.commit,
+                    "mined": self.mine.key,
+                },
+                settings={
+                    name: getattr(settings, name).model_dump() for name in ("miner", "split", "synthesis", "validator")
+                },
+            )
             atomic_write(folder / "quality.md", generate_quality_report([e for side in SIDES for e in kept[side]]))
             return {**{side: len(kept[side]) for side in SIDES}, "rejected": dict(rejected), "split": split.summary()}
 
