@@ -16,7 +16,7 @@ class MinerSettings(_Settings):
 
     min_tokens: int = Field(default=20, ge=1, description="shortest subject, approximate tokens")
     max_tokens: int = Field(
-        default=2048, ge=32, description="longest block, approximate tokens; longer ones are dropped"
+        default=2048, ge=32, description="longest block, approximate tokens; longer ones are cut between statements"
     )
     max_file_bytes: int = Field(default=1_000_000, ge=1_000, description="larger files are skipped, bytes")
     require_docstring: bool = Field(

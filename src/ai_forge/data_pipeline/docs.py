@@ -31,18 +31,23 @@ def docstring_of(body: Node | None) -> str | None:
         if child.type == "comment":
             continue
         first = next(iter(child.named_children), None) if child.type == "expression_statement" else child
-        if first is not None and first.type == "concatenated_string":
-            first = first.named_children[0] if child.named_child_count == 1 else None
-        elif first is not child and child.named_child_count != 1:
+        if first is None or (first is not child and child.named_child_count != 1):
             return None
-        if first is None or first.type != "string":
+        pieces = first.named_children if first.type == "concatenated_string" else [first]
+        texts = [_string_text(piece) for piece in pieces if piece.type != "comment"]
+        if None in texts:
             return None
-        raw = (first.text or b"").decode("utf-8", "replace")
-        start = _STRING_START.match(raw)
-        if start is None or "f" in start.group(0).lower() or "b" in start.group(0).lower():
-            return None
-        return inspect.cleandoc(raw[start.end() : -len(start.group(1))]).strip() or None
+        return inspect.cleandoc("".join(text or "" for text in texts)).strip() or None
     return None
+
+
+def _string_text(node: Node) -> str | None:
+    """What stands between a string's quotes; None for a format string, bytes, and what is no string."""
+    raw = (node.text or b"").decode("utf-8", "replace")
+    start = _STRING_START.match(raw)
+    if node.type != "string" or start is None or set("fFbB") & set(start.group(0)):
+        return None
+    return raw[start.end() : -len(start.group(1))]
 
 
 def comments_above(node: Node, marks: Sequence[str]) -> list[Node]:

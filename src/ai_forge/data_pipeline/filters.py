@@ -1,9 +1,10 @@
 """Which files are mined and which blocks may be asked about; each refusal has one reason, which is counted.
 
 Two strengths. A block that is broken, holds a secret that cannot be masked (`secret`) or is not the team's own writing
-(`syntax_error`, `too_long`, files that are binary, generated, vendored, minified or under a licence that is not allowed) is
-dropped. A sound block that makes a poor subject (`too_short`, `trivial`,
-`no_docstring`, `overload`, `test`, `private`, `duplicate`, `near_duplicate`) stays a document: it can be retrieved, cited as a caller, or distract.
+(`syntax_error`, `too_long`, files that are binary, generated, vendored, minified or nested too deep or under a licence that is not allowed) is
+dropped. A sound block that makes a poor subject (`too_short`, `trivial`, `no_docstring`, `overload`, `test`, `private`,
+`module` for a file's head, `part` of a long unit, `duplicate`, `near_duplicate`) stays a document: it can be retrieved, cited
+as a caller, or distract.
 """
 
 import re
@@ -28,6 +29,10 @@ _TEST_FOLDERS = frozenset({"test", "tests", "__tests__", "testing", "spec", "spe
 _TEST_NAME = re.compile(r"^(test_.*|.*_test|conftest|.*\.(test|spec)|.*Tests?|.*TestCase)$")
 _COMMENT_LINE = re.compile(rb"^\s*(#|//|/\*|\*|\"\"\"|'''|;|--|<!--)")
 _PRIVATE = re.compile(r"^(_(?!_.*__$)|#)")
+
+_MAX_NESTING = 200
+_BRACKETS = bytes.maketrans(b"[{]}", b"(())")
+_NOT_BRACKETS = bytes(i for i in range(256) if i not in b"([{)]}")
 
 
 def is_test_path(path: str) -> bool:
@@ -61,10 +66,31 @@ def file_rejection(path: str, content: bytes) -> str | None:
     longest = max(map(len, content.split(b"\n")))
     if _MINIFIED_NAME.search(name) or longest > 20_000 or len(content) / (content.count(b"\n") + 1) > 250:
         return "minified"
+    if _nests_deeper(content, _MAX_NESTING):
+        return "too_deep"
     header = b"\n".join(line for line in content[:2048].split(b"\n")[:30] if _COMMENT_LINE.match(line))
     if _GENERATED_NAME.search(name) or _GENERATED.search(header):
         return "generated"
     return None
+
+
+def _nests_deeper(content: bytes, limit: int) -> bool:
+    """Whether brackets or indentation nest more than `limit` levels: then the cost of a file is no longer its length.
+
+    Brackets in strings count too. In CPython's library the deepest file has 77 levels, 56 without tests.
+    """
+    brackets = content.translate(_BRACKETS, _NOT_BRACKETS)
+    for _ in range(limit):
+        shorter = brackets.replace(b"()", b"")
+        if len(shorter) == len(brackets):
+            break
+        brackets = shorter
+    if brackets.count(b"(") > limit or b"()" in brackets:
+        return True
+    wide = limit // 2
+    if b" " * wide not in content and b"\t" * wide not in content:
+        return False
+    return len({len(line) - len(line.lstrip(b" \t")) for line in content.split(b"\n") if line.strip()}) > wide
 
 
 def is_trivial(block: CodeBlock) -> bool:
@@ -89,6 +115,10 @@ def subject_rejection(block: CodeBlock, settings: MinerSettings) -> str | None:
         return "test"
     if not settings.include_private and any(map(is_private, block.metadata.qualified_name.split("."))):
         return "private"
+    if block.block_type == "module" and "." in block.name:
+        return "module"
+    if block.metadata.part:
+        return "part"
     if any(name.rpartition(".")[2] == "overload" for name in block.metadata.decorators):
         return "overload"
     if block.metadata.n_tokens < settings.min_tokens:

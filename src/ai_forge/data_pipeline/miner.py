@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ai_forge.config.data import MinerSettings
+from ai_forge.data_pipeline.cutting import as_part, cut
 from ai_forge.data_pipeline.filters import (
     file_rejection,
     first_of_each,
@@ -204,7 +205,8 @@ def _blocks(
     outside = {i.local for i in parsed.imports} | set(parsed.constants) | {unit.name for unit in parsed.units}
     blocks: list[CodeBlock] = []
     spans: set[tuple[int, int]] = set()
-    for unit in parsed.units:
+    unit_spans = {(unit.first_line, unit.last_line) for unit in parsed.units}
+    for unit in _units_with_head(source, parsed, settings, rejected):
         span = (unit.first_line, unit.last_line)
         text = "\n".join(lines[unit.first_line - 1 : unit.last_line])
         n_tokens = approximate_tokens(text)
@@ -214,13 +216,33 @@ def _blocks(
         elif unit.has_error:
             rejected["syntax_error"] += 1
         elif n_tokens > settings.max_tokens:
-            rejected["too_long"] += 1
+            parts, n_too_long = cut(unit, parsed.text, lines, LANGUAGES[source.language], settings.max_tokens)
+            own = [part for part in parts if (part.first_line, part.last_line) not in unit_spans | spans]
+            rejected["too_long"] += n_too_long
+            for number, part in enumerate(own, start=1):
+                spans.add((part.first_line, part.last_line))
+                whole = _block(source, parsed, unit, part.text, part.n_tokens, outside, commit, licence, n_masked)
+                blocks.append(as_part(whole, part, number, len(own)))
         elif span in spans:
             rejected["same_lines"] += 1
         else:
             spans.add(span)
             blocks.append(_block(source, parsed, unit, text, n_tokens, outside, commit, licence, n_masked))
     return blocks
+
+
+def _units_with_head(
+    source: SourceFile, parsed: ParsedFile, settings: MinerSettings, rejected: Counter[str]
+) -> list[Unit]:
+    """The file's head, named by the file, before its units."""
+    head = parsed.module
+    if head is None:
+        return parsed.units
+    head.name = PurePosixPath(source.path).name
+    if approximate_tokens(parsed.text[head.start : head.end].decode("utf-8", "replace")) < settings.min_tokens:
+        rejected["short_module"] += 1
+        return parsed.units
+    return [head, *parsed.units]
 
 
 def _block(
@@ -267,7 +289,7 @@ def _block(
         path=source.path,
         language=source.language,
         block_type=unit.kind,
-        name=unit.name.rpartition(".")[2],
+        name=unit.name if unit is parsed.module else unit.name.rpartition(".")[2],
         docstring=unit.docstring,
         source_code=text,
         dependencies=tuple(

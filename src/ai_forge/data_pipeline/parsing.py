@@ -14,7 +14,7 @@ from ai_forge.data_pipeline.attribution import Attribution, imports_of
 from ai_forge.data_pipeline.docs import docstring_of, file_comment
 from ai_forge.data_pipeline.languages import LANGUAGES, load
 from ai_forge.data_pipeline.schemas import Import
-from ai_forge.data_pipeline.units import Unit, node_text, units_of
+from ai_forge.data_pipeline.units import Unit, module_unit, node_text, units_of
 
 __all__ = ["ParsedFile", "Unit", "normalise", "parse"]
 
@@ -25,7 +25,7 @@ _CODE_NAME = re.compile(r"(?<![\w.$])[^\W\d][\w$]*")
 class ParsedFile:
     """A file's text (UTF-8, `\\n` line ends), its units in order of appearance, its imports and constants.
 
-    `has_error`: somewhere the text is not of its language.
+    `module` is the file's head (see `module_unit`). `has_error`: somewhere the text is not of its language.
     """
 
     text: bytes
@@ -36,6 +36,7 @@ class ParsedFile:
     opaque: list[tuple[int, int]]
     docstring: str | None
     has_error: bool = False
+    module: Unit | None = None
 
     def code_names(self, unit: Unit) -> list[str]:
         """Names used in a unit, once each in order; not attributes, and nothing from strings and comments."""
@@ -76,14 +77,16 @@ def parse(content: bytes, language: str) -> ParsedFile | None:
     matches = [captures for _, captures in indexed]
     units = units_of(indexed, spec, text)
     Attribution(units, spec, text).run(matches)
-    if repaired != text:
-        _take_lines_from_offsets(units, text)
     imports, modules = imports_of(matches, text)
     opaque = sorted({(n.start_byte, n.end_byte) for m in matches for n in m.get("opaque", ())})
     constants = [node_text(n, text) for m in matches for n in m.get("constant", ())]
     first_unit = units[0].start if units else len(text)
     docstring = file_comment(root, spec.docs, first_unit) if spec.docs else docstring_of(root)
-    return ParsedFile(text, units, imports, modules, list(dict.fromkeys(constants)), opaque, docstring, root.has_error)
+    module = module_unit(root, units, docstring)
+    if repaired != text:
+        _take_lines_from_offsets([*units, *([module] if module else [])], text)
+    names = list(dict.fromkeys(constants))
+    return ParsedFile(text, units, imports, modules, names, opaque, docstring, root.has_error, module)
 
 
 def _take_lines_from_offsets(units: list[Unit], text: bytes) -> None:

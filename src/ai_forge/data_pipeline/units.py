@@ -67,6 +67,7 @@ class Unit:
     decorators: list[str] = field(default_factory=list)
     members: list[str] = field(default_factory=list)
     guards: list[Guard] = field(default_factory=list)
+    statements: list[Node] = field(default_factory=list)
     guard_starts: list[int] = field(default_factory=list)
     return_values: list[str] = field(default_factory=list)
     is_generator: bool = False
@@ -75,8 +76,12 @@ class Unit:
     @property
     def qualified_name(self) -> str:
         """Names of the enclosing units and scopes and its own, joined by dots."""
-        parts = (self.parent.qualified_name if self.parent else "", self.receiver or "", self.name)
-        return ".".join(part for part in parts if part)
+        parts: list[str] = []
+        unit: Unit | None = self
+        while unit is not None:  # not recursive: hostile code nests thousands deep
+            parts += (unit.name, unit.receiver or "")
+            unit = unit.parent
+        return ".".join(part for part in reversed(parts) if part)
 
 
 def node_text(node: Node, text: bytes) -> str:
@@ -219,3 +224,37 @@ def _nest(units: list[Unit]) -> None:
         elif unit.receiver and unit.kind == "function":
             unit.kind = "method"
         open_units.append(unit)
+
+
+def module_unit(root: Node, units: list[Unit], docstring: str | None) -> Unit | None:
+    """The head of a file as a unit without a name: what stands before the first statement that holds a definition.
+
+    That is the file's documentation, its imports and its first constants. None where a definition comes first.
+    """
+    first_unit = min((unit.start for unit in units), default=root.end_byte)
+    first_line = min((unit.first_line for unit in units), default=root.end_point.row + 2)
+    head: list[Node] = []
+    for child in root.named_children:
+        if child.end_byte > first_unit or child.end_point.row + (child.end_point.column > 0) >= first_line:
+            break
+        head.append(child)
+    if not head:
+        return None
+    last = head[-1].end_point
+    line = head[0].start_point.row + 1
+    return Unit(
+        kind="module",
+        name="",
+        start=head[0].start_byte,
+        end=head[-1].end_byte,
+        first_line=line,
+        code_line=line,
+        last_line=last.row + (last.column > 0),
+        code_start=head[0].start_byte,
+        definition=root,
+        body=None,
+        signature="",
+        docstring=docstring,
+        has_error=any(child.has_error for child in head),
+        statements=head,
+    )

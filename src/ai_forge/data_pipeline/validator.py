@@ -61,7 +61,7 @@ def validate_code_block(block: CodeBlock, settings: MinerSettings | None = None)
         problems.append(f"unknown language {block.language!r}")
     if block.path.startswith("/") or ".." in block.path.split("/") or "\\" in block.path:
         problems.append(f"path {block.path!r} is not relative to the repository")
-    n_lines = block.source_code.count("\n") + 1
+    n_lines = block.source_code.count("\n") + 1 - meta.head_lines - meta.tail_lines
     if meta.last_line - meta.first_line + 1 != n_lines:
         problems.append(f"lines {meta.first_line}-{meta.last_line} but {n_lines} lines of source")
     if block.block_type != "module" and block.name not in block.source_code and block.name != "default":

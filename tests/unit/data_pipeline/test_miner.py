@@ -93,7 +93,7 @@ def test_an_unknown_language_and_a_missing_grammar_are_told(monkeypatch: pytest.
 
 
 def test_every_block_is_a_subject_or_counted(mined: MiningResult) -> None:
-    soft = {"test", "private", "too_short", "trivial", "no_docstring", "overload", "duplicate"}
+    soft = {"test", "private", "too_short", "trivial", "no_docstring", "overload", "duplicate", "module", "part"}
     counted = sum(n for reason, n in mined.rejected.items() if reason in soft)
     assert len(mined.documents) == len(mined.blocks) + counted
     assert len(mined.blocks) > 80
@@ -110,7 +110,9 @@ def test_every_block_is_a_subject_or_counted(mined: MiningResult) -> None:
             "        return self._size_of_the_thing_in_metres\n",
             "trivial",
         ),
-        ("def f(a):\n    '''Doc.'''\n" + "    a += 1\n" * 800, "too_long"),
+        ("def f(a):\n    '''Doc.'''\n    a += [\n" + "1,\n" * 2_000 + "]\n", "too_long"),
+        ("def f(a):\n    '''Doc.'''\n    a += [\n" + "1,\n" * 2_000 + "]\n    return a\n", "part"),
+        ("import os\n" + DOCUMENTED, "short_module"),
         (DOCUMENTED.replace("return", "return ("), "syntax_error"),
     ],
 )

@@ -7,9 +7,12 @@
     (generic_type type: (type_identifier) @receiver)
     (pointer_type (generic_type type: (type_identifier) @receiver))]))
   name: (field_identifier) @name) @method
-(type_declaration "type" . (type_spec name: (type_identifier) @name type: (struct_type)) @value) @class
-(type_declaration "type" . (type_spec name: (type_identifier) @name type: (interface_type)) @value) @interface
-(type_declaration "type" . [(type_spec name: (type_identifier) @name) (type_alias name: (type_identifier) @name)] @value) @type
+((type_declaration (type_spec name: (type_identifier) @name type: (struct_type)) @value) @class
+  (#not-match? @class "^type\\s*[(]"))
+((type_declaration (type_spec name: (type_identifier) @name type: (interface_type)) @value) @interface
+  (#not-match? @interface "^type\\s*[(]"))
+((type_declaration [(type_spec name: (type_identifier) @name) (type_alias name: (type_identifier) @name)] @value) @type
+  (#not-match? @type "^type\\s*[(]"))
 (type_declaration "(" (type_spec name: (type_identifier) @name type: (struct_type)) @class)
 (type_declaration "(" (type_spec name: (type_identifier) @name type: (interface_type)) @interface)
 (type_declaration "(" [(type_spec name: (type_identifier) @name) (type_alias name: (type_identifier) @name)] @type)

@@ -71,18 +71,29 @@ class BlockMetadata(BaseModel):
     complexity: int = Field(default=1, ge=1, description="McCabe: one plus the number of branches")
     n_tokens: int = Field(default=0, ge=0, description="approximate, see `approximate_tokens`")
     score: float = Field(default=0.0, ge=0.0, le=1.0)
+    part: int = Field(
+        default=0, ge=0, description="which part of a unit that was too long, from 1; 0 is the whole unit"
+    )
+    n_parts: int = Field(default=0, ge=0, description="parts of the unit, 0 where it is whole")
+    head_lines: int = Field(
+        default=0, ge=0, description="lines of a part above its own: the unit's signature and docstring"
+    )
+    tail_lines: int = Field(default=0, ge=0, description="lines of a part below its own: what closes the unit")
     commit: str | None = None
     blob_id: str = Field(description="git's blob id of the file the block was read from")
     licence: str | None = Field(default=None, description="SPDX expression of the file, or of its nearest licence file")
-    n_masked: int = Field(default=0, ge=0, description="lines on which a secret's value was replaced by the placeholder")
+    n_masked: int = Field(
+        default=0, ge=0, description="lines on which a secret's value was replaced by the placeholder"
+    )
 
 
 class CodeBlock(BaseModel):
-    """One function, method, class or module, whole, as it stands in its file.
+    """One function, method, class or head of a module, whole, as it stands in its file, or a part of a long one.
 
-    `path` is relative to the repository with forward slashes. `source_code` is the text of lines `first_line` to
-    `last_line` with the common indentation kept. `dependencies` are the names that the block refers to and that are
-    defined outside it.
+    `path` is relative to the repository with forward slashes; a module is named by its file. `source_code` is the text of
+    lines `first_line` to `last_line` with the common indentation kept; in a part these lines stand between `head_lines`
+    and `tail_lines` lines repeated from elsewhere in the unit. `dependencies` are the names that the block refers to and
+    that are defined outside it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
