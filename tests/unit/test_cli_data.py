@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cli_runs import ai_forge
+from ai_forge.data_pipeline.parquet import read_parquet
+from ai_forge.data_pipeline.schemas import RAFTExample
+from cli_runs import TinyRun, ai_forge
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "handbook"
 
@@ -124,3 +126,16 @@ def test_preferences_of_a_repository(tmp_path: Path) -> None:
         "No preference pair in"
         in ai_forge("data", "preferences", repo, "--out", tmp_path / "q.jsonl", "--max-commits", "1").complaint
     )
+
+
+def test_a_runs_dataset_is_a_folder_with_a_manifest(finished: TinyRun) -> None:
+    (folder,) = (path.parent for path in finished.home.glob("cache/dataset/*/dataset.json"))
+    stats = ai_forge("data", "stats", folder, "--json").json
+    assert stats["parts"] == {
+        side: len(read_parquet(folder / f"{side}.parquet", RAFTExample)) for side in stats["parts"]
+    }
+    assert list(stats["parts"]) == ["train", "valid", "test"]
+    assert stats["records"] == sum(stats["parts"].values()) > 0
+    manifest = json.loads((folder / "dataset.json").read_text())
+    assert set(manifest["settings"]) == {"miner", "split", "synthesis", "validator"}
+    assert manifest["provenance"]["repository"] == "repo"
