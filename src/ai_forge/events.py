@@ -46,7 +46,11 @@ class StageFinished(Event):
 
 @dataclass(frozen=True)
 class AdapterInitialised(Event):
-    """What was really initialised, and how far the logits moved: see `training.initialisation`."""
+    """What was really initialised, its error, and how far the logits moved: see `training.initialisation`.
+
+    `relative_error` is ‖s·B·A + frozen − W‖ / ‖W‖ over all matrices, `relative_error_quantised` that of W plainly quantised,
+    `worst_layer` the matrix with the largest and `worst_relative_error` its error. Ranks are `rank` but on `n_other_ranks`.
+    """
 
     init_method: str
     quantization: str
@@ -57,6 +61,15 @@ class AdapterInitialised(Event):
     kl_initialised: float
     kl_quantised_base: float
     seconds: float
+    relative_error_quantised: float = 0.0
+    worst_layer: str = ""
+    worst_relative_error: float = 0.0
+    n_other_ranks: int = 0
+
+    @property
+    def error_removed(self) -> float:
+        """Share of plain quantisation's error that is not there; 0 where nothing is quantised."""
+        return 1 - self.relative_error / self.relative_error_quantised if self.relative_error_quantised else 0.0
 
 
 @dataclass(frozen=True)

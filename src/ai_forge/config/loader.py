@@ -7,7 +7,7 @@ mined: what a repository says never steers AI Forge.
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +33,19 @@ class LoadedSettings:
 
     def rows(self) -> list[tuple[str, Any, str]]:
         """(dotted key, value, source), in the order of the models."""
-        return [(key, value, self.sources.get(key, "default")) for key, value in flatten(self.settings.model_dump())]
+        values = flatten(self.settings.model_dump(), leaves=set(known_keys()))
+        return [(key, value, self.sources.get(key, "default")) for key, value in values]
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings with dotted keys.
+def flatten(tree: Mapping[str, Any], prefix: str = "", leaves: Container[str] = ()) -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings with dotted keys; `leaves` are keys whose mappings are values.
 
     >>> list(flatten({"a": {"b": 1}, "c": 2}))
     [('a.b', 1), ('c', 2)]
     """
     for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping) and f"{prefix}{key}" not in leaves:
+            yield from flatten(value, f"{prefix}{key}.", leaves)
         else:
             yield f"{prefix}{key}", value
 
@@ -72,7 +73,7 @@ def file_layer(path: Path) -> Layer:
         ) from error
     if not isinstance(content, Mapping):
         raise InputError(f"The settings file {path} holds a {type(content).__name__}, not a mapping of settings.")
-    return f"file {path}", dict(flatten(content))
+    return f"file {path}", dict(flatten(content, leaves=set(known_keys())))
 
 
 def environment_layer(environment: Mapping[str, str] = os.environ) -> Layer:

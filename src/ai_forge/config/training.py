@@ -1,14 +1,29 @@
 """`FineTuneConfig`: every setting of a training run. The defaults live here; `pissa_config.yaml` explains them."""
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 ATTENTION_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
 ALL_LINEAR_MODULES = (*ATTENTION_MODULES, "gate_proj", "up_proj", "down_proj")
 
-InitMethod = Literal["pissa", "lora"]
+InitMethod = Literal["pissa", "lora", "loftq", "olora"]
 Quantization = Literal["nf4", "none"]
+BackendChoice = Literal["auto", "torch", "mlx"]
+ALL_LINEAR = "all-linear"
+
+
+def _is_expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{text!r} is no regular expression: {error}") from error
+    return text
+
+
+Layers = Annotated[str, Field(min_length=1), AfterValidator(_is_expression)]
+"""The end of a layer's full name, or a regular expression for it, as PEFT's patterns."""
 
 
 class FineTuneConfig(BaseModel):
@@ -18,13 +33,29 @@ class FineTuneConfig(BaseModel):
 
     base_model: str = Field("Llama-3.2-3B-Instruct", min_length=1, description="the base, named as `bases.py` reads it")
 
-    init_method: InitMethod = Field("pissa", description="pissa: leading singular triplets; lora: random A, zero B")
+    backend: BackendChoice = Field(
+        "auto", description="array library; auto: MLX on Apple Silicon if installed, else torch"
+    )
+
+    init_method: InitMethod = Field("pissa", description="how adapters start, see training/initialisation.py")
     quantization: Quantization = Field("nf4", description="how the frozen weights are held; nf4 with pissa is QPiSSA")
     rank: int = Field(64, ge=1, le=1024, description="rank of each adapter")
     alpha: float = Field(128.0, gt=0, le=4096, description="adapter scale: alpha / rank")
-    target_modules: tuple[str, ...] = Field(ATTENTION_MODULES, min_length=1, description="linear layers that get one")
-    svd_oversampling: int = Field(16, ge=0, le=256, description="extra columns of the randomised range finder")
-    svd_tolerance: float = Field(1e-3, gt=0, le=0.1, description="power iterations stop at this relative gain")
+    use_rslora: bool = Field(False, description="adapter scale alpha / √rank instead (rsLoRA)")
+    rank_pattern: dict[Layers, Annotated[int, Field(ge=1, le=1024)]] = Field({}, description="other ranks, by layer")
+    alpha_pattern: dict[Layers, Annotated[float, Field(gt=0, le=4096)]] = Field(
+        {}, description="other alphas, by layer"
+    )
+    target_modules: tuple[str, ...] = Field(
+        ATTENTION_MODULES, min_length=1, description="layers that get one, or all-linear"
+    )
+    svd_oversampling: int = Field(
+        16, ge=0, le=256, description="columns of the randomised range finder beyond the rank"
+    )
+    svd_tolerance: float = Field(
+        1e-3, gt=0, le=0.1, description="relative distance from the best rank-r error to stop at"
+    )
+    quantization_iterations: int = Field(1, ge=1, le=50, description="rounds of quantising and refitting the adapter")
     nf4_block_size: Literal[32, 64, 128, 256] = Field(64, description="weights that share one NF4 scale")
 
     learning_rate: float = Field(2e-4, gt=0, le=1.0, description="peak of the schedule")
@@ -53,17 +84,29 @@ class FineTuneConfig(BaseModel):
 
     @property
     def scaling(self) -> float:
-        """What B·A is multiplied by."""
-        return self.alpha / self.rank
+        """What B·A is multiplied by, where no pattern says otherwise."""
+        return self.alpha / (self.rank**0.5 if self.use_rslora else self.rank)
 
     @property
     def method_name(self) -> str:
-        """The field's name for the combination: PiSSA, QPiSSA, LoRA or QLoRA."""
-        name = {"pissa": "PiSSA", "lora": "LoRA"}[self.init_method]
-        return f"Q{name}" if self.quantization == "nf4" else name
+        """The field's name for the combination: PiSSA, QPiSSA, LoRA, QLoRA, LoftQ, OLoRA or QOLoRA; rs- for rsLoRA."""
+        name = {"pissa": "PiSSA", "lora": "LoRA", "loftq": "LoftQ", "olora": "OLoRA"}[self.init_method]
+        quantised = "Q" if self.quantization == "nf4" and self.init_method != "loftq" else ""
+        return f"{'rs-' if self.use_rslora else ''}{quantised}{name}"
 
     @model_validator(mode="after")
     def _modules_are_distinct(self) -> "FineTuneConfig":
         if len(set(self.target_modules)) != len(self.target_modules):
             raise ValueError(f"target_modules names a layer twice: {', '.join(self.target_modules)}")
+        if ALL_LINEAR in self.target_modules and len(self.target_modules) > 1:
+            raise ValueError(f"target_modules is [{ALL_LINEAR}] or names layers, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _quantisation_fits_the_method(self) -> "FineTuneConfig":
+        if self.init_method == "loftq" and self.quantization == "none":
+            raise ValueError("init_method loftq makes up for quantisation: set quantization to nf4, or choose lora")
+        refits = self.quantization == "nf4" and self.init_method in ("pissa", "loftq")
+        if self.quantization_iterations > 1 and not refits:
+            raise ValueError("quantization_iterations above 1 need quantization nf4 and init_method pissa or loftq")
         return self

@@ -1,8 +1,9 @@
 """`FineTuneTrainer`: a base and a dataset in, a trained adapter out.
 
     work folder while training      init/ schedule.json step-NNNNNN/ loss.png
-    result                          adapter_model.safetensors adapter_config.json (PEFT)
+    result                          adapter_model.safetensors adapter_config.json (PEFT), see adapter_folder.py
                                     residual.safetensors      what the adapter was trained on
+                                    initial_adapter.safetensors  the adapter before the first step
                                     training.json             config, initialisation, history, best step
 
 A trainer that is pointed at the same work folder again continues where the last one stopped.
@@ -17,10 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors.numpy import save_file
+
 from ai_forge.config import FineTuneConfig
 from ai_forge.data_pipeline.schemas import RAFTExample
 from ai_forge.errors import InputError
 from ai_forge.events import AdapterInitialised, Notice, PlanMade, Sink, StageProgress, ignore
+from ai_forge.training.adapter_folder import CONFIG, INITIAL, WEIGHTS, AdapterFolder, peft_config
+from ai_forge.training.backends import load_backend
 from ai_forge.training.bases import Base, resolve_base
 from ai_forge.training.chat import ChatTokenizer
 from ai_forge.training.loop import run_loop
@@ -29,7 +34,11 @@ from ai_forge.training.packing import Batch, TokenizedExample, code_replay, coll
 from ai_forge.training.plan import Schedule, lay_schedule, probe_speed
 from ai_forge.workspace import Workspace, atomic_write, stage_key
 
-INITIALISATION_VERSION = 1
+INITIALISATION_VERSION = 2
+INITIALISATION_SETTINGS = {
+    "init_method", "quantization", "quantization_iterations", "nf4_block_size", "rank", "alpha", "use_rslora",
+    "rank_pattern", "alpha_pattern", "target_modules", "svd_oversampling", "svd_tolerance", "seed",
+}  # fmt: skip
 CHECK_TEXT = '''def moving_average(values, window):
     """Mean of each run of `window` values.
 
@@ -64,6 +73,7 @@ class FineTuneTrainer:
         base: the resolved base; resolved from the config's name where it is left out.
         folder: where to work and leave the result; a new one in the workspace where it is left out.
         workspace: where bases and initialisations are cached.
+        adapter: a folder with an adapter, ours or PEFT's, that training continues; a fresh one where it is left out.
         emit: hears the events.
     """
 
@@ -74,6 +84,7 @@ class FineTuneTrainer:
         base: Base | None = None,
         folder: Path | None = None,
         workspace: Workspace | None = None,
+        adapter: Path | None = None,
         emit: Sink = ignore,
     ) -> None:
         self.config = config
@@ -81,14 +92,16 @@ class FineTuneTrainer:
         self.base = base or resolve_base(config.base_model, cache_dir=self.workspace.cache_dir)
         self.folder = folder or self.workspace.work_folder("train", stage_key(**config.model_dump()))
         self.tokenizer = ChatTokenizer(self.base.folder)
+        self.backend = load_backend(config.backend)
+        self.adapter = adapter
         self._emit = emit
 
     # -- initialisation -----------------------------------------------------------------------------------------
 
     def _initialisation_key(self) -> str:
-        names = ("init_method", "quantization", "rank", "alpha", "target_modules", "svd_oversampling")
-        settings = self.config.model_dump(include={*names, "svd_tolerance", "nf4_block_size", "seed"})
-        return stage_key(version=INITIALISATION_VERSION, base=self.base.fingerprint, **settings)
+        settings = self.config.model_dump(include=INITIALISATION_SETTINGS)
+        made_by = {"version": INITIALISATION_VERSION, "base": self.base.fingerprint, "backend": self.backend.name}
+        return stage_key(**made_by, **settings)
 
     def _check_batch(self) -> Batch:
         ids = self.tokenizer.encode(CHECK_TEXT)
@@ -101,41 +114,33 @@ class FineTuneTrainer:
             InputError: the rank or the target modules do not fit the base.
             InternalError: the initialised model does not say what the base says.
         """
-        from ai_forge.training.backends.torch_init import initialise
-
         key = self._initialisation_key()
         folder = self.workspace.stage_folder("initialise", key)
         if self.workspace.finished("initialise", key) is None:
             with self.workspace.building("initialise", key) as (work, _):
-                trainee, report = initialise(
+                trainee, report = self.backend.initialise(
                     self.base.folder,
                     self.config,
                     self._check_batch(),
                     progress=lambda done, total: self._emit(StageProgress("train", done, total, "decomposing")),
                 )
                 trainee.save_residual(work / "residual.safetensors")
-                self._save_adapter(work, trainee)
+                save_file(dict(trainee.adapter()), work / WEIGHTS)
+                atomic_write(work / CONFIG, json.dumps(peft_config(self.config, self.base.name), indent=1))
                 atomic_write(work / "initialisation.json", json.dumps(dataclasses.asdict(report), indent=1))
         report = AdapterInitialised(**json.loads((folder / "initialisation.json").read_text(encoding="utf-8")))
         self._emit(report)
         return report
 
-    def _save_adapter(self, folder: Path, trainee: Any) -> None:
-        from safetensors.numpy import save_file
+    def _start(self) -> tuple[Path, AdapterInitialised | None]:
+        """The folder of the adapter that training begins with, and its initialisation where it is a fresh one."""
+        if self.adapter is None:
+            initialisation = self.compute_pissa_init()
+            return self.workspace.stage_folder("initialise", self._initialisation_key()), initialisation
+        adapter = AdapterFolder(self.adapter)
+        self._emit(Notice("info", f"continuing the adapter in {self.adapter} on {len(adapter.layers)} layers."))
+        return self.adapter, None
 
-        save_file(dict(trainee.adapter()), folder / "adapter_model.safetensors")
-        peft = {
-            "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": self.base.name,
-            "r": self.config.rank,
-            "lora_alpha": self.config.alpha,
-            "lora_dropout": 0.0,
-            "bias": "none",
-            "target_modules": list(self.config.target_modules),
-            "inference_mode": True,
-        }
-        atomic_write(folder / "adapter_config.json", json.dumps(peft, indent=1))
 
     # -- training -----------------------------------------------------------------------------------------------
 
@@ -151,26 +156,28 @@ class FineTuneTrainer:
             InputError: no example fits into `max_seq_len`, or the time budget is too short for a step.
             RefusedError: the loss diverged.
         """
-        from ai_forge.training.backends.torch_backend import TorchTrainee
-
         config = self.config if num_epochs is None else self.config.model_copy(update={"num_epochs": num_epochs})
         train, held_out, n_too_long = self._tokenized(train_dataset, eval_dataset)
-        initialisation = self.compute_pissa_init()
-        start = self.workspace.stage_folder("initialise", self._initialisation_key())
-        trainee = TorchTrainee.from_adapter(self.base.folder, start, config)
+        start, initialisation = self._start()
+        trainee = self.backend.trainee.from_adapter(self.base.folder, start, config)
         path = self.folder / "schedule.json"
         schedule = Schedule.load(path) if path.exists() else self._schedule(trainee, train, held_out, config)
         schedule.save(path)
         self._emit(PlanMade(**dataclasses.asdict(schedule)))
         best_step, history = run_loop(trainee, train, held_out, config, schedule, self.folder, sft_loss, self._emit)
 
-        self._save_adapter(self.folder, trainee)
-        link_or_copy(start / "residual.safetensors", self.folder / "residual.safetensors")
+        save_file(dict(trainee.adapter()), self.folder / WEIGHTS)
+        shutil.copyfile(start / CONFIG, self.folder / CONFIG)
+        first = start / INITIAL
+        link_or_copy(first if first.exists() else start / WEIGHTS, self.folder / INITIAL)
+        for residual in start.glob("residual*.safetensors"):  # MLX has a packed one besides
+            link_or_copy(residual, self.folder / residual.name)
         evaluations = [record for record in history if record["event"] == "EvalFinished"]
         record = {
             "config": config.model_dump(),
             "base": self.base.name,
-            "initialisation": dataclasses.asdict(initialisation),
+            "backend": self.backend.name,
+            "initialisation": dataclasses.asdict(initialisation) if initialisation else None,
             "schedule": dataclasses.asdict(schedule),
             "best_step": best_step,
             "n_too_long": n_too_long,
@@ -184,12 +191,9 @@ class FineTuneTrainer:
 
     def plan(self, train_dataset: Sequence[RAFTExample], eval_dataset: Sequence[RAFTExample]) -> dict[str, Any]:
         """What `train` would do: examples, tokens, steps and seconds, by a probe; nothing is trained."""
-        from ai_forge.training.backends.torch_backend import TorchTrainee
-
         train, held_out, n_too_long = self._tokenized(train_dataset, eval_dataset)
-        self.compute_pissa_init()
-        start = self.workspace.stage_folder("initialise", self._initialisation_key())
-        trainee = TorchTrainee.from_adapter(self.base.folder, start, self.config)
+        start, _ = self._start()
+        trainee = self.backend.trainee.from_adapter(self.base.folder, start, self.config)
         schedule = self._schedule(trainee, train, held_out, self.config)
         return {
             **dataclasses.asdict(schedule),

@@ -55,6 +55,7 @@ def test_training_lowers_the_held_out_loss_and_says_what_it_did(trained: Trained
     assert {p.name for p in trained.result.folder.iterdir()} == {
         "adapter_model.safetensors",
         "adapter_config.json",
+        "initial_adapter.safetensors",
         "residual.safetensors",
         "training.json",
         "schedule.json",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ai_forge.training.backends.torch_layers import TorchAlgebra
+from ai_forge.training.backends.torch_algebra import TorchAlgebra
 from ai_forge.training.pissa import leading_triplets, pissa_factors
 
 

@@ -21,30 +21,29 @@ from torch import Tensor, nn
 
 from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InputError
+from ai_forge.training.adapter_folder import AdapterFolder
 from ai_forge.training.backends.base import Loss, TokenSums
 from ai_forge.training.backends.torch_layers import AdapterLinear, FrozenWeight
 from ai_forge.training.backends.torch_model import compute_dtype, load_model, pick_device, target_log_probs
+from ai_forge.training.initialisation import chosen_layers
 from ai_forge.training.packing import Batch
 
 PEFT_PREFIX = "base_model.model."
 
 
 def target_layers(model: nn.Module, names: tuple[str, ...]) -> dict[str, nn.Linear]:
-    """The linear layers whose last name is in `names`, by full name, in the model's order.
+    """The linear layers that `names` choose, by full name, in the model's order; see `initialisation.chosen_layers`.
 
     Raises:
         InputError: a name fits no linear layer of this model.
     """
-    found = {
-        full: layer
-        for full, layer in model.named_modules()
-        if isinstance(layer, nn.Linear) and full.rpartition(".")[2] in names
-    }
-    missing = set(names) - {full.rpartition(".")[2] for full in found}
+    linear = {full: layer for full, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    chosen, missing = chosen_layers(list(linear), names)
+    found = {full: linear[full] for full in chosen}
     if missing:
-        known = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)})
+        known = sorted({full.rpartition(".")[2] for full in linear})
         raise InputError(
-            f"target_modules names {', '.join(sorted(missing))}, which this base does not have.",
+            f"target_modules names {', '.join(missing)}, which this base does not have.",
             f"its linear layers are {', '.join(known)}.",
         )
     return found
@@ -88,18 +87,30 @@ class TorchTrainee:
     def from_adapter(
         cls, folder: Path, adapter_folder: Path, config: FineTuneConfig, *, exact: bool = False
     ) -> "TorchTrainee":
-        """The base in `folder` with a trained adapter on the residual that it was trained on."""
+        """The base in `folder` with an adapter, ours or PEFT's, on the weights that it was trained on.
+
+        Raises:
+            InputError: there is no such adapter, or it does not fit the base.
+        """
         device = pick_device()
         dtype = torch.float32 if exact else compute_dtype(device)
         model = load_model(folder, device=device, dtype=dtype)
-        adapter = load_file(adapter_folder / "adapter_model.safetensors", device=str(device))
+        adapter = AdapterFolder(adapter_folder)
+        linear_layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
         layers: dict[str, AdapterLinear] = {}
-        with safe_open(adapter_folder / "residual.safetensors", framework="pt") as residuals:
-            for name, linear in target_layers(model, config.target_modules).items():
-                frozen = FrozenWeight(residuals.get_tensor(f"{name}.weight").to(device), dtype, None, packed=False)
-                a, b = (adapter[f"{PEFT_PREFIX}{name}.lora_{side}.weight"] for side in "AB")
-                layers[name] = AdapterLinear(frozen, linear.bias, a, b, config.scaling)
-                replace_layer(model, name, layers[name])
+        for name in adapter.layers:
+            linear = linear_layers.get(name)
+            if linear is None or tuple(linear.weight.shape) != adapter.shape(name):
+                raise InputError(
+                    f"{adapter_folder} adapts {name} {list(adapter.shape(name))}, which {folder} does not have.",
+                    "name the base it was trained on.",
+                )
+            held = adapter.frozen(name)
+            weight = linear.weight.data if held is None else torch.from_numpy(held).to(device)
+            a, b = (torch.from_numpy(side).to(device) for side in adapter.pair(name))
+            frozen = FrozenWeight(weight, dtype, None, packed=False)
+            layers[name] = AdapterLinear(frozen, linear.bias, a, b, adapter.scaling(name))
+            replace_layer(model, name, layers[name])
         return cls(model, layers, config)
 
     # -- the loop's verbs ---------------------------------------------------------------------------------------

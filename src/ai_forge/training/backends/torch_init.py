@@ -16,49 +16,26 @@ import torch
 from torch import Tensor
 
 from ai_forge.config import FineTuneConfig
-from ai_forge.errors import InputError, InternalError
+from ai_forge.errors import InternalError
 from ai_forge.events import AdapterInitialised
+from ai_forge.training.backends.torch_algebra import TorchAlgebra
 from ai_forge.training.backends.torch_backend import (
     TorchTrainee,
     full_precision_weights,
     replace_layer,
     target_layers,
 )
-from ai_forge.training.backends.torch_layers import AdapterLinear, FrozenWeight, TorchAlgebra
+from ai_forge.training.backends.torch_layers import AdapterLinear, FrozenWeight
 from ai_forge.training.backends.torch_model import compute_dtype, load_model, pick_device, vocabulary_log_probs
+from ai_forge.training.initialisation import Quantise, initial_adapter, rank_of, scaling_of
 from ai_forge.training.packing import Batch
-from ai_forge.training.pissa import pissa_factors
 
 KL_TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 5e-3, torch.float16: 1e-3}
 """Rounding alone, nats per token, by the dtype that the model computes in."""
+WEIGHT_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 4e-3, torch.float16: 1e-3}
+"""Rounding alone of s·B·A + frozen, relative to the weight (Frobenius), where nothing is quantised."""
 ALLOWED_RATIO = 1.10
 """QPiSSA's divergence may exceed plain NF4's by this factor: both are single draws of a rounding error."""
-
-
-def initial_factors(weight: Tensor, config: FineTuneConfig, algebra: TorchAlgebra, name: str) -> tuple[Tensor, Tensor]:
-    """A [rank, in] and B [out, rank] at the start, by `config.init_method`.
-
-    Raises:
-        InputError: the rank is larger than the matrix allows.
-    """
-    if config.rank > min(weight.shape):
-        raise InputError(
-            f"rank {config.rank} is larger than {min(weight.shape)}, the smaller side of {name} {list(weight.shape)}.",
-            f"choose a rank of at most {min(weight.shape)}.",
-        )
-    if config.init_method == "lora":
-        bound = 1 / math.sqrt(weight.shape[1])  # kaiming_uniform(a=√5), as in LoRA's and PEFT's code
-        a = (torch.rand(config.rank, weight.shape[1], generator=algebra.generator) * 2 - 1).to(weight) * bound
-        return a, torch.zeros(weight.shape[0], config.rank).to(weight)
-    factors = pissa_factors(
-        weight,
-        config.rank,
-        config.scaling,
-        algebra,
-        oversampling=config.svd_oversampling,
-        tolerance=config.svd_tolerance,
-    )
-    return factors.a, factors.b
 
 
 def mean_kl(p: Tensor, q: Tensor) -> float:
@@ -104,18 +81,17 @@ def initialise(
             linear.weight.data = originals[name]
 
     layers: dict[str, AdapterLinear] = {}
-    squared_error, squared_norm = 0.0, 0.0
+    errors = _Errors()
     for done, (name, linear) in enumerate(targets.items()):
         progress(done, len(targets))
         weight = read(f"{name}.weight").to(device)
-        a, b = initial_factors(weight, config, algebra, name)
-        residual = weight - config.scaling * (b @ a) if config.init_method == "pissa" else weight
-        frozen = FrozenWeight(residual, dtype, block_size, packed=weight.is_cuda)
-        layers[name] = AdapterLinear(frozen, linear.bias, a, b, config.scaling)
+        quantise = quantiser(dtype, block_size) if block_size is not None else None
+        start = initial_adapter(weight, name, config, algebra, quantise)
+        scaling = scaling_of(config, name)
+        frozen = FrozenWeight(start.frozen, dtype, block_size, packed=weight.is_cuda)
+        layers[name] = AdapterLinear(frozen, linear.bias, start.a, start.b, scaling)
         replace_layer(model, name, layers[name])
-        error = frozen.dense().float() + config.scaling * (b @ a) - weight
-        squared_error += float(error.square().sum())
-        squared_norm += float(weight.square().sum())
+        errors.add(name, weight, frozen.dense().float() + scaling * (start.b @ start.a), quantise)
     progress(len(targets), len(targets))
     kl_initialised = mean_kl(base, vocabulary_log_probs(model, check))
 
@@ -126,11 +102,20 @@ def initialise(
         rank=config.rank,
         n_matrices=len(layers),
         n_trainable=trainee.n_trainable,
-        relative_error=math.sqrt(squared_error / squared_norm),
+        relative_error=errors.relative(errors.squared),
         kl_initialised=kl_initialised,
         kl_quantised_base=kl_quantised,
         seconds=time.perf_counter() - began,
+        relative_error_quantised=errors.relative(errors.squared_quantised),
+        worst_layer=errors.worst_layer,
+        worst_relative_error=errors.worst,
+        n_other_ranks=sum(rank_of(config, name) != config.rank for name in layers),
     )
+    if block_size is None and not report.worst_relative_error <= WEIGHT_TOLERANCE[dtype]:
+        raise InternalError(
+            f"Right after {config.method_name} initialisation {report.worst_layer} is {report.worst_relative_error:.2e} "
+            f"from the base's weight, relatively; at most {WEIGHT_TOLERANCE[dtype]:.2e} is rounding ({asdict(report)})."
+        )
     allowed = ALLOWED_RATIO * kl_quantised + KL_TOLERANCE[dtype]
     if not kl_initialised <= allowed:
         raise InternalError(
@@ -138,3 +123,30 @@ def initialise(
             f"base's; at most {allowed:.2e} is explained by quantisation ({asdict(report)})."
         )
     return trainee, report
+
+
+def quantiser(dtype: torch.dtype, block_size: int) -> Quantise:
+    """The values that NF4 holds of a matrix, as they enter products in `dtype`, in float32."""
+    return lambda matrix: FrozenWeight(matrix, dtype, block_size, packed=False).dense().float()
+
+
+class _Errors:
+    """Sums over the matrices of squared distances from the base's weights."""
+
+    def __init__(self) -> None:
+        self.squared, self.squared_quantised, self.squared_norm = 0.0, 0.0, 0.0
+        self.worst_layer, self.worst = "", 0.0
+
+    def add(self, name: str, weight: Tensor, built: Tensor, quantise: Quantise | None) -> None:
+        """Count the matrix `built` that stands for `weight`."""
+        error, norm = float((built - weight).square().sum()), float(weight.square().sum())
+        self.squared += error
+        self.squared_norm += norm
+        if quantise is not None:
+            self.squared_quantised += float((quantise(weight) - weight).square().sum())
+        if error > self.worst**2 * norm:
+            self.worst_layer, self.worst = name, math.sqrt(error / norm)
+
+    def relative(self, squared: float) -> float:
+        """A sum of squared distances as a share of the weights' norm."""
+        return math.sqrt(squared / self.squared_norm)

@@ -21,31 +21,6 @@ PACKED_ATTENTION = "ai_forge_packed"
 CACHED_ATTENTION = "ai_forge_cached"
 
 
-class TorchAlgebra:
-    """`pissa.LinearAlgebra` on torch tensors; the random sketch is drawn on the CPU, so every device gets the same."""
-
-    def __init__(self, seed: int) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def normal(self, n_rows: int, n_columns: int, like: Tensor) -> Tensor:
-        """A standard normal matrix [n_rows, n_columns]."""
-        return torch.randn(n_rows, n_columns, generator=self.generator).to(like)
-
-    def orthonormal(self, matrix: Tensor) -> Tensor:
-        """Q of the reduced QR decomposition."""
-        q: Tensor = torch.linalg.qr(matrix).Q
-        return q
-
-    def svd(self, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Reduced singular value decomposition."""
-        u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
-        return u, s, vt
-
-    def norm(self, matrix: Tensor) -> float:
-        """Frobenius norm."""
-        return float(torch.linalg.matrix_norm(matrix))
-
-
 class FrozenWeight:
     """The weights that are not trained [out, in]: dense, or NF4 packed with its scales."""
 

@@ -8,11 +8,13 @@ from peft import LoraConfig, get_peft_model
 
 from ai_forge.config import ALL_LINEAR_MODULES
 from ai_forge.errors import InputError, InternalError
+from ai_forge.training.adapter_folder import peft_config
 from ai_forge.training.backends import torch_init
 from ai_forge.training.backends.torch_init import initialise, mean_kl
 from ai_forge.training.backends.torch_layers import AdapterLinear
 from ai_forge.training.backends.torch_model import load_model, vocabulary_log_probs
 from ai_forge.training.bases import Base
+from ai_forge.training.initialisation import Start, initial_adapter
 from tiny_models import make_tiny
 from tiny_training import check_batch, reference_model, tiny_config
 
@@ -37,11 +39,85 @@ def test_pissa_does_not_move_the_logits(folder: Path) -> None:
     assert 0 <= report.kl_initialised < 1e-6
 
 
-@pytest.mark.parametrize("init_method", ["pissa", "lora"])
-def test_lora_and_qpissa_stay_within_plain_nf4(folder: Path, init_method: str) -> None:
+@pytest.mark.parametrize("init_method", ["pissa", "lora", "olora"])
+@pytest.mark.parametrize("use_rslora", [False, True])
+def test_what_must_start_at_the_base_does(folder: Path, init_method: str, use_rslora: bool) -> None:
+    config = tiny_config(
+        init_method=init_method, use_rslora=use_rslora, quantization="none", rank_pattern={"k_proj": 3}
+    )
+    trainee, report = initialise(folder, config, check_batch(), exact=True)
+    base = load_model(folder, device=CPU, dtype=torch.float32)
+    ours, theirs = (vocabulary_log_probs(m, check_batch()) for m in (trainee.model, base))
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+    assert report.worst_relative_error < 1e-6
+    assert report.n_other_ranks == 2
+
+
+@pytest.mark.parametrize("init_method", ["pissa", "lora", "loftq"])
+def test_quantised_starts_stay_within_plain_nf4(folder: Path, init_method: str) -> None:
     _, report = initialise(folder, tiny_config(init_method=init_method, quantization="nf4"), check_batch(), exact=True)
     assert 0 < report.kl_initialised <= 1.1 * report.kl_quantised_base + 1e-6
-    assert report.init_method == {"pissa": "QPiSSA", "lora": "QLoRA"}[init_method]
+    assert report.init_method == {"pissa": "QPiSSA", "lora": "QLoRA", "loftq": "LoftQ"}[init_method]
+    assert report.error_removed == pytest.approx(0, abs=1e-6) if init_method == "lora" else report.error_removed > 0.02
+    assert report.worst_layer.startswith("model.layers.")
+    assert report.worst_relative_error >= report.relative_error
+
+
+def test_more_rounds_remove_more_of_the_quantisation_error(folder: Path) -> None:
+    removed = [
+        initialise(folder, tiny_config(quantization_iterations=n), check_batch(), exact=True)[1].error_removed
+        for n in (1, 2, 5)
+    ]
+    assert removed == sorted(removed)
+    assert removed[2] > 1.5 * removed[0]
+
+
+def test_a_weight_that_is_not_the_bases_is_noticed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def off(*arguments: object) -> Start:
+        start = initial_adapter(*arguments)  # type: ignore[arg-type]
+        return Start(start.a, start.b, start.frozen * 1.001)
+
+    monkeypatch.setattr(torch_init, "initial_adapter", off)
+    with pytest.raises(InternalError, match=r"initialisation model.layers.* is .* from the base's weight, relatively"):
+        initialise(folder, tiny_config(quantization="none"), check_batch(), exact=True)
+
+
+@PEFT_WARNS
+def test_olora_factors_are_pefts(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path)
+    config = tiny_config(rank=4, quantization="none", init_method="olora")
+    trainee, _ = initialise(folder, config, check_batch(), exact=True)
+    theirs = get_peft_model(
+        reference_model(folder),
+        LoraConfig(r=4, lora_alpha=16, target_modules=list(ALL_LINEAR_MODULES), init_lora_weights="olora"),
+    ).state_dict()
+    for name, layer in trainee._layers.items():
+        a, b = (theirs[f"base_model.model.{name}.lora_{side}.default.weight"] for side in "AB")
+        torch.testing.assert_close(layer.lora_B @ layer.lora_A, b @ a, atol=1e-5, rtol=0)
+        torch.testing.assert_close(layer.lora_A.abs(), a.abs(), atol=1e-5, rtol=0)
+
+
+@PEFT_WARNS
+@pytest.mark.parametrize("use_rslora", [False, True])
+def test_ranks_and_scales_by_layer_are_pefts(tmp_path: Path, use_rslora: bool) -> None:
+    folder = make_tiny(tmp_path)
+    ranks, alphas = {"q_proj": 3, r"layers\.1\.mlp\.up_proj": 5}, {"mlp.down_proj": 7.0}
+    config = tiny_config(
+        init_method="lora",
+        quantization="none",
+        use_rslora=use_rslora,
+        rank_pattern=ranks,
+        alpha_pattern=alphas,
+        target_modules=("all-linear",),
+    )
+    trainee, _ = initialise(folder, config, check_batch(), exact=True)
+    asked = peft_config(config, str(folder))
+    theirs = get_peft_model(reference_model(folder), LoraConfig(**{k: v for k, v in asked.items() if k != "peft_type"}))
+    modules = {n.removeprefix("base_model.model."): m for n, m in theirs.named_modules() if hasattr(m, "lora_A")}
+    assert set(modules) == set(trainee._layers)
+    for name, layer in trainee._layers.items():
+        assert layer.lora_A.shape[0] == modules[name].r["default"]
+        assert layer.scaling == pytest.approx(modules[name].scaling["default"])
 
 
 def test_qpissa_loses_less_of_the_weights_than_qlora(folder: Path) -> None:

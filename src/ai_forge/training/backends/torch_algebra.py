@@ -1,0 +1,57 @@
+"""`pissa.LinearAlgebra` on torch tensors."""
+
+import torch
+from torch import Tensor
+
+
+class TorchAlgebra:
+    """The random sketch is drawn on the CPU, so every device gets the same.
+
+    Bases are made by Cholesky's factor of the Gram matrix in float64, which is mostly one matrix product: half the time of
+    Householder's QR for 144 of 3,072 columns on a CPU, a tenth for few columns on a GPU.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def normal(self, n_rows: int, n_columns: int, like: Tensor) -> Tensor:
+        """A standard normal matrix [n_rows, n_columns]."""
+        return torch.randn(n_rows, n_columns, generator=self.generator).to(like)
+
+    def uniform(self, n_rows: int, n_columns: int, bound: float, like: Tensor) -> Tensor:
+        """Uniform between −bound and bound [n_rows, n_columns]."""
+        return (torch.rand(n_rows, n_columns, generator=self.generator) * 2 - 1).to(like) * bound
+
+    def zeros(self, n_rows: int, n_columns: int, like: Tensor) -> Tensor:
+        """Zeros [n_rows, n_columns]."""
+        return torch.zeros(n_rows, n_columns, dtype=like.dtype, device=like.device)
+
+    def orthonormal(self, matrix: Tensor) -> Tensor:
+        """A basis of the columns; Householder's where they depend on each other."""
+        wide = matrix.double()
+        factor, failed = torch.linalg.cholesky_ex(wide.T @ wide)
+        diagonal = factor.diagonal()
+        if int(failed) or float(diagonal.min()) < 1e-6 * float(diagonal.max()):
+            q: Tensor = torch.linalg.qr(matrix).Q
+            return q
+        basis: Tensor = torch.linalg.solve_triangular(factor, wide.T, upper=False).T.to(matrix.dtype).contiguous()
+        return basis
+
+    def eigenvalues(self, symmetric: Tensor) -> list[float]:
+        """Eigenvalues of a symmetric matrix, rising."""
+        values: list[float] = torch.linalg.eigvalsh(symmetric.double()).tolist()
+        return values
+
+    def eigenvectors(self, symmetric: Tensor) -> Tensor:
+        """Eigenvectors, that of the largest eigenvalue first."""
+        vectors: Tensor = torch.linalg.eigh(symmetric.double()).eigenvectors.flip(1).to(symmetric.dtype)
+        return vectors
+
+    def svd(self, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Reduced singular value decomposition."""
+        u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
+        return u, s, vt
+
+    def norm(self, matrix: Tensor) -> float:
+        """Frobenius norm, the rows summed in float64."""
+        return float(torch.linalg.vector_norm(torch.linalg.vector_norm(matrix, dim=1), dtype=torch.float64))
