@@ -15,7 +15,7 @@ from tree_sitter import Node
 from ai_forge.data_pipeline.docs import COMMENT_TYPES, docstring_of
 from ai_forge.data_pipeline.languages import LanguageSpec
 from ai_forge.data_pipeline.schemas import CodeBlock
-from ai_forge.data_pipeline.text import approximate_tokens
+from ai_forge.data_pipeline.text import LineTokens, approximate_tokens
 from ai_forge.data_pipeline.units import Unit
 
 Span = tuple[int, int]
@@ -34,7 +34,7 @@ class Part:
     n_tokens: int
 
 
-def cut(unit: Unit, text: bytes, lines: Sequence[str], spec: LanguageSpec, max_tokens: int) -> tuple[list[Part], int]:
+def cut(unit: Unit, text: bytes, tokens: LineTokens, spec: LanguageSpec, max_tokens: int) -> tuple[list[Part], int]:
     """(parts of at most `max_tokens`, filled in order; how many statements are longer and in none of them).
 
     One statement that is too long where the body cannot be cut: it has one statement, or none on lines of its own.
@@ -47,11 +47,12 @@ def cut(unit: Unit, text: bytes, lines: Sequence[str], spec: LanguageSpec, max_t
     is_module = unit.kind == "module" and unit.body is None
     if not is_module and (head[1] < unit.code_line or not _ends_apart(unit, groups[-1][1], ends)):
         return [], 1
-    fixed = _tokens(lines, head) + _tokens(lines, tail)
+    lines = tokens.lines
+    fixed = _tokens(tokens, head) + _tokens(tokens, tail)
     spans: list[Span] = []
     used = 0
     for first, last in groups:
-        cost = _tokens(lines, (first, last))
+        cost = _tokens(tokens, (first, last))
         if spans and fixed + used + cost <= max_tokens:
             spans[-1] = (spans[-1][0], last)
             used += cost
@@ -139,5 +140,5 @@ def _text(lines: Sequence[str], span: Span) -> list[str]:
     return list(lines[span[0] - 1 : span[1]])
 
 
-def _tokens(lines: Sequence[str], span: Span) -> int:
-    return approximate_tokens("\n".join(_text(lines, span)) + "\n")
+def _tokens(tokens: LineTokens, span: Span) -> int:
+    return tokens.of(*span) + 1 if span[0] <= span[1] else 0

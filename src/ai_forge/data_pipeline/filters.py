@@ -10,6 +10,7 @@ as a caller, or distract.
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from ai_forge.config.data import MinerSettings
@@ -35,6 +36,7 @@ _BRACKETS = bytes.maketrans(b"[{]}", b"(())")
 _NOT_BRACKETS = bytes(i for i in range(256) if i not in b"([{)]}")
 
 
+@lru_cache(maxsize=4096)
 def is_test_path(path: str) -> bool:
     """Whether a file is test code, by the conventions of its folder or name.
 

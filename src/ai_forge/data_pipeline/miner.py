@@ -30,7 +30,7 @@ from ai_forge.data_pipeline.parsing import ParsedFile, Unit, normalise, parse
 from ai_forge.data_pipeline.repository import Repository, SourceFile, read_repository
 from ai_forge.data_pipeline.schemas import BlockMetadata, CodeBlock, Import
 from ai_forge.data_pipeline.secrets import Scrubbed, scrub
-from ai_forge.data_pipeline.text import approximate_tokens
+from ai_forge.data_pipeline.text import LineTokens, approximate_tokens
 from ai_forge.errors import AIForgeError, InputError, PrerequisiteError
 
 __all__ = [
@@ -202,6 +202,7 @@ def _blocks(
 ) -> list[CodeBlock]:
     """The file's sound blocks. Two definitions on the same lines would be one citation: the outer one stays."""
     lines = parsed.text.decode("utf-8", "replace").split("\n")
+    tokens = LineTokens(lines)
     outside = {i.local for i in parsed.imports} | set(parsed.constants) | {unit.name for unit in parsed.units}
     blocks: list[CodeBlock] = []
     spans: set[tuple[int, int]] = set()
@@ -209,14 +210,14 @@ def _blocks(
     for unit in _units_with_head(source, parsed, settings, rejected):
         span = (unit.first_line, unit.last_line)
         text = "\n".join(lines[unit.first_line - 1 : unit.last_line])
-        n_tokens = approximate_tokens(text)
+        n_tokens = tokens.of(*span)
         n_masked = sum(unit.first_line <= line <= unit.last_line for line in clean.lines)
         if n_masked and (unit.has_error or settings.secrets == "drop"):
             rejected["secret"] += 1
         elif unit.has_error:
             rejected["syntax_error"] += 1
         elif n_tokens > settings.max_tokens:
-            parts, n_too_long = cut(unit, parsed.text, lines, LANGUAGES[source.language], settings.max_tokens)
+            parts, n_too_long = cut(unit, parsed.text, tokens, LANGUAGES[source.language], settings.max_tokens)
             own = [part for part in parts if (part.first_line, part.last_line) not in unit_spans | spans]
             rejected["too_long"] += n_too_long
             for number, part in enumerate(own, start=1):

@@ -7,6 +7,8 @@ then given to the innermost unit around it. Nodes are only walked inside definit
 import bisect
 import re
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 
 from tree_sitter import Parser, QueryCursor
 
@@ -40,12 +42,22 @@ class ParsedFile:
 
     def code_names(self, unit: Unit) -> list[str]:
         """Names used in a unit, once each in order; not attributes, and nothing from strings and comments."""
-        code = bytearray(self.text[unit.start : unit.end])
-        for first, last in self.opaque[bisect.bisect_left(self.opaque, (unit.start, 0)) :]:
-            if first >= unit.end:
-                break
-            code[first - unit.start : last - unit.start] = b" " * (last - first)
-        return list(dict.fromkeys(_CODE_NAME.findall(code.decode("utf-8", "replace"))))
+        starts, names = self._names
+        first, last = bisect.bisect_left(starts, unit.start), bisect.bisect_left(starts, unit.end)
+        return list(dict.fromkeys(names[first:last]))
+
+    @cached_property
+    def _names(self) -> tuple[list[int], list[str]]:
+        """Offsets and names in all of the file's code."""
+        code = bytearray(self.text)
+        for first, last in self.opaque:
+            code[first:last] = b" " * (last - first)
+        found = list(_CODE_NAME.finditer(code.decode("utf-8", "replace")))
+        starts, names = [match.start() for match in found], [match.group() for match in found]
+        if not code.isascii():  # from characters to bytes
+            sizes = [0, *accumulate(len(c.encode("utf-8", "replace")) for c in code.decode("utf-8", "replace"))]
+            starts = [sizes[start] for start in starts]
+        return starts, names
 
 
 def normalise(content: bytes) -> bytes:

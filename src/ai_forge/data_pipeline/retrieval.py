@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ai_forge.data_pipeline.embedding import EMBEDDERS, Embedder, Matrix, load_embedder
+from ai_forge.data_pipeline.languages import LANGUAGES
 from ai_forge.data_pipeline.schemas import CodeBlock
 from ai_forge.data_pipeline.symbols import overlap
 from ai_forge.data_pipeline.text import subwords
@@ -33,7 +34,8 @@ _CHUNK = 256
 _SPELLED = re.compile(
     r"`([^`\n]+)`|([^\W\d][\w$]*(?:\.[\w$]+)+|\w*_\w+|[a-z]+[A-Z]\w*|[A-Z]\w*[a-z][A-Z]\w*|[\w$]+(?=\())"
 )
-_PATH = re.compile(r"[\w.@+-]+(?:/[\w.@+-]+)+|[\w-]+\.(?:pyi?|[cm]?[jt]sx?|go|java)\b")
+_EXTENSIONS = "|".join(extension[1:] for row in LANGUAGES.values() for extension in row.extensions)
+_PATH = re.compile(rf"[\w.@+-]+(?:/[\w.@+-]+)+|[\w-]+\.(?:{_EXTENSIONS})\b")
 _FORMAT = 1
 
 

@@ -4,6 +4,8 @@ Everything here is a regular expression and knows no language; what must be exac
 """
 
 import re
+from collections.abc import Sequence
+from itertools import accumulate
 
 _TOKEN = re.compile(r"[^\W\d_]{1,7}|\d|_+|[^\w\s]{1,2}|\n[ \t]*|[ \t]{2,}")
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
@@ -21,6 +23,25 @@ def approximate_tokens(text: str) -> int:
     12
     """
     return sum(1 for _ in _TOKEN.finditer(text))
+
+
+class LineTokens:
+    """`approximate_tokens` of any run of a text's lines, counted once for all of them.
+
+    >>> LineTokens(["def add(a, b):", "    return a + b"]).of(1, 2)
+    12
+    """
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self.lines = lines
+        count = _TOKEN.findall
+        self._total = [0, *accumulate(len(count(line.lstrip(" \t"))) for line in lines)]
+
+    def of(self, first: int, last: int) -> int:
+        """Tokens of lines `first` to `last`, counted from 1: a line end counts with the blanks after it."""
+        line = self.lines[first - 1]
+        indented = len(line) - len(line.lstrip(" \t")) >= 2
+        return self._total[last] - self._total[first - 1] + last - first + indented
 
 
 def identifiers(text: str) -> list[str]:
@@ -61,3 +82,15 @@ def first_sentence(text: str) -> str:
     paragraph = one_line(re.split(r"\n\s*\n", text.strip(), maxsplit=1)[0])
     end = _SENTENCE_END.search(paragraph)
     return paragraph[: end.end()] if end else paragraph
+
+
+def plain(text: str) -> str:
+    """Text without reStructuredText and Javadoc marks, on one line.
+
+    >>> plain("Uses :class:`A` and ``b`` {@code c}.")
+    'Uses `A` and `b` `c`.'
+    """
+    text = re.sub(r"\{@(?:code|link|linkplain|literal)\s+([^}]*)\}", r"`\1`", text)
+    text = re.sub(r":[\w:.+-]+:`[!~]?([^`<]*?)(?:\s*<[^`]*>)?`", r"`\1`", text)
+    text = re.sub(r"</?(?:p|code|pre|b|i|em|tt|a|ul|li)\b[^>]*>", " ", text)
+    return one_line(re.sub(r"`{2,}", "`", text))

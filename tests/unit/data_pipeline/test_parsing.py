@@ -9,6 +9,7 @@ import pytest
 
 from ai_forge.data_pipeline.languages import language_of
 from ai_forge.data_pipeline.parsing import ParsedFile, parse
+from ai_forge.data_pipeline.text import LineTokens, approximate_tokens
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "languages"
 LIBRARY = Path(sysconfig.get_path("stdlib"))
@@ -223,3 +224,20 @@ def test_imports_bind_local_names_to_modules() -> None:
     assert ("Log", "./logger", "Logger") in parsed("shapes.ts").imports
     assert ("str", "strings", None) in parsed("store.go").imports
     assert ("List", "java.util.List", None) in parsed("Account.java").imports
+
+
+def test_what_is_counted_once_for_a_file_equals_what_is_counted_for_each_unit() -> None:
+    content = "def f():\n    naïve = 'ünder'  # é\n    def g(größe):\n\n        return größe.x + naïve\n".encode()
+    result = parse(content, "python")
+    assert result is not None
+    assert [result.code_names(u) for u in result.units] == [
+        ["def", "f", "naïve", "g", "größe", "return"],
+        ["def", "g", "größe", "return", "naïve"],
+    ]
+    for path in SAMPLE[::3]:
+        text = path.read_text(encoding="utf-8")
+        lines = text.split("\n")
+        tokens = LineTokens(lines)
+        for first in range(1, len(lines), 7):
+            last = min(first + 20, len(lines))
+            assert tokens.of(first, last) == approximate_tokens("\n".join(lines[first - 1 : last]))
