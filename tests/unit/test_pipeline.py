@@ -59,7 +59,7 @@ def test_a_second_run_does_nothing(run: TinyRun) -> None:
         ({"judge__max_new_tokens": 9}, {"evaluate"}),
         ({"judge__confidence": 0.9}, set()),
         ({"judge__forgetting_budget": 0.2}, set()),
-        ({"judge__batch_size": 2}, set()),
+        ({"judge__batch_tokens": 512}, set()),
         ({"runtime__num_predict": 8}, set()),
         ({"export__parity_tokens": 1}, {"parity"}),
         ({"export__quantization": "q6_k"}, {"export", "parity"}),
