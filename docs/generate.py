@@ -1,11 +1,11 @@
-"""Write the generated parts of README and docs: settings, recipes, memory, hardware.
+"""Write the generated parts of README and docs: settings, recipes, memory, hardware, Macs.
 
     python docs/generate.py                    rewrite every marked part (`make docs`)
     python docs/generate.py --print hardware   print one table
 
 A marked part lies between `<!-- generated: NAME -->` and `<!-- end -->`. Everything comes from the settings models,
-`models.yaml` and `training/plan.memory_of`; nothing is loaded, measured or fetched. A test checks that the files are
-current.
+`models.yaml`, `apple_defaults.yaml`, `training/plan.memory_of` and `training/apple.py`; nothing is loaded, measured or
+fetched. A test checks that the files are current.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 
 from ai_forge.config import FineTuneConfig, Settings, load_settings
 from ai_forge.config.models import load_models
+from ai_forge.training.apple import apple_defaults, mlx_memory_of
 from ai_forge.training.plan import memory_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,11 +44,11 @@ SHORT = {"micro_batch_size": 1, "max_seq_len": 1024}
 """Settings for short memory: a quarter of the activations."""
 SHARE = 0.75
 """Share of a machine's memory that training may take: the rest belongs to the system and to whoever works on it."""
-BF16, FP32, CUDA = "CPU, bf16", "CPU, float32", "NVIDIA"
-HELD: dict[str, dict[str, Any]] = {BF16: {}, FP32: {"dtype_bytes": 4}, CUDA: {"packed_nf4": True}}
+BF16, FP32, CUDA, MLX = "CPU, bf16", "CPU, float32", "NVIDIA", "Apple, MLX"
+HELD: dict[str, dict[str, Any]] = {BF16: {}, FP32: {"dtype_bytes": 4}, CUDA: {"packed_nf4": True}, MLX: {}}
 """How each kind of machine holds weights and activations; a CPU computes in bf16 only where it multiplies it natively."""
 HARDWARE = (
-    *((f"Apple M1–M4, {size} GB", size, FP32) for size in (8, 16, 24, 32, 64)),
+    *((f"Apple M1–M4, {size} GB", size, MLX) for size in (8, 16, 24, 32, 64)),
     *((f"NVIDIA, {size} GB", size, CUDA) for size in (8, 12, 16, 24, 48, 80)),
     *((f"CPU with bf16, {size} GB", size, BF16) for size in (8, 16, 32, 64)),
     *((f"CPU without bf16, {size} GB", size, FP32) for size in (8, 16, 32, 64)),
@@ -121,10 +122,17 @@ def config_of(name: str, **changes: Any) -> FineTuneConfig:
     return loaded.settings.training.model_copy(update=changes)
 
 
+def shape_of(name: str) -> dict[str, Any]:
+    """The parts of a named base's `config.json` that memory depends on."""
+    keys = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size")
+    return dict(zip((*keys, "vocab_size", "tie_word_embeddings"), SHAPES[name], strict=True))
+
+
 def gigabytes(name: str, kind: str, **changes: Any) -> float:
     """Estimated peak of training a base on a kind of machine, GB."""
-    keys = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size")
-    shape = dict(zip((*keys, "vocab_size", "tie_word_embeddings"), SHAPES[name], strict=True))
+    shape = shape_of(name)
+    if kind == MLX:
+        return sum(mlx_memory_of(shape, config_of(name, **changes)).values()) / 1e9
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(shape), encoding="utf-8")
         return sum(memory_of(Path(folder), config_of(name, **changes), **HELD[kind]).values()) / 1e9
@@ -145,6 +153,23 @@ def largest(limit: float, kind: str, **changes: Any) -> str:
     return max(fitting, key=lambda name: known[name].parameters) if fitting else "none"
 
 
+def apple() -> str:
+    """The settings for Macs, with what they need by the formula."""
+    rows = []
+    for row in apple_defaults():
+        needed = mlx_memory_of(shape_of(row.config.base_model), row.config)
+        largest_parts = sorted(needed.items(), key=lambda item: -item[1])[:3]
+        rows.append(
+            (
+                f"{row.memory_gb} GB",
+                f"`{row.flags}`",
+                f"{sum(needed.values()) / 1e9:.1f}",
+                ", ".join(f"{name} {size / 1e9:.1f}" for name, size in largest_parts),
+            )
+        )
+    return table(("memory", "settings", "training needs, GB", "mostly"), rows)
+
+
 def hardware() -> str:
     """The largest named base that trains on a machine."""
     rows = [
@@ -158,6 +183,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "recipes": recipes,
     "memory": memory,
     "hardware": hardware,
+    "apple": apple,
 }
 
 

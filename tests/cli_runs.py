@@ -19,6 +19,7 @@ from tiny_models import make_tiny
 
 MODULES = ("json/decoder.py", "json/encoder.py", "json/scanner.py", "bisect.py", "heapq.py", "textwrap.py", "shlex.py")
 SETTINGS = {
+    "training.backend": "torch",
     "training.rank": 4,
     "training.max_steps": 3,
     "training.max_seq_len": 2048,

@@ -11,6 +11,8 @@ import psutil
 
 from ai_forge.config import Settings
 from ai_forge.errors import AIForgeError
+from ai_forge.training.apple import apple_default_for
+from ai_forge.training.backends import PACKAGES, backend_name, is_apple_silicon, missing_packages
 from ai_forge.workspace import Workspace
 
 
@@ -29,8 +31,9 @@ def examine(settings: Settings, home: Path | None = None) -> list[Finding]:
     return [
         _machine(),
         _workspace(home),
-        *_packages(),
-        _accelerator(),
+        *_packages(settings),
+        _accelerator(settings),
+        *_settings_for_mac(),
         _base(settings, home),
         _ollama(settings),
         *_tools(),
@@ -63,32 +66,48 @@ def _workspace(home: Path | None) -> Finding:
     return Finding("workspace", "ok", f"{root}, {free / 1e9:.0f} GB free")
 
 
-def _packages() -> list[Finding]:
-    wanted = {
-        "torch": ("torch", "pip install 'ai-forge[torch]'"),
-        "transformers": ("transformers", "pip install 'ai-forge[torch]'"),
-        "bitsandbytes": ("bitsandbytes", "pip install 'ai-forge[torch]'"),
-        "xllamacpp": ("xllamacpp", "pip install ai-forge"),
-    }
+def _packages(settings: Settings) -> list[Finding]:
+    chosen = backend_name(settings.training.backend)
     return [
-        Finding(name, "ok", "installed")
-        if importlib.util.find_spec(module)
-        else Finding(name, "missing", "not installed", f"{command}.")
-        for name, (module, command) in wanted.items()
+        _package("torch", ("torch",), "torch", needed=chosen == "torch"),
+        _package("transformers", ("transformers",), "torch", needed=chosen == "torch"),
+        _package("bitsandbytes", ("bitsandbytes",), "torch", needed=chosen == "torch"),
+        _package("mlx", PACKAGES["mlx"], "mlx", needed=chosen == "mlx" or is_apple_silicon()),
+        _package("xllamacpp", ("xllamacpp",), None, needed=True),
     ]
 
 
-def _accelerator() -> Finding:
-    if importlib.util.find_spec("torch") is None:
-        return Finding("accelerator", "optional", "unknown without torch")
-    from ai_forge.training.backends.torch_model import compute_dtype, describe_device, pick_device
+def _package(name: str, modules: tuple[str, ...], extra: str | None, *, needed: bool) -> Finding:
+    if all(importlib.util.find_spec(module) for module in modules):
+        return Finding(name, "ok", "installed")
+    command = f"pip install 'ai-forge[{extra}]'." if extra else "pip install ai-forge."
+    text = "not installed" if needed else "not installed; the other backend trains here"
+    return Finding(name, "missing" if needed else "optional", text, command)
 
-    device = pick_device()
-    return Finding(
-        "accelerator",
-        "ok",
-        f"{describe_device(device)}, computes in {str(compute_dtype(device)).removeprefix('torch.')}",
-    )
+
+def _accelerator(settings: Settings) -> Finding:
+    chosen = backend_name(settings.training.backend)
+    if missing_packages(chosen):
+        return Finding("accelerator", "optional", f"unknown without {' and '.join(missing_packages(chosen))}")
+    if chosen == "mlx":
+        from ai_forge.training.backends import mlx_model
+
+        dtype = str(mlx_model.compute_dtype()).removeprefix("mlx.core.")
+        return Finding("accelerator", "ok", f"{mlx_model.describe_device()}, computes in {dtype}")
+    from ai_forge.training.backends import torch_model
+
+    device = torch_model.pick_device()
+    dtype = str(torch_model.compute_dtype(device)).removeprefix("torch.")
+    return Finding("accelerator", "ok", f"{torch_model.describe_device(device)}, computes in {dtype}")
+
+
+def _settings_for_mac() -> list[Finding]:
+    """On Apple Silicon the row of `apple_defaults.yaml` that fits."""
+    if not is_apple_silicon():
+        return []
+    row = apple_default_for(psutil.virtual_memory().total)
+    text = f"for {row.memory_gb} GB: {row.flags} (computed, not measured)" if row else "none: below 8 GB of memory"
+    return [Finding("settings", "ok" if row else "optional", text)]
 
 
 def _base(settings: Settings, home: Path | None) -> Finding:

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from ai_forge.judge.parity import Parity
     from ai_forge.judge.verdict import Verdict
 
-VERSIONS = {"mine": 2, "dataset": 4, "index": 1, "train": 3, "merge": 1, "evaluate": 2, "export": 1, "parity": 3}
+VERSIONS = {"mine": 3, "dataset": 4, "index": 1, "train": 3, "merge": 1, "evaluate": 2, "export": 1, "parity": 3}
 """Raised when a stage's code changes what it makes from the same input."""
 SIDES = ("train", "valid", "test")
 
@@ -299,13 +299,13 @@ class Pipeline:
     @cached_property
     def train(self) -> Stage:
         """The adapter; continues a training that was cut off."""
+        from ai_forge.training.backends import backend_name
         from ai_forge.training.forge import FineTuneTrainer
 
         config = self.settings.training
         dataset, base = self.dataset, self.base
-        key = stage_key(
-            stage="train", version=VERSIONS["train"], base=base.fingerprint, data=dataset.key, config=config
-        )
+        made_by = {"version": VERSIONS["train"], "backend": backend_name(config.backend)}
+        key = stage_key(stage="train", **made_by, base=base.fingerprint, data=dataset.key, config=config)
         with self._told("train") as tell:
             manifest = self.workspace.finished("train", key)
             if manifest is None:
@@ -329,7 +329,6 @@ class Pipeline:
     def plan(self) -> dict[str, Any]:
         """Counts, tokens, memory and time of a training, measured on the machine, without training."""
         from ai_forge.training.forge import FineTuneTrainer
-        from ai_forge.training.plan import memory_of
 
         config = self.settings.training
         self._require_room(self.base, config)
@@ -338,7 +337,7 @@ class Pipeline:
         )
         with self._told("plan") as tell:
             plan = trainer.plan(self.examples("train"), self.examples("valid"))
-            plan["memory_bytes"] = memory_of(self.base.folder, config)
+            plan["memory_bytes"] = memory_needed(self.base.folder, config)
             tell({"steps": plan["n_steps"]})
         return plan
 
@@ -346,10 +345,10 @@ class Pipeline:
         """Find out before training starts that disk or memory will not do."""
         import psutil
 
-        from ai_forge.training.plan import memory_of, require_memory
+        from ai_forge.training.plan import require_memory
 
         require_disk(self.workspace.root, 5 * 2 * base.n_parameters, "Training, merging and exporting")
-        require_memory(memory_of(base.folder, config), psutil.virtual_memory().available)
+        require_memory(memory_needed(base.folder, config), psutil.virtual_memory().available)
 
     @cached_property
     def merge(self) -> Stage:
@@ -387,13 +386,14 @@ class Pipeline:
 
         def build(folder: Path) -> dict[str, Any]:
             from ai_forge.judge.evaluator import Evaluator, HeldOut
-            from ai_forge.training.backends.torch_model import TorchGenerator
+            from ai_forge.training.backends import load_backend
             from ai_forge.training.chat import ChatTokenizer
 
+            generator = load_backend(self.settings.training.backend).generator
             tokenizer = ChatTokenizer(self.base.folder)
             index = Index.load(self.index.folder)
             evaluator = Evaluator(
-                lambda tuned: TorchGenerator.load(
+                lambda tuned: generator.load(
                     self.tuned_folder if tuned else self.base.folder, tokenizer.end_of_turn_id
                 ),
                 tokenizer,
@@ -482,15 +482,15 @@ class Pipeline:
         def build(folder: Path) -> dict[str, Any]:
             from ai_forge.conductor import LlamaServer
             from ai_forge.judge.parity import Files, compare
-            from ai_forge.training.backends.torch_backend import TorchTrainee
-            from ai_forge.training.backends.torch_model import TorchGenerator
+            from ai_forge.training.backends import load_backend
             from ai_forge.training.chat import ChatTokenizer
 
+            backend = load_backend(self.settings.training.backend)
             tokenizer = ChatTokenizer(self.base.folder)
             chats = self.parity_chats()
             longest = max(len(tokenizer.encode_prompt(chat)) for chat in chats) + settings.parity_tokens
-            trainee = TorchTrainee.from_adapter(self.base.folder, train.folder, self.settings.training, exact=True)
-            trainer = TorchGenerator(trainee.model, tokenizer.end_of_turn_id)
+            trainee = backend.trainee.from_adapter(self.base.folder, train.folder, self.settings.training, exact=True)
+            trainer = backend.generator(trainee.model, tokenizer.end_of_turn_id)
             with LlamaServer(export.folder / "model.f16.gguf", longest + 8) as f16:
                 if settings.quantization == "f16":
                     files = Files(f16, f16, "f16")
@@ -736,7 +736,10 @@ class Pipeline:
         import platform
         from importlib import metadata
 
-        packages = ("ai-forge", "torch", "transformers", "bitsandbytes", "xllamacpp", "gguf", "tokenizers", "numpy")
+        packages = {
+            *("ai-forge", "torch", "transformers", "bitsandbytes", "mlx", "mlx-lm"),
+            *("xllamacpp", "gguf", "tokenizers", "numpy"),
+        }
         installed = {d.metadata["Name"].lower() for d in metadata.distributions()}
         return {
             "run_id": self.run_id,
@@ -748,8 +751,19 @@ class Pipeline:
             "settings": self.settings.model_dump(),
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "packages": {name: metadata.version(name) for name in packages if name in installed},
+            "packages": {name: metadata.version(name) for name in sorted(packages & installed)},
         }
+
+
+def memory_needed(folder: Path, config: FineTuneConfig) -> dict[str, int]:
+    """The estimate of the training's peak, by component, for the backend that will train."""
+    from ai_forge.training.apple import mlx_memory_of_folder
+    from ai_forge.training.backends import backend_name, is_apple_silicon
+    from ai_forge.training.plan import memory_of
+
+    if backend_name(config.backend) == "mlx":
+        return mlx_memory_of_folder(folder, config, value_bytes=2 if is_apple_silicon() else 4)
+    return memory_of(folder, config)
 
 
 def spread(examples: list[RAFTExample], n: int, seed: int) -> list[RAFTExample]:

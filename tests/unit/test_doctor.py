@@ -1,8 +1,11 @@
 """Doctor looks at this very machine; what is missing comes with what to do."""
 
+import importlib.util
+import platform
 import socket
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ai_forge.config import Settings, load_settings
@@ -61,3 +64,35 @@ def test_a_tool_that_is_not_found_is_optional(tmp_path: Path, monkeypatch: pytes
         "git", "optional", "not found: lists a repository's files; without it a folder is walked"
     )
     assert found["bwrap"].state == "optional"
+
+
+def test_a_mac_is_told_the_settings_that_fit_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    memory = psutil.virtual_memory()._replace(total=16 * 2**30)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    chosen = settings(training__base_model=str(make_tiny(tmp_path / "tiny")))
+    found = by_name(examine(chosen, tmp_path / "home"))["settings"]
+    assert found.text.startswith("for 16 GB: --base Llama-3.2-3B-Instruct --set training.rank=64 ")
+    assert found.text.endswith(" (computed, not measured)")
+
+
+def test_mlx_is_looked_at_where_it_is_asked_for(tmp_path: Path) -> None:
+    pytest.importorskip("mlx.core", reason="MLX is not installed: pip install 'ai-forge[mlx]'")
+    base = str(make_tiny(tmp_path / "tiny"))
+    found = by_name(examine(settings(training__base_model=base, training__backend="mlx"), tmp_path / "home"))
+    assert found["mlx"].state == "ok"
+    assert "MLX on " in found["accelerator"].text
+
+
+@pytest.mark.parametrize(("backend", "state"), [("torch", "optional"), ("mlx", "missing")])
+def test_an_absent_mlx_matters_only_where_it_is_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, state: str
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith("mlx") else find(name))
+    base = str(make_tiny(tmp_path / "tiny"))
+    found = by_name(examine(settings(training__base_model=base, training__backend=backend), tmp_path / "home"))
+    assert found["mlx"].state == state
+    assert found["mlx"].next_step == "pip install 'ai-forge[mlx]'."
+    assert found["accelerator"].state == ("ok" if backend == "torch" else "optional")

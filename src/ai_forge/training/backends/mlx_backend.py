@@ -1,0 +1,281 @@
+"""`Trainee` on MLX: one of mlx-lm's models with PiSSA, QPiSSA, LoRA or QLoRA adapters, and the AdamW that trains them.
+
+The same adapters, files and losses as the torch backend, with three differences:
+
+- `nf4` is MLX's own 4-bit format (`mlx_layers`), and the optimizer keeps its moments in float32: MLX has no 8-bit AdamW;
+- `residual_mlx.safetensors` holds the packed codes beside `residual.safetensors`, the same values written out in float32
+  for the merge: packing those again would choose other groups' scales;
+- a block's activations are made again in the backward pass where keeping them would take more than half of the memory
+  that is free. That changes the time, not one bit of the result (tested on a CPU).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import psutil
+from mlx.optimizers import AdamW
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from ai_forge.config import FineTuneConfig
+from ai_forge.errors import InputError
+from ai_forge.training.adapter_folder import PREFIX, WEIGHTS, AdapterFolder
+from ai_forge.training.apple import kept_bytes, score_bytes
+from ai_forge.training.backends.base import Loss, TokenSums
+from ai_forge.training.backends.mlx_layers import BITS, AdapterLinear, FrozenWeight, hooked_blocks
+from ai_forge.training.backends.mlx_model import compute_dtype, load_arrays, load_model, on_gpu, target_log_probs
+from ai_forge.training.initialisation import chosen_layers
+from ai_forge.training.packing import Batch
+from ai_forge.training.tensor_files import TensorSpec, write_safetensors
+
+PACKED_RESIDUAL = "residual_mlx.safetensors"
+SIDES = ("lora_A", "lora_B")
+
+
+def linear_layers_of(model: Any) -> dict[str, nn.Linear]:
+    """The linear layers of the model's blocks by full name, block by block."""
+    return {
+        f"model.layers.{index}.{name}": layer
+        for index, block in enumerate(model.model.layers)
+        for name, layer in sorted(block.named_modules())
+        if isinstance(layer, nn.Linear)
+    }
+
+
+def target_layers(model: Any, names: tuple[str, ...]) -> dict[str, nn.Linear]:
+    """The linear layers that `names` choose, by full name, block by block; see `initialisation.chosen_layers`.
+
+    Raises:
+        InputError: a name fits no linear layer of this model's blocks.
+    """
+    linear = linear_layers_of(model)
+    chosen, missing = chosen_layers(list(linear), names)
+    if missing:
+        known = sorted({full.rpartition(".")[2] for full in linear})
+        raise InputError(
+            f"target_modules names {', '.join(missing)}, which this base does not have.",
+            f"its linear layers are {', '.join(known)}.",
+        )
+    return {full: linear[full] for full in chosen}
+
+
+def replace_layer(model: Any, full_name: str, layer: nn.Module) -> None:
+    """Put `layer` where `full_name` points."""
+    *parents, leaf = full_name.split(".")
+    place = model
+    for part in parents:
+        place = place[int(part)] if part.isdecimal() else getattr(place, part)
+    setattr(place, leaf, layer)
+
+
+class MLXTrainee:
+    """A base model with adapters; see `backends.base.Trainee`."""
+
+    def __init__(self, model: Any, layers: Mapping[str, AdapterLinear], config: FineTuneConfig) -> None:
+        self.model = model
+        self._layers = layers
+        self._parameters = {
+            f"{PREFIX}{name}.{side}.weight": getattr(layer, side) for name, layer in layers.items() for side in SIDES
+        }
+        self._gradients: dict[str, mx.array] = {}
+        self.n_trainable = sum(p.size for p in self._parameters.values())
+        self._optimizer = AdamW(
+            config.learning_rate, betas=[0.9, 0.999], weight_decay=config.weight_decay, bias_correction=True
+        )
+        self._optimizer.init(self._parameters)
+
+    # -- making one ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_adapter(
+        cls, folder: Path, adapter_folder: Path, config: FineTuneConfig, *, exact: bool = False
+    ) -> "MLXTrainee":
+        """The base in `folder` with an adapter, ours or PEFT's, on the weights that it was trained on.
+
+        `exact` computes in float32, on the same values.
+
+        Raises:
+            InputError: there is no such adapter, or it does not fit the base.
+        """
+        dtype = mx.float32 if exact else compute_dtype()
+        model = load_model(folder, dtype=dtype)
+        adapter = AdapterFolder(adapter_folder)
+        packed = _packed_residual(adapter_folder, dtype)
+        linear_layers = linear_layers_of(model)
+        layers: dict[str, AdapterLinear] = {}
+        for name in adapter.layers:
+            linear = linear_layers.get(name)
+            if linear is None or linear.weight.shape != adapter.shape(name):
+                raise InputError(
+                    f"{adapter_folder} adapts {name} {list(adapter.shape(name))}, which {folder} does not have.",
+                    "name the base it was trained on.",
+                )
+            frozen = packed.get(name)
+            if frozen is None:
+                held = adapter.frozen(name)
+                frozen = FrozenWeight.of(linear.weight if held is None else mx.array(held), dtype, None)
+            a, b = map(mx.array, adapter.pair(name))
+            layers[name] = AdapterLinear(frozen, linear.get("bias"), a, b, adapter.scaling(name))
+            replace_layer(model, name, layers[name])
+        mx.eval(model.parameters())
+        return cls(model, layers, config)
+
+    # -- the loop's verbs ---------------------------------------------------------------------------------------
+
+    def forward_backward(self, batch: Batch, loss: Loss, divisor: float) -> TokenSums:
+        """Add the gradients of `loss / divisor`; the sums are undivided."""
+
+        def objective(parameters: dict[str, mx.array]) -> tuple[mx.array, mx.array, mx.array]:
+            self._put(parameters)
+            log_probs, hits = target_log_probs(self.model, batch)
+            total = loss(log_probs)
+            return total / divisor, total, hits
+
+        with self._recomputing(batch):
+            (_, total, hits), gradients = mx.value_and_grad(objective)(self._parameters)
+        self._put(self._parameters)
+        if self._gradients:
+            gradients = {name: gradient + self._gradients[name] for name, gradient in gradients.items()}
+        mx.eval(total, hits, gradients)
+        self._gradients = gradients
+        return TokenSums(float(total), hits.size, int(hits.sum()))
+
+    def _put(self, parameters: Mapping[str, mx.array]) -> None:
+        """Let the layers compute with `parameters`."""
+        for name, layer in self._layers.items():
+            for side in SIDES:
+                setattr(layer, side, parameters[f"{PREFIX}{name}.{side}.weight"])
+
+    def keeps_activations(self, batch: Batch) -> bool:
+        """Whether the activations of `batch` may stay in memory until the backward pass."""
+        args = self.model.args
+        kept = kept_bytes(
+            n_layers=args.num_hidden_layers,
+            hidden=args.hidden_size,
+            inner=args.intermediate_size,
+            heads=args.num_attention_heads,
+            n_tokens=batch.n_tokens,
+            value_bytes=self.model.model.norm.weight.itemsize,
+        )
+        needed = kept + score_bytes(heads=args.num_attention_heads, n_tokens=batch.n_tokens)
+        return needed < self._free_bytes() / 2
+
+    def _free_bytes(self) -> int:
+        if on_gpu():
+            return self.memory_total_bytes() - self.memory_bytes()
+        return int(psutil.virtual_memory().available)
+
+    @contextmanager
+    def _recomputing(self, batch: Batch) -> Iterator[None]:
+        """Make each block's activations again in the backward pass, where they would not fit."""
+        if self.keeps_activations(batch):
+            yield
+            return
+        blocks: dict[int, list[AdapterLinear]] = {}
+        for name, layer in self._layers.items():
+            blocks.setdefault(int(name.split(".")[2]), []).append(layer)
+
+        def call(index: int, block: Any, hidden: mx.array, args: tuple[Any, ...], kwargs: dict[str, Any]) -> mx.array:
+            layers = blocks.get(index, [])
+
+            def run(hidden: mx.array, pairs: list[list[mx.array]]) -> mx.array:
+                for layer, pair in zip(layers, pairs, strict=True):
+                    layer.lora_A, layer.lora_B = pair
+                result: mx.array = block(hidden, *args, **kwargs)
+                return result
+
+            return mx.checkpoint(run)(hidden, [[layer.lora_A, layer.lora_B] for layer in layers])
+
+        with hooked_blocks(self.model.model, call):
+            yield
+
+    def evaluate(self, batch: Batch) -> TokenSums:
+        """The sums of −log p and of top-1 hits, without gradients."""
+        log_probs, hits = target_log_probs(self.model, batch)
+        return TokenSums(-float(log_probs.sum()), hits.size, int(hits.sum()))
+
+    def clip_gradients(self, max_norm: float) -> float:
+        """Scale the gradients to at most `max_norm`; return the global norm before."""
+        norm = mx.sqrt(mx.stack([mx.square(g).sum() for g in self._gradients.values()]).sum())
+        scale = mx.minimum(max_norm / (norm + 1e-6), 1.0)  # torch's clip_grad_norm_
+        self._gradients = {name: gradient * scale for name, gradient in self._gradients.items()}
+        return float(norm)
+
+    def step(self, learning_rate: float) -> None:
+        """One optimizer step; gradients are cleared."""
+        self._optimizer.learning_rate = learning_rate
+        self._parameters = self._optimizer.apply_gradients(self._gradients, self._parameters)
+        mx.eval(self._parameters, self._optimizer.state)
+        self._put(self._parameters)
+        self.discard_gradients()
+
+    def discard_gradients(self) -> None:
+        """Forget the gradients added so far."""
+        self._gradients = {}
+
+    # -- storing one --------------------------------------------------------------------------------------------
+
+    def adapter(self) -> Mapping[str, NDArray[np.float32]]:
+        """The adapter's tensors under PEFT's names."""
+        return {name: np.array(p) for name, p in self._parameters.items()}
+
+    def save_residual(self, path: Path) -> None:
+        """Write the frozen weights of the adapted layers, as they enter the product, and packed ones packed beside."""
+        frozen = {f"{name}.weight": layer.frozen for name, layer in self._layers.items()}
+        specs = [TensorSpec(name, "F32", weight.shape) for name, weight in frozen.items()]
+        write_safetensors(path, ((spec, np.array(frozen[spec.name].dense())) for spec in specs), specs)
+        packed = {
+            f"{name}.{index}": array
+            for name, weight in frozen.items()
+            if weight.group_size is not None
+            for index, array in enumerate(weight.arrays)
+        }
+        if packed:
+            mx.save_safetensors(str(path.with_name(PACKED_RESIDUAL)), packed)
+
+    def save_state(self, folder: Path) -> None:
+        """Write adapter and optimizer so that `load_state` continues bit by bit."""
+        save_file(dict(self.adapter()), folder / WEIGHTS)
+        state = self._optimizer.state
+        moments = {f"{name}/{kind}": np.array(state[name][kind]) for name in self._parameters for kind in "mv"}
+        save_file(moments | {"step": np.array(state["step"])}, folder / "optimizer.safetensors")
+
+    def load_state(self, folder: Path) -> None:
+        """Continue from what `save_state` wrote."""
+        adapter = load_file(folder / WEIGHTS)
+        stored = load_file(folder / "optimizer.safetensors")
+        self._parameters = {name: mx.array(adapter[name]) for name in self._parameters}
+        self._put(self._parameters)
+        state = self._optimizer.state
+        state["step"] = mx.array(stored["step"])
+        for name in self._parameters:
+            state[name] = {kind: mx.array(stored[f"{name}/{kind}"]) for kind in "mv"}
+
+    def memory_bytes(self) -> int:
+        """Memory in use now: MLX's on the GPU, that of this process elsewhere."""
+        return int(mx.get_active_memory()) if on_gpu() else int(psutil.Process().memory_info().rss)
+
+    def memory_total_bytes(self) -> int:
+        """Memory that there is: on the GPU what Metal recommends to use of it."""
+        if on_gpu():
+            return int(mx.device_info()["max_recommended_working_set_size"])
+        return int(psutil.virtual_memory().total)
+
+
+def _packed_residual(folder: Path, dtype: mx.Dtype) -> dict[str, FrozenWeight]:
+    """By layer the packed frozen weights beside an adapter that MLX made; a folder from torch has none."""
+    path = folder / PACKED_RESIDUAL
+    if not path.exists():
+        return {}
+    arrays = load_arrays(path)
+    weights = {}
+    for name in sorted({key.removesuffix(".weight.0") for key in arrays if key.endswith(".weight.0")}):
+        codes, *rest = (arrays[f"{name}.weight.{index}"] for index in range(3))
+        scales, offsets = (part.astype(dtype) for part in rest)  # never to fewer bits than they were stored in
+        weights[name] = FrozenWeight((codes, scales, offsets), codes.shape[1] * (32 // BITS) // scales.shape[1])
+    return weights

@@ -1,0 +1,202 @@
+"""Initialise the adapters of a base on MLX and prove that the model still says what the base says.
+
+The same check as in the torch backend (`torch_init`): the base, the base with its weights plainly quantised and the
+freshly initialised model read the same text, and the last may be no further from the first than the second is. All three
+go through the network together, block by block: a block's full-precision weights are read, used, decomposed and let go
+before the next one's, so that a base which fits only in 4 bits can be initialised where it will be trained.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from ai_forge.config import FineTuneConfig
+from ai_forge.errors import InputError, InternalError
+from ai_forge.events import AdapterInitialised
+from ai_forge.training.backends.mlx_backend import MLXTrainee, replace_layer, target_layers
+from ai_forge.training.backends.mlx_layers import (
+    BITS,
+    GROUP_SIZES,
+    AdapterLinear,
+    FrozenLinear,
+    FrozenWeight,
+    MLXAlgebra,
+    PackedRow,
+    hooked_blocks,
+)
+from ai_forge.training.backends.mlx_model import compute_dtype, head_of, load_model, log_softmax
+from ai_forge.training.initialisation import initial_adapter, rank_of, scaling_of
+from ai_forge.training.packing import IGNORE, Batch
+from ai_forge.training.tensor_files import Weights
+
+KL_TOLERANCE = {mx.float32: 1e-6, mx.bfloat16: 5e-3}
+"""Rounding alone, nats per token, by the dtype that the model computes in."""
+WEIGHT_TOLERANCE = {mx.float32: 1e-5, mx.bfloat16: 4e-3}
+"""Rounding alone of s·B·A + frozen, relative to the weight (Frobenius), where nothing is quantised."""
+ALLOWED_RATIO = 1.10
+"""QPiSSA's divergence may exceed plain 4 bits' by this factor: both are single draws of a rounding error."""
+
+
+def group_size_of(config: FineTuneConfig, shapes: dict[str, tuple[int, int]]) -> int | None:
+    """The input features that share a scale, or None where nothing is quantised.
+
+    Raises:
+        InputError: MLX has no groups of that size, or a layer does not divide into them.
+    """
+    if config.quantization == "none":
+        return None
+    size = config.nf4_block_size
+    fitting = [s for s in GROUP_SIZES if all(n_in % s == 0 for _, n_in in shapes.values())]
+    if size not in fitting:
+        raise InputError(
+            f"training.nf4_block_size is {size}; MLX quantises this base in groups of "
+            f"{', '.join(map(str, fitting)) or 'no size that it has'}.",
+            f"set training.nf4_block_size={fitting[-1]}." if fitting else "set training.quantization=none.",
+        )
+    return size
+
+
+def mean_kl(p: mx.array, q: mx.array) -> float:
+    """Mean Kullback–Leibler divergence of log-distributions [n, vocabulary]: Σ p (log p − log q), nats per token.
+
+    Never below 0, which rounding alone would bring about.
+    """
+    return max(float((mx.exp(p) * (p - q)).sum(axis=1).mean()), 0.0)
+
+
+def initialise(
+    folder: Path,
+    config: FineTuneConfig,
+    check: Batch,
+    *,
+    exact: bool = False,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> tuple[MLXTrainee, AdapterInitialised]:
+    """The base in `folder` with fresh adapters, and what was measured on them with the packed text `check`.
+
+    `exact` computes in float32 whatever the device is good at.
+
+    Raises:
+        InputError: the rank, the target modules or the group size do not fit the base.
+        InternalError: the logits moved further than quantisation explains.
+    """
+    began = time.perf_counter()
+    dtype = mx.float32 if exact else compute_dtype()
+    model = load_model(folder, dtype=dtype)
+    builder = _Builder(model, folder, config, dtype, progress)
+    base, quantised, fresh = builder.read(check)
+    kl_quantised = mean_kl(base, quantised) if builder.group_size else 0.0
+    kl_initialised = mean_kl(base, fresh)
+    trainee = MLXTrainee(model, builder.layers, config)
+    report = AdapterInitialised(
+        init_method=config.method_name,
+        quantization=f"MLX {BITS}-bit groups of {builder.group_size}" if builder.group_size else "none",
+        rank=config.rank,
+        n_matrices=len(builder.layers),
+        n_trainable=trainee.n_trainable,
+        relative_error=builder.relative(builder.squared_error),
+        kl_initialised=kl_initialised,
+        kl_quantised_base=kl_quantised,
+        seconds=time.perf_counter() - began,
+        relative_error_quantised=builder.relative(builder.squared_error_quantised),
+        worst_layer=builder.worst_layer,
+        worst_relative_error=builder.worst_relative_error,
+        n_other_ranks=sum(rank_of(config, name) != config.rank for name in builder.layers),
+    )
+    if not builder.group_size and not report.worst_relative_error <= WEIGHT_TOLERANCE[dtype]:
+        raise InternalError(
+            f"Right after {config.method_name} initialisation {report.worst_layer} is {report.worst_relative_error:.2e} "
+            f"from the base's weight, relatively; at most {WEIGHT_TOLERANCE[dtype]:.2e} is rounding ({asdict(report)})."
+        )
+    allowed = ALLOWED_RATIO * kl_quantised + KL_TOLERANCE[dtype]
+    if not kl_initialised <= allowed:
+        raise InternalError(
+            f"Right after {config.method_name} initialisation the logits are {kl_initialised:.2e} nats from the "
+            f"base's; at most {allowed:.2e} is explained by quantisation ({asdict(report)})."
+        )
+    return trainee, report
+
+
+class _Builder:
+    """Puts the adapters into a model while a text passes through it."""
+
+    def __init__(
+        self, model: Any, folder: Path, config: FineTuneConfig, dtype: mx.Dtype, progress: Callable[[int, int], None]
+    ) -> None:
+        self.layers: dict[str, AdapterLinear] = {}
+        self.squared_error, self.squared_error_quantised, self.squared_norm = 0.0, 0.0, 0.0
+        self.worst_layer, self.worst_relative_error = "", 0.0
+        self._model, self._config, self._dtype, self._progress = model, config, dtype, progress
+        self._weights, self._algebra = Weights(folder), MLXAlgebra(config.seed)
+        self._targets = target_layers(model, config.target_modules)
+        self.group_size = group_size_of(config, {name: linear.weight.shape for name, linear in self._targets.items()})
+
+    def read(self, check: Batch) -> list[mx.array]:
+        """Log-probabilities [n_supervised, vocabulary] of base, plainly quantised base and initialised model."""
+        inner = self._model.model
+        ids = mx.array(np.stack([check.input_ids.astype(np.int32)] * 3))
+        with hooked_blocks(inner, self._through):
+            hidden = inner(ids, [PackedRow(check)] * len(inner.layers))
+        supervised = mx.array(np.flatnonzero(check.targets != IGNORE).astype(np.int32))
+        head = head_of(self._model)
+        self._progress(len(self._targets), len(self._targets))
+        return [log_softmax(head(row[supervised])) for row in hidden]
+
+    def _through(
+        self, index: int, block: Any, hidden: mx.array, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> mx.array:
+        """Block `index` on three rows: as it is, quantised, with adapters; it keeps the adapters."""
+
+        def run(row: int) -> mx.array:
+            result: mx.array = block(hidden[row : row + 1], *args, **kwargs)
+            mx.eval(result)
+            return result
+
+        names = [name for name in self._targets if name.startswith(f"model.layers.{index}.")]
+        rows = [run(0)]
+        if self.group_size:
+            for name in names:
+                linear = self._targets[name]
+                frozen = FrozenWeight.of(linear.weight, self._dtype, self.group_size)
+                replace_layer(self._model, name, FrozenLinear(frozen, linear.get("bias")))
+            rows.append(run(1))
+        else:
+            rows.append(rows[0])
+        for name in names:
+            self._progress(len(self.layers), len(self._targets))
+            self.layers[name] = self._adapted(name, self._targets[name].get("bias"))
+            replace_layer(self._model, name, self.layers[name])
+            del self._targets[name].weight
+        rows.append(run(2))
+        return mx.concatenate(rows)
+
+    def _quantised(self, matrix: mx.array) -> mx.array:
+        return FrozenWeight.of(matrix, self._dtype, self.group_size).dense()
+
+    def _adapted(self, name: str, bias: mx.array | None) -> AdapterLinear:
+        weight = mx.array(self._weights.load(f"{name}.weight"))
+        quantise = self._quantised if self.group_size else None
+        start = initial_adapter(weight, name, self._config, self._algebra, quantise)
+        scaling = scaling_of(self._config, name)
+        frozen = FrozenWeight.of(start.frozen, self._dtype, self.group_size)
+        layer = AdapterLinear(frozen, bias, start.a, start.b, scaling)
+        mx.eval(layer.lora_A, layer.lora_B)
+        error = self._algebra.norm(frozen.dense() + scaling * (start.b @ start.a) - weight)
+        norm = self._algebra.norm(weight)
+        self.squared_error += error**2
+        self.squared_norm += norm**2
+        if quantise is not None:
+            self.squared_error_quantised += self._algebra.norm(quantise(weight) - weight) ** 2
+        if error > self.worst_relative_error * norm:
+            self.worst_layer, self.worst_relative_error = name, error / norm
+        return layer
+
+    def relative(self, squared: float) -> float:
+        """A sum of squared distances as a share of the weights' norm."""
+        return math.sqrt(squared / self.squared_norm)
