@@ -2,7 +2,7 @@
 
 from ai_forge.data_pipeline import MiningResult, SourceFile, SymbolGraph, mine
 from ai_forge.data_pipeline.repository import blob_id
-from ai_forge.data_pipeline.symbols import overlap
+from ai_forge.data_pipeline.symbols import EdgeKind, overlap
 
 FILES = {
     "pkg/store.py": """
@@ -75,6 +75,7 @@ def test_calls_are_resolved_through_self_scopes_and_imports() -> None:
         ("pkg/store.py:Store.get", "pkg/store.py:Store._load"),
         ("pkg/store.py:Store._load", "pkg/store.py:helper"),
         ("pkg/use.py:main", "pkg/store.py:Store"),
+        ("pkg/use.py:main", "pkg/store.py:Store.get"),
         ("pkg/use.py:main", "pkg/store.py:helper"),
         ("pkg/use.py:main", "pkg/other.py:only_here"),
         ("tests/test_use.py:test_main", "pkg/use.py:main"),
@@ -103,3 +104,150 @@ def test_edges_of_this_project_are_between_different_blocks(mined: MiningResult)
     prefix = "src/ai_forge/data_pipeline/"
     assert (f"{prefix}miner.py:parse_repository", f"{prefix}repository.py:read_repository") in found
     assert (f"{prefix}raft_generator.py:synthesize", f"{prefix}verification.py:verify_example") in found
+
+
+SHAPES = {
+    "shapes/base.py": """
+class Shape:
+    def area(self):
+        return 0
+
+
+class Box(Shape):
+    def area(self):
+        return super().area() + side(self)
+
+
+def side(shape):
+    return shape.width
+
+
+default = Box()
+""",
+    "shapes/draw.py": """
+from shapes.base import Box, Shape, default
+
+
+def draw(shape):
+    if isinstance(shape, Box):
+        return shape.area()
+    return default.area()
+
+
+def either(flag):
+    thing = Shape() if flag else Box()
+    return thing.area()
+
+
+def guess(anything):
+    return anything.only_method()
+
+
+class Painter:
+    def only_method(self):
+        return draw(None)
+""",
+    "tests/test_draw.py": "from shapes.draw import draw, Painter\n\n\ndef test_draw():\n    assert draw(Painter)\n",
+    "calc/Store.java": """
+package calc;
+class Store extends Base implements Closing {
+    int load(int k) { return Helper.twice(k) + own(k); }
+    int own(int k) { return k; }
+}
+class Base { }
+class Helper {
+    static int twice(int k) { return k * 2; }
+}
+""",
+    "zoo/zoo.rs": """
+pub struct Cage { n: u32 }
+impl Cage {
+    pub fn new() -> Cage { Cage { n: 0 } }
+    pub fn open(&self) -> u32 { self.count() }
+    fn count(&self) -> u32 { self.n }
+}
+pub fn build() -> Cage { Cage::new() }
+""",
+}
+
+
+def shapes(*, with_sources: bool) -> tuple[SymbolGraph, dict[str, str]]:
+    texts = {path: text.encode() for path, text in SHAPES.items()}
+    result = mine([SourceFile(path, text, blob_id(text)) for path, text in texts.items()])
+    built = SymbolGraph(result.documents, result.imports, texts if with_sources else None)
+    return built, {b.id: f"{b.path.rpartition('/')[2]}:{b.metadata.qualified_name}" for b in built.blocks}
+
+
+def kinds(
+    built: SymbolGraph, places: dict[str, str], kind: EdgeKind, *, ambiguous: bool = False
+) -> set[tuple[str, str]]:
+    return {(places[e.source], places[e.target]) for e in built.edges(kind) if e.ambiguous == ambiguous}
+
+
+def test_every_kind_of_edge_and_what_is_ambiguous() -> None:
+    built, places = shapes(with_sources=True)
+    assert kinds(built, places, "extends") == {
+        ("base.py:Box", "base.py:Shape"),
+        ("Store.java:Store", "Store.java:Base"),
+    }
+    calls = kinds(built, places, "calls")
+    assert calls == {
+        ("base.py:Box.area", "base.py:Shape.area"),
+        ("base.py:Box.area", "base.py:side"),
+        ("draw.py:draw", "base.py:Box.area"),
+        ("draw.py:either", "base.py:Shape"),
+        ("draw.py:either", "base.py:Box"),
+        ("draw.py:Painter.only_method", "draw.py:draw"),
+        ("test_draw.py:test_draw", "draw.py:draw"),
+        ("Store.java:Store.load", "Store.java:Helper.twice"),
+        ("Store.java:Store.load", "Store.java:Store.own"),
+        ("zoo.rs:Cage.open", "zoo.rs:Cage.count"),
+        ("zoo.rs:build", "zoo.rs:Cage.new"),
+    }
+    assert kinds(built, places, "calls", ambiguous=True) == {
+        ("draw.py:either", "base.py:Shape.area"),
+        ("draw.py:either", "base.py:Box.area"),
+        ("draw.py:guess", "draw.py:Painter.only_method"),
+    }
+    assert ("draw.py:draw", "base.py:Box") in kinds(built, places, "references")
+    assert ("draw.py:Painter", "draw.py:Painter.only_method") in kinds(built, places, "defines")
+    assert kinds(built, places, "tests") == {
+        ("test_draw.py:test_draw", "draw.py:draw"),
+        ("test_draw.py:test_draw", "draw.py:Painter"),
+    }
+
+
+def test_neighbours_leave_ambiguous_edges_out() -> None:
+    built, places = shapes(with_sources=True)
+
+    def named(blocks):  # type: ignore[no-untyped-def]
+        return [places[block.id] for block in blocks]
+
+    (either,), (draw,) = built.definitions("either"), built.definitions("draw")
+    (shape,), (box,) = built.definitions("Shape"), built.definitions("Box")
+    assert named(built.callees(either)) == ["base.py:Shape", "base.py:Box"]
+    assert named(built.bases(box)) == ["base.py:Shape"]
+    assert named(built.subclasses(shape)) == ["base.py:Box"]
+    assert named(built.tests(draw)) == ["test_draw.py:test_draw"]
+    assert named(built.references(draw)) == ["base.py:Box"]
+    assert named(built.neighbours(box)) == ["base.py:Shape", "draw.py:either"]
+    assert built.imported_files("shapes/draw.py") == ["shapes/base.py"]
+    assert built.imported_files("tests/test_draw.py") == ["shapes/draw.py"]
+    assert built.imported_files("zoo/zoo.rs") == []
+
+
+def test_without_sources_only_what_stands_between_definitions_is_missed() -> None:
+    whole, places = shapes(with_sources=True)
+    part, _ = shapes(with_sources=False)
+    missed = kinds(whole, places, "calls") - kinds(part, places, "calls")
+    assert missed <= {("draw.py:draw", "base.py:Box.area")}
+    assert kinds(part, places, "calls") <= kinds(whole, places, "calls")
+
+
+def test_resolve_answers_for_one_written_name() -> None:
+    built, places = shapes(with_sources=True)
+    (draw,), (guess,) = built.definitions("draw"), built.definitions("guess")
+    assert (found := built.resolve(draw, "default.area")) is not None
+    assert places[found.id] == "base.py:Box.area"
+    assert built.resolve(guess, "anything.only_method") is None
+    assert built.resolve(guess, "nothing") is None
