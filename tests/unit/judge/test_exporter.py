@@ -109,7 +109,11 @@ def _spoil(adapter: Path, **tensors: np.ndarray) -> None:
         ({}, {"base_model.model.lm_head.weight": np.zeros((2, 2), np.float32)}, "no low-rank pair"),
         ({}, {f"base_model.model.{Q}.lora_A.weight": np.zeros((4, 63), np.float32)}, "does not fit the base"),
         ({}, {f"base_model.model.{Q}.lora_B.weight": np.zeros((64, 5), np.float32)}, "does not fit together"),
-        ({}, {f"base_model.model.nowhere.lora_{s}.weight": np.zeros((4, 4), np.float32) for s in "AB"}, "no linear layer"),
+        (
+            {},
+            {f"base_model.model.nowhere.lora_{s}.weight": np.zeros((4, 4), np.float32) for s in "AB"},
+            "no linear layer",
+        ),
         ({}, {"base_model.model.nowhere.lora_A.weight": np.zeros((4, 4), np.float32)}, "do not make"),
     ],
 )

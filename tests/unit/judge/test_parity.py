@@ -59,7 +59,9 @@ def test_the_exported_file_is_the_trained_model(folder: Path, served: dict[str, 
     assert parity.kl_high is not None
     assert 0 < parity.kl_mean <= parity.kl_high
     parity.require()
-    assert parity.rows["first 8 greedy tokens of the f16 file equal the trainer's"].startswith(f"{parity.same_greedy} of 4")
+    assert parity.rows["first 8 greedy tokens of the f16 file equal the trainer's"].startswith(
+        f"{parity.same_greedy} of 4"
+    )
     assert "divergence of q4_k_m from the trainer" in parity.rows
 
 

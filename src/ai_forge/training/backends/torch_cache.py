@@ -20,7 +20,7 @@ class ReservedLayer(DynamicLayer):  # type: ignore[misc]
         self._capacity = capacity
         self._rooms: tuple[Tensor, Tensor] | None = None
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append rows; returns all of them."""
         states = key_states, value_states
         if self._rooms is None:
