@@ -104,7 +104,7 @@ class LlamaServer:
         body = {"prompt": list(prompt), "n_predict": max_tokens, "temperature": 0, "n_probs": n_top}
         answer = self._ask("/completion", body | NEUTRAL | {"cache_prompt": False, "return_tokens": True})
         told: list[tuple[int, dict[int, float]]] = []
-        places = list(answer["completion_probabilities"])
+        places = list(answer.get("completion_probabilities", ()))  # left out where no token ends a character
         for token in reversed(answer["tokens"]):  # from the end: what completes a character comes after its other bytes
             place = places.pop() if places and places[-1]["id"] == token else {"top_logprobs": []}
             told.append((int(token), {int(top["id"]): float(top["logprob"]) for top in place["top_logprobs"]}))

@@ -36,6 +36,12 @@ def kept_bytes(*, n_layers: int, hidden: int, inner: int, heads: int, n_tokens: 
     return n_layers * n_tokens * (10 * hidden + 6 * inner + heads * n_tokens) * value_bytes
 
 
+def recomputed_bytes(*, n_layers: int, hidden: int, inner: int, n_tokens: int, value_bytes: int) -> int:
+    """Bytes of the same where every block is computed again: about six values of the hidden width for each token and block,
+    and twice what one block keeps."""
+    return n_tokens * (n_layers * 6 * hidden + 2 * (10 * hidden + 6 * inner)) * value_bytes
+
+
 def score_bytes(*, heads: int, n_tokens: int) -> int:
     """Bytes of one block's attention scores in its backward pass: about three float32 arrays [heads, n_tokens, n_tokens]."""
     return 3 * heads * n_tokens**2 * 4
@@ -44,8 +50,7 @@ def score_bytes(*, heads: int, n_tokens: int) -> int:
 def mlx_memory_of(shape: Mapping[str, Any], config: FineTuneConfig, *, value_bytes: int = 2) -> dict[str, int]:
     """Bytes by component at the peak of a training step, for a base whose `config.json` holds `shape`.
 
-    A micro batch of the longest examples is counted, with every block computed again in the backward pass: then about six
-    values of the hidden width are kept for each token and block.
+    A micro batch of the longest examples is counted, with every block computed again in the backward pass.
     """
     hidden, n_layers, inner = shape["hidden_size"], shape["num_hidden_layers"], shape["intermediate_size"]
     heads, vocabulary = shape["num_attention_heads"], shape["vocab_size"]
@@ -63,12 +68,13 @@ def mlx_memory_of(shape: Mapping[str, Any], config: FineTuneConfig, *, value_byt
     n_trainable = n_layers * config.rank * sum(a + b for a, b in adapted)
     bits = 4 + 2 * 16 / config.nf4_block_size if config.quantization == "nf4" else 8 * value_bytes
     n_tokens = config.micro_batch_size * config.max_seq_len
-    one_block = 2 * n_tokens * (10 * hidden + 6 * inner) * value_bytes
     return {
         "frozen weights": int(n_adapted * bits / 8) + n_other * value_bytes,
         "adapters and gradients": n_trainable * 12,  # the gradients of a micro batch and the sum they are added to
         "optimizer (float32)": n_trainable * 8,
-        "activations": n_layers * n_tokens * 6 * hidden * value_bytes + one_block,
+        "activations": recomputed_bytes(
+            n_layers=n_layers, hidden=hidden, inner=inner, n_tokens=n_tokens, value_bytes=value_bytes
+        ),
         "attention scores": score_bytes(heads=heads, n_tokens=n_tokens),
         "logits": 3 * LOGIT_CHUNK * vocabulary * 4,
         "program": PROGRAM_BYTES,

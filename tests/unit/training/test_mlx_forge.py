@@ -95,7 +95,7 @@ def test_the_merged_model_is_the_adapter_model(trained: Trained, tmp_path: Path)
     assert float(wrong.abs().mean()) > 0.1
 
 
-@pytest.mark.parametrize("step", [0, 2, 4])
+@pytest.mark.parametrize("step", [0, 4])
 def test_a_run_that_was_cut_off_ends_byte_by_byte_the_same(trained: Trained, tmp_path: Path, step: int) -> None:
     with pytest.raises(ProcessEndedError):
         trained.train(tmp_path, stop_after=step)

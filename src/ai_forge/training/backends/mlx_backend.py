@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InputError
 from ai_forge.training.adapter_folder import PREFIX, WEIGHTS, AdapterFolder
-from ai_forge.training.apple import kept_bytes, score_bytes
+from ai_forge.training.apple import kept_bytes, recomputed_bytes, score_bytes
 from ai_forge.training.backends.base import Loss, TokenSums
 from ai_forge.training.backends.mlx_layers import BITS, AdapterLinear, FrozenWeight, hooked_blocks
 from ai_forge.training.backends.mlx_model import compute_dtype, load_arrays, load_model, on_gpu, target_log_probs
@@ -71,6 +71,17 @@ def replace_layer(model: Any, full_name: str, layer: nn.Module) -> None:
     for part in parents:
         place = place[int(part)] if part.isdecimal() else getattr(place, part)
     setattr(place, leaf, layer)
+
+
+@contextmanager
+def out_of_memory_told() -> Iterator[None]:
+    """Turn what MLX raises where Metal refuses an allocation into Python's MemoryError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(word in str(error) for word in ("allocate", "Insufficient Memory")):
+            raise
+        raise MemoryError(str(error)) from None
 
 
 class MLXTrainee:
@@ -128,7 +139,11 @@ class MLXTrainee:
     # -- the loop's verbs ---------------------------------------------------------------------------------------
 
     def forward_backward(self, batch: Batch, loss: Loss, divisor: float) -> TokenSums:
-        """Add the gradients of `loss / divisor`; the sums are undivided."""
+        """Add the gradients of `loss / divisor`; the sums are undivided.
+
+        Raises:
+            MemoryError: the memory does not hold this batch; the gradients added so far are to be discarded.
+        """
 
         def objective(parameters: dict[str, mx.array]) -> tuple[mx.array, mx.array, mx.array]:
             self._put(parameters)
@@ -136,12 +151,15 @@ class MLXTrainee:
             total = loss(log_probs)
             return total / divisor, total, hits
 
-        with self._recomputing(batch):
-            (_, total, hits), gradients = mx.value_and_grad(objective)(self._parameters)
-        self._put(self._parameters)
-        if self._gradients:
-            gradients = {name: gradient + self._gradients[name] for name, gradient in gradients.items()}
-        mx.eval(total, hits, gradients)
+        with out_of_memory_told():
+            with self._recomputing(batch):
+                try:
+                    (_, total, hits), gradients = mx.value_and_grad(objective)(self._parameters)
+                finally:
+                    self._put(self._parameters)
+            if self._gradients:
+                gradients = {name: gradient + self._gradients[name] for name, gradient in gradients.items()}
+            mx.eval(total, hits, gradients)
         self._gradients = gradients
         return TokenSums(float(total), hits.size, int(hits.sum()))
 
@@ -152,18 +170,19 @@ class MLXTrainee:
                 setattr(layer, side, parameters[f"{PREFIX}{name}.{side}.weight"])
 
     def keeps_activations(self, batch: Batch) -> bool:
-        """Whether the activations of `batch` may stay in memory until the backward pass."""
+        """Whether the activations of `batch` may stay in memory until the backward pass.
+
+        Raises:
+            MemoryError: not even one block's have room. MLX itself would not say so: it swaps, or the process dies.
+        """
         args = self.model.args
-        kept = kept_bytes(
-            n_layers=args.num_hidden_layers,
-            hidden=args.hidden_size,
-            inner=args.intermediate_size,
-            heads=args.num_attention_heads,
-            n_tokens=batch.n_tokens,
-            value_bytes=self.model.model.norm.weight.itemsize,
-        )
-        needed = kept + score_bytes(heads=args.num_attention_heads, n_tokens=batch.n_tokens)
-        return needed < self._free_bytes() / 2
+        sides: Any = {"hidden": args.hidden_size, "inner": args.intermediate_size, "n_tokens": batch.n_tokens}
+        sides |= {"n_layers": args.num_hidden_layers, "value_bytes": self.model.model.norm.weight.itemsize}
+        scores = score_bytes(heads=args.num_attention_heads, n_tokens=batch.n_tokens)
+        least, free = recomputed_bytes(**sides) + scores, self._free_bytes()
+        if least > free:
+            raise MemoryError(f"{batch.n_tokens} tokens need {least / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
+        return kept_bytes(heads=args.num_attention_heads, **sides) + scores < free / 2
 
     def _free_bytes(self) -> int:
         if on_gpu():

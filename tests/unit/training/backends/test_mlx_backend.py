@@ -13,8 +13,8 @@ mx = pytest.importorskip("mlx.core", reason="MLX is not installed: pip install '
 
 from ai_forge.errors import InputError  # noqa: E402
 from ai_forge.training.adapter_folder import peft_config  # noqa: E402
-from ai_forge.training.apple import kept_bytes, mlx_memory_of, score_bytes  # noqa: E402
-from ai_forge.training.backends.mlx_backend import MLXTrainee  # noqa: E402
+from ai_forge.training.apple import kept_bytes, mlx_memory_of, recomputed_bytes, score_bytes  # noqa: E402
+from ai_forge.training.backends.mlx_backend import MLXTrainee, out_of_memory_told  # noqa: E402
 from ai_forge.training.backends.mlx_init import initialise  # noqa: E402
 from ai_forge.training.backends.mlx_model import vocabulary_log_probs  # noqa: E402
 from ai_forge.training.backends.torch_backend import TorchTrainee  # noqa: E402
@@ -159,14 +159,33 @@ def test_computing_blocks_again_changes_no_bit_and_takes_less_memory(six_blocks:
     assert less < 0.6 * most
 
 
-def test_blocks_are_computed_again_where_memory_is_short(llama: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_are_computed_again_where_memory_is_short_and_refused_where_there_is_none(
+    llama: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainee = MLXTrainee.from_adapter(*llama, CONFIG)
-    n = BATCH.n_tokens
-    kept = kept_bytes(n_layers=2, hidden=128, inner=256, heads=4, n_tokens=n, value_bytes=4)
-    needed = kept + score_bytes(heads=4, n_tokens=n)
-    for free, keeps in ((2 * needed, False), (2 * needed + 2, True)):
+    n, sides = BATCH.n_tokens, {"n_layers": 2, "hidden": 128, "inner": 256, "value_bytes": 4}
+    scores = score_bytes(heads=4, n_tokens=n)
+    all_kept = kept_bytes(heads=4, n_tokens=n, **sides) + scores
+    least = recomputed_bytes(n_tokens=n, **sides) + scores
+    for free, keeps in ((2 * all_kept, False), (2 * all_kept + 2, True), (least, False)):
         monkeypatch.setattr(trainee, "_free_bytes", lambda free=free: free)
         assert trainee.keeps_activations(BATCH) is keeps
+    monkeypatch.setattr(trainee, "_free_bytes", lambda: least - 1)
+    with pytest.raises(MemoryError, match=rf"^{n} tokens need 0\.0 GB, 0\.0 GB are free$"):
+        trainee.forward_backward(BATCH, sft_loss, 1.0)
+    monkeypatch.undo()
+    assert trainee.forward_backward(BATCH, sft_loss, 1.0) == trainee.forward_backward(BATCH, sft_loss, 1.0)
+
+
+def test_what_metal_says_of_memory_is_a_memory_error_and_nothing_else_is() -> None:
+    for words in (
+        "[metal::malloc] Attempting to allocate 99 bytes",
+        "Command buffer execution failed: Insufficient Memory",
+    ):
+        with pytest.raises(MemoryError, match=r"allocate|Insufficient"), out_of_memory_told():
+            raise RuntimeError(words)
+    with pytest.raises(RuntimeError, match="shapes"), out_of_memory_told():
+        raise RuntimeError("[matmul] shapes do not fit")
 
 
 @pytest.fixture(scope="module")
