@@ -28,6 +28,7 @@ from ai_forge.config import FineTuneConfig, LoadedSettings
 from ai_forge.data_pipeline.context import documents_for
 from ai_forge.data_pipeline.filters import without_near_duplicates
 from ai_forge.data_pipeline.miner import MiningResult, mine_repository
+from ai_forge.data_pipeline.project_words import ProjectWords, read_words
 from ai_forge.data_pipeline.prompt import SYSTEM_PROMPT, Message, citations_in, messages_for
 from ai_forge.data_pipeline.raft_generator import synthesize
 from ai_forge.data_pipeline.repository import Repository, SourceFile, read_repository
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from ai_forge.judge.parity import Parity
     from ai_forge.judge.verdict import Verdict
 
-VERSIONS = {"mine": 3, "dataset": 4, "index": 1, "train": 3, "merge": 1, "evaluate": 2, "export": 1, "parity": 3}
+VERSIONS = {"mine": 3, "dataset": 5, "index": 1, "train": 3, "merge": 1, "evaluate": 2, "export": 1, "parity": 3}
 """Raised when a stage's code changes what it makes from the same input."""
 SIDES = ("train", "valid", "test")
 
@@ -224,6 +225,14 @@ class Pipeline:
         return result
 
     @cached_property
+    def words(self) -> ProjectWords:
+        """What commits and documentation say about the blocks; nothing where no question asks for it."""
+        families = set(self.settings.synthesis.families)
+        if families and families.isdisjoint({"why", "fits_together"}):
+            return ProjectWords()
+        return read_words(self.repository, self.mined.documents)
+
+    @cached_property
     def dataset(self) -> Stage:
         """Train, valid and test examples, split before synthesis, validated, with a quality report."""
         settings = self.settings
@@ -236,7 +245,10 @@ class Pipeline:
                 self.emit(StageProgress("dataset", done, len(SIDES), side))
                 shown = getattr(split, f"{side}_documents")
                 graph = SymbolGraph(shown, self.mined.imports)
-                made = synthesize(getattr(split, side), documents=shown, settings=settings.synthesis, graph=graph)
+                words = self.words.of_side(side, self.mined.documents, split.side_of_file)
+                made = synthesize(
+                    getattr(split, side), documents=shown, settings=settings.synthesis, graph=graph, words=words
+                )
                 good, dropped = filter_dataset(made.examples, settings.validator)
                 kept[side], leaking = without_secrets(good)
                 rejected += made.rejected + dropped + leaking
@@ -268,6 +280,7 @@ class Pipeline:
             "dataset",
             build,
             mine=self.mine.key,
+            words=self.words.fingerprint,
             split=settings.split.model_dump(),
             synthesis=settings.synthesis.model_dump(),
             validator=settings.validator.model_dump(),
@@ -372,9 +385,14 @@ class Pipeline:
 
     @cached_property
     def held_out_questions(self) -> list[RAFTExample]:
-        """The test questions that the judge asks: those with an oracle, spread over files and families."""
+        """The test questions that the judge asks: those whose oracles retrieval could find, spread over files and families.
+
+        Commits, sections of the documentation and functions with a gap are in no index, so they are not asked about.
+        """
         settings = self.settings.judge
-        answerable = [e for e in self.examples("test") if e.oracle_documents]
+        found = {block.id for block in self.mined.documents}
+        examples = self.examples("test")
+        answerable = [e for e in examples if e.oracle_documents and {d.block_id for d in e.oracle_documents} <= found]
         return spread(answerable, settings.n_questions, settings.seed)
 
     @cached_property

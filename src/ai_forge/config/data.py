@@ -4,7 +4,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["MinerSettings", "SplitSettings", "SynthesisSettings", "ValidatorSettings"]
+__all__ = ["MinerSettings", "QuestionFamily", "SplitSettings", "SynthesisSettings", "ValidatorSettings"]
+
+QuestionFamily = Literal[
+    "purpose", "parameters", "exceptions", "dependencies", "edge_case", "pattern", "extend", "usage", "returns", "members",
+    "location", "why", "fits_together", "callers", "change_impact", "fill_in_the_middle", "write_docstring", "write_test",
+]  # fmt: skip
+"""What can be asked about a block; the functions that ask are in `data_pipeline/families`."""
 
 
 class _Settings(BaseModel):
@@ -74,6 +80,9 @@ class SplitSettings(_Settings):
 class SynthesisSettings(_Settings):
     """Which questions are made of the blocks and what is shown with them."""
 
+    families: tuple[QuestionFamily, ...] = Field(
+        default=(), description="ask these only; empty means all. A small model learns the short answers best"
+    )
     max_examples: int = Field(default=5000, ge=1, description="at most this many examples in all")
     max_per_block: int = Field(default=8, ge=1, le=50, description="at most this many examples about one block")
     max_context_tokens: int = Field(

@@ -15,7 +15,9 @@ SYSTEM_PROMPT = (
 )
 NOT_IN_CONTEXT = "The given documents do not contain the answer."
 
-CITATION = re.compile(r"\[([^\[\]\n]+?):(\d+)-(\d+)\]")
+CITATION = re.compile(r"\[((?:[^\[\]\n]+?):\d+-\d+|commit:[0-9a-f]{12})\]")
+FENCE = re.compile(r"^```[^\n`]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+"""A code fence in an answer."""
 
 
 class Message(TypedDict):
@@ -52,9 +54,9 @@ def messages_for(
 
 
 def citations_in(text: str) -> list[str]:
-    """The `path:first-last` citations of an answer, in order.
+    """The citations of an answer in order, `path:first-last` or `commit:<12 hex>`; none from code in fences.
 
-    >>> citations_in("See [a/b.py:3-9], not [x].")
-    ['a/b.py:3-9']
+    >>> citations_in("See [a/b.py:3-9], not [x], since [commit:0123456789ab].")
+    ['a/b.py:3-9', 'commit:0123456789ab']
     """
-    return [f"{path}:{first}-{last}" for path, first, last in CITATION.findall(text)]
+    return CITATION.findall(FENCE.sub("", text))

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ai_forge.config.data import SynthesisSettings, ValidatorSettings
-from ai_forge.data_pipeline.families import Draft, Subject, drafts_for, facts_of
+from ai_forge.data_pipeline.families import MENTION_TELLS, Draft, Subject, drafts_for, facts_of
 from ai_forge.data_pipeline.miner import mine_repository
+from ai_forge.data_pipeline.project_words import ProjectWords, read_words
 from ai_forge.data_pipeline.prompt import NOT_IN_CONTEXT
 from ai_forge.data_pipeline.repository import read_repository
 from ai_forge.data_pipeline.retrieval import Hit, Index
@@ -57,9 +58,11 @@ def generate_qa_pairs(
     settings: SynthesisSettings | None = None,
     index: Index | None = None,
     graph: SymbolGraph | None = None,
+    words: ProjectWords | None = None,
 ) -> list[RAFTExample]:
     """Examples about `code_blocks`; see `synthesize`, which also tells what was dropped."""
-    return synthesize(code_blocks, documents=documents, settings=settings, index=index, graph=graph).examples
+    made = synthesize(code_blocks, documents=documents, settings=settings, index=index, graph=graph, words=words)
+    return made.examples
 
 
 def synthesize(
@@ -69,11 +72,13 @@ def synthesize(
     settings: SynthesisSettings | None = None,
     index: Index | None = None,
     graph: SymbolGraph | None = None,
+    words: ProjectWords | None = None,
 ) -> SynthesisResult:
-    """Examples about `code_blocks` that show only `documents` (default: the same blocks).
+    """Examples about `code_blocks` that show only `documents` (default: the same blocks) and `words`.
 
     `index` may cover more than `documents`; hits outside them are passed over. `graph` knows the calls between blocks
-    (built with `MiningResult.imports` it has the most edges). The result depends on the arguments alone.
+    (built with `MiningResult.imports` it has the most edges), `words` what commits and documentation say of them
+    (`read_words`, and of it the same side). The result depends on the arguments alone.
     """
     settings = settings or SynthesisSettings()
     if not code_blocks:
@@ -82,7 +87,10 @@ def synthesize(
     index = index or Index.build(shown, settings.embedder)
     graph = graph or SymbolGraph(shown)
     rejected: Counter[str] = Counter()
-    drafts = sorted(_drafts(code_blocks, shown, graph, settings, rejected), key=lambda item: -len(item[1].oracles))
+    said = words or ProjectWords()
+    drafts = sorted(
+        _drafts(code_blocks, shown, graph, said, settings, rejected), key=lambda item: -len(item[1].oracles)
+    )
     hits = index.search_many([draft.question for _, draft in drafts], _POOL)
     builder = _Builder(shown, graph, settings)
     examples: dict[str, RAFTExample] = {}
@@ -118,9 +126,14 @@ def generate_chain_of_thought(query: str, oracle_docs: Sequence[CodeBlock], aspe
     The aspect comes first, because the answer that follows depends on it: a small model that has just copied a name and
     a citation no longer looks at the question. An oracle whose name the query spells comes before the others.
     """
+    return _places(query, [Document.from_block(block) for block in oracle_docs], aspect)
+
+
+def _places(query: str, oracle_docs: Sequence[Document], aspect: str) -> str:
+    """As `generate_chain_of_thought`, of documents that may be no blocks."""
     spelled = set(identifiers(query))
-    ordered = sorted(oracle_docs, key=lambda block: block.name not in spelled)
-    places = " and ".join(f"`{block.metadata.qualified_name}` [{block.citation}]" for block in ordered)
+    ordered = sorted(oracle_docs, key=lambda document: document.name.rpartition(".")[2] not in spelled)
+    places = " and ".join(f"`{document.name}` [{document.citation}]" for document in ordered)
     return f"To see {aspect}, look at {places}." if aspect else f"Look at {places}."
 
 
@@ -128,6 +141,7 @@ def _drafts(
     code_blocks: Sequence[CodeBlock],
     shown: Sequence[CodeBlock],
     graph: SymbolGraph,
+    words: ProjectWords,
     settings: SynthesisSettings,
     rejected: Counter[str],
 ) -> list[tuple[CodeBlock, Draft]]:
@@ -142,7 +156,7 @@ def _drafts(
         if reference is None:
             rejected["ambiguous_name"] += 1
             continue
-        drafts = drafts_for(Subject(block, reference, graph, settings.seed))
+        drafts = drafts_for(Subject(block, reference, graph, settings.seed, words), settings.families)
         kept = sorted(drafts, key=lambda d: content_id(block.id, d.family, d.question, str(settings.seed)))
         if len(kept) > settings.max_per_block:
             rejected["over_max_per_block"] += len(kept) - settings.max_per_block
@@ -193,6 +207,8 @@ class _Context:
     """Documents that are shown together, and how many questions are asked about them so far."""
 
     blocks: tuple[CodeBlock, ...]
+    beside: tuple[Document, ...] = ()
+    shown_as: Document | None = None
     n_questions: int = 0
 
 
@@ -212,8 +228,8 @@ class _Builder:
             return "oracle_not_shown"
         draw = _unit_interval(subject.id, "documents", str(self._settings.seed))
         hidden = _unit_interval(draft.question, subject.id, "oracle", str(self._settings.seed))
-        without_oracle = hidden < self._settings.no_oracle_share
-        wanted = self._n_distractors(draw, len(draft.oracles), without_oracle)
+        without_oracle = draft.may_lack_oracle and hidden < self._settings.no_oracle_share
+        wanted = self._n_distractors(draw, len(draft.oracles) + len(draft.beside), without_oracle)
         context = self._shared(draft, hits, wanted, without_oracle) or self._new(draft, hits, wanted, without_oracle)
         if isinstance(context, str):
             return context
@@ -233,6 +249,7 @@ class _Builder:
             others = [block for block in context.blocks if block not in oracles]
             if (
                 context.n_questions < self._settings.questions_per_context
+                and (context.beside, context.shown_as) == (draft.beside, draft.shown_as)
                 and len(others) == len(context.blocks) - len(oracles)
                 and bool(others) == bool(wanted)
                 and all(self._distracts(block, draft, without_oracle) for block in others)
@@ -244,6 +261,7 @@ class _Builder:
         """The oracles and the first `wanted` distractors that fit, or the reason why there is none."""
         oracles = () if without_oracle else draft.oracles
         budget = self._settings.max_context_tokens - sum(self._cost[oracle.id] for oracle in oracles)
+        budget -= sum(approximate_tokens(d.text) + approximate_tokens(d.citation) + 8 for d in draft.beside)
         if budget < 0:
             return "oracle_too_long"
         distractors: list[CodeBlock] = []
@@ -255,7 +273,7 @@ class _Builder:
                 budget -= self._cost[block.id]
         if without_oracle and not distractors:
             return "no_distractor"
-        context = _Context((*oracles, *distractors))
+        context = _Context((*oracles, *distractors), draft.beside, draft.shown_as)
         for block in context.blocks:
             self._contexts.setdefault(block.id, []).append(context)
         return context
@@ -290,7 +308,7 @@ class _Builder:
         if same_name and (without_oracle or block.path == subject.path or not names_file):
             return False
         mentions = subject.name in self._names[block.id]
-        if mentions and not same_name and (without_oracle or draft.family == "usage"):
+        if mentions and not same_name and (without_oracle or draft.family in MENTION_TELLS):
             return False  # another caller, or a hint at what the answer says is not there
         content = answer_words(draft.answer, subject.name)
         return held_share(content, subject.name, self._names[block.id]) <= _MAX_HELD  # above, an oracle in disguise
@@ -299,14 +317,18 @@ class _Builder:
         self, subject: CodeBlock, draft: Draft, distractors: list[CodeBlock], without_oracle: bool
     ) -> RAFTExample:
         oracles = () if without_oracle else draft.oracles
+        documents = [self._documents[block.id] for block in oracles]
+        if oracles and draft.shown_as is not None:
+            documents[0] = draft.shown_as
+        documents += draft.beside if oracles else ()
         n_distractors = len(distractors)
         difficulty: Difficulty = (
-            "hard" if n_distractors > 2 or len(oracles) > 1 else "medium" if n_distractors else "easy"
+            "hard" if n_distractors > 2 or len(documents) > 1 else "medium" if n_distractors else "easy"
         )
-        reasoning = generate_chain_of_thought(draft.question, oracles, draft.aspect) if oracles else ""
+        reasoning = _places(draft.question, documents, draft.aspect) if oracles else ""
         return RAFTExample(
             question=draft.question,
-            oracle_documents=tuple(self._documents[block.id] for block in oracles),
+            oracle_documents=tuple(documents),
             distractor_documents=tuple(self._documents[block.id] for block in distractors),
             reasoning=reasoning or f"None of the documents defines `{subject.name}`.",
             final_answer=draft.answer if oracles else NOT_IN_CONTEXT,
@@ -349,13 +371,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--max-examples", type=int, default=SynthesisSettings().max_examples)
     given = parser.parse_args(arguments)
     try:
-        mined = mine_repository(read_repository(given.path))
+        repository = read_repository(given.path)
+        mined = mine_repository(repository)
         split = split_by_file(mined.blocks, documents=mined.documents)
         subjects = {"train": split.train, "valid": split.valid, "test": split.test}[given.side]
         documents = {"train": split.train_documents, "valid": split.valid_documents, "test": split.test_documents}
         settings = SynthesisSettings(max_examples=given.max_examples)
         graph = SymbolGraph(documents[given.side], mined.imports)
-        result = synthesize(subjects, documents=documents[given.side], settings=settings, graph=graph)
+        words = read_words(repository, mined.documents).of_side(given.side, mined.documents, split.side_of_file)
+        result = synthesize(subjects, documents=documents[given.side], settings=settings, graph=graph, words=words)
     except AIForgeError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -36,6 +36,7 @@ _LEFT_OUT_FOLDERS = frozenset(
 )
 _GIT_TIMEOUT_S = 120
 _MAX_LICENCE_BYTES = 200_000
+_MAX_DOCUMENT_BYTES = 500_000
 _UNSHOWABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters, line separators and direction overrides."""
 _HARMLESS = (
@@ -138,6 +139,19 @@ def read_repository(repo_path: str | Path, *, max_file_bytes: int = 1_000_000) -
     commit_id = commit.decode("ascii", "replace").strip() if commit else None
     name_of_root, is_git = root.name or "repository", tracked is not None
     return Repository(root, name_of_root, commit_id, is_git, tuple(files), skipped, licences.get(""))
+
+
+def read_documents(root: Path, suffixes: tuple[str, ...], max_files: int) -> Iterator[tuple[str, bytes]]:
+    """(path, bytes) of the first `max_files` files with one of `suffixes`, by path; as careful as `read_repository`."""
+    ignored: Counter[str] = Counter()
+    tracked = _tracked(root, ignored)
+    names = sorted(tracked if tracked is not None else _walk(root, ignored))
+    wanted = [name for name in names if name.lower().endswith(tuple(suffix.encode() for suffix in suffixes))]
+    for name in wanted[:max_files]:
+        path = _showable(name, ignored)
+        content = _read(root, path, _MAX_DOCUMENT_BYTES, ignored) if path is not None else None
+        if path is not None and content is not None:
+            yield path, content
 
 
 def _empty_hint(is_git: bool) -> str:

@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ai_forge.data_pipeline.prompt import FENCE
 from ai_forge.data_pipeline.schemas import Document, RAFTExample
 from ai_forge.data_pipeline.text import identifiers, subwords
 from ai_forge.data_pipeline.verification import code_spans, verify_example
@@ -122,8 +123,8 @@ def held_share(content: frozenset[str], name: str, words: frozenset[str]) -> flo
 
 
 def answer_words(answer: str, name: str) -> frozenset[str]:
-    """The names in backticks and the longer words in quotation marks of an answer, without the subject's own name."""
-    code = {word for span in code_spans(answer) for word in identifiers(span)}
+    """The names in backticks and in code, and the longer words in quotation marks, without the subject's own name."""
+    code = {word for span in (*code_spans(answer), *FENCE.findall(answer)) for word in identifiers(span)}
     quoted = {word for part in _QUOTED.findall(answer) for word in identifiers(part) if len(word) > 3}
     return frozenset((code | quoted) - {name})
 

@@ -1,14 +1,18 @@
 """Does an example say only what its documents hold? Applied to everything that is generated, whoever wrote it."""
 
 import re
+import textwrap
 
-from ai_forge.data_pipeline.families import plain
-from ai_forge.data_pipeline.prompt import NOT_IN_CONTEXT, citations_in
+from ai_forge.data_pipeline.prompt import FENCE, NOT_IN_CONTEXT, citations_in
 from ai_forge.data_pipeline.schemas import Document, RAFTExample
-from ai_forge.data_pipeline.text import identifiers, one_line
+from ai_forge.data_pipeline.syntax import parses
+from ai_forge.data_pipeline.text import identifiers, one_line, plain
 
-__all__ = ["code_spans", "verify_example"]
+__all__ = ["GAP", "code_spans", "verify_example"]
 
+GAP = "<missing>"
+"""Stands for the lines that a question asks for."""
+_MAX_TEST_LINES = 20
 _SPAN = re.compile(r"`([^`\n]+)`")
 _QUOTATION = re.compile(r'says: "(.+?)"(?=$|[.\s])')
 _SIMPLE = re.compile(r"^@?[\w$.]+(\([\w$., *]*\))?$")
@@ -16,12 +20,12 @@ _COMMENT_MARK = re.compile(r"^\s*(?:/\*\*?|\*/|\*|//+|#)\s?", re.MULTILINE)
 
 
 def code_spans(text: str) -> list[str]:
-    """What stands in backticks, in order.
+    """What stands in backticks, in order, outside of code fences.
 
     >>> code_spans("`a` calls `b.c`")
     ['a', 'b.c']
     """
-    return _SPAN.findall(text)
+    return _SPAN.findall(FENCE.sub("", text))
 
 
 def verify_example(example: RAFTExample) -> list[str]:
@@ -29,7 +33,8 @@ def verify_example(example: RAFTExample) -> list[str]:
 
     Checked: every citation is an oracle's and, with an oracle, there is one; every fact stands in backticks in the
     answer and in an oracle; no wrong fact stands in an oracle; whatever is in backticks is code of an oracle, or made
-    of names that stand there or in the question; every quoted documentation is an oracle's, word for word.
+    of names that stand there or in the question; every quoted documentation is an oracle's, word for word. Code that is
+    asked for is not shown, parses, and fits where it is missing. No answer is a copy of what is shown.
     """
     citations = citations_in(example.target)
     if not example.oracle_documents:
@@ -51,18 +56,54 @@ def verify_example(example: RAFTExample) -> list[str]:
     problems += [
         f"the wrong {fact.kind} {fact.value} is in the oracle" for fact in example.wrong_facts if fact.value in known
     ]
-    titles = " ".join(document.name for document in example.oracle_documents)
-    named = known | set(identifiers(f"{example.question} {titles}"))
+    titles = {document.name for document in example.oracle_documents}
+    named = known | set(identifiers(" ".join([example.question, *titles])))
     for span in spans:
         is_path = any(citation.startswith(f"{span}:") for citation in allowed)
         is_name = bool(_SIMPLE.match(span)) and set(identifiers(span)) <= named
-        if not (is_path or is_name or one_line(span) in code or set(identifiers(span)) <= _words(example)):
+        if not (
+            span in titles or is_path or is_name or one_line(span) in code or set(identifiers(span)) <= _words(example)
+        ):
             problems.append(f"`{span}` is in no oracle")
     prose = [_prose(document) for document in example.oracle_documents]
     for quoted in _QUOTATION.findall(example.final_answer):
         if not any(plain(quoted) in text for text in prose):
             problems.append("quotes documentation that is in no oracle")
+    return problems + _verify_asked_for(example) + _verify_no_copy(example)
+
+
+def _verify_asked_for(example: RAFTExample) -> list[str]:
+    """Problems of an answer that is code or documentation."""
+    fences = FENCE.findall(example.final_answer)
+    if example.family not in ("fill_in_the_middle", "write_docstring", "write_test"):
+        return ["holds code that was not asked for"] if fences else []
+    if len(fences) != 1:
+        return [f"holds {len(fences)} pieces of code, asked for is one"]
+    code = fences[0].rstrip("\n")
+    problems: list[str] = []
+    if any(one_line(code) in one_line(document.text) for document in example.shown_documents):
+        problems.append("what is asked for is shown")
+    oracle = example.oracle_documents[0]
+    if example.family == "fill_in_the_middle":
+        holes = [line for line in oracle.text.split("\n") if line.strip() == GAP]
+        if len(holes) != 1:
+            return [*problems, f"shows {len(holes)} gaps"]
+        margin = holes[0][: len(holes[0]) - len(holes[0].lstrip())]
+        whole = oracle.text.replace(holes[0], textwrap.indent(code, margin))
+        if not parses(whole, oracle.language):
+            problems.append("the missing lines do not fit into the gap")
+    if example.family == "write_test":
+        if code.count("\n") + 1 > _MAX_TEST_LINES or not parses(code, oracle.language):
+            problems.append(f"the test is longer than {_MAX_TEST_LINES} lines or does not parse")
+        if oracle.name.rpartition(".")[2] not in identifiers(code):
+            problems.append("the test does not name its subject")
     return problems
+
+
+def _verify_no_copy(example: RAFTExample) -> list[str]:
+    answer = one_line(example.final_answer)
+    shown = (example.question, *(document.text for document in example.shown_documents))
+    return ["the answer is a copy of what is shown"] if any(answer in one_line(text) for text in shown) else []
 
 
 def _verify_no_oracle(example: RAFTExample, citations: list[str]) -> list[str]:

@@ -107,6 +107,62 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "Point me to the definition of {subject}.",
         "Which file and lines define {subject}?",
     ),
+    "why_commit": (
+        "Why was {subject} written as it is?",
+        "What was the reason for the change that brought {subject}?",
+        "Why does {subject} exist, going by its history?",
+        "What did the author say when {subject} was committed?",
+        "Which intention stands behind {subject}?",
+    ),
+    "why_comment": (
+        "What does the author remark on {line} in {subject}?",
+        "Why is there {line} in {subject}?",
+        "{subject} has the line {line}. What is the thought behind it?",
+        "What should I know about {line} in {subject}?",
+        "Which comment explains {line} in {subject}?",
+    ),
+    "fits_together": (
+        "How does {subject} fit into the whole?",
+        "What does the documentation tell about {subject}?",
+        "Where does {subject} have its place in the project?",
+        "Which role does {subject} play, going by the documentation?",
+        "What do the project's pages say about {subject}?",
+    ),
+    "callers": (
+        "Who calls {subject}?",
+        "List the callers of {subject}.",
+        "Which functions call {subject}?",
+        "From which places is {subject} called?",
+        "Find every caller of {subject}.",
+    ),
+    "change_impact": (
+        "What has to be looked at when {subject} changes?",
+        "I want to change {subject}. What may break?",
+        "Which code is affected by a change of {subject}?",
+        "Who depends on {subject} and must follow a change?",
+        "What do I check after I edited {subject}?",
+    ),
+    "fill_in_the_middle": (
+        "Which lines are missing in {subject} at `<missing>`?",
+        "Fill in `<missing>` in {subject}.",
+        "Complete {subject}: what stands at `<missing>`?",
+        "Write the code for `<missing>` in {subject}.",
+        "{subject} has a gap at `<missing>`. What belongs there?",
+    ),
+    "write_docstring": (
+        "Write a {kind} for {subject}.",
+        "{subject} has no {kind}. Write one.",
+        "Document {subject} with a {kind}.",
+        "What should the {kind} of {subject} say?",
+        "Add the missing {kind} to {subject}.",
+    ),
+    "write_test": (
+        "Write a test for {subject}.",
+        "How would a short test of {subject} look?",
+        "Add a test that calls {subject}.",
+        "Test {subject}: write one test function.",
+        "Give me a test case for {subject}.",
+    ),
 }
 
 ASPECTS: dict[str, str] = {
@@ -128,5 +184,13 @@ ASPECTS: dict[str, str] = {
     "usage_test": "which test uses it",
     "returns": "what it returns",
     "location": "where it is defined",
+    "why_commit": "why it was written",
+    "why_comment": "what is remarked on this line",
+    "fits_together": "how it fits in",
+    "callers": "who calls it",
+    "change_impact": "what a change of it reaches",
+    "fill_in_the_middle": "what the missing lines have to do",
+    "write_docstring": "what there is to document",
+    "write_test": "what there is to test",
 }
 """What each kind of question asks for, as the reasoning restates it before it looks the place up."""

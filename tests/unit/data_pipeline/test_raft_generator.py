@@ -17,6 +17,7 @@ from ai_forge.data_pipeline import (
     synthesize,
     verify_example,
 )
+from ai_forge.data_pipeline.families import FAMILIES
 from ai_forge.data_pipeline.prompt import NOT_IN_CONTEXT, citations_in
 from ai_forge.data_pipeline.raft_generator import generate_chain_of_thought, retrieve_oracle_and_distractors
 from ai_forge.data_pipeline.repository import blob_id
@@ -42,10 +43,8 @@ def test_every_example_verifies(result: SynthesisResult) -> None:
 
 def test_all_families_and_difficulties_occur(result: SynthesisResult) -> None:
     families = Counter(example.family for example in result.examples)
-    assert set(families) == {
-        "purpose", "parameters", "exceptions", "dependencies", "edge_case", "pattern", "extend", "usage", "returns",
-        "members", "location",
-    }  # fmt: skip
+    of_history = {"fits_together", "write_test"}  # this repository has neither Markdown nor tests
+    assert set(families) == set(FAMILIES) - of_history
     assert max(families.values()) < 0.3 * len(result.examples)
     difficulties = Counter(example.difficulty for example in result.examples)
     assert min(difficulties[d] for d in ("easy", "medium", "hard")) > 0.12 * len(result.examples)
@@ -57,7 +56,7 @@ def test_all_families_and_difficulties_occur(result: SynthesisResult) -> None:
 
 def test_blocks_with_enough_to_say_get_five_examples(result: SynthesisResult) -> None:
     per_subject = Counter(example.subject_id for example in result.examples)
-    assert sum(per_subject.values()) / len(per_subject) >= 4.5
+    assert sum(per_subject.values()) / len(per_subject) >= 5
     assert max(per_subject.values()) <= SynthesisSettings().max_per_block
 
 
@@ -77,11 +76,13 @@ def test_documents_fit_the_budget_and_distractors_do_not_overlap_the_oracle(
 ) -> None:
     blocks = {block.id: block for block in mined.documents}
     for example in result.examples:
-        shown = [blocks[d.block_id] for d in example.shown_documents]
-        assert sum(block.metadata.n_tokens for block in shown) <= SynthesisSettings().max_context_tokens
+        assert (
+            sum(approximate_tokens(d.text) for d in example.shown_documents) <= SynthesisSettings().max_context_tokens
+        )
+        oracles = [blocks.get(d.block_id, blocks[example.subject_id]) for d in example.oracle_documents]
+        assert all(d.citation == oracle.citation for d, oracle in zip(example.oracle_documents, oracles, strict=True))
         for distractor in example.distractor_documents:
-            other = blocks[distractor.block_id]
-            assert not any(overlap(other, blocks[d.block_id]) for d in example.oracle_documents)
+            assert not any(overlap(blocks[distractor.block_id], oracle) for oracle in oracles)
 
 
 def test_a_subject_is_named_unambiguously_among_the_shown_documents(
@@ -102,10 +103,11 @@ def test_questions_do_not_give_line_numbers_away(result: SynthesisResult) -> Non
 
 
 def test_targets_are_short_and_regular(result: SynthesisResult) -> None:
-    sizes = sorted(approximate_tokens(e.target) for e in result.examples if e.oracle_documents)
+    in_words = [e for e in result.examples if "```" not in e.final_answer]
+    sizes = sorted(approximate_tokens(e.target) for e in in_words if e.oracle_documents)
     assert sizes[len(sizes) // 10] >= 25
-    assert sizes[len(sizes) * 9 // 10] <= 105
-    assert all(e.target.count("\n") == 1 for e in result.examples)
+    assert sizes[len(sizes) * 9 // 10] <= 120  # four callers cost four citations
+    assert all(e.target.count("\n") == 1 for e in in_words)
 
 
 def test_wordings_are_diverse(result: SynthesisResult, mined: MiningResult) -> None:
@@ -165,6 +167,9 @@ PARSE = '''def parse_date(text, tz=None):
 
 def test_a_functions_answers_state_what_its_code_says() -> None:
     found = examples_about(PARSE)
+    written = found.pop("write_docstring")
+    assert written.final_answer.endswith(":\n```\nTurn an ISO date into a datetime. Time zones are kept.\n```")
+    assert "ISO" not in written.oracle_documents[0].text
     assert {family: example.reasoning for family, example in found.items()} == {
         "purpose": "To see what it is for, look at `parse_date` [a.py:1-6].",
         "parameters": "To see its parameters, look at `parse_date` [a.py:1-6].",
