@@ -54,6 +54,12 @@ Budget = Annotated[str | None, typer.Option("--time-budget", help="Time for trai
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Any setting: training.rank=16. See `ai-forge config show`.")
 ]
+AllowLicence = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-licence", help="A licence beside the repository's own, such as MIT or 'BSD-*'; several times."
+    ),
+]
 Config = Annotated[Path | None, typer.Option("--config", help="A YAML file with settings.")]
 Home = Annotated[Path | None, typer.Option("--home", help="Where everything is kept; AI_FORGE_HOME otherwise.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
@@ -70,6 +76,7 @@ class Choices:
     set: list[str] | None = None
     config: Path | None = None
     home: Path | None = None
+    allow_licence: list[str] | None = None
 
     def settings(self) -> LoadedSettings:
         """All layers put together."""
@@ -86,6 +93,7 @@ class Choices:
             "training.base_model": self.base,
             "training.max_steps": self.steps,
             "training.num_epochs": self.epochs,
+            "miner.allow_licence": self.allow_licence or None,
             "training.time_budget_s": None if self.time_budget is None else seconds_of(self.time_budget),
         }
         flags |= {key: value for key, value in named.items() if value is not None}
@@ -146,10 +154,11 @@ def run(
     set: Set = None,
     config: Config = None,
     home: Home = None,
+    allow_licence: AllowLicence = None,
     json: AsJson = False,
 ) -> None:
     """Mine, train, judge, export and deploy, then answer a first question. Again: only what changed."""
-    choices = Choices(base, steps, epochs, time_budget, set, config, home)
+    choices = Choices(base, steps, epochs, time_budget, set, config, home, allow_licence)
     with opened(repo, choices) as (pipeline, display):
         wanted = pipeline.settings.runtime.deploy
         if wanted != "never":
@@ -249,8 +258,9 @@ def _stage_command(name: str, text: str, act: Callable[[Pipeline], Any]) -> None
         set: Set = None,
         config: Config = None,
         home: Home = None,
+        allow_licence: AllowLicence = None,
     ) -> None:
-        with opened(repo, Choices(base, steps, epochs, time_budget, set, config, home)) as (pipeline, _):
+        with opened(repo, Choices(base, steps, epochs, time_budget, set, config, home, allow_licence)) as (pipeline, _):
             result = act(pipeline)
         show(result)
 

@@ -367,8 +367,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("path", help="folder of a repository")
     parser.add_argument("--all", action="store_true", help="print every sound block, not only the possible subjects")
     parser.add_argument("--no-require-docstring", action="store_true", help="undocumented blocks may be subjects")
+    parser.add_argument("--allow-licence", action="append", default=[], help="beside the repository's own; several times")
     given = parser.parse_args(arguments)
-    settings = MinerSettings(require_docstring=not given.no_require_docstring)
+    allowed = tuple(given.allow_licence)
+    settings = MinerSettings(require_docstring=not given.no_require_docstring, allow_licence=allowed)
     try:
         result = mine_repository(read_repository(given.path, max_file_bytes=settings.max_file_bytes), settings)
     except AIForgeError as error:

@@ -25,6 +25,9 @@ DOCUMENTED = '''def area(width, height):
 '''
 
 
+LONG = "".join(f"{number},\n" for number in range(2_000))
+
+
 def source(path: str, text: str | bytes) -> SourceFile:
     content = text.encode() if isinstance(text, str) else text
     return SourceFile(path, content, blob_id(content))
@@ -110,8 +113,8 @@ def test_every_block_is_a_subject_or_counted(mined: MiningResult) -> None:
             "        return self._size_of_the_thing_in_metres\n",
             "trivial",
         ),
-        ("def f(a):\n    '''Doc.'''\n    a += [\n" + "1,\n" * 2_000 + "]\n", "too_long"),
-        ("def f(a):\n    '''Doc.'''\n    a += [\n" + "1,\n" * 2_000 + "]\n    return a\n", "part"),
+        ("def f(a):\n    '''Doc.'''\n    a += [\n" + LONG + "]\n", "too_long"),
+        ("def f(a):\n    '''Doc.'''\n    a += [\n" + LONG + "]\n    return a\n", "part"),
         ("import os\n" + DOCUMENTED, "short_module"),
         (DOCUMENTED.replace("return", "return ("), "syntax_error"),
     ],
@@ -177,7 +180,16 @@ HOSTILE = {
 def test_hostile_files_cost_only_themselves() -> None:
     result = mine([source(path, content) for path, content in HOSTILE.items()])
     assert {b.path for b in result.documents} >= {"bom.py", "crlf.py", "cr.py", "latin.py", "emoji.py"}
-    assert result.skipped == {"binary": 1, "minified": 2, "empty": 1, "generated": 2, "vendored": 1, "syntax_error": 5}
+    assert result.skipped == {
+        "binary": 1,
+        "minified": 2,
+        "empty": 1,
+        "generated": 2,
+        "vendored": 1,
+        "syntax_error": 3,
+        "repetitive": 1,
+        "too_deep": 3,
+    }
     spans = {b.citation for b in result.documents}
     assert result.rejected["duplicate"] == 2, "the same function with other line ends is the same"
     assert {"bom.py:1-5", "crlf.py:1-5", "cr.py:1-5"} <= spans
