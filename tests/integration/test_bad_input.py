@@ -62,7 +62,7 @@ def files(**content: str) -> Callable[[Path], None]:
         (lambda folder: folder.write_text(CODE), r"\S+ is not a folder. Next: Give the folder"),
         (lambda folder: folder.mkdir(), r"\S+ holds no files to read. Next: Give a folder with code"),
         (files(notes__txt="to do"), r"None of the 1 files in \S+ can be mined. Known languages: python.*unknown_language 1"),
-        (files(a__py="x = 1\n"), r"Nothing in \S+ can be asked about: .* none passes the filters \(no definitions\)"),
+        (files(a__py="x = 1\n"), r"Nothing in \S+ can be asked about: .* none passes the filters \(short_module: 1\)"),
         (files(a__py=CODE), r"A split needs at least 3 files with blocks to ask about, found 1. Next: Give a larger"),
         (files(a__py=BROKEN, b__py=BROKEN), r"Nothing in \S+ can be asked about: .*syntax_error: 2\). Next: name a repo"),
         (
