@@ -9,7 +9,7 @@ ARM_MAC := $(filter Darwin-arm64,$(shell uname -sm | tr ' ' -))
 COMMA   := ,
 LINUX   := $(filter Linux,$(shell uname -s))
 
-.PHONY: run test check bench oracles docs clean
+.PHONY: run test check bench oracles docs docs-samples clean
 .DEFAULT_GOAL := run
 
 # The main job: this repository (or REPO=...) mined, trained on, judged, exported, deployed and asked.
@@ -35,6 +35,10 @@ oracles: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py
+
+# What the data pipeline makes of this repository, as it is committed: docs/samples.
+docs-samples: $(VENV)/.installed-dev
+	$(BIN)/python docs/samples.py
 
 clean:
 	rm -rf $(VENV) .coverage* .mypy_cache .pytest_cache .ruff_cache
