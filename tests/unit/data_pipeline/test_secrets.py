@@ -153,12 +153,14 @@ def test_nothing_that_the_stages_write_holds_a_planted_secret(tmp_path: Path) ->
     code: dict[str, list[str]] = {}
     notes: list[str] = []
     for number, (secret, name) in enumerate(SECRETS):
-        group = number // 25
-        python = code.setdefault(f"pkg/items_{group}.py", ['"""Items."""\n'])
-        python.append(in_python(number, secret, name, number % 8))
-        language = ("js", "ts", "go", "java")[number % 4]
-        others = code.setdefault(f"other/items_{group}.{language}", ["package items\n"] if language == "go" else [])
-        others.append(in_others(number, secret, name, language))
+        group, turn = number // 25, number // 2
+        if number % 2:
+            language = ("js", "ts", "go", "java")[turn % 4]
+            first = ["package items\n"] if language == "go" else []
+            code.setdefault(f"other/items_{group}.{language}", first).append(in_others(number, secret, name, language))
+        else:
+            first = ['"""Items."""\n']
+            code.setdefault(f"pkg/items_{group}.py", first).append(in_python(number, secret, name, turn % 8))
         notes.append(in_notes(secret, name))
     for path, pieces in code.items():
         (root / path).parent.mkdir(exist_ok=True)
@@ -173,14 +175,14 @@ def test_nothing_that_the_stages_write_holds_a_planted_secret(tmp_path: Path) ->
     (root / "pkg" / "items_0.py").write_text((root / "pkg" / "items_0.py").read_text() + "\n")
     git(root, "commit", "-qam", f"It was {SECRETS[0][0].text}")
 
-    loaded = load_settings(("test", {"synthesis.max_examples": 300}))
+    loaded = load_settings(("test", {"synthesis.max_examples": 150}))
     pipeline = Pipeline(root, loaded, Workspace.open(tmp_path / "home"), lambda _: None)
     folders = [pipeline.mine.folder, pipeline.dataset.folder, pipeline.index.folder]
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     written = "".join(path.read_bytes().decode("utf-8", "replace") for path in files)
     masked = [block for block in load_mining(pipeline.mine.folder).documents if block.metadata.n_masked]
-    assert len(masked) > 800, "the blocks are there, without their secrets"
-    assert pipeline.dataset.counts["train"] > 100
+    assert len(masked) > 400, "the blocks are there, without their secrets"
+    assert pipeline.dataset.counts["train"] > 50
     assert "secret" not in pipeline.dataset.counts["rejected"], "the last look finds nothing"
     written += "".join(text for _, text in pipeline._held_out_code())
     left = Counter(secret.kind for secret, _ in SECRETS if survives(written, secret))
