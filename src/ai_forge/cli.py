@@ -51,6 +51,10 @@ Base = Annotated[
 Steps = Annotated[int | None, typer.Option("--steps", help="Optimizer steps, at the most.")]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the examples, at the most.")]
 Budget = Annotated[str | None, typer.Option("--time-budget", help="Time for training, such as 90s, 4m or 2h.")]
+Teacher = Annotated[
+    str | None,
+    typer.Option("--teacher", help="A model that rewords the examples: ollama:NAME, or URL#MODEL (OpenAI-compatible)."),
+]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Any setting: training.rank=16. See `ai-forge config show`.")
 ]
@@ -73,6 +77,7 @@ class Choices:
     steps: int | None = None
     epochs: int | None = None
     time_budget: str | None = None
+    teacher: str | None = None
     set: list[str] | None = None
     config: Path | None = None
     home: Path | None = None
@@ -94,6 +99,7 @@ class Choices:
             "training.max_steps": self.steps,
             "training.num_epochs": self.epochs,
             "miner.allow_licence": self.allow_licence or None,
+            "synthesis.teacher": self.teacher,
             "training.time_budget_s": None if self.time_budget is None else seconds_of(self.time_budget),
         }
         flags |= {key: value for key, value in named.items() if value is not None}
@@ -151,6 +157,7 @@ def run(
     steps: Steps = None,
     epochs: Epochs = None,
     time_budget: Budget = None,
+    teacher: Teacher = None,
     set: Set = None,
     config: Config = None,
     home: Home = None,
@@ -158,7 +165,7 @@ def run(
     json: AsJson = False,
 ) -> None:
     """Mine, train, judge, export and deploy, then answer a first question. Again: only what changed."""
-    choices = Choices(base, steps, epochs, time_budget, set, config, home, allow_licence)
+    choices = Choices(base, steps, epochs, time_budget, teacher, set, config, home, allow_licence)
     with opened(repo, choices) as (pipeline, display):
         wanted = pipeline.settings.runtime.deploy
         if wanted != "never":
@@ -255,12 +262,16 @@ def _stage_command(name: str, text: str, act: Callable[[Pipeline], Any]) -> None
         steps: Steps = None,
         epochs: Epochs = None,
         time_budget: Budget = None,
+        teacher: Teacher = None,
         set: Set = None,
         config: Config = None,
         home: Home = None,
         allow_licence: AllowLicence = None,
     ) -> None:
-        with opened(repo, Choices(base, steps, epochs, time_budget, set, config, home, allow_licence)) as (pipeline, _):
+        with opened(repo, Choices(base, steps, epochs, time_budget, teacher, set, config, home, allow_licence)) as (
+            pipeline,
+            _,
+        ):
             result = act(pipeline)
         show(result)
 

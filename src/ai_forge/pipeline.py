@@ -17,8 +17,9 @@ import os
 import random
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +39,9 @@ from ai_forge.data_pipeline.secrets import scrub, without_secrets
 from ai_forge.data_pipeline.splits import check_no_leak, split_by_file
 from ai_forge.data_pipeline.storage import load_mining, read_examples, save_mining, write_dataset
 from ai_forge.data_pipeline.symbols import SymbolGraph
+from ai_forge.data_pipeline.teacher import AnswerCache, estimate, teach
+from ai_forge.data_pipeline.teacher_http import resolve_teacher
+from ai_forge.data_pipeline.teacher_prompt import PROMPT_VERSION
 from ai_forge.data_pipeline.validator import filter_dataset, generate_quality_report
 from ai_forge.errors import InputError, RefusedError
 from ai_forge.events import Notice, Sink, StageFinished, StageProgress, StageStarted
@@ -252,6 +256,10 @@ class Pipeline:
                 good, dropped = filter_dataset(made.examples, settings.validator)
                 kept[side], leaking = without_secrets(good)
                 rejected += made.rejected + dropped + leaking
+            counts: dict[str, Any] = {}
+            if settings.synthesis.teacher:
+                kept, spoilt, counts["teacher"] = self._taught(kept)
+                rejected += spoilt
             leaks = check_no_leak(kept["train"], split)
             if leaks:
                 raise RefusedError(
@@ -274,7 +282,8 @@ class Pipeline:
                 },
             )
             atomic_write(folder / "quality.md", generate_quality_report([e for side in SIDES for e in kept[side]]))
-            return {**{side: len(kept[side]) for side in SIDES}, "rejected": dict(rejected), "split": split.summary()}
+            counts |= {"rejected": dict(rejected), "split": split.summary()}
+            return {**{side: len(kept[side]) for side in SIDES}, **counts}
 
         return self._stage(
             "dataset",
@@ -284,7 +293,37 @@ class Pipeline:
             split=settings.split.model_dump(),
             synthesis=settings.synthesis.model_dump(),
             validator=settings.validator.model_dump(),
+            **({"prompt": PROMPT_VERSION} if settings.synthesis.teacher else {}),
         )
+
+    def _taught(
+        self, sides: dict[str, list[RAFTExample]]
+    ) -> tuple[dict[str, list[RAFTExample]], Counter[str], dict[str, Any]]:
+        """(the sides in the teacher's words, what those made a duplicate of, what it cost).
+
+        All sides alike: a verdict on questions that are worded otherwise than the training's would measure the wording.
+        """
+        from ai_forge.conductor.ollama_http import ollama_url
+
+        settings, validator = self.settings.synthesis, self.settings.validator
+        teacher = resolve_teacher(settings.teacher, ollama_url(self.settings.runtime.ollama_host))
+        if not teacher.is_here:
+            self.emit(Notice("warning", f"The shown code and its questions are sent to {teacher.url}."))
+        examples = [example for side in SIDES for example in sides[side]]
+        key = stage_key(teacher=teacher.name, prompt=PROMPT_VERSION)
+        with closing(AnswerCache(self.workspace.cache_dir / "teacher" / f"{key}.jsonl")) as cache:
+            self.emit(Notice("info", f"{teacher.name}: {estimate(examples, settings, cache)}"))
+            progress = self._progress("dataset")
+            teaching = teach(examples, teacher, settings, cache, validator=validator, progress=progress)
+        self.emit(Notice("info", f"{teacher.name}: {teaching}"))
+        said = iter(teaching.examples)
+        taught: dict[str, list[RAFTExample]] = {}
+        rejected: Counter[str] = Counter()
+        for side in SIDES:
+            good, dropped = filter_dataset([next(said) for _ in sides[side]], validator)
+            taught[side], leaking = without_secrets(good)
+            rejected += dropped + leaking
+        return taught, rejected, {"name": teacher.name, **teaching.summary()}
 
     def examples(self, side: str) -> list[RAFTExample]:
         """The examples of a side of the dataset."""

@@ -1,10 +1,14 @@
 """Settings of the data pipeline: one frozen model per concern, the only place where their defaults live."""
 
+import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-__all__ = ["MinerSettings", "QuestionFamily", "SplitSettings", "SynthesisSettings", "ValidatorSettings"]
+__all__ = ["TEACHER", "MinerSettings", "QuestionFamily", "SplitSettings", "SynthesisSettings", "ValidatorSettings"]
+
+TEACHER = re.compile(r"ollama:(?P<ollama>[^\s#]+)|(?P<url>https?://[^\s#@?]+)#(?P<model>\S+)")
+"""A model in Ollama, or the address of an OpenAI-compatible server and a model of it. No name or key in the address."""
 
 QuestionFamily = Literal[
     "purpose", "parameters", "exceptions", "dependencies", "edge_case", "pattern", "extend", "usage", "returns", "members",
@@ -101,6 +105,23 @@ class SynthesisSettings(_Settings):
     hard_share: float = Field(default=0.25, ge=0, le=1, description="share with three or more distractors, 0–1")
     embedder: str = Field(default="lsa", description="dense side of the retriever that picks the distractors")
     seed: int = Field(default=0, ge=0, description="another seed words and mixes the examples differently")
+    teacher: str = Field(
+        default="",
+        description="a model that rewords questions and answers: ollama:NAME, or URL#MODEL of an OpenAI-compatible "
+        "server; empty means none",
+    )
+    teacher_batch: int = Field(
+        default=4, ge=1, le=32, description="examples about the same code in one request, at most"
+    )
+    teacher_concurrency: int = Field(default=2, ge=1, le=64, description="requests to the teacher at a time")
+    teacher_timeout_s: float = Field(default=300.0, gt=0, le=3600, description="longest wait for one answer, seconds")
+
+    @field_validator("teacher")
+    @classmethod
+    def _names_a_teacher(cls, value: str) -> str:
+        if value and not TEACHER.fullmatch(value):
+            raise ValueError("a teacher is ollama:NAME or URL#MODEL, without a name or key in the URL")
+        return value
 
     @model_validator(mode="after")
     def _shares_fit(self) -> "SynthesisSettings":
