@@ -245,10 +245,11 @@ class Pipeline:
             subjects, rejected = without_near_duplicates(self.mined.blocks, settings.miner.near_duplicate)
             split = split_by_file(subjects, settings.split, documents=self.mined.documents)
             kept: dict[str, list[RAFTExample]] = {}
+            sources = {file.path: file.content for file in self.repository.files}
             for done, side in enumerate(SIDES):
                 self.emit(StageProgress("dataset", done, len(SIDES), side))
                 shown = getattr(split, f"{side}_documents")
-                graph = SymbolGraph(shown, self.mined.imports)
+                graph = SymbolGraph(shown, self.mined.imports, sources)
                 words = self.words.of_side(side, self.mined.documents, split.side_of_file)
                 made = synthesize(
                     getattr(split, side), documents=shown, settings=settings.synthesis, graph=graph, words=words

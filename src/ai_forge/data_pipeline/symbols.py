@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from ai_forge.data_pipeline.filters import is_test_path
+from ai_forge.data_pipeline.parsing import normalise
 from ai_forge.data_pipeline.qualified_names import NameResolver, imports_file
 from ai_forge.data_pipeline.resolution import (
     Binding,
@@ -51,7 +52,7 @@ class SymbolGraph:
         imports: Mapping[str, Iterable[Import]] | None = None,
         sources: Mapping[str, bytes] | None = None,
     ) -> None:
-        """`imports` maps a path to its imports (`MiningResult.imports`), `sources` a path to the file's text (UTF-8).
+        """`imports` maps a path to its imports (`MiningResult.imports`), `sources` a path to the file's bytes.
 
         Without `sources` a file is what its blocks hold: bindings between them are not seen. Without `imports` either,
         an imported name means the only definition of that name.
@@ -164,13 +165,13 @@ class SymbolGraph:
         for path, blocks in self._in_file.items():
             language = blocks[0].language
             if language in _SCOPED:
-                text = sources[path] if path in sources else _reassembled(blocks)
+                text = normalise(sources[path]) if path in sources else _reassembled(blocks)
                 read = python_scopes(path, text) if language == "python" else javascript_scopes(path, text, language)
                 if read is not None:
                     read.is_partial = path not in sources
                     files[path] = read
         for path, text in sources.items():  # files without blocks pass names on
-            if path not in files and path.endswith((".py", ".pyi")) and (read := python_scopes(path, text)) is not None:
+            if path not in files and path.endswith((".py", ".pyi")) and (read := python_scopes(path, normalise(text))):
                 files[path] = read
         for path, names in self._imports.items():
             if path in files and path not in sources:
@@ -259,9 +260,10 @@ class SymbolGraph:
         if file is None:
             return None
         meta = block.metadata
-        inside = [s for s in file.scopes if meta.first_line <= s.first_line <= meta.last_line and s.kind != "module"]
-        named = [s for s in inside if s.name.rpartition(".")[2] == block.name]
-        return min(named, key=lambda s: s.first_line, default=None)
+        named = [s for s in file.scopes if s.name.rpartition(".")[2] == block.name and s.kind != "module"]
+        inside = [s for s in named if meta.first_line <= s.first_line <= meta.last_line]
+        around = [s for s in named if s.first_line <= meta.first_line <= s.last_line] if meta.part else []
+        return min(inside or around, key=lambda s: s.first_line, default=None)
 
     def _block_of(self, scope: Scope) -> CodeBlock | None:
         """The block of a definition: the smallest of its name around its first line."""
@@ -297,7 +299,9 @@ def _reassembled(blocks: Sequence[CodeBlock]) -> bytes:
     """A file as far as its blocks hold it, at the same lines; a class that is no block gets a line of its own."""
     lines: dict[int, str] = {}
     for block in sorted(blocks, key=lambda b: b.metadata.first_line - b.metadata.last_line):
-        for number, line in enumerate(block.source_code.split("\n"), block.metadata.first_line):
+        meta = block.metadata
+        own = block.source_code.split("\n")[meta.head_lines :][: meta.last_line - meta.first_line + 1]
+        for number, line in enumerate(own, meta.first_line):
             lines.setdefault(number, line)
     known = {block.metadata.qualified_name for block in blocks}
     opened: set[str] = set()

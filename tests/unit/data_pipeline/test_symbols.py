@@ -1,5 +1,6 @@
 """Edges of the symbol graph on code small enough to know the truth."""
 
+from ai_forge.config.data import MinerSettings
 from ai_forge.data_pipeline import MiningResult, SourceFile, SymbolGraph, mine
 from ai_forge.data_pipeline.repository import blob_id
 from ai_forge.data_pipeline.symbols import EdgeKind, overlap
@@ -251,3 +252,16 @@ def test_resolve_answers_for_one_written_name() -> None:
     assert places[found.id] == "base.py:Box.area"
     assert built.resolve(guess, "anything.only_method") is None
     assert built.resolve(guess, "nothing") is None
+
+
+def test_a_call_in_a_part_of_a_long_function_belongs_to_that_part() -> None:
+    lines = [f"    value_{n} = first(value_{n - 1} + {n}, {n}) if {n} else None" for n in range(1, 60)]
+    text = "\n".join(["def first(a, b=0):", "    return a", "", "def last(a):", "    return a", "", "def long(value_0):",
+                      '    """Do many things."""', *lines, "    return last(value_59)", ""]).encode()  # fmt: skip
+    result = mine([SourceFile("long.py", text, blob_id(text))], MinerSettings(max_tokens=400))
+    for sources in (None, {"long.py": text.replace(b"\n", b"\r\n")}):
+        built = SymbolGraph(result.documents, result.imports, sources)
+        parts = [block for block in built.blocks if block.name == "long"]
+        assert len(parts) > 2
+        assert [block.name for block in built.callees(parts[1])] == ["first"]
+        assert [block.name for block in built.callees(parts[-1])] == ["first", "last"]
