@@ -35,7 +35,7 @@ class Trained:
 
     def __init__(self, root: Path) -> None:
         self.workspace = Workspace.open(root / "home")
-        folder = make_tiny(root / "base", hidden=128, inner=256)
+        folder = make_tiny(root / "base")
         self.base: Base = resolve_base(str(folder), cache_dir=self.workspace.cache_dir)
         self.result = self.train(root / "work")
 
