@@ -106,7 +106,7 @@ def test_parts_are_closed_as_the_unit_is(path: str, text: str, opening: str, clo
 
 
 def test_a_statement_that_is_too_long_is_counted_and_left_out() -> None:
-    text = "def f(a):\n    '''Doc.'''\n    a += [\n" + "1,\n" * 200 + "]\n    return a\n"
+    text = "def f(a):\n    '''Doc.'''\n    a += [\n" + "".join(f"{i},\n" for i in range(200)) + "]\n    return a\n"
     content = text.encode()
     result = mine([SourceFile("a.py", content, blob_id(content))], LONG)
     assert [block.source_code for block in result.documents] == ["def f(a):\n    '''Doc.'''\n    return a"]
