@@ -30,7 +30,7 @@ from ai_forge.training.bases import Base, resolve_base
 from ai_forge.training.chat import ChatTokenizer
 from ai_forge.training.loop import run_loop
 from ai_forge.training.losses import sft_loss
-from ai_forge.training.packing import Batch, TokenizedExample, code_replay, collate, tokenize_all
+from ai_forge.training.packing import Batch, TokenizedExample, by_context, code_replay, collate, n_packed_tokens, tokenize_all
 from ai_forge.training.plan import Schedule, lay_schedule, probe_speed
 from ai_forge.workspace import Workspace, atomic_write, stage_key
 
@@ -210,7 +210,7 @@ class FineTuneTrainer:
         limit = self.config.max_seq_len
         train, n_too_long = tokenize_all(train_dataset, self.tokenizer, limit)
         held_out, _ = tokenize_all(eval_dataset, self.tokenizer, limit)
-        held_out = held_out[: self.config.eval_examples]
+        held_out = by_context(held_out)[: self.config.eval_examples]
         if not train or not held_out:
             raise InputError(
                 f"{len(train)} training and {len(held_out)} held-out examples fit into {limit} tokens "
@@ -233,7 +233,8 @@ class FineTuneTrainer:
     ) -> Schedule:
         self._emit(StageProgress("train", 0, 0, "measuring the speed"))
         speed = probe_speed(trainee, train, config, sft_loss)
-        return lay_schedule(train, sum(len(e.ids) for e in held_out), speed, config)
+        n_eval_tokens = n_packed_tokens(held_out, config.micro_batch_size)
+        return lay_schedule(train, n_eval_tokens, speed, config)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

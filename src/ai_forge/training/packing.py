@@ -142,6 +142,14 @@ def _n_common(a: Sequence[int], b: Sequence[int], limit: int) -> int:
     return next((i for i in range(limit) if a[i] != b[i]), limit)
 
 
+def by_context(examples: Sequence[TokenizedExample]) -> list[TokenizedExample]:
+    """The examples with those of a context together; contexts in the order in which they first appear."""
+    first: dict[str, int] = {}
+    for example in examples:
+        first.setdefault(example.context, len(first))
+    return sorted(examples, key=lambda example: first[example.context])
+
+
 def n_common_to_all(prompts: Sequence[Sequence[int]]) -> int:
     """Tokens that all of several prompts begin with and that are worth sharing; the last token of each is never shared."""
     limit = min(len(prompt) for prompt in prompts) - 1

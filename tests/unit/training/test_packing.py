@@ -15,6 +15,7 @@ from ai_forge.training.chat import ChatTokenizer
 from ai_forge.training.packing import (
     IGNORE,
     TokenizedExample,
+    by_context,
     code_replay,
     collate,
     n_packed_tokens,
@@ -82,6 +83,11 @@ def test_examples_that_share_a_prompt_compute_what_each_computes_alone(folder: P
     model = reference_model(folder)
     alone = torch.cat([reference_log_probs(model, example) for example in examples])
     torch.testing.assert_close(packed, alone, atol=1e-4, rtol=0)
+
+
+def test_examples_of_one_context_come_together() -> None:
+    examples = [TokenizedExample((n, n), 1, context) for n, context in enumerate("abcab")]
+    assert [example.ids[0] for example in by_context(examples)] == [0, 3, 1, 4, 2]
 
 
 def test_the_token_that_predicts_the_answer_is_never_shared() -> None:
