@@ -117,6 +117,15 @@ class CheckpointSaved(Event):
 
 
 @dataclass(frozen=True)
+class AnswerSampled(Event):
+    """What the model answers to a fixed held-out question after `step` optimizer steps, greedily."""
+
+    step: int
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
 class TrainingStopped(Event):
     """Training ended after `step` steps because of `reason`: finished, early stopping, time budget …"""
 

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 ATTENTION_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
 ALL_LINEAR_MODULES = (*ATTENTION_MODULES, "gate_proj", "up_proj", "down_proj")
 
+PreferenceLoss = Literal["sigmoid", "sigmoid_norm", "ipo"]
 InitMethod = Literal["pissa", "lora", "loftq", "olora"]
 Quantization = Literal["nf4", "none"]
 BackendChoice = Literal["auto", "torch", "mlx"]
@@ -66,6 +67,10 @@ class FineTuneConfig(BaseModel):
     grad_accum_steps: int = Field(4, ge=1, le=1024, description="forward passes in one optimizer step")
     max_seq_len: int = Field(2048, ge=64, le=131072, description="tokens; longer examples are left out and counted")
 
+    reasoning_weight: float = Field(1.0, ge=0, le=100, description="weight of the reasoning's tokens in the loss")
+    citation_weight: float = Field(1.0, ge=0, le=100, description="weight of the citations' tokens in the loss")
+    answer_weight: float = Field(1.0, gt=0, le=100, description="weight of the final answer's tokens in the loss")
+
     replay_share: float = Field(0.2, ge=0, lt=1, description="share of plain code among the training examples")
     replay_tokens: int = Field(128, ge=16, le=4096, description="tokens of one piece of plain code, at the most")
 
@@ -79,8 +84,14 @@ class FineTuneConfig(BaseModel):
     save_steps: int = Field(100, ge=1, description="steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, le=100, description="checkpoints that are kept")
     early_stopping_patience: int = Field(3, ge=1, description="evaluations without improvement before stopping")
+    sample_every: int = Field(0, ge=0, description="steps between sample answers; 0: none")
     memory_warn_fraction: float = Field(0.8, gt=0, le=1, description="share of memory in use that is warned about")
     seed: int = Field(42, ge=0, description="data order and random initialisation")
+
+    dpo_loss: PreferenceLoss = Field("sigmoid", description="what is minimised on preference pairs")
+    dpo_beta: float = Field(0.1, gt=0, le=10, description="how closely the reference is kept to")
+    dpo_learning_rate: float = Field(2e-5, gt=0, le=1.0, description="peak of the schedule on preference pairs")
+    dpo_epochs: int = Field(1, ge=1, le=100, description="passes over the preference pairs")
 
     @property
     def scaling(self) -> float:

@@ -102,6 +102,10 @@ class ChatTokenizer:
         """Token ids of an assistant's turn with the token that ends it."""
         return [*self.encode(text), self.end_of_turn_id]
 
+    def target_starts(self, text: str) -> list[int]:
+        """Where each token of `encode_target(text)` but the last begins in `text` (characters)."""
+        return [start for start, _ in self._tokenizer.encode(text, add_special_tokens=False).offsets]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids` without special tokens."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))

@@ -6,25 +6,37 @@ A torn or altered checkpoint is seen by its hashes and the one before is used. T
 (`packing.step_order`), and nothing else is random, so a resumed run repeats the uninterrupted one bit by bit.
 """
 
+import contextlib
+import errno
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
+from ai_forge.errors import PrerequisiteError
 from ai_forge.training.backends.base import Trainee
-from ai_forge.workspace import MANIFEST, atomic_folder, atomic_write, file_sha256, remove_debris
+from ai_forge.workspace import MANIFEST, atomic_folder, atomic_write, file_sha256, read_json, remove_debris
+
+STATE = "trainer_state.json"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint: `step` optimizer steps are done, `history` holds the events so far."""
+    """A complete checkpoint: `step` optimizer steps are done, `history` holds the events so far.
+
+    `micro_batch_size` is how many examples went through the model at a time, None where that was not kept.
+    """
 
     step: int
     folder: Path
     history: list[dict[str, Any]]
+    micro_batch_size: int | None = None
 
 
 def checkpoint_folder(root: Path, step: int) -> Path:
@@ -32,14 +44,24 @@ def checkpoint_folder(root: Path, step: int) -> Path:
     return root / f"step-{step:06d}"
 
 
-def save_checkpoint(root: Path, step: int, trainee: Trainee, history: list[dict[str, Any]]) -> Path:
-    """Write the state after `step` optimizer steps under `root`; return its folder."""
+def save_checkpoint(
+    root: Path, step: int, trainee: Trainee, history: list[dict[str, Any]], micro_batch_size: int | None = None
+) -> Path:
+    """Write the state after `step` optimizer steps under `root`; return its folder.
+
+    Raises:
+        PrerequisiteError: it cannot be written (the disk is full, most of the time); those before are as they were.
+    """
     target = checkpoint_folder(root, step)
-    with atomic_folder(target) as folder:
-        trainee.save_state(folder)
-        atomic_write(folder / "trainer_state.json", json.dumps({"step": step, "history": history}))
-        hashes = {f.name: file_sha256(f) for f in sorted(folder.iterdir())}
-        atomic_write(folder / MANIFEST, json.dumps(hashes, indent=1))
+    state = {"step": step, "history": history, "micro_batch_size": micro_batch_size}
+    try:
+        with atomic_folder(target) as folder:
+            trainee.save_state(folder)
+            atomic_write(folder / STATE, json.dumps(state))
+            hashes = {f.name: file_sha256(f) for f in sorted(folder.iterdir())}
+            atomic_write(folder / MANIFEST, json.dumps(hashes, indent=1))
+    except (OSError, SafetensorError) as error:
+        raise _not_written(f"The checkpoint of step {step}", root, error) from error
     return target
 
 
@@ -48,7 +70,7 @@ def is_whole(folder: Path) -> bool:
     try:
         hashes: dict[str, str] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         return bool(hashes) and all(file_sha256(folder / name) == digest for name, digest in hashes.items())
-    except (OSError, json.JSONDecodeError, AttributeError):
+    except (OSError, ValueError, AttributeError):  # no JSON, no UTF-8, no name that a file can have
         return False
 
 
@@ -61,10 +83,10 @@ def newest_checkpoint(root: Path, on_damaged: Callable[[Path], None] = lambda _:
     remove_debris(root)
     for folder in sorted(root.glob("step-*"), reverse=True):
         if is_whole(folder):
-            state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+            state = json.loads((folder / STATE).read_text(encoding="utf-8"))
             best = checkpoint_folder(root, best_step(state["history"], default=state["step"]))
             if best == folder or is_whole(best):
-                return Checkpoint(state["step"], folder, state["history"])
+                return Checkpoint(state["step"], folder, state["history"], state.get("micro_batch_size"))
         else:
             on_damaged(folder)
         shutil.rmtree(folder)
@@ -78,7 +100,40 @@ def best_step(history: list[dict[str, Any]], default: int) -> int:
 
 
 def prune_checkpoints(root: Path, keep: int, also: int | None) -> None:
-    """Remove all but the newest `keep` checkpoints and that of step `also`."""
-    for folder in sorted(root.glob("step-*"))[:-keep]:
-        if also is None or folder != checkpoint_folder(root, also):
+    """Remove all but the newest `keep` checkpoints, that of step `also`, and the best one that each of the kept names.
+
+    Without the last, a damaged newest checkpoint would take with it the one before: what that calls its best would be gone.
+    """
+    folders = sorted(root.glob("step-*"))
+    wanted = {*folders[-keep:]} | ({checkpoint_folder(root, also)} if also is not None else set())
+    for folder in folders[-keep:]:
+        state = read_json(folder / STATE)
+        if state is not None:
+            wanted.add(checkpoint_folder(root, best_step(state["history"], default=state["step"])))
+    for folder in folders:
+        if folder not in wanted:
             shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def full_disk_told(root: Path) -> Iterator[None]:
+    """Turn the errors of a disk that is full into one that says so and names the checkpoint that is continued.
+
+    Raises:
+        PrerequisiteError: a file could not be written for lack of room.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise _not_written("A file of the training", root, error) from error
+
+
+def _not_written(what: str, root: Path, error: Exception) -> PrerequisiteError:
+    whole = [folder.name for folder in sorted(root.glob("step-*")) if is_whole(folder)]
+    return PrerequisiteError(
+        f"{what} could not be written to {root} ({shutil.disk_usage(root).free / 1e9:.1f} GB are free): {error}. "
+        f"The last good checkpoint is {whole[-1] if whole else 'none'}.",
+        "free some disk and run the same command again: it continues from there.",
+    )

@@ -21,6 +21,7 @@ from typing import Any
 from safetensors.numpy import save_file
 
 from ai_forge.config import FineTuneConfig
+from ai_forge.data_pipeline.prompt import messages_for
 from ai_forge.data_pipeline.schemas import RAFTExample
 from ai_forge.errors import InputError
 from ai_forge.events import AdapterInitialised, Notice, PlanMade, Sink, StageProgress, ignore
@@ -29,8 +30,16 @@ from ai_forge.training.backends import load_backend
 from ai_forge.training.bases import Base, resolve_base
 from ai_forge.training.chat import ChatTokenizer
 from ai_forge.training.loop import run_loop
-from ai_forge.training.losses import sft_loss
-from ai_forge.training.packing import Batch, TokenizedExample, by_context, code_replay, collate, n_packed_tokens, tokenize_all
+from ai_forge.training.losses import sft_loss, token_weights
+from ai_forge.training.packing import (
+    Batch,
+    TokenizedExample,
+    by_context,
+    code_replay,
+    collate,
+    n_packed_tokens,
+    tokenize_all,
+)
 from ai_forge.training.plan import Schedule, lay_schedule, probe_speed
 from ai_forge.workspace import Workspace, atomic_write, stage_key
 
@@ -39,6 +48,8 @@ INITIALISATION_SETTINGS = {
     "init_method", "quantization", "quantization_iterations", "nf4_block_size", "rank", "alpha", "use_rslora",
     "rank_pattern", "alpha_pattern", "target_modules", "svd_oversampling", "svd_tolerance", "seed",
 }  # fmt: skip
+SCHEDULE = "schedule.json"
+SAMPLES, SAMPLE_TOKENS = 2, 64
 CHECK_TEXT = '''def moving_average(values, window):
     """Mean of each run of `window` values.
 
@@ -141,7 +152,6 @@ class FineTuneTrainer:
         self._emit(Notice("info", f"continuing the adapter in {self.adapter} on {len(adapter.layers)} layers."))
         return self.adapter, None
 
-
     # -- training -----------------------------------------------------------------------------------------------
 
     def train(
@@ -160,33 +170,70 @@ class FineTuneTrainer:
         train, held_out, n_too_long = self._tokenized(train_dataset, eval_dataset)
         start, initialisation = self._start()
         trainee = self.backend.trainee.from_adapter(self.base.folder, start, config)
-        path = self.folder / "schedule.json"
+        path = self.folder / SCHEDULE
         schedule = Schedule.load(path) if path.exists() else self._schedule(trainee, train, held_out, config)
-        schedule.save(path)
-        self._emit(PlanMade(**dataclasses.asdict(schedule)))
-        best_step, history = run_loop(trainee, train, held_out, config, schedule, self.folder, sft_loss, self._emit)
+        best_step, history = self._run(trainee, train, held_out, config, schedule, sft_loss, eval_dataset)
+        record = {
+            "initialisation": dataclasses.asdict(initialisation) if initialisation else None,
+            "n_too_long": n_too_long,
+        }
+        return self._finish(trainee, start, config, schedule, best_step, history, record)
 
+    def _run(
+        self,
+        trainee: Any,
+        train: Sequence[Any],
+        held_out: Sequence[Any],
+        config: FineTuneConfig,
+        schedule: Schedule,
+        loss: Any,
+        questions: Sequence[RAFTExample],
+    ) -> tuple[int, list[dict[str, Any]]]:
+        """The loop, with the schedule told and kept, and sample answers to the first of `questions`."""
+        schedule.save(self.folder / SCHEDULE)
+        self._emit(PlanMade(**dataclasses.asdict(schedule)))
+        generator = self.backend.generator(trainee.model, self.tokenizer.end_of_turn_id)
+        asked = questions[:SAMPLES]
+        prompts = [self.tokenizer.encode_prompt(messages_for(e.question, e.shown_documents)) for e in asked]
+
+        def sample() -> list[tuple[str, str]]:
+            replies = generator.generate(prompts, SAMPLE_TOKENS) if prompts else []
+            return [(e.question, self.tokenizer.decode(reply)) for e, reply in zip(asked, replies, strict=True)]
+
+        return run_loop(trainee, train, held_out, config, schedule, self.folder, loss, self._emit, sample=sample)
+
+    def _finish(
+        self,
+        trainee: Any,
+        start: Path,
+        config: FineTuneConfig,
+        schedule: Schedule,
+        best_step: int,
+        history: list[dict[str, Any]],
+        more: dict[str, Any],
+    ) -> TrainingResult:
+        """Leave the result in the work folder and remove what only a resumed run would need."""
         save_file(dict(trainee.adapter()), self.folder / WEIGHTS)
         shutil.copyfile(start / CONFIG, self.folder / CONFIG)
         first = start / INITIAL
         link_or_copy(first if first.exists() else start / WEIGHTS, self.folder / INITIAL)
         for residual in start.glob("residual*.safetensors"):  # MLX has a packed one besides
             link_or_copy(residual, self.folder / residual.name)
-        evaluations = [record for record in history if record["event"] == "EvalFinished"]
         record = {
             "config": config.model_dump(),
             "base": self.base.name,
             "backend": self.backend.name,
-            "initialisation": dataclasses.asdict(initialisation) if initialisation else None,
             "schedule": dataclasses.asdict(schedule),
             "best_step": best_step,
-            "n_too_long": n_too_long,
             "history": history,
         }
-        atomic_write(self.folder / "training.json", json.dumps(record, indent=1))
+        atomic_write(self.folder / "training.json", json.dumps(record | more, indent=1))
         for checkpoint in self.folder.glob("step-*"):
             shutil.rmtree(checkpoint)
-        losses = {int(str(e["step"])): float(str(e["loss"])) for e in evaluations}
+        for reference in self.folder.glob("reference-*.json"):
+            reference.unlink()
+        losses = {r["step"]: r["loss"] for r in history if r["event"] == "EvalFinished"}
+        n_too_long = int(more["n_too_long"])
         return TrainingResult(self.folder, best_step, schedule.n_steps, losses[0], losses[best_step], n_too_long)
 
     def plan(self, train_dataset: Sequence[RAFTExample], eval_dataset: Sequence[RAFTExample]) -> dict[str, Any]:
@@ -204,11 +251,15 @@ class FineTuneTrainer:
             "n_too_long": n_too_long,
         }
 
+    def _weigh(self, example: RAFTExample) -> tuple[float, ...]:
+        starts = self.tokenizer.target_starts(example.target)
+        return token_weights(starts, example.target, len(example.final_answer.strip()), self.config)
+
     def _tokenized(
         self, train_dataset: Sequence[RAFTExample], eval_dataset: Sequence[RAFTExample]
     ) -> tuple[list[TokenizedExample], list[TokenizedExample], int]:
         limit = self.config.max_seq_len
-        train, n_too_long = tokenize_all(train_dataset, self.tokenizer, limit)
+        train, n_too_long = tokenize_all(train_dataset, self.tokenizer, limit, self._weigh)
         held_out, _ = tokenize_all(eval_dataset, self.tokenizer, limit)
         held_out = by_context(held_out)[: self.config.eval_examples]
         if not train or not held_out:

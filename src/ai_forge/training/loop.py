@@ -9,26 +9,40 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ai_forge.config import FineTuneConfig
-from ai_forge.errors import RefusedError, TransientError
-from ai_forge.events import CheckpointSaved, EvalFinished, Event, Notice, Sink, StepLogged, TrainingStopped
-from ai_forge.training.backends.base import Loss, TokenSums, Trainee
-from ai_forge.training.callbacks import EarlyStopping, LossPlotter, MemoryMonitor, MetricsLogger
+from ai_forge.errors import TransientError
+from ai_forge.events import (
+    AnswerSampled,
+    CheckpointSaved,
+    EvalFinished,
+    Event,
+    Notice,
+    Sink,
+    StepLogged,
+    TrainingStopped,
+)
+from ai_forge.training.backends.base import Loss, Trainee
+from ai_forge.training.callbacks import DivergenceGuard, EarlyStopping, LossPlotter, MemoryMonitor, MetricsLogger
 from ai_forge.training.callbacks.metrics_logger import replay
+from ai_forge.training.care import MicroBatches, stop_training
 from ai_forge.training.checkpoint import (
     checkpoint_folder,
+    full_disk_told,
     is_whole,
     newest_checkpoint,
     prune_checkpoints,
     save_checkpoint,
 )
-from ai_forge.training.packing import TokenizedExample, collate, step_order
+from ai_forge.training.losses import Objective, as_objective
+from ai_forge.training.packing import step_order
 from ai_forge.training.plan import Schedule
 
 MIN_EVALUATIONS = 4
+LOWER_RATE = "lower training.learning_rate (now {:g}) and run again."
 
 
 def learning_rate_at(step: int, n_steps: int, config: FineTuneConfig) -> float:
@@ -43,14 +57,6 @@ def learning_rate_at(step: int, n_steps: int, config: FineTuneConfig) -> float:
         return config.learning_rate * (step + 1) / n_warmup
     progress = (step - n_warmup) / max(n_steps - n_warmup, 1)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def evaluate(trainee: Trainee, examples: Sequence[TokenizedExample], micro_batch_size: int) -> TokenSums:
-    """The sums over `examples`, a micro batch at a time."""
-    total = TokenSums()
-    for first in range(0, len(examples), micro_batch_size):
-        total += trainee.evaluate(collate(examples[first : first + micro_batch_size]))
-    return total
 
 
 @contextlib.contextmanager
@@ -76,40 +82,46 @@ def interrupt_noted() -> Iterator[threading.Event]:
 
 def run_loop(
     trainee: Trainee,
-    train: Sequence[TokenizedExample],
-    held_out: Sequence[TokenizedExample],
+    train: Sequence[Any],
+    held_out: Sequence[Any],
     config: FineTuneConfig,
     schedule: Schedule,
     folder: Path,
-    loss: Loss,
+    loss: Loss | Objective,
     emit: Sink,
     clock: Callable[[], float] = time.perf_counter,
+    sample: Callable[[], Iterable[tuple[str, str]]] = tuple,
 ) -> tuple[int, list[dict[str, object]]]:
     """Train to the end of the schedule, resuming from the newest whole checkpoint under `folder`.
+
+    `train` and `held_out` hold what the objective `loss` is about: tokenized examples or pairs. `sample` gives questions with
+    the model's answers, every `config.sample_every` steps.
 
     Returns the step whose adapter is the result (the lowest held-out loss) and the history; the trainee holds that
     adapter afterwards.
 
     Raises:
-        RefusedError: the loss is not a finite number.
+        RefusedError: the loss is not a finite number or the training diverged; the step's batch is kept in `folder`.
+        PrerequisiteError: one example is too much for the memory, or a checkpoint cannot be written.
         TransientError: the checkpoint of the best step was damaged while others were written.
         KeyboardInterrupt: Ctrl-C; a checkpoint has been saved.
     """
     metrics, stopping = MetricsLogger(), EarlyStopping(config.early_stopping_patience)
     plotter = LossPlotter(folder / "loss.png")
     monitor = MemoryMonitor(trainee.memory_total_bytes(), config.memory_warn_fraction, emit)
+    objective, micro, guard = as_objective(loss), MicroBatches(config.micro_batch_size, emit), DivergenceGuard()
 
     def publish(event: Event) -> None:
-        for listener in (metrics, stopping, plotter, monitor, emit):
+        for listener in (metrics, stopping, guard, plotter, monitor, emit):
             listener(event)
 
     def save(step: int) -> None:
-        saved = save_checkpoint(folder, step, trainee, metrics.history)
+        saved = save_checkpoint(folder, step, trainee, metrics.history, micro.size)
         prune_checkpoints(folder, config.keep_checkpoints, also=stopping.best_step)
         publish(CheckpointSaved(step, saved.name))
 
     def judge(step: int) -> None:
-        sums = evaluate(trainee, held_out, config.micro_batch_size)
+        sums = micro.evaluate(trainee, objective, held_out)
         publish(EvalFinished(step, sums.mean_loss, sums.accuracy, sums.n_tokens))
 
     first_step = 0
@@ -118,54 +130,54 @@ def run_loop(
     )
     if checkpoint is not None:
         trainee.load_state(checkpoint.folder)
-        first_step = checkpoint.step
+        first_step, micro.size = checkpoint.step, checkpoint.micro_batch_size or micro.size
         for event in replay(checkpoint.history):
-            for listener in (metrics, stopping, plotter):
+            for listener in (metrics, stopping, guard, plotter):
                 listener(event)
         emit(Notice("info", f"continuing after step {first_step} of {schedule.n_steps}."))
     else:
         judge(0)
         save(0)
 
-    contexts = [example.context for example in train]
+    contexts = [item.context for item in train]
     per_step = config.micro_batch_size * config.grad_accum_steps
     eval_steps = min(config.eval_steps, math.ceil(schedule.n_steps / MIN_EVALUATIONS))
     reason, step, began = "all steps done", first_step, clock()
-    with interrupt_noted() as interrupt:
+    with full_disk_told(folder), interrupt_noted() as interrupt:
         for step in range(first_step + 1, schedule.n_steps + 1):
             if stopping.reason:
                 step, reason = step - 1, stopping.reason
                 break
             start = clock()
             chosen = [train[i] for i in step_order(contexts, per_step, step - 1, config.seed)]
-            batches = [
-                collate(chosen[i : i + config.micro_batch_size]) for i in range(0, per_step, config.micro_batch_size)
-            ]
-            n_supervised = sum(batch.n_supervised for batch in batches)
-            sums = TokenSums()
-            for batch in batches:
-                sums += trainee.forward_backward(batch, loss, n_supervised)
-            if not math.isfinite(sums.loss):
-                raise RefusedError(
-                    f"The loss is {sums.loss} at step {step}.",
-                    f"lower training.learning_rate (now {config.learning_rate:g}) and run again.",
-                )
+            sums, n_tokens = micro.forward_backward(trainee, objective, chosen)
+            mean_loss = sums.loss / objective.weight(chosen)
             grad_norm = trainee.clip_gradients(config.max_grad_norm)
+            if not (math.isfinite(mean_loss) and math.isfinite(grad_norm)):
+                why = f"The loss is {mean_loss}{'' if math.isfinite(grad_norm) else ' and its gradient no number'} at step {step}."
+                raise stop_training(folder, step, why, objective, chosen, LOWER_RATE.format(config.learning_rate))
             learning_rate = learning_rate_at(step - 1, schedule.n_steps, config)
             trainee.step(learning_rate)
             publish(
                 StepLogged(
                     step=step,
                     n_steps=schedule.n_steps,
-                    loss=sums.mean_loss,
+                    loss=mean_loss,
                     accuracy=sums.accuracy,
                     learning_rate=learning_rate,
                     grad_norm=grad_norm,
-                    tokens_per_s=sum(batch.n_tokens for batch in batches) / (clock() - start),
+                    tokens_per_s=n_tokens / (clock() - start),
                     memory_bytes=trainee.memory_bytes(),
                     eta_s=(clock() - began) / (step - first_step) * (schedule.n_steps - step),
                 )
             )
+            if guard.reason:
+                raise stop_training(
+                    folder, step, guard.reason, objective, chosen, LOWER_RATE.format(config.learning_rate)
+                )
+            if config.sample_every and step % config.sample_every == 0:
+                for question, answer in sample():
+                    publish(AnswerSampled(step, question, answer))
             if step % eval_steps == 0 or step == schedule.n_steps:
                 judge(step)
             is_best = stopping.best_step == step

@@ -17,7 +17,7 @@ width varies, in return for not one padded or repeated token.
 
 import itertools
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,12 +36,14 @@ MIN_SHARED = 64
 class TokenizedExample:
     """Token ids of prompt and answer; positions from `n_prompt` on are supervised.
 
-    Examples of one `context` (the id of their documents) are read one after the other.
+    Examples of one `context` (the id of their documents) are read one after the other. `weights` are those of the supervised
+    tokens in the loss, one for each; none means that all count the same.
     """
 
     ids: tuple[int, ...]
     n_prompt: int
     context: str = ""
+    weights: tuple[float, ...] = ()
 
     @property
     def n_supervised(self) -> int:
@@ -76,20 +78,25 @@ class Batch:
         return int((self.targets != IGNORE).sum())
 
 
-def tokenize(example: RAFTExample, tokenizer: ChatTokenizer) -> TokenizedExample:
+Weigh = Callable[[RAFTExample], tuple[float, ...]]
+"""The weights of an example's supervised tokens; none where all count the same."""
+
+
+def tokenize(example: RAFTExample, tokenizer: ChatTokenizer, weigh: Weigh = lambda _: ()) -> TokenizedExample:
     """A RAFT example as the trainer reads it.
 
     Prompt and answer are encoded apart, so that the prompt's ids are those the model is given when it is asked.
     """
     prompt = tokenizer.encode_prompt(messages_for(example.question, example.shown_documents))
-    return TokenizedExample((*prompt, *tokenizer.encode_target(example.target)), len(prompt), example.context_id)
+    ids = (*prompt, *tokenizer.encode_target(example.target))
+    return TokenizedExample(ids, len(prompt), example.context_id, weigh(example))
 
 
 def tokenize_all(
-    examples: Iterable[RAFTExample], tokenizer: ChatTokenizer, max_seq_len: int
+    examples: Iterable[RAFTExample], tokenizer: ChatTokenizer, max_seq_len: int, weigh: Weigh = lambda _: ()
 ) -> tuple[list[TokenizedExample], int]:
     """The examples that fit into `max_seq_len` tokens, and how many did not."""
-    tokenized = [tokenize(example, tokenizer) for example in examples]
+    tokenized = [tokenize(example, tokenizer, weigh) for example in examples]
     kept = [t for t in tokenized if len(t.ids) <= max_seq_len]
     return kept, len(tokenized) - len(kept)
 

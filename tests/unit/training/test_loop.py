@@ -1,5 +1,6 @@
 """The loop on a tiny model: resumed runs repeat uninterrupted ones bit by bit, bad losses stop, the best step wins."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,12 @@ import pytest
 from ai_forge.config import FineTuneConfig
 from ai_forge.errors import RefusedError, TransientError
 from ai_forge.events import CheckpointSaved, EvalFinished, Event, Notice, StepLogged, TrainingStopped
+from ai_forge.training.backends.base import TokenSums
 from ai_forge.training.backends.torch_backend import TorchTrainee
 from ai_forge.training.backends.torch_init import initialise
-from ai_forge.training.loop import evaluate, learning_rate_at, run_loop
-from ai_forge.training.losses import sft_loss
+from ai_forge.training.care import MicroBatches
+from ai_forge.training.loop import learning_rate_at, run_loop
+from ai_forge.training.losses import SupervisedObjective, sft_loss
 from ai_forge.training.packing import TokenizedExample, collate, step_order
 from ai_forge.training.plan import Schedule
 from tiny_models import make_tiny
@@ -26,6 +29,10 @@ ONE_BATCH = tiny_config(learning_rate=3e-3, grad_accum_steps=1)
 
 UNLEARN: dict[str, Any] = {"loss": lambda log_probs: log_probs.sum()}
 """Every step makes the held-out loss worse, so step 0 stays the best."""
+
+
+def evaluate(trainee: Any, examples: list[TokenizedExample], size: int) -> TokenSums:
+    return MicroBatches(size, lambda _: None).evaluate(trainee, SupervisedObjective(), examples)
 
 
 class ProcessEndedError(Exception):
@@ -168,9 +175,15 @@ def test_a_loss_that_is_no_number_stops_the_run(base: Path, tmp_path: Path, bad:
     calls = iter([0.0, 0.0, float(bad)])
     with pytest.raises(RefusedError) as caught:
         train(base, tmp_path, loss=lambda log_probs: sft_loss(log_probs) + next(calls), config=ONE_BATCH)
+    batch = tmp_path / "stopped-000003.json"
     assert str(caught.value) == (
-        f"The loss is {bad} at step 3. Next: lower training.learning_rate (now 0.003) and run again."
+        f"The loss is {bad} at step 3. Its batch is kept in {batch}. "
+        "Next: lower training.learning_rate (now 0.003) and run again."
     )
+    chosen = step_order([""] * len(TRAIN), 2, 2, ONE_BATCH.seed)
+    assert [example["ids"] for example in json.loads(batch.read_text())["examples"]] == [
+        list(TRAIN[i].ids) for i in chosen
+    ]
     assert max(path.name for path in tmp_path.glob("step-*")) == "step-000002"
 
 

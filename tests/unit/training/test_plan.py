@@ -135,7 +135,8 @@ def test_activations_grow_with_the_tokens_of_a_micro_batch(tmp_path: Path) -> No
         for size, length in ((1, 128), (2, 128), (1, 512))
     )
     assert (two, longer) == (2 * one, 4 * one)
-    assert one == 34 * 128 * 64 * 2  # 34 bytes a token, hidden unit and layer
+    # two layers of 64 hidden and 128 inner units, seven adapters of rank 8
+    assert one == 128 * 2 * (12 * 64 + 7 * 128 + 7 * 8) * 2
 
 
 def test_what_cannot_fit_is_refused_with_its_largest_parts() -> None:

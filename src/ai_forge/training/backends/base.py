@@ -42,10 +42,14 @@ class Trainee(Protocol):
     n_trainable: int
 
     def forward_backward(self, batch: Batch, loss: Loss, divisor: float) -> TokenSums:
-        """Add the gradients of `loss / divisor`; the sums are undivided."""
+        """Add the gradients of `loss / divisor`; the sums are undivided.
+
+        Raises:
+            MemoryError: the device's memory does not hold this batch; the gradients added so far are to be discarded.
+        """
 
     def evaluate(self, batch: Batch) -> TokenSums:
-        """The sums without gradients."""
+        """The sums without gradients; raises MemoryError as `forward_backward`."""
 
     def clip_gradients(self, max_norm: float) -> float:
         """Scale the gradients to at most `max_norm`; return the global norm before."""

@@ -5,6 +5,7 @@ computes in. The adapters are stored in PEFT's format; beside them lies `residua
 were really trained on: merging onto anything else ships another model than the trained one.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -68,6 +69,22 @@ def full_precision_weights(folder: Path) -> Callable[[str], Tensor]:
     return read
 
 
+@contextlib.contextmanager
+def out_of_memory_told() -> Iterator[None]:
+    """Turn torch's ways of running out of memory into Python's MemoryError.
+
+    On a CPU torch has no error class of its own for it: a RuntimeError that names its allocator.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(str(error).partition(". ")[0]) from None
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" not in str(error):
+            raise
+        raise MemoryError(str(error).partition("DefaultCPUAllocator: ")[2].partition(". ")[0]) from None
+
+
 class TorchTrainee:
     """A base model with adapters; see `backends.base.Trainee`."""
 
@@ -117,16 +134,18 @@ class TorchTrainee:
 
     def forward_backward(self, batch: Batch, loss: Loss, divisor: float) -> TokenSums:
         """Add the gradients of `loss / divisor`; the sums are undivided."""
-        log_probs, hits = target_log_probs(self.model, batch)
-        total = loss(log_probs)
-        (total / divisor).backward()
-        return TokenSums(float(total.detach()), len(hits), int(hits.sum()))
+        with out_of_memory_told():
+            log_probs, hits = target_log_probs(self.model, batch)
+            total = loss(log_probs)
+            (total / divisor).backward()
+            return TokenSums(float(total.detach()), len(hits), int(hits.sum()))
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> TokenSums:
         """The sums of −log p and of top-1 hits, without gradients."""
-        log_probs, hits = target_log_probs(self.model, batch)
-        return TokenSums(-float(log_probs.sum()), len(hits), int(hits.sum()))
+        with out_of_memory_told():
+            log_probs, hits = target_log_probs(self.model, batch)
+            return TokenSums(-float(log_probs.sum()), len(hits), int(hits.sum()))
 
     def clip_gradients(self, max_norm: float) -> float:
         """Scale the gradients to at most `max_norm`; return the global norm before."""

@@ -1,5 +1,18 @@
-"""What the one loop minimises: functions of per-token log-probabilities, handed to the loop."""
+"""What the one loop minimises: objectives, made of functions of per-token log-probabilities."""
 
+from ai_forge.training.losses.dpo_loss import PreferenceObjective, TokenizedPair, with_reference
+from ai_forge.training.losses.objective import Objective, SupervisedObjective, as_objective
+from ai_forge.training.losses.raft_loss import token_weights, weighted_loss
 from ai_forge.training.losses.sft import sft_loss
 
-__all__ = ["sft_loss"]
+__all__ = [
+    "Objective",
+    "PreferenceObjective",
+    "SupervisedObjective",
+    "TokenizedPair",
+    "as_objective",
+    "sft_loss",
+    "token_weights",
+    "weighted_loss",
+    "with_reference",
+]

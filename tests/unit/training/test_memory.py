@@ -1,0 +1,112 @@
+"""What a training needs: against the real thing, with bounds, and with what would fit where it does not."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ai_forge.config import ALL_LINEAR_MODULES, FineTuneConfig, load_settings
+from ai_forge.errors import PrerequisiteError
+from ai_forge.training.backends.torch_init import initialise
+from ai_forge.training.memory import memory_of, memory_range, require_memory, what_would_fit
+from tiny_models import make_tiny
+from tiny_training import check_batch, tiny_config
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"target_modules": ("all-linear",)},
+        {"target_modules": ("q_proj", "mlp.up_proj"), "rank_pattern": {"layers.1.mlp.up_proj": 3}},
+        {"target_modules": ALL_LINEAR_MODULES, "rank_pattern": {"q_proj": 2}},
+    ],
+)
+def test_trained_values_are_those_of_the_real_adapters(tmp_path: Path, changes: dict[str, object]) -> None:
+    folder = make_tiny(tmp_path)
+    config = tiny_config(quantization="none", **changes)
+    trainee, _ = initialise(folder, config, check_batch(), exact=True)
+    parts = memory_of(folder, config)
+    assert parts["adapters and gradients"] == 8 * trainee.n_trainable
+    assert parts["optimizer (8-bit)"] == 2 * trainee.n_trainable
+
+
+MEASURE = """
+import resource, sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from ai_forge.training.backends.torch_init import initialise
+from ai_forge.training.losses import sft_loss
+from ai_forge.training.packing import collate
+from tiny_training import check_batch, tiny_config
+config = tiny_config(quantization="none", rank=32, micro_batch_size=1, max_seq_len={n})
+trainee, _ = initialise(Path({folder!r}), config, check_batch(16), exact=True)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+batch = check_batch({n})
+trainee.forward_backward(batch, sft_loss, batch.n_supervised)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
+def test_activations_lie_between_low_and_high_of_what_a_step_really_takes(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path, hidden=256, inner=704, layers=8)
+    grown, expected = [], []
+    for n in (400, 1200):
+        script = MEASURE.format(tests=str(Path(__file__).parents[2]), folder=str(folder), n=n)
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
+        grown.append(int(done.stdout.split()[-1]))
+        config = tiny_config(quantization="none", rank=32, micro_batch_size=1, max_seq_len=n)
+        expected.append(memory_range(memory_of(folder, config, dtype_bytes=4))["activations"])
+    slope = grown[1] - grown[0]  # what 800 tokens more take: the rest of the program falls out
+    assert expected[1].low - expected[0].low <= slope <= expected[1].high - expected[0].high
+
+
+def test_the_bounds_enclose_what_is_expected(tmp_path: Path) -> None:
+    ranges = memory_range(memory_of(make_tiny(tmp_path), tiny_config()))
+    for name, part in ranges.items():
+        assert 0 < part.low <= part.expected <= part.high, name
+    assert ranges["frozen weights"].low == ranges["frozen weights"].high
+    assert ranges["activations"].low < ranges["activations"].high
+    assert ranges["total"].expected == sum(part.expected for name, part in ranges.items() if name != "total")
+
+
+def config_of(name: str, **changes: object) -> FineTuneConfig:
+    loaded = load_settings(("flag", {"training.base_model": name}))
+    return loaded.settings.training.model_copy(update={"target_modules": ALL_LINEAR_MODULES, **changes})
+
+
+def test_what_is_said_to_fit_fits(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path, hidden=256, inner=512, layers=8)
+    config = config_of("Llama-3.2-1B-Instruct", rank=64, micro_batch_size=4, grad_accum_steps=2, max_seq_len=4096)
+
+    def estimate(changed: FineTuneConfig) -> dict[str, int]:
+        return memory_of(folder, changed)
+
+    needed = estimate(config)
+    for share in (0.9, 0.7, 0.5):
+        available = needed["program"] + int(share * (sum(needed.values()) - needed["program"]))
+        with pytest.raises(PrerequisiteError) as caught:
+            require_memory(needed, available, config, estimate)
+        ways = what_would_fit(needed, available, config, estimate)
+        assert str(caught.value.next_step) == f"this would fit: {', or '.join(ways)}."
+        assert ways
+        for way in ways:
+            change = {key: int(value) for key, value in re.findall(r"training\.(\w+)=(\d+)", way)}
+            changed = config.model_copy(update=change)
+            assert sum(estimate(changed).values()) <= available
+            assert changed.micro_batch_size * changed.grad_accum_steps == 8
+    require_memory(needed, sum(needed.values()), config, estimate)
+
+
+def test_where_no_setting_helps_a_base_is_named(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path, hidden=256, inner=512, layers=8)
+    config = config_of("Llama-3.2-1B-Instruct", max_seq_len=512)
+    needed = memory_of(folder, config) | {"frozen weights": 3_000_000_000}
+    ways = what_would_fit(needed, 2_500_000_000, config, lambda changed: needed)
+    assert ways == ["--base Qwen2.5-Coder-0.5B-Instruct"]
+    assert what_would_fit(needed, 100, config, lambda changed: needed) == []
+    with pytest.raises(PrerequisiteError, match=r"choose a smaller base, or lower training\.micro_batch_size"):
+        require_memory(needed, 100, config, lambda changed: needed)
