@@ -1,115 +1,107 @@
-"""Dense vectors of texts: one small interface, and `lsa`, the embedder that needs no model.
+"""Dense vectors of texts: one small interface, and how an embedder is chosen by name.
 
-LSA (Deerwester et al. 1990) is TF-IDF reduced by a truncated SVD. Fitted on the repository it knows which of its words
-go together; it knows nothing else. Vectors have length 1, so a dot product is a cosine.
+* `lsa`: fitted on the repository, needs no model (`lsa`);
+* `ollama:NAME` or `ollama:NAME@URL`: an embedding model of a running Ollama (`ollama_embedder`);
+* anything else: a folder or a Hugging Face name of a transformer encoder, such as `microsoft/codebert-base`,
+  `microsoft/unixcoder-base` or `sentence-transformers/all-MiniLM-L6-v2` (`encoder`).
+
+Vectors have length 1, so a dot product is a cosine. Those of different embedders cannot be compared: an index keeps its
+embedder's name and a probe's vector, and says so when the same name gives other vectors later.
 """
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-Matrix = npt.NDArray[np.float32]
+from ai_forge.errors import InputError
 
-_MAX_DIMENSIONS = 128
+__all__ = ["Embedder", "Matrix", "Texts", "embedder_named", "load_embedder", "save_embedder"]
+
+Matrix = npt.NDArray[np.float32]
+_PROBE = "def read_lines(path):\n    return open(path).read().splitlines()"
+_SAME = 0.999
+
+
+class Texts(NamedTuple):
+    """Texts as they are written, and the same split into subwords."""
+
+    written: Sequence[str]
+    words: Sequence[Sequence[str]]
 
 
 class Embedder(Protocol):
-    """Texts, already split into subwords, to unit vectors [text, dimension] float32."""
+    """Texts to unit vectors [text, dimension] float32; zeros for a text of which it knows nothing."""
 
-    name: ClassVar[str]
-
-    @classmethod
-    def fit(cls, texts: Sequence[Sequence[str]]) -> "Embedder":
-        """An embedder that suits `texts`; a pretrained one ignores them."""
+    @property
+    def name(self) -> str:
+        """What `embedder_named` takes."""
         ...
 
-    def embed(self, texts: Sequence[Sequence[str]]) -> Matrix:
+    def fit(self, texts: Texts) -> None:
+        """Suit `texts`; a pretrained one ignores them."""
+        ...
+
+    def embed(self, texts: Texts) -> Matrix:
         """Unit vectors, one row for each text."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write what `load` needs into `folder`."""
+        """Write what was fitted into `folder`, which exists."""
         ...
 
-    @classmethod
-    def load(cls, folder: Path) -> "Embedder":
+    def load(self, folder: Path) -> None:
         """Read what `save` wrote."""
         ...
 
 
-class LsaEmbedder:
-    """TF-IDF (sublinear counts, smoothed idf) and a truncated SVD of at most 128 dimensions."""
+def embedder_named(name: str) -> Embedder:
+    """A new embedder. Raises InputError for a name that cannot be one; models are looked for when first used."""
+    if name == "lsa":
+        from ai_forge.data_pipeline.lsa import LsaEmbedder
 
-    name: ClassVar[str] = "lsa"
+        return LsaEmbedder()
+    if name.startswith("ollama:"):
+        from ai_forge.data_pipeline.ollama_embedder import OllamaEmbedder
 
-    def __init__(self, vocabulary: dict[str, int], idf: Matrix, components: Matrix) -> None:
-        """`idf` [word], `components` [word, dimension]."""
-        self._vocabulary, self._idf, self._components = vocabulary, idf, components
+        return OllamaEmbedder(name)
+    if "/" not in name and not Path(name).is_dir():
+        raise InputError(
+            f"Unknown embedder {name!r}.", "Known: lsa, ollama:NAME, a Hugging Face name (owner/model) or a folder."
+        )
+    from ai_forge.data_pipeline.encoder import EncoderEmbedder
 
-    @classmethod
-    def fit(cls, texts: Sequence[Sequence[str]]) -> "LsaEmbedder":
-        """Learn vocabulary, idf and the leading singular directions of `texts`."""
-        frequency = Counter(word for text in texts for word in set(text))
-        words = sorted(frequency)
-        counts = np.array([frequency[word] for word in words], dtype=np.float32)
-        idf = (np.log((1 + len(texts)) / (1 + counts)) + 1).astype(np.float32)
-        identity = cls({word: i for i, word in enumerate(words)}, idf, np.zeros((len(words), 0), dtype=np.float32))
-        n_dimensions = min(_MAX_DIMENSIONS, len(texts) - 1, len(words) - 1)
-        if n_dimensions < 2:
-            return cls(identity._vocabulary, idf, np.eye(len(words), dtype=np.float32))
-        from sklearn.decomposition import TruncatedSVD
-
-        svd = TruncatedSVD(n_dimensions, n_iter=4, random_state=0).fit(identity._tf_idf(texts))
-        return cls(identity._vocabulary, idf, np.ascontiguousarray(svd.components_.T.astype(np.float32)))
-
-    def _tf_idf(self, texts: Sequence[Sequence[str]]) -> Any:
-        """Sparse unit rows [text, word]."""
-        from scipy.sparse import csr_matrix
-
-        data: list[float] = []
-        columns: list[int] = []
-        ends = [0]
-        for text in texts:
-            counted = Counter(i for word in text if (i := self._vocabulary.get(word)) is not None)
-            values = np.array([1 + np.log(n) for n in counted.values()], dtype=np.float32)
-            values *= self._idf[list(counted)] if counted else 1
-            norm = float(np.linalg.norm(values)) or 1.0
-            data.extend((values / norm).tolist())
-            columns.extend(counted)
-            ends.append(len(columns))
-        return csr_matrix((data, columns, ends), shape=(len(texts), len(self._vocabulary)), dtype=np.float32)
-
-    def embed(self, texts: Sequence[Sequence[str]]) -> Matrix:
-        """Unit vectors [text, dimension]; a text without a known word is the zero vector."""
-        vectors: Matrix = np.asarray(self._tf_idf(texts) @ self._components, dtype=np.float32)
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        unit: Matrix = np.asarray(vectors / np.where(norms > 0, norms, 1), dtype=np.float32)
-        return unit
-
-    def save(self, folder: Path) -> None:
-        """Write vocabulary and arrays into `folder`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "vocabulary.json").write_text(json.dumps(list(self._vocabulary)), encoding="utf-8")
-        np.save(folder / "idf.npy", self._idf, allow_pickle=False)
-        np.save(folder / "components.npy", self._components, allow_pickle=False)
-
-    @classmethod
-    def load(cls, folder: Path) -> "LsaEmbedder":
-        """Read what `save` wrote."""
-        words = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
-        arrays = [np.load(folder / name, allow_pickle=False) for name in ("idf.npy", "components.npy")]
-        return cls({word: i for i, word in enumerate(words)}, arrays[0], arrays[1])
+    return EncoderEmbedder(name)
 
 
-EMBEDDERS: dict[str, type[LsaEmbedder]] = {LsaEmbedder.name: LsaEmbedder}
-"""By name; another one is a row here."""
+def save_embedder(embedder: Embedder, folder: Path) -> None:
+    """Write an embedder's name, what it fitted and the vector of a probe into `folder` (made if missing)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "embedder.json").write_text(json.dumps({"name": embedder.name}), encoding="utf-8")
+    embedder.save(folder)
+    if embedder.name != "lsa":
+        np.save(folder / "probe.npy", embedder.embed(Texts([_PROBE], [])), allow_pickle=False)
 
 
-def load_embedder(name: str, folder: Path) -> Embedder:
-    """The saved embedder of that name."""
-    return EMBEDDERS[name].load(folder)
+def load_embedder(folder: Path) -> Embedder:
+    """The saved embedder. Raises InputError where its model gives other vectors than when it was saved."""
+    name = json.loads((folder / "embedder.json").read_text(encoding="utf-8"))["name"]
+    embedder = embedder_named(name)
+    embedder.load(folder)
+    if name != "lsa":
+        was, now = np.load(folder / "probe.npy", allow_pickle=False), embedder.embed(Texts([_PROBE], []))
+        if was.shape != now.shape or float(np.sum(was * now)) < _SAME:
+            raise InputError(
+                f"The embedder {name!r} gives other vectors than when the index was built.", "Build the index again."
+            )
+    return embedder
+
+
+def unit_rows(vectors: Matrix) -> Matrix:
+    """Rows scaled to length 1; a zero row stays zero."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: Matrix = np.asarray(vectors / np.where(norms > 0, norms, 1), dtype=np.float32)
+    return unit

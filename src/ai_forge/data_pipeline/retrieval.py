@@ -1,29 +1,34 @@
 """The index of a repository: which blocks answer a question. Training, the judge and the user's questions share it.
 
-Three rankings are fused by reciprocal rank: BM25 over subwords of names, paths and code (bm25s), a dense one from the
-chosen embedder, and the names that the question spells out (`Class.method`, `src/a.py`), as code questions often do.
-Scores are sums of reciprocal ranks: they order the hits of one query and mean nothing across queries. There is no
-reranker: what the three rankings miss together is missed.
+Rankings are fused by reciprocal rank: BM25 over subwords of names, paths and code (`lexical`), a dense one from the chosen
+embedder (`embedding`), the names that the question spells out (`Class.method`, `src/a.py`), as code questions often do,
+and the graph neighbours of what these put first, if the index was built with a graph. Scores are sums of reciprocal
+ranks: they order the hits of one query and mean nothing across queries. There is no reranker: what the rankings miss
+together is missed. What each contributes is measured by `bench/bench_retrieval.py` and told in `EXPERIMENTS.md`.
 """
 
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
-from ai_forge.data_pipeline.embedding import EMBEDDERS, Embedder, Matrix, load_embedder
+from ai_forge.data_pipeline.embedding import Embedder, Matrix, Texts, embedder_named, load_embedder, save_embedder
 from ai_forge.data_pipeline.languages import LANGUAGES
+from ai_forge.data_pipeline.lexical import Bm25, best
 from ai_forge.data_pipeline.schemas import CodeBlock
-from ai_forge.data_pipeline.symbols import overlap
+from ai_forge.data_pipeline.symbols import SymbolGraph, overlap
 from ai_forge.data_pipeline.text import subwords
 from ai_forge.errors import InputError
 
-__all__ = ["Hit", "Index", "Retriever"]
+__all__ = ["RANKINGS", "Hit", "Index", "Ranking", "Retriever"]
+
+Ranking = Literal["bm25", "dense", "names", "graph"]
+RANKINGS: frozenset[Ranking] = frozenset(("bm25", "dense", "names", "graph"))
 
 _RRF = 60
 """The constant of reciprocal rank fusion (Cormack et al. 2009)."""
@@ -36,7 +41,10 @@ _SPELLED = re.compile(
 )
 _EXTENSIONS = "|".join(extension[1:] for row in LANGUAGES.values() for extension in row.extensions)
 _PATH = re.compile(rf"[\w.@+-]+(?:/[\w.@+-]+)+|[\w-]+\.(?:{_EXTENSIONS})\b")
-_FORMAT = 1
+_SEEDS = 3
+"""Best hits whose graph neighbours are ranked too."""
+_GRAPH_WEIGHT = 1.0
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -79,11 +87,19 @@ def block_text(block: CodeBlock) -> str:
 
 
 class Index:
-    """BM25, dense and spelled-name rankings over one repository's blocks. Deterministic; safe to read from threads."""
+    """The rankings over one repository's blocks. Deterministic; safe to read from threads."""
 
-    def __init__(self, blocks: Sequence[CodeBlock], lexical: Any, embedder: Embedder, vectors: Matrix) -> None:
+    def __init__(
+        self,
+        blocks: Sequence[CodeBlock],
+        lexical: Bm25,
+        embedder: Embedder,
+        vectors: Matrix,
+        neighbours: Sequence[Sequence[int]] = (),
+    ) -> None:
+        """`vectors` [block, dimension]; `neighbours` are positions in `blocks`, one list for each block or none at all."""
         self._blocks = tuple(blocks)
-        self._lexical, self._embedder, self._vectors = lexical, embedder, vectors
+        self._lexical, self._embedder, self._vectors, self._neighbours = lexical, embedder, vectors, neighbours
         self._by_name: dict[str, list[int]] = defaultdict(list)
         self._by_path: dict[str, list[int]] = defaultdict(list)
         for position, block in enumerate(blocks):
@@ -98,19 +114,19 @@ class Index:
         return self._blocks
 
     @classmethod
-    def build(cls, blocks: Sequence[CodeBlock], embedder: str = "lsa") -> "Index":
-        """Index `blocks`. Raises InputError for no blocks or an unknown embedder."""
-        import bm25s
-
+    def build(cls, blocks: Sequence[CodeBlock], embedder: str = "lsa", graph: SymbolGraph | None = None) -> "Index":
+        """Index `blocks`. Raises InputError for no blocks or an unknown embedder, PrerequisiteError without its model."""
         if not blocks:
             raise InputError("There are no blocks to index.", "Mine a folder with code first.")
-        if embedder not in EMBEDDERS:
-            raise InputError(f"Unknown embedder {embedder!r}.", f"Known: {', '.join(EMBEDDERS)}.")
-        tokens = [subwords(block_text(block)) for block in blocks]
-        lexical = bm25s.BM25(k1=1.2, b=0.75)
-        lexical.index([t or ["_"] for t in tokens], show_progress=False)
-        dense = EMBEDDERS[embedder].fit(tokens)
-        return cls(blocks, lexical, dense, dense.embed(tokens))
+        written = [block_text(block) for block in blocks]
+        texts = Texts(written, [subwords(text) for text in written])
+        dense = embedder_named(embedder)
+        dense.fit(texts)
+        positions = {block.id: position for position, block in enumerate(blocks)}
+        neighbours = [
+            [positions[other.id] for other in graph.neighbours(block) if other.id in positions] for block in blocks
+        ] if graph is not None else []  # fmt: skip
+        return cls(blocks, Bm25.build(texts.words), dense, dense.embed(texts), neighbours)
 
     def search(
         self,
@@ -141,44 +157,53 @@ class Index:
             hits = kept
         return hits[:k]
 
-    def search_many(self, queries: Sequence[str], k: int = 5) -> list[list[Hit]]:
-        """`search` for many queries at once, several times faster."""
-        return self._rank(queries, None, k)
+    def search_many(
+        self, queries: Sequence[str], k: int = 5, *, rankings: Collection[Ranking] = RANKINGS
+    ) -> list[list[Hit]]:
+        """`search` for many queries at once, several times faster; `rankings` are the ones that are fused."""
+        return self._rank(queries, None, k, rankings)
 
-    def _rank(self, queries: Sequence[str], allowed: Callable[[CodeBlock], bool] | None, k: int) -> list[list[Hit]]:
-        barred = None
+    def _rank(
+        self,
+        queries: Sequence[str],
+        allowed: Callable[[CodeBlock], bool] | None,
+        k: int,
+        rankings: Collection[Ranking] = RANKINGS,
+    ) -> list[list[Hit]]:
+        barred = np.zeros(0, dtype=np.int64)
         if allowed is not None:
-            barred = np.array([not allowed(block) for block in self._blocks], dtype=bool)
+            barred = np.flatnonzero([not allowed(block) for block in self._blocks])
+        shut = frozenset(barred.tolist())
         results: list[list[Hit]] = []
         for start in range(0, len(queries), _CHUNK):
             chunk = queries[start : start + _CHUNK]
-            tokens = [subwords(query) for query in chunk]
-            dense = self._embedder.embed(tokens) @ self._vectors.T
-            for query, words, similarity in zip(chunk, tokens, dense, strict=True):
-                lexical = self._lexical_scores(words)
-                if barred is not None:
-                    lexical[barred] = similarity[barred] = -1.0
-                results.append(self._fuse(query, lexical, similarity, barred, k))
+            texts = Texts(chunk, [subwords(query) for query in chunk])
+            lists: list[Sequence[Sequence[int]]] = []
+            for ranking in ("bm25", "dense"):
+                if ranking in rankings:
+                    lexical = ranking == "bm25"
+                    scores = (
+                        self._lexical.scores(texts.words) if lexical else self._embedder.embed(texts) @ self._vectors.T
+                    )
+                    scores[:, barred] = -1.0
+                    lists.append([positions.tolist() for positions in best(scores, _POOL)])
+            for number, query in enumerate(chunk):
+                fused = _fused([ranked[number] for ranked in lists])
+                for position, strength in self._spelled(query).items() if "names" in rankings else ():
+                    if position not in shut:
+                        fused[position] += strength * 2 / (_RRF + 1)
+                if "graph" in rankings and self._neighbours:
+                    self._add_neighbours(fused, shut)
+                ranked = sorted(fused.items(), key=lambda item: (-item[1], item[0]))[: max(k, 0)]
+                results.append([Hit(self._blocks[position], round(score, 8)) for position, score in ranked])
         return results
 
-    def _lexical_scores(self, words: list[str]) -> Matrix:
-        known = [word for word in words if word in self._lexical.vocab_dict]
-        if not known:
-            return np.zeros(len(self._blocks), dtype=np.float32)
-        scores: Matrix = np.array(self._lexical.get_scores(known), dtype=np.float32)
-        return scores
-
-    def _fuse(self, query: str, lexical: Matrix, dense: Matrix, barred: Any, k: int) -> list[Hit]:
-        scores: dict[int, float] = defaultdict(float)
-        for values in (lexical, dense):
-            for rank, position in enumerate(_best(values, _POOL), start=1):
-                if values[position] > 0:
-                    scores[position] += 1 / (_RRF + rank)
-        for position, strength in self._spelled(query).items():
-            if barred is None or not barred[position]:
-                scores[position] += strength * 2 / (_RRF + 1)
-        ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
-        return [Hit(self._blocks[position], round(score, 8)) for position, score in ranked[: max(k, 0)]]
+    def _add_neighbours(self, fused: dict[int, float], shut: Collection[int]) -> None:
+        """Rank the neighbours of the best hits, those of better hits first, as one more list."""
+        seeds = sorted(fused, key=lambda position: (-fused[position], position))[:_SEEDS]
+        near = dict.fromkeys(n for seed in seeds for n in self._neighbours[seed] if n not in shut and n not in seeds)
+        for rank, position in enumerate(list(near)[:_POOL], start=1):
+            fused[position] += _GRAPH_WEIGHT / (_RRF + rank)
 
     def _spelled(self, query: str) -> dict[int, float]:
         """Blocks whose name the query spells: 1 for a name that only they have, less for a common one; a path adds."""
@@ -205,16 +230,15 @@ class Index:
         folder.mkdir(parents=True, exist_ok=True)
         lines = "".join(block.model_dump_json() + "\n" for block in self._blocks)
         (folder / "blocks.jsonl").write_text(lines, encoding="utf-8")
-        self._lexical.save(str(folder / "lexical"), show_progress=False)
-        self._embedder.save(folder / "dense")
+        self._lexical.save(folder / "lexical")
+        save_embedder(self._embedder, folder / "dense")
         np.save(folder / "vectors.npy", self._vectors, allow_pickle=False)
-        (folder / "index.json").write_text(json.dumps({"format": _FORMAT, "embedder": self._embedder.name}), "utf-8")
+        (folder / "neighbours.json").write_text(json.dumps(self._neighbours), encoding="utf-8")
+        (folder / "index.json").write_text(json.dumps({"format": _FORMAT}), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> "Index":
         """Read what `save` wrote. Raises InputError where it is not there or of another format."""
-        import bm25s
-
         folder = Path(folder)
         try:
             head = json.loads((folder / "index.json").read_text("utf-8"))
@@ -226,13 +250,15 @@ class Index:
                 f"The index in {folder} has format {head.get('format')}, not {_FORMAT}.", "Build it again."
             )
         blocks = [CodeBlock.model_validate_json(line) for line in lines]
-        lexical = bm25s.BM25.load(str(folder / "lexical"), load_corpus=False)
         vectors = np.load(folder / "vectors.npy", allow_pickle=False)
-        return cls(blocks, lexical, load_embedder(head["embedder"], folder / "dense"), vectors)
+        neighbours = json.loads((folder / "neighbours.json").read_text(encoding="utf-8"))
+        return cls(blocks, Bm25.load(folder / "lexical"), load_embedder(folder / "dense"), vectors, neighbours)
 
 
-def _best(values: Matrix, n: int) -> Iterable[int]:
-    """Positions of the `n` largest values, largest first, ties by position."""
-    top = np.sort(np.argpartition(-values, n)[:n]) if len(values) > n else np.arange(len(values))
-    order: list[int] = top[np.argsort(-values[top], kind="stable")].tolist()
-    return order
+def _fused(lists: Sequence[Sequence[int]]) -> dict[int, float]:
+    """Reciprocal ranks of each position, added up."""
+    scores: dict[int, float] = defaultdict(float)
+    for positions in lists:
+        for rank, position in enumerate(positions, start=1):
+            scores[position] += 1 / (_RRF + rank)
+    return scores

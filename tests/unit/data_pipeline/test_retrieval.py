@@ -71,11 +71,11 @@ def test_one_block_can_be_indexed(mined: MiningResult) -> None:
 def test_bad_input_is_refused(mined: MiningResult, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no blocks"):
         Index.build([])
-    with pytest.raises(InputError, match=r"Unknown embedder 'bert'. Next: Known: lsa"):
+    with pytest.raises(InputError, match=r"Unknown embedder 'bert'. Next: Known: lsa, ollama:NAME"):
         Index.build(mined.documents, embedder="bert")
     with pytest.raises(InputError, match="holds no index"):
         Index.load(tmp_path)
     (tmp_path / "index.json").write_text('{"format": 99}')
     (tmp_path / "blocks.jsonl").write_text("")
-    with pytest.raises(InputError, match="has format 99, not 1"):
+    with pytest.raises(InputError, match="has format 99, not 2"):
         Index.load(tmp_path)
