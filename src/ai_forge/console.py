@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from ai_forge.events import (
     AdapterInitialised,
+    AnswerSampled,
     EvalFinished,
     Event,
     Notice,
@@ -82,10 +83,13 @@ class Display:
             colour = "yellow" if event.level == "warning" else "dim"
             self._say(f"[{colour}]  {escape(event.message)}[/{colour}]")
         elif isinstance(event, AdapterInitialised):
+            removed = f", {event.error_removed:.0%} of its error removed" if event.relative_error_quantised else ""
             self._say(
                 f"[dim]  {event.init_method} rank {event.rank} on {event.n_matrices} matrices: logits "
-                f"{event.kl_initialised:.1e} nats from the base's (plain NF4: {event.kl_quantised_base:.1e})[/dim]"
+                f"{event.kl_initialised:.1e} nats from the base's (plain NF4: {event.kl_quantised_base:.1e}{removed})[/dim]"
             )
+        elif isinstance(event, AnswerSampled):
+            self._say(f"[dim]  step {event.step}: {escape(event.question)} → {escape(event.answer)}[/dim]")
         elif isinstance(event, PlanMade):
             self._say(
                 f"[dim]  {event.n_steps} steps on {event.n_examples} examples ({event.reason}), about "

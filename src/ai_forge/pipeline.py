@@ -382,6 +382,7 @@ class Pipeline:
     def plan(self) -> dict[str, Any]:
         """Counts, tokens, memory and time of a training, measured on the machine, without training."""
         from ai_forge.training.forge import FineTuneTrainer
+        from ai_forge.training.memory import memory_range
 
         config = self.settings.training
         self._require_room(self.base, config)
@@ -391,6 +392,7 @@ class Pipeline:
         with self._told("plan") as tell:
             plan = trainer.plan(self.examples("train"), self.examples("valid"))
             plan["memory_bytes"] = memory_needed(self.base.folder, config)
+            plan["memory_range_bytes"] = {n: asdict(r) for n, r in memory_range(plan["memory_bytes"]).items()}
             tell({"steps": plan["n_steps"]})
         return plan
 
@@ -398,10 +400,14 @@ class Pipeline:
         """Find out before training starts that disk or memory will not do."""
         import psutil
 
-        from ai_forge.training.plan import require_memory
+        from ai_forge.training.memory import require_memory
 
         require_disk(self.workspace.root, 5 * 2 * base.n_parameters, "Training, merging and exporting")
-        require_memory(memory_needed(base.folder, config), psutil.virtual_memory().available)
+
+        def estimate(changed: FineTuneConfig) -> dict[str, int]:
+            return memory_needed(base.folder, changed)
+
+        require_memory(estimate(config), psutil.virtual_memory().available, config, estimate)
 
     @cached_property
     def merge(self) -> Stage:

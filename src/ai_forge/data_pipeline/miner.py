@@ -367,7 +367,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("path", help="folder of a repository")
     parser.add_argument("--all", action="store_true", help="print every sound block, not only the possible subjects")
     parser.add_argument("--no-require-docstring", action="store_true", help="undocumented blocks may be subjects")
-    parser.add_argument("--allow-licence", action="append", default=[], help="beside the repository's own; several times")
+    parser.add_argument(
+        "--allow-licence", action="append", default=[], help="beside the repository's own; several times"
+    )
     given = parser.parse_args(arguments)
     allowed = tuple(given.allow_licence)
     settings = MinerSettings(require_docstring=not given.no_require_docstring, allow_licence=allowed)

@@ -40,12 +40,13 @@ from ai_forge.training.backends.torch_init import initialise
 from ai_forge.training.losses import sft_loss
 from ai_forge.training.packing import collate
 from tiny_training import check_batch, tiny_config
-config = tiny_config(quantization="none", rank=32, micro_batch_size=1, max_seq_len={n})
+config = tiny_config(quantization="none", rank=32, micro_batch_size=1)
 trainee, _ = initialise(Path({folder!r}), config, check_batch(16), exact=True)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-batch = check_batch({n})
-trainee.forward_backward(batch, sft_loss, batch.n_supervised)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+for n in {lengths}:
+    batch = check_batch(n)
+    trainee.forward_backward(batch, sft_loss, batch.n_supervised)
+    trainee.discard_gradients()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
@@ -53,14 +54,16 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
 def test_activations_lie_between_low_and_high_of_what_a_step_really_takes(tmp_path: Path) -> None:
     folder = make_tiny(tmp_path, hidden=256, inner=704, layers=8)
-    grown, expected = [], []
-    for n in (400, 1200):
-        script = MEASURE.format(tests=str(Path(__file__).parents[2]), folder=str(folder), n=n)
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
-        grown.append(int(done.stdout.split()[-1]))
-        config = tiny_config(quantization="none", rank=32, micro_batch_size=1, max_seq_len=n)
-        expected.append(memory_range(memory_of(folder, config, dtype_bytes=4))["activations"])
-    slope = grown[1] - grown[0]  # what 800 tokens more take: the rest of the program falls out
+    lengths = 600, 1400
+    script = MEASURE.format(tests=str(Path(__file__).parents[2]), folder=str(folder), lengths=lengths)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
+    first, second = (int(line) for line in done.stdout.split()[-2:])
+    slope = second - first  # what 800 tokens more take: the rest of the program falls out
+    config = tiny_config(quantization="none", rank=32, micro_batch_size=1)
+    expected = [
+        memory_range(memory_of(folder, config.model_copy(update={"max_seq_len": n}), dtype_bytes=4))["activations"]
+        for n in lengths
+    ]
     assert expected[1].low - expected[0].low <= slope <= expected[1].high - expected[0].high
 
 

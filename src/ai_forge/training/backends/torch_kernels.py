@@ -80,9 +80,7 @@ class SegmentAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, segments: list[tuple[range, range]], scale: float
-    ) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, segments: list[tuple[range, range]], scale: float) -> Tensor:
         """The output [heads, n, d]."""
         groups = q.shape[0] // k.shape[0]
         wide_k, wide_v = k.repeat_interleave(groups, dim=0), v.repeat_interleave(groups, dim=0)

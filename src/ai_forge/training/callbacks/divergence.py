@@ -39,4 +39,6 @@ class DivergenceGuard:
         now = statistics.median(self._last)
         if now <= start + max(LEAST_RISE, start):
             return None
-        return f"The training diverged: the loss rose from {start:.3f} to {now:.3f} (median of the last {WINDOW} steps)."
+        return (
+            f"The training diverged: the loss rose from {start:.3f} to {now:.3f} (median of the last {WINDOW} steps)."
+        )
