@@ -43,7 +43,7 @@ from ai_forge.training.packing import (
 from ai_forge.training.plan import Schedule, lay_schedule, probe_speed
 from ai_forge.workspace import Workspace, atomic_write, stage_key
 
-INITIALISATION_VERSION = 2
+INITIALISATION_VERSION = 3
 INITIALISATION_SETTINGS = {
     "init_method", "quantization", "quantization_iterations", "nf4_block_size", "rank", "alpha", "use_rslora",
     "rank_pattern", "alpha_pattern", "target_modules", "svd_oversampling", "svd_tolerance", "seed",

@@ -115,7 +115,8 @@ def _krylov_span(
             gram = image[:, :n].T @ image[:, :n]
             sizes = [n - back * stride for back in ((0,) if captured else (2, 1, 0))]
             captured += [sum(algebra.eigenvalues(gram[:m, :m])[-rank:]) for m in sizes]
-            missing = max(2 * tolerance * (total - captured[-1]), ROUNDING * total)
+            # 2 · tolerance of the squared error would do, were the extrapolation exact: it falls short by up to a third
+            missing = max(tolerance * (total - captured[-1]), ROUNDING * total)
             if full or to_be_gained(captured) <= missing:
                 return rows[:, :n], image[:, :n], gram, n // width - 1
             next_check += stride

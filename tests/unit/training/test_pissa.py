@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from ai_forge.training.backends.torch_algebra import TorchAlgebra
+from ai_forge.training.backends.torch_backend import full_precision_weights
+from ai_forge.training.bases import Base
 from ai_forge.training.pissa import leading_triplets, pissa_factors
 
 
@@ -76,6 +78,18 @@ def test_the_same_seed_gives_the_same_factors() -> None:
     one, two = (pissa_factors(weight, 8, 1.0, TorchAlgebra(3)) for _ in range(2))
     assert torch.equal(one.a, two.a)
     assert torch.equal(one.b, two.b)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [16, 32, 64])
+def test_real_weights_are_decomposed_to_within_a_thousandth_of_the_best(smollm2: Base, rank: int) -> None:
+    read = full_precision_weights(smollm2.folder)
+    parts = ("self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj")
+    for name in (f"model.layers.{layer}.{part}.weight" for layer in (0, 3, 11, 18, 26, 29) for part in parts):
+        weight = read(name)
+        u, s, vt, _ = leading_triplets(weight, rank, TorchAlgebra(0), oversampling=16, tolerance=1e-3)
+        best = float(torch.linalg.svdvals(weight)[rank:].double().square().sum().sqrt())
+        assert float((weight - (u * s) @ vt).double().norm()) <= 1.001 * best, name
 
 
 @pytest.mark.parametrize("rank", [0, -1, 49])
