@@ -103,7 +103,8 @@ def _tokens(texts: Sequence[str]) -> tuple[Shingles, Positions]:
         starts = np.flatnonzero(is_sign | (in_word[1:-1] & ~in_word[:-2]))
         stops = np.flatnonzero(is_sign | (in_word[1:-1] & ~in_word[2:])) + 1
         if len(powers) < len(signs):
-            powers, inverses = (np.cumprod(np.full(len(signs), base, dtype=np.uint64)) for base in (_BASE, _INVERSE))
+            repeated = (np.full(len(signs), base, dtype=np.uint64) for base in (_BASE, _INVERSE))
+            powers, inverses = (np.cumprod(row, dtype=np.uint64) for row in repeated)
         sums = np.zeros(len(signs) + 1, dtype=np.uint64)
         np.cumsum(signs * powers[: len(signs)], out=sums[1:])
         hashes.append((sums[stops] - sums[starts]) * inverses[starts])
