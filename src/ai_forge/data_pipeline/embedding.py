@@ -41,6 +41,11 @@ class Embedder(Protocol):
         """What `embedder_named` takes."""
         ...
 
+    @property
+    def weight(self) -> float:
+        """What a rank of it counts beside one of BM25."""
+        ...
+
     def fit(self, texts: Texts) -> None:
         """Suit `texts`; a pretrained one ignores them."""
         ...

@@ -24,6 +24,8 @@ _MAX_TOKENS = 512
 class EncoderEmbedder:
     """One encoder, loaded when it is first asked, on CUDA where there is one, else on the CPU in float32."""
 
+    weight = 1.0
+
     def __init__(self, name: str) -> None:
         self.name = name
         self._loaded: tuple[Any, Any, str, bool] | None = None

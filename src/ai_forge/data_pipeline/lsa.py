@@ -23,6 +23,7 @@ class LsaEmbedder:
     """TF-IDF (sublinear counts, smoothed idf) and a truncated SVD of at most 128 dimensions."""
 
     name = "lsa"
+    weight = 0.5
 
     def __init__(self) -> None:
         self._vocabulary: dict[str, int] = {}

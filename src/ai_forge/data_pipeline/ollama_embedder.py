@@ -20,6 +20,8 @@ _TIMEOUT_S = 300
 class OllamaEmbedder:
     """One model of an Ollama; nothing is asked before it is needed."""
 
+    weight = 1.0
+
     def __init__(self, name: str) -> None:
         self.name = name
         self._model, _, address = name.removeprefix("ollama:").partition("@")

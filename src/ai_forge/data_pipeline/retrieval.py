@@ -2,7 +2,7 @@
 
 Rankings are fused by reciprocal rank: BM25 over subwords of names, paths and code (`lexical`), a dense one from the chosen
 embedder (`embedding`), the names that the question spells out (`Class.method`, `src/a.py`), as code questions often do,
-and the graph neighbours of what these put first, if the index was built with a graph. Scores are sums of reciprocal
+and the graph neighbours of the best hit of these, if the index was built with a graph. Scores are sums of reciprocal
 ranks: they order the hits of one query and mean nothing across queries. There is no reranker: what the rankings miss
 together is missed. What each contributes is measured by `bench/bench_retrieval.py` and told in `EXPERIMENTS.md`.
 """
@@ -41,9 +41,8 @@ _SPELLED = re.compile(
 )
 _EXTENSIONS = "|".join(extension[1:] for row in LANGUAGES.values() for extension in row.extensions)
 _PATH = re.compile(rf"[\w.@+-]+(?:/[\w.@+-]+)+|[\w-]+\.(?:{_EXTENSIONS})\b")
-_SEEDS = 3
-"""Best hits whose graph neighbours are ranked too."""
-_GRAPH_WEIGHT = 1.0
+_GRAPH_WEIGHT = 0.75
+"""What a neighbour of the best hit counts beside a rank of BM25."""
 _FORMAT = 2
 
 
@@ -178,7 +177,7 @@ class Index:
         for start in range(0, len(queries), _CHUNK):
             chunk = queries[start : start + _CHUNK]
             texts = Texts(chunk, [subwords(query) for query in chunk])
-            lists: list[Sequence[Sequence[int]]] = []
+            lists: list[tuple[float, Sequence[Sequence[int]]]] = []
             for ranking in ("bm25", "dense"):
                 if ranking in rankings:
                     lexical = ranking == "bm25"
@@ -186,9 +185,10 @@ class Index:
                         self._lexical.scores(texts.words) if lexical else self._embedder.embed(texts) @ self._vectors.T
                     )
                     scores[:, barred] = -1.0
-                    lists.append([positions.tolist() for positions in best(scores, _POOL)])
+                    weight = 1.0 if lexical else self._embedder.weight
+                    lists.append((weight, [positions.tolist() for positions in best(scores, _POOL)]))
             for number, query in enumerate(chunk):
-                fused = _fused([ranked[number] for ranked in lists])
+                fused = _fused([(weight, ranked[number]) for weight, ranked in lists])
                 for position, strength in self._spelled(query).items() if "names" in rankings else ():
                     if position not in shut:
                         fused[position] += strength * 2 / (_RRF + 1)
@@ -199,11 +199,12 @@ class Index:
         return results
 
     def _add_neighbours(self, fused: dict[int, float], shut: Collection[int]) -> None:
-        """Rank the neighbours of the best hits, those of better hits first, as one more list."""
-        seeds = sorted(fused, key=lambda position: (-fused[position], position))[:_SEEDS]
-        near = dict.fromkeys(n for seed in seeds for n in self._neighbours[seed] if n not in shut and n not in seeds)
-        for rank, position in enumerate(list(near)[:_POOL], start=1):
-            fused[position] += _GRAPH_WEIGHT / (_RRF + rank)
+        """Rank the graph neighbours of the best hit as one more list."""
+        if fused:
+            seed = min(fused, key=lambda position: (-fused[position], position))
+            near = [n for n in self._neighbours[seed] if n not in shut][:_POOL]
+            for rank, position in enumerate(near, start=1):
+                fused[position] += _GRAPH_WEIGHT / (_RRF + rank)
 
     def _spelled(self, query: str) -> dict[int, float]:
         """Blocks whose name the query spells: 1 for a name that only they have, less for a common one; a path adds."""
@@ -255,10 +256,10 @@ class Index:
         return cls(blocks, Bm25.load(folder / "lexical"), load_embedder(folder / "dense"), vectors, neighbours)
 
 
-def _fused(lists: Sequence[Sequence[int]]) -> dict[int, float]:
-    """Reciprocal ranks of each position, added up."""
+def _fused(lists: Sequence[tuple[float, Sequence[int]]]) -> dict[int, float]:
+    """Weighted reciprocal ranks of each position, added up."""
     scores: dict[int, float] = defaultdict(float)
-    for positions in lists:
+    for weight, positions in lists:
         for rank, position in enumerate(positions, start=1):
-            scores[position] += 1 / (_RRF + rank)
+            scores[position] += weight / (_RRF + rank)
     return scores
