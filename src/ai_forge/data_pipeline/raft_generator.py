@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ai_forge.config.data import SynthesisSettings, ValidatorSettings
 from ai_forge.data_pipeline.families import MENTION_TELLS, Draft, Subject, drafts_for, facts_of
+from ai_forge.data_pipeline.file_dates import read_dates
 from ai_forge.data_pipeline.miner import mine_repository
 from ai_forge.data_pipeline.project_words import ProjectWords, read_words
 from ai_forge.data_pipeline.prompt import NOT_IN_CONTEXT
@@ -373,12 +374,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         repository = read_repository(given.path)
         mined = mine_repository(repository)
-        split = split_by_file(mined.blocks, documents=mined.documents)
+        split = split_by_file(mined.blocks, documents=mined.documents, dates=read_dates(repository))
         subjects = {"train": split.train, "valid": split.valid, "test": split.test}[given.side]
         documents = {"train": split.train_documents, "valid": split.valid_documents, "test": split.test_documents}
         settings = SynthesisSettings(max_examples=given.max_examples)
         graph = SymbolGraph(documents[given.side], mined.imports)
-        words = read_words(repository, mined.documents).of_side(given.side, mined.documents, split.side_of_file)
+        words = read_words(repository, mined.documents).of_side(
+            given.side, mined.documents, split.side_of_file, split.ends(given.side)
+        )
         result = synthesize(subjects, documents=documents[given.side], settings=settings, graph=graph, words=words)
     except AIForgeError as error:
         print(error, file=sys.stderr)
