@@ -1,6 +1,7 @@
 """Families about who uses a block: one use, all callers, what a change reaches."""
 
 import re
+from collections import defaultdict
 
 from ai_forge.data_pipeline.families.base import Draft, Subject, draft_of, facts_as, listed
 from ai_forge.data_pipeline.filters import is_test_path
@@ -9,6 +10,9 @@ from ai_forge.data_pipeline.symbols import overlap
 from ai_forge.data_pipeline.text import one_line
 
 _MAX_LINE = 100
+_WORD = re.compile(r"[\w$]+")
+_CALLED = re.compile(r"(?<![\w$])([\w$]+)\s*\(")
+_NO_CALL = re.compile(r"(#|//|\*|def |class )")
 _MAX_CALLERS = 3
 """More would not fit into a prompt, and an answer that lists some of them would be wrong."""
 
@@ -28,17 +32,21 @@ def usage(subject: Subject) -> list[Draft]:
 
 def call_line(caller: CodeBlock, name: str) -> str | None:
     """The first short line of `caller` that calls `name`."""
-    call = re.compile(rf"(?<![\w$]){re.escape(name)}\s*\(")
+    if name not in caller.source_code:
+        return None
     for line in caller.source_code.splitlines()[1:]:
+        if name not in line:
+            continue
         text = one_line(line)
-        if (
-            call.search(text)
-            and len(text) <= _MAX_LINE
-            and "`" not in text
-            and not re.match(r"(#|//|\*|def |class )", text)
-        ):
+        if len(text) <= _MAX_LINE and "`" not in text and _calls(text, name) and not _NO_CALL.match(text):
             return text.rstrip(" {:;,")
     return None
+
+
+def _calls(line: str, name: str) -> bool:
+    if _WORD.fullmatch(name):  # compiling an expression for each name takes longer than all searches
+        return name in _CALLED.findall(line)
+    return re.search(rf"(?<![\w$]){re.escape(name)}\s*\(", line) is not None
 
 
 def callers(subject: Subject) -> list[Draft]:
@@ -73,7 +81,10 @@ def _callers(subject: Subject) -> tuple[list[CodeBlock], list[CodeBlock]]:
     found = subject.graph.callers(block)
     if any(overlap(block, caller) for caller in found):
         return [], []
-    inner = [c for c in found if not any(c is not o and overlap(c, o) and _holds(c, o) for o in found)]
+    in_file: dict[str, list[CodeBlock]] = defaultdict(list)
+    for caller in found:
+        in_file[caller.path].append(caller)
+    inner = [c for c in found if not any(c is not o and _holds(c, o) for o in in_file[c.path])]
     names = [caller.name for caller in inner]
     if len(set(names)) < len(names) or block.name in names or any(caller.block_type == "module" for caller in inner):
         return [], []
@@ -82,5 +93,6 @@ def _callers(subject: Subject) -> tuple[list[CodeBlock], list[CodeBlock]]:
 
 
 def _holds(outer: CodeBlock, inner: CodeBlock) -> bool:
+    """Of two blocks of one file."""
     a, b = outer.metadata, inner.metadata
     return a.first_line <= b.first_line and b.last_line <= a.last_line

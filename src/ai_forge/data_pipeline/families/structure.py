@@ -198,7 +198,7 @@ def extend(subject: Subject) -> list[Draft]:
         return [draft_of("extend", subject, answer, facts_as("method", hooks))]
     optional = tuple(
         name
-        for name in meta.parameters
+        for name in (meta.parameters if "=" in meta.signature else ())
         if re.search(rf"(?<!\w){re.escape(name)}(\s*:[^,=]+)?\s*=[^=>]", meta.signature)
     )
     if not 1 <= len(optional) <= MAX_LISTED:
