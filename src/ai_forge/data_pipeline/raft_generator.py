@@ -135,7 +135,8 @@ def _places(query: str, oracle_docs: Sequence[Document], aspect: str) -> str:
     """As `generate_chain_of_thought`, of documents that may be no blocks."""
     spelled = set(identifiers(query))
     ordered = sorted(oracle_docs, key=lambda document: document.name.rpartition(".")[2] not in spelled)
-    places = " and ".join(f"`{document.name}` [{document.citation}]" for document in ordered)
+    *others, last = (f"`{document.name}` [{document.citation}]" for document in ordered)
+    places = f"{', '.join(others)} and {last}" if others else last
     return f"To see {aspect}, look at {places}." if aspect else f"Look at {places}."
 
 

@@ -101,6 +101,12 @@ class SymbolGraph:
         found = self._sources(block, "calls")
         return sorted(found, key=lambda caller: (is_test_path(caller.path), caller.path, caller.metadata.first_line))
 
+    def call_line(self, caller: CodeBlock, block: CodeBlock) -> int | None:
+        """The line of `caller`'s file at which it first calls `block`; None where only names tell that it does."""
+        edge = self._edges.get((caller.id, block.id, "calls"))
+        is_read = edge is not None and edge.line != caller.metadata.first_line
+        return edge.line if edge is not None and is_read else None
+
     def bases(self, block: CodeBlock) -> list[CodeBlock]:
         """Classes of the repository that the class `block` extends directly."""
         return self._targets(block, "extends")

@@ -21,7 +21,7 @@ def usage(subject: Subject) -> list[Draft]:
     """One caller and its line."""
     block = subject.block
     for caller in subject.graph.callers(block):
-        line = call_line(caller, block.name)
+        line = call_line(caller, block.name, subject.graph.call_line(caller, block))
         if overlap(block, caller) or line is None or caller.name == block.name:
             continue
         answer = f"`{caller.name}` uses `{block.name}`: `{line}`."
@@ -30,11 +30,18 @@ def usage(subject: Subject) -> list[Draft]:
     return []
 
 
-def call_line(caller: CodeBlock, name: str) -> str | None:
-    """The first short line of `caller` that calls `name`."""
-    if name not in caller.source_code:
-        return None
-    for line in caller.source_code.splitlines()[1:]:
+def call_line(caller: CodeBlock, name: str, number: int | None = None) -> str | None:
+    """The first short line of `caller` that calls `name`, or line `number` of its file, if it is one.
+
+    A name alone may be another's: of two `render` only the graph knows which one a line calls.
+    """
+    lines = caller.source_code.split("\n")
+    if number is not None:
+        first = number - caller.metadata.first_line + caller.metadata.head_lines
+        lines = lines[first : first + 1]
+    else:
+        lines = lines[1:]
+    for line in lines:
         if name not in line:
             continue
         text = one_line(line)

@@ -33,7 +33,8 @@ def parameters(subject: Subject) -> list[Draft]:
     """The names that a caller may pass."""
     block = subject.block
     names = block.metadata.parameters
-    if not is_callable(block) or len(names) > MAX_LISTED + 2:
+    is_named = all(name.strip("_") for name in names)  # what is called `_` is there to be ignored
+    if not is_callable(block) or len(names) > MAX_LISTED + 2 or not is_named:
         return []
     if not names:
         if int(block.id, 16) % 4:  # a few of these, so that "none" is learnt but does not become a habit
@@ -66,7 +67,7 @@ def exceptions(subject: Subject) -> list[Draft]:
         return []
     verb = "raise" if block.language == "python" else "throw"
     if not raises:
-        if int(block.id, 16) % 5 or re.search(r"\b(raise|throw)\b", block.source_code):
+        if int(block.id, 16) % 5 or re.search(r"\b(raise|throw)s?\b", block.source_code, re.I):
             return []
         answer = f"`{block.name}` does not {verb} any exception in its own body."
         return [draft_of("exceptions", subject, answer, kinds=("exception",), verb=verb)]
