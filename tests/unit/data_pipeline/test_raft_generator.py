@@ -208,6 +208,7 @@ def test_a_class_can_be_extended_and_tells_its_bases() -> None:
     found = examples_about(text, name="Loader")
     assert found["extend"].final_answer == "Subclass `Loader` and override `size` and `read` as needed."
     assert found["pattern"].final_answer == "`Loader` extends `Base`."
+    assert "extend" not in examples_about(f"@dataclass\n{text}", name="Loader")
     assert found["members"].facts == (Fact(kind="method", value="size"), Fact(kind="method", value="read"))
 
 

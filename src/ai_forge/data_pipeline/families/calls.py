@@ -57,12 +57,12 @@ def _calls(line: str, name: str) -> bool:
 
 
 def callers(subject: Subject) -> list[Draft]:
-    """All callers, where there are two or three and no test among them is needed to tell."""
+    """All callers that are shown, where there are two or three: code of another side of the split may hold more."""
     code, _ = _callers(subject)
     if not 2 <= len(code) <= _MAX_CALLERS:
         return []
     name, names = subject.block.name, [caller.name for caller in code]
-    answer = f"`{name}` is called by {listed(names)}."
+    answer = f"In these documents `{name}` is called by {listed(names)}."
     return [draft_of("callers", subject, answer, facts_as("name", names), others=tuple(code))]
 
 

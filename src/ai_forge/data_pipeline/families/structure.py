@@ -190,6 +190,8 @@ def extend(subject: Subject) -> list[Draft]:
     block, meta = subject.block, subject.block.metadata
     if block.block_type in ("class", "interface"):
         hooks = tuple(n for n in meta.method_names if not is_private(n) and not n.startswith("__") and n != block.name)
+        if any("dataclass" in decorator for decorator in meta.decorators):  # it holds values, nobody overrides it
+            return []
         if not 1 <= len(hooks) <= MAX_LISTED or (block.language == "go" and block.block_type == "class"):
             return []
         if block.block_type == "interface":
