@@ -9,7 +9,7 @@ ARM_MAC := $(filter Darwin-arm64,$(shell uname -sm | tr ' ' -))
 COMMA   := ,
 LINUX   := $(filter Linux,$(shell uname -s))
 
-.PHONY: run test check bench oracles docs docs-samples clean
+.PHONY: run test check bench lab oracles docs docs-samples clean
 .DEFAULT_GOAL := run
 
 # The main job: this repository (or REPO=...) mined, trained on, judged, exported, deployed and asked.
@@ -28,6 +28,10 @@ check: $(VENV)/.installed-dev
 # Figures, never tests: each benchmark checks that its result is right, then measures it beside its rival.
 bench: $(VENV)/.installed-dev
 	@for file in bench/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+# The learning lab: make lab STUDY=families REPO=path; hours, continued when it is started again.
+lab: $(VENV)/.installed-dev
+	$(BIN)/python bench/learning.py $(or $(STUDY),methods) $(REPO)
 
 # What the miner finds against each language's own parser, on well-known packages. Fetches them: npm, go, mvn, cargo.
 oracles: $(VENV)/.installed-dev

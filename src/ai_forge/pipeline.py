@@ -51,7 +51,7 @@ from ai_forge.workspace import Workspace, atomic_write, require_disk, stage_key
 
 if TYPE_CHECKING:
     from ai_forge.conductor import Activation, Deployed, Deployment, Runtime
-    from ai_forge.judge.evaluator import Evaluation
+    from ai_forge.judge.evaluator import Contender, Evaluation
     from ai_forge.judge.parity import Parity
     from ai_forge.judge.verdict import Verdict
 
@@ -469,6 +469,12 @@ class Pipeline:
     @cached_property
     def evaluate(self) -> Stage:
         """Base and tuned model on held-out questions and code: `evaluation.json`."""
+        from ai_forge.judge.evaluator import CONTENDERS
+
+        return self.evaluate_contenders(CONTENDERS)
+
+    def evaluate_contenders(self, contenders: Sequence[Contender]) -> Stage:
+        """As `evaluate`, where only `contenders` answer."""
         settings = self.settings.judge
         merge, dataset = self.merge, self.dataset
         retriever_key = self.index.key
@@ -495,7 +501,7 @@ class Pipeline:
                 worked_examples=self._worked_examples(),
                 code=self._held_out_code(),
             )
-            evaluation = evaluator.evaluate(held_out)
+            evaluation = evaluator.evaluate(held_out, contenders)
             atomic_write(folder / "evaluation.json", evaluation.model_dump_json(indent=1))
             return {"questions": len(held_out.questions), "code_files": len(held_out.code)}
 
@@ -507,6 +513,7 @@ class Pipeline:
             index=retriever_key,
             settings=settings.model_dump(exclude={"confidence", "forgetting_budget", "batch_tokens"}),
             budget=self.settings.synthesis.max_context_tokens,
+            contenders=[contender.name for contender in contenders],
         )
 
     def _worked_examples(self) -> list[RAFTExample]:

@@ -125,17 +125,17 @@ class Evaluator:
         self._emit = emit
         self._done = 0
 
-    def evaluate(self, held_out: HeldOut) -> Evaluation:
-        """Every contender on every question, both models on the code."""
+    def evaluate(self, held_out: HeldOut, contenders: Sequence[Contender] = CONTENDERS) -> Evaluation:
+        """Each of `contenders` on every question, both models on the code."""
         questions = list(held_out.questions)
         shown = [tuple(self._retrieve(q.question)) for q in questions]
         worked = list(held_out.worked_examples)
-        total = len(CONTENDERS) * len(questions)
+        total = len(contenders) * len(questions)
         answers: list[Answer] = []
         nats: dict[bool, list[float]] = {}
         for is_tuned in (False, True):
             model = self._load(is_tuned)
-            for contender in (c for c in CONTENDERS if c.is_tuned == is_tuned):
+            for contender in (c for c in contenders if c.is_tuned == is_tuned):
                 examples = worked if contender.worked_examples else []
                 documents = shown if contender.retrieval else [()] * len(questions)
                 answers += self._ask(model, contender, questions, documents, examples, total)

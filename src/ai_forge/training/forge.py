@@ -167,7 +167,7 @@ class FineTuneTrainer:
             RefusedError: the loss diverged.
         """
         config = self.config if num_epochs is None else self.config.model_copy(update={"num_epochs": num_epochs})
-        train, held_out, n_too_long = self._tokenized(train_dataset, eval_dataset)
+        train, held_out, n_too_long = self.tokenized(train_dataset, eval_dataset)
         start, initialisation = self._start()
         trainee = self.backend.trainee.from_adapter(self.base.folder, start, config)
         path = self.folder / SCHEDULE
@@ -238,7 +238,7 @@ class FineTuneTrainer:
 
     def plan(self, train_dataset: Sequence[RAFTExample], eval_dataset: Sequence[RAFTExample]) -> dict[str, Any]:
         """What `train` would do: examples, tokens, steps and seconds, by a probe; nothing is trained."""
-        train, held_out, n_too_long = self._tokenized(train_dataset, eval_dataset)
+        train, held_out, n_too_long = self.tokenized(train_dataset, eval_dataset)
         start, _ = self._start()
         trainee = self.backend.trainee.from_adapter(self.base.folder, start, self.config)
         schedule = self._schedule(trainee, train, held_out, self.config)
@@ -255,9 +255,14 @@ class FineTuneTrainer:
         starts = self.tokenizer.target_starts(example.target)
         return token_weights(starts, example.target, len(example.final_answer.strip()), self.config)
 
-    def _tokenized(
+    def tokenized(
         self, train_dataset: Sequence[RAFTExample], eval_dataset: Sequence[RAFTExample]
     ) -> tuple[list[TokenizedExample], list[TokenizedExample], int]:
+        """What the steps read, what the evaluations read, and how many training examples are too long.
+
+        Raises:
+            InputError: nothing fits into `max_seq_len`.
+        """
         limit = self.config.max_seq_len
         train, n_too_long = tokenize_all(train_dataset, self.tokenizer, limit, self._weigh)
         held_out, _ = tokenize_all(eval_dataset, self.tokenizer, limit)

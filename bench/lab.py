@@ -1,0 +1,195 @@
+"""One run of the lab: the product's pipeline up to its evaluation, recorded as a line of `lab.jsonl` in the lab's home.
+
+A recorded run is not repeated, an unfinished one is continued by the pipeline. The merged model of a recorded run is removed;
+its adapter and answers stay. The base's contenders are asked once for the same questions.
+"""
+
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import accumulate
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from ai_forge.config import load_settings
+from ai_forge.errors import RefusedError
+from ai_forge.events import Sink, read_events
+from ai_forge.judge.evaluator import CONTENDERS, TUNED, Answer, Evaluation
+from ai_forge.judge.statistics import Estimate
+from ai_forge.judge.verdict import best_base, judge
+from ai_forge.pipeline import VERSIONS, Stage
+from ai_forge.training.forge import FineTuneTrainer
+from ai_forge.workspace import Workspace, stage_key
+from learning_table import FIGURES
+from lessons import Lesson, TaughtPipeline, step_tokens
+
+COMMON = {
+    "training.num_epochs": 1000,
+    "training.time_budget_s": None,
+    "training.early_stopping_patience": 1000,
+    "training.eval_steps": 8,
+}
+"""Over the base's recipe and under `--set`: nothing but the tokens ends a training."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Dotted settings over the common recipe, and what it changes in the training examples."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    lesson: Lesson | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training."""
+
+    variant: Variant
+    rate: float | None
+    seed: int
+
+
+class Lab:
+    """Where runs are made and kept.
+
+    Args:
+        repository: what is mined.
+        workspace: the lab's home.
+        tokens: computed training tokens of each run.
+        settings: dotted settings over `COMMON`, for every run.
+        emit: hears the pipelines' events.
+    """
+
+    def __init__(
+        self, repository: Path, workspace: Workspace, tokens: int, settings: Mapping[str, Any], emit: Sink
+    ) -> None:
+        self.repository, self.workspace, self.tokens, self.settings = repository, workspace, tokens, settings
+        self._emit = emit
+        self._path = workspace.root / "lab.jsonl"
+
+    def pipeline(self, run: Run, **more: Any) -> TaughtPipeline:
+        """The pipeline of a run; `more` are settings of the training."""
+        chosen = {"training.seed": run.seed, **{f"training.{key}": value for key, value in more.items()}}
+        if run.rate is not None:
+            chosen["training.learning_rate"] = run.rate
+        layers = ("lab", COMMON), ("--set", self.settings), (run.variant.name, run.variant.settings), ("run", chosen)
+        loaded = load_settings(*layers)
+        return TaughtPipeline(self.repository, loaded, self.workspace, self._emit, lesson=run.variant.lesson)
+
+    def steps(self, pipeline: TaughtPipeline) -> list[int]:
+        """The tokens of each step that meets the budget."""
+        config, root = pipeline.settings.training, self.workspace.root
+        trainer = FineTuneTrainer(config, base=pipeline.base, folder=root, workspace=self.workspace)
+        examples, _, _ = trainer.tokenized(pipeline.examples("train"), pipeline.examples("valid"))
+        return step_tokens(self.tokens, examples, config)
+
+    def run(self, run: Run) -> tuple[dict[str, Any], bool]:
+        """The record of a run, and whether it was made only now."""
+        pipeline = self.pipeline(run)
+        key = stage_key(run=pipeline.run_id, data=pipeline.dataset.key, tokens=self.tokens, versions=VERSIONS)
+        if (known := self._records().get(key)) is not None:
+            return known, False
+        began, steps = time.monotonic(), self.steps(pipeline)
+        pipeline = self.pipeline(run, max_steps=len(steps))
+        config = pipeline.settings.training
+        families = Counter(example.family for example in pipeline.examples("train"))
+        record = {
+            "variant": run.variant.name,
+            "method": config.method_name,
+            "lesson": repr(run.variant.lesson) if run.variant.lesson else None,
+            "rate": config.learning_rate,
+            "seed": run.seed,
+            "steps": len(steps),
+            "tokens": sum(steps),
+            "train_examples": families.total(),
+            "families": families,
+        }
+        try:
+            record |= told_by_training(pipeline.train, steps)
+        except RefusedError as error:  # diverged, which is a result as well
+            record["failed"] = str(error)
+        else:
+            record |= self._judged(pipeline)
+            shutil.rmtree(pipeline.merge.folder)
+        record |= {"wall_s": round(time.monotonic() - began, 1), "settings": pipeline.settings.model_dump()}
+        return self._record(key, record), True
+
+    def answers(self, record: Mapping[str, Any]) -> list[Answer]:
+        """What the tuned model of a run answered."""
+        return self._evaluation(record["evaluation"]).of(TUNED)
+
+    def _judged(self, pipeline: TaughtPipeline) -> dict[str, Any]:
+        """The tuned model's figures, each with its interval, and the best of the base's contenders."""
+        stage = pipeline.evaluate_contenders([c for c in CONTENDERS if c.name == TUNED])
+        ours, theirs = self._evaluation(stage.key), self._evaluation(self._base(pipeline))
+        both = ours.model_copy(update={"answers": (*theirs.answers, *ours.answers)})
+        verdict = judge(both, pipeline.settings.judge)
+        rows = {row.contender: row for row in verdict.rows}
+        told: dict[str, Any] = {"evaluation": stage.key, "better": verdict.better, "headline": verdict.headline}
+        for name in FIGURES:
+            rival = best_base(verdict.rows, attrgetter(name), lowest=name == "answer_loss")
+            told |= {name: as_dict(getattr(rows[TUNED], name)), f"base_{name}": as_dict(getattr(rows[rival], name))}
+        return told | {"forgetting": as_dict(verdict.forgetting)}
+
+    def _base(self, pipeline: TaughtPipeline) -> str:
+        """The key of the evaluation of the base's contenders, who are asked once."""
+        questions = [question.id for question in pipeline.held_out_questions]
+        judged = pipeline.settings.judge.model_dump()
+        inputs = {"base": pipeline.base.fingerprint, "index": pipeline.index.key, "questions": questions}
+        key = stage_key(**inputs, settings=judged, versions=VERSIONS)
+        known = self._records().get(key)
+        if known is None:
+            stage = pipeline.evaluate_contenders([c for c in CONTENDERS if not c.is_tuned])
+            known = self._record(key, {"evaluation": stage.key})
+        return str(known["evaluation"])
+
+    def _evaluation(self, key: str) -> Evaluation:
+        path = self.workspace.stage_folder("evaluate", key) / "evaluation.json"
+        return Evaluation.model_validate_json(path.read_text(encoding="utf-8"))
+
+    def _records(self) -> dict[str, dict[str, Any]]:
+        return {record["key"]: record for record in read_events(self._path)}
+
+    def _record(self, key: str, record: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {"key": key, "time": time.strftime("%Y-%m-%d %H:%M:%S"), **record}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(kept) + "\n")
+        return kept
+
+
+def as_dict(estimate: Estimate | None) -> dict[str, Any] | None:
+    return estimate and asdict(estimate)
+
+
+def told_by_training(stage: Stage, steps: Sequence[int]) -> dict[str, Any]:
+    """Seconds, held-out loss and its curve; `steps` are the tokens of each."""
+    training = json.loads((stage.folder / "training.json").read_text(encoding="utf-8"))
+    history, start_s = training["history"], training["initialisation"]["seconds"]
+    speeds = {r["step"]: r["tokens_per_s"] for r in history if r["event"] == "StepLogged"}
+    seconds = list(accumulate((n / speeds[i] for i, n in enumerate(steps, 1)), initial=start_s))
+    tokens = [0, *accumulate(steps)]
+    curve = [
+        {
+            "step": (step := r["step"]),
+            "tokens": tokens[step],
+            "seconds": round(seconds[step], 2),
+            "loss": r["loss"],
+            "accuracy": r["accuracy"],
+        }
+        for r in history
+        if r["event"] == "EvalFinished"
+    ]
+    best = next(point for point in curve if point["step"] == training["best_step"])
+    return {
+        "initialisation_s": round(start_s, 2),
+        "seconds": round(seconds[-1], 2),
+        "best_step": training["best_step"],
+        "held_out_loss": best["loss"],
+        "held_out_accuracy": best["accuracy"],
+        "curve": curve,
+    }
