@@ -53,8 +53,21 @@ if TYPE_CHECKING:
     from ai_forge.judge.evaluator import Evaluation
     from ai_forge.judge.parity import Parity
     from ai_forge.judge.verdict import Verdict
+    from ai_forge.training.chat import ChatTokenizer
+    from ai_forge.training.forge import TrainingResult
 
-VERSIONS = {"mine": 3, "dataset": 6, "index": 2, "train": 3, "merge": 1, "evaluate": 2, "export": 1, "parity": 3}
+VERSIONS = {
+    "mine": 3,
+    "dataset": 6,
+    "index": 2,
+    "train": 3,
+    "merge": 1,
+    "evaluate": 2,
+    "export": 1,
+    "parity": 3,
+    "handbook": 1,
+    "compliance": 1,
+}
 """Raised when a stage's code changes what it makes from the same input."""
 SIDES = ("train", "valid", "test")
 
@@ -121,6 +134,8 @@ class Pipeline:
         workspace: where everything is kept.
         emit: hears the events.
     """
+
+    system_prompt = SYSTEM_PROMPT
 
     def __init__(self, repository: Path, loaded: LoadedSettings, workspace: Workspace, emit: Sink) -> None:
         self.path = repository
@@ -369,9 +384,9 @@ class Pipeline:
     def train(self) -> Stage:
         """The adapter; continues a training that was cut off."""
         from ai_forge.training.backends import backend_name
-        from ai_forge.training.forge import FineTuneTrainer
 
         config = self.settings.training
+        self.require_template()
         dataset, base = self.dataset, self.base
         made_by = {"version": VERSIONS["train"], "backend": backend_name(config.backend)}
         key = stage_key(stage="train", **made_by, base=base.fingerprint, data=dataset.key, config=config)
@@ -379,14 +394,7 @@ class Pipeline:
             manifest = self.workspace.finished("train", key)
             if manifest is None:
                 self._require_room(base, config)
-                trainer = FineTuneTrainer(
-                    config,
-                    base=base,
-                    folder=self.workspace.work_folder("train", key),
-                    workspace=self.workspace,
-                    emit=self.emit,
-                )
-                result = trainer.train(self.examples("train"), self.examples("valid"))
+                result = self.fit(self.workspace.work_folder("train", key))
                 counts = {k: v for k, v in asdict(result).items() if k != "folder"}
                 self.workspace.promote("train", key, counts)
                 tell(counts)
@@ -394,6 +402,34 @@ class Pipeline:
                 counts = manifest["counts"]
                 tell({**counts, "cached": True})
         return Stage("train", key, self.workspace.stage_folder("train", key), counts)
+
+    def fit(self, folder: Path) -> TrainingResult:
+        """Train in `folder`, or continue there."""
+        from ai_forge.training.forge import FineTuneTrainer
+
+        trainer = FineTuneTrainer(
+            self.settings.training, base=self.base, folder=folder, workspace=self.workspace, emit=self.emit
+        )
+        return trainer.train(self.examples("train"), self.examples("valid"))
+
+    def require_template(self) -> None:
+        """Questions about code are asked through the base's chat template, base and tuned model alike.
+
+        Raises:
+            InputError: another one was asked for.
+        """
+        if self.settings.training.prompt_template != "chat":
+            raise InputError(
+                "training.prompt_template alpaca is for handbooks; questions about code go through the base's chat template.",
+                "add --recipe handbook, or leave the setting out.",
+            )
+
+    @cached_property
+    def tokenizer(self) -> ChatTokenizer:
+        """The tuned model's tokenizer, with the template that it is asked through."""
+        from ai_forge.training.chat import ChatTokenizer
+
+        return ChatTokenizer(self.base.folder, self.settings.training.prompt_template)
 
     def plan(self) -> dict[str, Any]:
         """Counts, tokens, memory and time of a training, measured on the machine, without training."""
@@ -467,10 +503,8 @@ class Pipeline:
         def build(folder: Path) -> dict[str, Any]:
             from ai_forge.judge.evaluator import Evaluator, HeldOut
             from ai_forge.training.backends import load_backend
-            from ai_forge.training.chat import ChatTokenizer
 
-            generator = load_backend(self.settings.training.backend).generator
-            tokenizer = ChatTokenizer(self.base.folder)
+            generator, tokenizer = load_backend(self.settings.training.backend).generator, self.tokenizer
             index = Index.load(self.index.folder)
             evaluator = Evaluator(
                 lambda tuned: generator.load(
@@ -563,10 +597,8 @@ class Pipeline:
             from ai_forge.conductor import LlamaServer
             from ai_forge.judge.parity import Files, compare
             from ai_forge.training.backends import load_backend
-            from ai_forge.training.chat import ChatTokenizer
 
-            backend = load_backend(self.settings.training.backend)
-            tokenizer = ChatTokenizer(self.base.folder)
+            backend, tokenizer = load_backend(self.settings.training.backend), self.tokenizer
             chats = self.parity_chats()
             longest = max(len(tokenizer.encode_prompt(chat)) for chat in chats) + settings.parity_tokens
             trainee = backend.trainee.from_adapter(self.base.folder, train.folder, self.settings.training, exact=True)
@@ -703,25 +735,43 @@ class Pipeline:
             )
         choose_runtime(settings, self.workspace).close()
 
+    def deployment(self) -> Deployment:
+        """What is deployed."""
+        from ai_forge.conductor import deployment_from_gguf
+
+        return deployment_from_gguf(
+            self.model_name,
+            self.run_id,
+            self.gguf,
+            system_prompt=self.system_prompt,
+            settings=self.settings.runtime,
+            base=self.base.name,
+        )
+
+    def write_modelfile(self) -> Path:
+        """`Modelfile` in the run's folder, for `ollama create` by hand.
+
+        Raises:
+            InputError: Ollama cannot follow the base's chat template.
+        """
+        from ai_forge.conductor import modelfile_for
+
+        path = self.run_folder / "Modelfile"
+        atomic_write(path, modelfile_for(self.deployment()))
+        return path
+
     def deploy(self) -> Deployed:
         """Make the exported model the active version in the runtime, checked there, or leave everything as it was.
 
         Raises:
             RefusedError: parity fails, or the runtime makes another prompt than the trainer.
         """
-        from ai_forge.conductor import Registry, choose_runtime, deploy, deployment_from_gguf
+        from ai_forge.conductor import Registry, choose_runtime, deploy
 
         self.parity_result.require()
         runtime = choose_runtime(self.settings.runtime, self.workspace)
         try:
-            deployment = deployment_from_gguf(
-                self.model_name,
-                self.run_id,
-                self.gguf,
-                system_prompt=SYSTEM_PROMPT,
-                settings=self.settings.runtime,
-                base=self.base.name,
-            )
+            deployment = self.deployment()
             with (
                 self.workspace.lock("deploy"),
                 Registry(self.workspace.registry_path) as registry,
@@ -765,9 +815,8 @@ class Pipeline:
             RefusedError: it is not.
         """
         from ai_forge.conductor import prompt_difference
-        from ai_forge.training.chat import ChatTokenizer
 
-        tokenizer = ChatTokenizer(self.base.folder)
+        tokenizer = self.tokenizer
         for chat in self.parity_chats()[:2]:
             text = tokenizer.render(chat)
             difference = prompt_difference(runtime.render(deployment.model, chat), text, len(tokenizer.encode(text)))

@@ -97,8 +97,8 @@ def run_loop(
     `train` and `held_out` hold what the objective `loss` is about: tokenized examples or pairs. `sample` gives questions with
     the model's answers, every `config.sample_every` steps.
 
-    Returns the step whose adapter is the result (the lowest held-out loss) and the history; the trainee holds that
-    adapter afterwards.
+    Returns the step whose adapter is the result (the lowest held-out loss, or the last: `config.result_step`) and the
+    history; the trainee holds that adapter afterwards.
 
     Raises:
         RefusedError: the loss is not a finite number or the training diverged; the step's batch is kept in `folder`.
@@ -145,7 +145,7 @@ def run_loop(
     reason, step, began = "all steps done", first_step, clock()
     with full_disk_told(folder), interrupt_noted() as interrupt:
         for step in range(first_step + 1, schedule.n_steps + 1):
-            if stopping.reason:
+            if stopping.reason and config.result_step == "best":
                 step, reason = step - 1, stopping.reason
                 break
             start = clock()
@@ -186,7 +186,7 @@ def run_loop(
             if interrupt.is_set():
                 raise KeyboardInterrupt
     publish(TrainingStopped(step, reason))
-    best = stopping.best_step if stopping.best_step is not None else step
+    best = step if config.result_step == "last" or stopping.best_step is None else stopping.best_step
     if best != step:
         saved = checkpoint_folder(folder, best)
         if not is_whole(saved):
