@@ -63,6 +63,9 @@ Recipe = Annotated[
     str | None,
     typer.Option("--recipe", help="handbook: train on the pairs of `ai-forge handbook` instead of the code."),
 ]
+Nproc = Annotated[
+    int | None, typer.Option("--nproc", min=1, help="Processes that share the training, one for each GPU.")
+]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Any setting: training.rank=16. See `ai-forge config show`.")
 ]
@@ -91,6 +94,7 @@ class Choices:
     home: Path | None = None
     allow_licence: list[str] | None = None
     recipe: str | None = None
+    nproc: int | None = None
 
     def settings(self) -> LoadedSettings:
         """All layers put together."""
@@ -106,6 +110,7 @@ class Choices:
         named = {
             "training.base_model": self.base,
             "training.max_steps": self.steps,
+            "training.nproc": self.nproc,
             "training.num_epochs": self.epochs,
             "miner.allow_licence": self.allow_licence or None,
             "synthesis.teacher": self.teacher,
@@ -278,10 +283,11 @@ def _stage_command(name: str, text: str, act: Callable[[Pipeline], Any]) -> None
         home: Home = None,
         allow_licence: AllowLicence = None,
         recipe: Recipe = None,
+        nproc: Nproc = None,
     ) -> None:
         if recipe and name not in WITH_RECIPE:
             raise InputError(f"`ai-forge {name}` knows no recipe.", f"give it to {', '.join(WITH_RECIPE)}.")
-        choices = Choices(base, steps, epochs, time_budget, teacher, set, config, home, allow_licence, recipe)
+        choices = Choices(base, steps, epochs, time_budget, teacher, set, config, home, allow_licence, recipe, nproc)
         with opened(repo, choices) as (pipeline, _):
             result = act(pipeline)
         show(result)

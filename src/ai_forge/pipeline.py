@@ -70,6 +70,8 @@ VERSIONS = {
 }
 """Raised when a stage's code changes what it makes from the same input."""
 SIDES = ("train", "valid", "test")
+SPREAD = {"nproc"}
+"""Settings of a training that change nothing but its speed (and rounding)."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ class Pipeline:
             "keep_versions",
             "deploy",
         }  # how it answers makes another version, where does not
-        settings = self.settings.model_dump(exclude={"runtime": where})
+        settings = self.settings.model_dump(exclude={"runtime": where, "training": SPREAD})
         return stage_key(files=self._snapshot, base=self.base.fingerprint, settings=settings)[:12]
 
     @cached_property
@@ -389,7 +391,9 @@ class Pipeline:
         self.require_template()
         dataset, base = self.dataset, self.base
         made_by = {"version": VERSIONS["train"], "backend": backend_name(config.backend)}
-        key = stage_key(stage="train", **made_by, base=base.fingerprint, data=dataset.key, config=config)
+        key = stage_key(
+            stage="train", **made_by, base=base.fingerprint, data=dataset.key, config=config.model_dump(exclude=SPREAD)
+        )
         with self._told("train") as tell:
             manifest = self.workspace.finished("train", key)
             if manifest is None:
@@ -406,11 +410,13 @@ class Pipeline:
     def fit(self, folder: Path) -> TrainingResult:
         """Train in `folder`, or continue there."""
         from ai_forge.training.forge import FineTuneTrainer
+        from ai_forge.training.launcher import run_trainer
 
-        trainer = FineTuneTrainer(
-            self.settings.training, base=self.base, folder=folder, workspace=self.workspace, emit=self.emit
-        )
-        return trainer.train(self.examples("train"), self.examples("valid"))
+        data, parts = (self.examples("train"), self.examples("valid")), self._trainer_parts(folder)
+        return run_trainer(FineTuneTrainer, self.settings.training, "train", *data, emit=self.emit, **parts)
+
+    def _trainer_parts(self, folder: Path) -> dict[str, Any]:
+        return {"base": self.base, "folder": folder, "workspace": self.workspace}
 
     def require_template(self) -> None:
         """Questions about code are asked through the base's chat template, base and tuned model alike.
@@ -436,7 +442,7 @@ class Pipeline:
         from ai_forge.training.forge import FineTuneTrainer
         from ai_forge.training.memory import memory_range
 
-        config = self.settings.training
+        config = self.settings.training.model_copy(update={"nproc": 1})
         self._require_room(self.base, config)
         trainer = FineTuneTrainer(
             config, base=self.base, folder=self.run_folder, workspace=self.workspace, emit=self.emit
@@ -459,7 +465,7 @@ class Pipeline:
         def estimate(changed: FineTuneConfig) -> dict[str, int]:
             return memory_needed(base.folder, changed)
 
-        require_memory(estimate(config), psutil.virtual_memory().available, config, estimate)
+        require_memory(estimate(config), psutil.virtual_memory().available // config.nproc, config, estimate)
 
     @cached_property
     def merge(self) -> Stage:

@@ -109,11 +109,10 @@ class HandbookPipeline(Pipeline):
     def fit(self, folder: Path) -> TrainingResult:
         """Train in `folder`, or continue there."""
         from ai_forge.training.handbook import HandbookTrainer
+        from ai_forge.training.launcher import run_trainer
 
-        trainer = HandbookTrainer(
-            self.settings.training, base=self.base, folder=folder, workspace=self.workspace, emit=self.emit
-        )
-        return trainer.train_pairs(_pairs(self.dataset.folder / FINE_TUNING_FILE), self.held_out_pairs)
+        data, parts = (_pairs(self.dataset.folder / FINE_TUNING_FILE), self.held_out_pairs), self._trainer_parts(folder)
+        return run_trainer(HandbookTrainer, self.settings.training, "train_pairs", *data, emit=self.emit, **parts)
 
     # -- measurements -------------------------------------------------------------------------------------------
 

@@ -66,6 +66,7 @@ class FineTuneConfig(BaseModel):
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this global norm")
     micro_batch_size: int = Field(2, ge=1, le=1024, description="examples in one forward pass, packed without padding")
     grad_accum_steps: int = Field(4, ge=1, le=1024, description="forward passes in one optimizer step")
+    nproc: int = Field(1, ge=1, le=64, description="processes that share each step, on one machine (torch)")
     max_seq_len: int = Field(2048, ge=64, le=131072, description="tokens; longer examples are left out and counted")
 
     reasoning_weight: float = Field(1.0, ge=0, le=100, description="weight of the reasoning's tokens in the loss")

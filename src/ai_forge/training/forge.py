@@ -31,6 +31,7 @@ from ai_forge.training.backends import load_backend
 from ai_forge.training.bases import Base, resolve_base
 from ai_forge.training.care import MicroBatches
 from ai_forge.training.chat import ChatTokenizer
+from ai_forge.training.group import ALONE, Group
 from ai_forge.training.loop import run_loop
 from ai_forge.training.losses import SupervisedObjective, sft_loss, token_weights
 from ai_forge.training.packing import (
@@ -96,6 +97,7 @@ class FineTuneTrainer:
         workspace: where bases and initialisations are cached.
         adapter: a folder with an adapter, ours or PEFT's, that training continues; a fresh one where it is left out.
         emit: hears the events.
+        group: the processes that train together, all with the same arguments; see `launcher`.
     """
 
     def __init__(
@@ -107,7 +109,14 @@ class FineTuneTrainer:
         workspace: Workspace | None = None,
         adapter: Path | None = None,
         emit: Sink = ignore,
+        group: Group = ALONE,
     ) -> None:
+        if config.nproc != group.size:
+            raise InputError(
+                f"training.nproc is {config.nproc}, which only `ai-forge train` and `run` can start.",
+                "leave it out here.",
+            )
+        self.group = group
         self.config = config
         self.workspace = workspace or Workspace.open()
         self.base = base or resolve_base(config.base_model, cache_dir=self.workspace.cache_dir)
@@ -198,10 +207,11 @@ class FineTuneTrainer:
         told: Sequence[TokenizedExample] = (),
     ) -> TrainingResult:
         """Supervised training from start to result; the loss on `told` is measured before and after."""
-        start, initialisation = self._start()
+        start, initialisation = self.group.first(self._start)
         trainee = self.backend.trainee.from_adapter(self.base.folder, start, config)
         path = self.folder / SCHEDULE
-        schedule = Schedule.load(path) if path.exists() else self._schedule(trainee, train, held_out, config)
+        known = self.group.first(lambda: Schedule.load(path) if path.exists() else None)
+        schedule = known or self._schedule(trainee, train, held_out, config)
         losses = {"trained_first_loss": self._loss_on(told, trainee)} if told else {}
         best_step, history = self._run(trainee, train, held_out, config, schedule, sft_loss, asked)
         losses |= {"trained_last_loss": self._loss_on(told, trainee)} if told else {}
@@ -210,10 +220,10 @@ class FineTuneTrainer:
             "n_too_long": n_too_long,
             **losses,
         }
-        return self._finish(trainee, start, config, schedule, best_step, history, record)
+        return self.group.first(lambda: self._finish(trainee, start, config, schedule, best_step, history, record))
 
     def _loss_on(self, examples: Sequence[TokenizedExample], trainee: Any) -> float:
-        micro = MicroBatches(self.config.micro_batch_size, self._emit)
+        micro = MicroBatches(self.config.micro_batch_size, self._emit, self.group)
         return micro.evaluate(trainee, SupervisedObjective(), examples).mean_loss
 
     def _run(
@@ -227,7 +237,7 @@ class FineTuneTrainer:
         asked: Sequence[Asked],
     ) -> tuple[int, list[dict[str, Any]]]:
         """The loop, with the schedule told and kept, and sample answers to what is `asked`."""
-        schedule.save(self.folder / SCHEDULE)
+        self.group.first(lambda: schedule.save(self.folder / SCHEDULE))
         self._emit(PlanMade(**dataclasses.asdict(schedule)))
         generator = self.backend.generator(trainee.model, self.tokenizer.end_of_turn_id)
         prompts = [self.tokenizer.encode_prompt(chat) for _, chat in asked]
@@ -236,7 +246,9 @@ class FineTuneTrainer:
             replies = generator.generate(prompts, SAMPLE_TOKENS) if prompts else []
             return [(title, self.tokenizer.decode(reply)) for (title, _), reply in zip(asked, replies, strict=True)]
 
-        return run_loop(trainee, train, held_out, config, schedule, self.folder, loss, self._emit, sample=sample)
+        return run_loop(
+            trainee, train, held_out, config, schedule, self.folder, loss, self._emit, sample=sample, group=self.group
+        )
 
     def _finish(
         self,
@@ -329,9 +341,9 @@ class FineTuneTrainer:
         self, trainee: Any, train: list[TokenizedExample], held_out: list[TokenizedExample], config: FineTuneConfig
     ) -> Schedule:
         self._emit(StageProgress("train", 0, 0, "measuring the speed"))
-        speed = probe_speed(trainee, train, config, sft_loss)
+        speed = probe_speed(trainee, train, config, sft_loss, group=self.group)
         n_eval_tokens = n_packed_tokens(held_out, config.micro_batch_size)
-        return lay_schedule(train, n_eval_tokens, speed, config)
+        return self.group.first(lambda: lay_schedule(train, n_eval_tokens, speed, config))
 
 
 def link_or_copy(source: Path, target: Path) -> None:
