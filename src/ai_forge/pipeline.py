@@ -37,7 +37,7 @@ from ai_forge.data_pipeline.retrieval import Index
 from ai_forge.data_pipeline.schemas import Document, RAFTExample
 from ai_forge.data_pipeline.secrets import scrub, without_secrets
 from ai_forge.data_pipeline.splits import check_no_leak, split_by_file
-from ai_forge.data_pipeline.storage import load_mining, read_examples, save_mining, write_dataset
+from ai_forge.data_pipeline.storage import read_examples, write_dataset
 from ai_forge.data_pipeline.symbols import SymbolGraph
 from ai_forge.data_pipeline.teacher import AnswerCache, estimate, teach
 from ai_forge.data_pipeline.teacher_http import resolve_teacher
@@ -45,6 +45,7 @@ from ai_forge.data_pipeline.teacher_prompt import PROMPT_VERSION
 from ai_forge.data_pipeline.validator import filter_dataset, generate_quality_report
 from ai_forge.errors import InputError, RefusedError
 from ai_forge.events import Notice, Sink, StageFinished, StageProgress, StageStarted
+from ai_forge.file_cache import FileCache
 from ai_forge.training.bases import Base, as_json, resolve_base
 from ai_forge.workspace import Workspace, atomic_write, require_disk, stage_key
 
@@ -201,11 +202,18 @@ class Pipeline:
         """The repository's blocks."""
 
         def build(folder: Path) -> dict[str, Any]:
-            result = mine_repository(self.repository, self.settings.miner, progress=self._progress("mine"))
-            save_mining(folder, result)
-            return result.summary()
+            summary = self._mining.summary()
+            atomic_write(folder / "mining.json", json.dumps(summary, indent=1))
+            return summary
 
         return self._stage("mine", build, files=self._snapshot, settings=self.settings.miner.model_dump())
+
+    @cached_property
+    def _mining(self) -> MiningResult:
+        """What was mined. Files that were mined before, in whatever state of the repository, are not mined again."""
+        place = stage_key(root=str(self.repository.root))
+        cache = FileCache(self.workspace.cache_dir / "files" / f"{place}.db")
+        return mine_repository(self.repository, self.settings.miner, progress=self._progress("mine"), cache=cache)
 
     @cached_property
     def mined(self) -> MiningResult:
@@ -214,7 +222,8 @@ class Pipeline:
         Raises:
             InputError: nothing in the repository can be asked about.
         """
-        result = load_mining(self.mine.folder)
+        self.mine  # noqa: B018 - the stage first: it tells of its progress
+        result = self._mining
         if not result.blocks:
             reasons = ", ".join(f"{reason}: {n}" for reason, n in (result.rejected + result.skipped).most_common(5))
             raise InputError(

@@ -5,7 +5,6 @@ comment or decorator above it. The lines before the first statement and after th
 in each part, so that a part is a whole definition with fewer statements. What is cited are the part's own lines.
 """
 
-import bisect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,9 @@ Span = tuple[int, int]
 """First and last line, from 1; empty where the last is before the first."""
 
 
+_WORD = re.compile(r"\w+")
+
+
 @dataclass(frozen=True)
 class Part:
     """Own lines of a part, the number of repeated lines above and below them, and the whole text."""
@@ -34,18 +36,17 @@ class Part:
     n_tokens: int
 
 
-def cut(unit: Unit, text: bytes, tokens: LineTokens, spec: LanguageSpec, max_tokens: int) -> tuple[list[Part], int]:
+def cut(unit: Unit, tokens: LineTokens, spec: LanguageSpec, max_tokens: int) -> tuple[list[Part], int]:
     """(parts of at most `max_tokens`, filled in order; how many statements are longer and in none of them).
 
     One statement that is too long where the body cannot be cut: it has one statement, or none on lines of its own.
     """
-    ends = [match.start() for match in re.finditer(rb"\n", text)]
-    groups = _groups(_statements(unit), unit, ends, spec)
+    groups = _groups(_statements(unit), tokens, spec)
     if len(groups) < 2:
         return [], 1
     head, tail = (unit.first_line, groups[0][0] - 1), (groups[-1][1] + 1, unit.last_line)
     is_module = unit.kind == "module" and unit.body is None
-    if not is_module and (head[1] < unit.code_line or not _ends_apart(unit, groups[-1][1], ends)):
+    if not is_module and (head[1] < unit.code_line or not _ends_apart(unit, groups[-1][1], tokens)):
         return [], 1
     lines = tokens.lines
     fixed = _tokens(tokens, head) + _tokens(tokens, tail)
@@ -77,10 +78,10 @@ def _part(span: Span, head: Span, tail: Span, unit: Unit, lines: Sequence[str]) 
 def as_part(block: CodeBlock, part: Part, number: int, n_parts: int) -> CodeBlock:
     """`block`, made with the part's text, as the part: its place, and of what the syntax says what stands in it."""
     meta = block.metadata
-    words = set(re.findall(r"\w+", part.text))
+    words = set(_WORD.findall(part.text))
 
     def here(names: Sequence[str]) -> tuple[str, ...]:
-        return tuple(name for name in names if set(re.findall(r"\w+", name)) <= words)
+        return tuple(name for name in names if name in words or words.issuperset(_WORD.findall(name)))
 
     changed = meta.model_copy(
         update={
@@ -113,13 +114,13 @@ def _statements(unit: Unit) -> list[Node]:
     return children[first + 1 :] if docstring_of(body) is not None else children
 
 
-def _groups(nodes: Sequence[Node], unit: Unit, ends: Sequence[int], spec: LanguageSpec) -> list[Span]:
+def _groups(nodes: Sequence[Node], lines: LineTokens, spec: LanguageSpec) -> list[Span]:
     """Lines that stay together: a statement with what stands above it or on one of its lines."""
     groups: list[Span] = []
     is_tied = False
     for node in nodes:
-        first = bisect.bisect_left(ends, node.start_byte) + 1
-        last = bisect.bisect_left(ends, max(node.start_byte, node.end_byte - 1)) + 1
+        first = lines.line_of(node.start_byte)
+        last = lines.line_of(max(node.start_byte, node.end_byte - 1))
         if groups and (is_tied or first <= groups[-1][1]):
             groups[-1] = (groups[-1][0], max(last, groups[-1][1]))
         else:
@@ -128,12 +129,12 @@ def _groups(nodes: Sequence[Node], unit: Unit, ends: Sequence[int], spec: Langua
     return groups
 
 
-def _ends_apart(unit: Unit, last_line: int, ends: Sequence[int]) -> bool:
+def _ends_apart(unit: Unit, last_line: int, lines: LineTokens) -> bool:
     """Whether what closes the body, if anything does, stands below its last statement."""
     assert unit.body is not None
     closing = (unit.body.children or [unit.body])[-1]
     closes = not closing.is_named and closing.type not in (";", ",")
-    return not closes or bisect.bisect_left(ends, closing.start_byte) + 1 > last_line
+    return not closes or lines.line_of(closing.start_byte) > last_line
 
 
 def _text(lines: Sequence[str], span: Span) -> list[str]:
