@@ -47,7 +47,7 @@ class Attribution:
         for key, handle in handlers.items():
             for _, captures in captured.get(key, ()):
                 for node in captures[key]:
-                    unit = around(node.start_byte, node.end_byte)
+                    unit = around(*node.byte_range)
                     if unit is not None:
                         handle(unit, node, captures)
         for _, captures in captured.get("branch", ()):

@@ -14,7 +14,7 @@ from tree_sitter import Node
 from ai_forge.data_pipeline.docs import COMMENT_TYPES, docstring_of
 from ai_forge.data_pipeline.languages import LanguageSpec
 from ai_forge.data_pipeline.schemas import CodeBlock
-from ai_forge.data_pipeline.text import LineTokens, approximate_tokens
+from ai_forge.data_pipeline.text import LineTokens
 from ai_forge.data_pipeline.units import Unit
 
 Span = tuple[int, int]
@@ -48,7 +48,6 @@ def cut(unit: Unit, tokens: LineTokens, spec: LanguageSpec, max_tokens: int) -> 
     is_module = unit.kind == "module" and unit.body is None
     if not is_module and (head[1] < unit.code_line or not _ends_apart(unit, groups[-1][1], tokens)):
         return [], 1
-    lines = tokens.lines
     fixed = _tokens(tokens, head) + _tokens(tokens, tail)
     spans: list[Span] = []
     used = 0
@@ -60,19 +59,21 @@ def cut(unit: Unit, tokens: LineTokens, spec: LanguageSpec, max_tokens: int) -> 
         else:
             spans.append((first, last))
             used = cost
-    parts = [_part(span, head, tail, unit, lines) for span in spans]
+    parts = [_part(span, head, tail, unit, tokens) for span in spans]
     fitting = [part for part in parts if part.n_tokens <= max_tokens]
     return fitting, len(parts) - len(fitting)
 
 
-def _part(span: Span, head: Span, tail: Span, unit: Unit, lines: Sequence[str]) -> Part:
+def _part(span: Span, head: Span, tail: Span, unit: Unit, tokens: LineTokens) -> Part:
     """The first part's own lines begin with the unit, the last one's end with it."""
     first = unit.first_line if span[0] == head[1] + 1 else span[0]
     last = unit.last_line if span[1] == tail[0] - 1 else span[1]
-    above = _text(lines, head) if first == span[0] else []
-    below = _text(lines, tail) if last == span[1] else []
-    text = "\n".join([*above, *_text(lines, (first, last)), *below])
-    return Part(first, last, len(above), len(below), text, approximate_tokens(text))
+    above = head if first == span[0] and head[0] <= head[1] else None
+    below = tail if last == span[1] and tail[0] <= tail[1] else None
+    spans = [lines for lines in (above, (first, last), below) if lines is not None]
+    text = "\n".join(tokens.text(*lines) for lines in spans)
+    n_above, n_below = (lines[1] - lines[0] + 1 if lines else 0 for lines in (above, below))
+    return Part(first, last, n_above, n_below, text, tokens.of(*spans))
 
 
 def as_part(block: CodeBlock, part: Part, number: int, n_parts: int) -> CodeBlock:
@@ -137,9 +138,5 @@ def _ends_apart(unit: Unit, last_line: int, lines: LineTokens) -> bool:
     return not closes or lines.line_of(closing.start_byte) > last_line
 
 
-def _text(lines: Sequence[str], span: Span) -> list[str]:
-    return list(lines[span[0] - 1 : span[1]])
-
-
 def _tokens(tokens: LineTokens, span: Span) -> int:
-    return tokens.of(*span) + 1 if span[0] <= span[1] else 0
+    return tokens.of(span) + 1 if span[0] <= span[1] else 0

@@ -224,7 +224,7 @@ def _blocks(
     unit_spans = {(unit.first_line, unit.last_line) for unit in parsed.units}
     for unit in units:
         span = (unit.first_line, unit.last_line)
-        n_tokens = tokens.of(*span)
+        n_tokens = tokens.of(span)
         n_masked = sum(unit.first_line <= line <= unit.last_line for line in clean.lines) if clean.lines else 0
         if n_masked and (unit.has_error or settings.secrets == "drop"):
             rejected["secret"] += 1
@@ -232,8 +232,8 @@ def _blocks(
             rejected["syntax_error"] += 1
         elif n_tokens > settings.max_tokens:
             parts, n_too_long = cut(unit, tokens, LANGUAGES[source.language], settings.max_tokens)
-            taken = unit_spans | spans
-            own = [part for part in parts if (part.first_line, part.last_line) not in taken]
+            own = [part for part in parts if (part.first_line, part.last_line) not in unit_spans]
+            own = [part for part in own if (part.first_line, part.last_line) not in spans]
             rejected["too_long"] += n_too_long
             for number, part in enumerate(own, start=1):
                 spans.add((part.first_line, part.last_line))
@@ -268,20 +268,20 @@ class _Names:
         self.parsed, self.spec = parsed, spec
         self.imported = {i.local for i in parsed.imports}
         self.outside = {*self.imported, *parsed.constants, *(unit.name for unit in parsed.units)}
-        self.in_code = CodeNames(parsed, {*self.outside, *(name for unit in parsed.units for name in _called(unit))})
+        units = [*parsed.units, *([parsed.module] if parsed.module else [])]
+        self.called = {
+            id(unit): {name.partition(".")[0] for names in (unit.calls, unit.bases, unit.decorators) for name in names}
+            for unit in units
+        }
+        self.in_code = CodeNames(parsed, self.outside.union(*self.called.values()))
 
     def of(self, unit: Unit) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The imported names that `unit` uses, and all that are defined outside of it (or called), in order."""
-        own = {*unit.parameters, unit.name}
-        called = _called(unit)
+        own, called = {*unit.parameters, unit.name}, self.called[id(unit)]
         found = self.in_code.of(unit)
         used = [name for name in found if name not in own and (name in self.outside or name in called)]
         implicit = self.spec.implicit_parameters
         return tuple(name for name in used if name in self.imported), tuple(n for n in used if n not in implicit)
-
-
-def _called(unit: Unit) -> set[str]:
-    return {name.partition(".")[0] for names in (unit.calls, unit.bases, unit.decorators) for name in names}
 
 
 def _block(

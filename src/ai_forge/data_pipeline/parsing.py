@@ -70,7 +70,7 @@ def parse(content: bytes, language: str) -> ParsedFile | None:
     units = units_of(captured, spec, text)
     Attribution(units, spec, text).run(captured)
     imports, modules = imports_of(captured, text)
-    opaque = [(n.start_byte, n.end_byte) for _, m in captured["opaque"] for n in m["opaque"]]
+    opaque = [n.byte_range for _, m in captured["opaque"] for n in m["opaque"]]
     constants = [node_text(n, text) for _, m in captured["constant"] for n in m["constant"]]
     first_unit = units[0].start if units else len(text)
     docstring = file_comment(root, spec.docs, first_unit) if spec.docs else docstring_of(root)

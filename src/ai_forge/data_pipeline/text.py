@@ -6,7 +6,6 @@ Everything here is a regular expression and knows no language; what must be exac
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
-from functools import cached_property
 from itertools import accumulate
 
 _TOKEN = re.compile(r"[^\W\d_]{1,7}|\d|_+|[^\w\s]{1,2}|\n[ \t]*|[ \t]{2,}")
@@ -52,7 +51,7 @@ class LineTokens:
 
     Counted once between the line ends in `marks`, so that nested runs cost no more than their text.
 
-    >>> LineTokens(b"def add(a, b):\\n    return a + b").of(1, 2)
+    >>> LineTokens(b"def add(a, b):\\n    return a + b").of((1, 2))
     12
     """
 
@@ -63,21 +62,16 @@ class LineTokens:
         pieces = zip(self._marks, self._marks[1:], strict=False)
         self._totals = [0, *accumulate(self._count(first, last) for first, last in pieces)]
 
-    def of(self, first: int, last: int) -> int:
-        """Tokens of lines `first` to `last`, counted from 1: a line end counts with the blanks after it."""
-        start = self._ends[first - 1] + 1
-        opening = self._text[start : min(start + 2, self._ends[first])]
+    def of(self, *spans: tuple[int, int]) -> int:
+        """Tokens of spans of lines, counted from 1, one below the other: a line end counts with the blanks after it."""
+        start = self._ends[spans[0][0] - 1] + 1
+        opening = self._text[start : min(start + 2, self._ends[spans[0][0]])]
         indented = len(opening) == 2 and not opening.strip(b" \t")
-        return self._total(last) - self._total(first - 1) - 1 + indented
+        return sum(self._total(last) - self._total(first - 1) for first, last in spans) - 1 + indented
 
     def text(self, first: int, last: int) -> str:
         """Lines `first` to `last`."""
         return self._text[self._ends[first - 1] + 1 : self._ends[last]].decode("utf-8", "replace")
-
-    @cached_property
-    def lines(self) -> list[str]:
-        """Each line."""
-        return self._text[1:].decode("utf-8", "replace").split("\n")
 
     def _total(self, line: int) -> int:
         """Tokens up to the end of a line, which becomes a mark."""

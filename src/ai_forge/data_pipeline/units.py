@@ -93,7 +93,8 @@ class Unit:
 
 def node_text(node: Node, text: bytes) -> str:
     """The source of a node."""
-    return text[node.start_byte : node.end_byte].decode("utf-8", "replace")
+    start, end = node.byte_range
+    return text[start:end].decode("utf-8", "replace")
 
 
 def units_of(captured: Captured, spec: LanguageSpec, text: bytes) -> list[Unit]:

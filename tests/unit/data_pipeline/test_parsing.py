@@ -243,4 +243,4 @@ def test_what_is_counted_once_for_a_file_equals_what_is_counted_for_each_unit() 
         for first in range(1, len(lines), 7):
             last = min(first + 20, len(lines))
             assert tokens.text(first, last) == "\n".join(lines[first - 1 : last])
-            assert tokens.of(first, last) == approximate_tokens(tokens.text(first, last))
+            assert tokens.of((first, last)) == approximate_tokens(tokens.text(first, last))

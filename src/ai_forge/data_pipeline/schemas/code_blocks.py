@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,6 +24,11 @@ def content_id(*parts: str) -> str:
     return digest.hexdigest()[:16]
 
 
+@cache
+def _fields_of(kind: type[BaseModel]) -> set[str]:
+    return set(kind.model_fields)
+
+
 def trusted(kind: type[Value], values: dict[str, Any]) -> Value:
     """A model of `values`, which hold every field in order and are valid: made without validation, in a tenth of its time.
 
@@ -31,7 +36,7 @@ def trusted(kind: type[Value], values: dict[str, Any]) -> Value:
     """
     made = kind.__new__(kind)
     object.__setattr__(made, "__dict__", values)
-    object.__setattr__(made, "__pydantic_fields_set__", set(values))
+    object.__setattr__(made, "__pydantic_fields_set__", _fields_of(kind))
     object.__setattr__(made, "__pydantic_extra__", None)
     object.__setattr__(made, "__pydantic_private__", None)
     return made
