@@ -2,7 +2,8 @@
 
 `parse_repository` answers "what may be asked about"; `mine` also keeps the sound blocks that make poor subjects (tests,
 undocumented helpers), because a retriever must know them. Broken, odd or hostile files cost themselves and are counted.
-One process parses 4–5 MB/s of source into blocks, which is seconds for most repositories.
+One process makes blocks of 2–3 MB of source a second; large repositories are mined by one process a core (`mining_pool`), and
+files that a cache knows are not mined again.
 """
 
 import argparse
@@ -231,6 +232,7 @@ def _entries(
         if progress is not None:
             progress(done, len(sources))
     entries = tuple((source, mined) for source, mined in zip(sources, found, strict=True) if mined is not None)
+    assert len(entries) == len(sources), "every file has a result, if only why it has none"
     if cache is not None:
         fresh = (index for index in missing if entries[index][1].skipped != "crashed")
         cache.put_many({keys[index]: entries[index][1].pack() for index in fresh}, in_use=keys)

@@ -5,8 +5,9 @@ py-tree-sitter holds the interpreter's lock, so threads gain nothing. Helpers ar
 has no `__main__` guard. This process mines too, so one helper's start (0.3 s) costs no waiting, and half of the results
 are never sent. Small repositories stay in this process.
 
-What goes wrong: a helper that dies (killed, or crashed by a grammar) costs no more than the file that does so again when
-it is tried alone, counted as `crashed`. Ctrl-C ends the helpers; if this process dies, they end at the end of their input.
+What goes wrong: a helper that dies (killed, or crashed by a grammar) costs no more than the file that kills another one
+when it is tried alone, counted as `crashed`; a file that this process takes itself has no such guard. Ctrl-C ends the
+helpers; if this process dies, they end at the end of their input.
 """
 
 import contextlib
@@ -36,6 +37,7 @@ _WORTH_A_HELPER = 2_000_000
 _MAX_HELPERS = 7
 _MAX_BATCH, _MIN_BATCH = 1_000_000, 50_000
 _LENGTH = struct.Struct(">Q")
+_READY = "ready"
 _SERVE = "from ai_forge.data_pipeline.mining_pool import serve; serve()"
 
 
@@ -44,16 +46,18 @@ def mine_files(
 ) -> Iterator[tuple[int, MinedFile]]:
     """(index, result) of each file, in any order. `processes` counts this one; by default one for each core."""
     wanted = (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) - 1
-    if sum(len(source.content) for source in sources) < _WORTH_A_HELPER:
+    if not sys.executable or sum(len(source.content) for source in sources) < _WORTH_A_HELPER:
         wanted = 0
     n_helpers = min(wanted, _MAX_HELPERS) if processes is None else processes - 1
     work = _Work(sources, n_helpers + 1)
     done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    helpers = [_Helper(task) for _ in range(n_helpers)]
-    threads = [threading.Thread(target=_drive, args=(helper, work, done), daemon=True) for helper in helpers]
+    helpers: list[_Helper] = []
+    threads: list[threading.Thread] = []
     try:
-        for thread in threads:
-            thread.start()
+        for _ in range(n_helpers):
+            helpers.append(_Helper(task))
+            threads.append(threading.Thread(target=_drive, args=(helpers[-1], work, done), daemon=True))
+            threads[-1].start()
         while batch := work.take(1):
             yield from ((index, mine_file(source, task)) for index, source in batch)
             while not done.empty():
@@ -121,6 +125,12 @@ class _Helper:
         with contextlib.suppress(OSError):
             self.send(task)
 
+    def is_ready(self) -> bool:
+        """Whether the process has started: one that cannot start here says nothing against a file."""
+        with contextlib.suppress(EOFError):
+            return bool(self.receive() == _READY)
+        return False
+
     def send(self, value: object) -> None:
         """Raises OSError if the process is dead."""
         assert self._process.stdin is not None
@@ -144,6 +154,8 @@ class _Helper:
 def _drive(helper: _Helper, work: _Work, done: "queue.SimpleQueue[Any]") -> None:
     """Keep a helper busy until all is given out: two batches are on the way, so that it never waits for this process."""
     sent: deque[list[Numbered]] = deque()
+    if not helper.is_ready():
+        return  # this process does it all
     try:
         while True:
             while len(sent) < 2 and (batch := work.take()):
@@ -156,11 +168,16 @@ def _drive(helper: _Helper, work: _Work, done: "queue.SimpleQueue[Any]") -> None
     except (OSError, EOFError):
         for item in (item for batch in sent for item in batch):
             done.put(_apart(item, helper.task))
+    except Exception as error:  # noqa: BLE001 - it is raised again in the thread that waits
+        done.put(error)
 
 
 def _apart(item: Numbered, task: MiningTask) -> list[tuple[int, bytes | None]]:
     """One file in a process of its own; None in the place of the result where that dies too."""
     helper = _Helper(task)
+    if not helper.is_ready():
+        helper.stop()
+        return [(item[0], mine_file(item[1], task).pack())]
     try:
         helper.send([item])
         answer: list[tuple[int, bytes | None]] = helper.receive()
@@ -188,6 +205,7 @@ def serve() -> None:
     batches: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_receive_all, args=(sys.stdin.buffer, batches), daemon=True).start()
     task: MiningTask = batches.get()
+    _write(answers, _READY)
     while True:
         try:
             answer: Any = [(index, mine_file(source, task).pack()) for index, source in batches.get()]

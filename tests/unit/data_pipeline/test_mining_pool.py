@@ -1,6 +1,5 @@
 """Files mined by several processes: the same result, and what happens when a helper dies."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import pytest
 from ai_forge.config import MinerSettings
 from ai_forge.data_pipeline import MiningResult, SourceFile, mine
 from ai_forge.data_pipeline.file_mining import MinedFile, MiningTask, mine_file
-from ai_forge.data_pipeline.mining_pool import _drive, _Helper, _Work, mine_files
+from ai_forge.data_pipeline.mining_pool import _apart, _Work, mine_files
 from ai_forge.data_pipeline.repository import blob_id
 
 ROOT = Path(__file__).parents[3]
@@ -54,17 +53,26 @@ def test_a_packed_file_opens_as_what_was_packed() -> None:
     assert "<masked>" in mine([SourceFile("a.py", secret, blob_id(secret))], task.settings).documents[0].source_code
 
 
-def test_a_helper_that_dies_costs_no_file() -> None:
-    import queue
-
+def test_a_helper_that_dies_costs_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first helper is killed at its first file, those after it are not."""
+    deadly = f"""
+        import os, pathlib
+        from ai_forge.data_pipeline import mining_pool
+        mine_file, killed = mining_pool.mine_file, pathlib.Path({str(tmp_path / "killed")!r})
+        def deadly(source, task):
+            if not killed.exists():
+                killed.touch()
+                os.kill(os.getpid(), 9)
+            return mine_file(source, task)
+        mining_pool.mine_file = deadly
+    """
+    monkeypatch.setattr("ai_forge.data_pipeline.mining_pool._SERVE", f"{textwrap.dedent(deadly)}\nmining_pool.serve()")
+    work = _Work(SOURCES[:6], 2)
+    monkeypatch.setattr("ai_forge.data_pipeline.mining_pool._Work", lambda *_: _OnlyForHelpers(work))
     task = MiningTask(MinerSettings())
-    helper = _Helper(task)
-    os.kill(helper._process.pid, signal.SIGKILL)
-    done: queue.SimpleQueue[list[tuple[int, bytes | None]]] = queue.SimpleQueue()
-    _drive(helper, _Work(SOURCES[:3], 2), done)
-    helper.stop()
-    answers = [done.get() for _ in range(done.qsize())]
-    assert sorted(index for answer in answers for index, packed in answer if packed) == [0, 1, 2]
+    found = dict(mine_files(SOURCES[:6], task, processes=2))
+    assert (tmp_path / "killed").exists()
+    assert [found[n].pack() for n in range(6)] == [mine_file(file, task).pack() for file in SOURCES[:6]]
 
 
 def test_a_file_that_kills_each_process_is_skipped_as_crashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +107,15 @@ class _OnlyForHelpers:
 
     def take(self, n_files: int | None = None) -> list[tuple[int, SourceFile]]:
         return [] if n_files else self.work.take()
+
+
+def test_helpers_that_cannot_start_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ai_forge.data_pipeline.mining_pool._SERVE", "raise SystemExit(3)")
+    task = MiningTask(MinerSettings())
+    found = dict(mine_files(SOURCES[:4], task, processes=3))
+    assert [found[n].skipped for n in range(4)] == [mine_file(file, task).skipped for file in SOURCES[:4]]
+    (answer,) = _apart((0, SOURCES[0]), task)
+    assert answer == (0, mine_file(SOURCES[0], task).pack())
 
 
 def test_an_error_in_a_helper_is_raised_here(monkeypatch: pytest.MonkeyPatch) -> None:
