@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from ai_forge.judge.parity import Parity
     from ai_forge.judge.verdict import Verdict
 
-VERSIONS = {"mine": 3, "dataset": 6, "index": 2, "train": 3, "merge": 1, "evaluate": 2, "export": 1, "parity": 3}
+VERSIONS = {"mine": 3, "dataset": 7, "index": 2, "train": 3, "merge": 1, "evaluate": 2, "export": 1, "parity": 3}
 """Raised when a stage's code changes what it makes from the same input."""
 SIDES = ("train", "valid", "test")
 
