@@ -142,7 +142,7 @@ def test_a_section_that_names_a_block_is_an_oracle_beside_it(repository: Path) -
 def test_callers_and_what_a_change_reaches(repository: Path) -> None:
     found = made_from(repository)
     (callers,) = found["callers"]
-    assert callers.final_answer == "`read_rows` is called by `count_rows` and `first_row`."
+    assert callers.final_answer == "In these documents `read_rows` is called by `count_rows` and `first_row`."
     assert {f.value for f in callers.facts} == {"count_rows", "first_row"}
     (impact,) = found["change_impact"]
     assert impact.final_answer == (
