@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from ai_forge.config import FineTuneConfig, LoadedSettings
 from ai_forge.data_pipeline.context import documents_for
+from ai_forge.data_pipeline.file_dates import read_dates
 from ai_forge.data_pipeline.filters import without_near_duplicates
 from ai_forge.data_pipeline.miner import MiningResult, mine_repository
 from ai_forge.data_pipeline.project_words import ProjectWords, read_words
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from ai_forge.judge.parity import Parity
     from ai_forge.judge.verdict import Verdict
 
-VERSIONS = {"mine": 3, "dataset": 6, "index": 2, "train": 3, "merge": 1, "evaluate": 2, "export": 1, "parity": 3}
+VERSIONS = {"mine": 3, "dataset": 8, "index": 2, "train": 3, "merge": 1, "evaluate": 2, "export": 1, "parity": 3}
 """Raised when a stage's code changes what it makes from the same input."""
 SIDES = ("train", "valid", "test")
 
@@ -246,13 +247,20 @@ class Pipeline:
         return read_words(self.repository, self.mined.documents)
 
     @cached_property
+    def _dates(self) -> dict[str, int]:
+        """When each file was written; nothing where the split does not ask."""
+        return read_dates(self.repository) if self.settings.split.by != "file" else {}
+
+    @cached_property
     def dataset(self) -> Stage:
         """Train, valid and test examples, split before synthesis, validated, with a quality report."""
         settings = self.settings
 
         def build(folder: Path) -> dict[str, Any]:
             subjects, rejected = without_near_duplicates(self.mined.blocks, settings.miner.near_duplicate)
-            split = split_by_file(subjects, settings.split, documents=self.mined.documents)
+            split = split_by_file(subjects, settings.split, documents=self.mined.documents, dates=self._dates)
+            if split.because:
+                self.emit(Notice("info", f"Held out {split.rule}."))
             kept: dict[str, list[RAFTExample]] = {}
             sources = {file.path: file.content for file in self.repository.files}
             for done, side in enumerate(SIDES):
@@ -260,7 +268,7 @@ class Pipeline:
                 shown = getattr(split, f"{side}_documents")
                 graph = SymbolGraph(shown, self.mined.imports, sources)
                 found = Index.build(shown, self._embedder(), graph)
-                words = self.words.of_side(side, self.mined.documents, split.side_of_file)
+                words = self.words.of_side(side, self.mined.documents, split.side_of_file, split.ends(side))
                 made = synthesize(
                     getattr(split, side),
                     documents=shown,
@@ -307,6 +315,7 @@ class Pipeline:
             mine=self.mine.key,
             words=self.words.fingerprint,
             split=settings.split.model_dump(),
+            dates=self._dates,
             synthesis=settings.synthesis.model_dump(),
             validator=settings.validator.model_dump(),
             **({"prompt": PROMPT_VERSION} if settings.synthesis.teacher else {}),
@@ -650,6 +659,7 @@ class Pipeline:
             },
             counts=[
                 ("mined", f"{mined['documents']} blocks in {mined['files']} files, {mined['subjects']} asked about"),
+                ("split", data["split"]["rule"]),
                 ("examples", f"{data['train']} to train on, {data['valid']} to stop on, {data['test']} held out"),
                 ("left out", ", ".join(f"{reason} {n}" for reason, n in data["rejected"].items()) or "none"),
             ],

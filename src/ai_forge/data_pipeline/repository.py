@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import subprocess
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -168,9 +169,10 @@ def _seen(skipped: Counter[str]) -> str:
     return f"Give a folder with code in one of these. Skipped: {reasons or 'nothing'}."
 
 
-def git_output(root: Path, *arguments: str, stdin: bytes = b"") -> bytes | None:
+def git_output(root: Path, *arguments: str, stdin: bytes = b"", max_bytes: int | None = None) -> bytes | None:
     """Output of a git command that can run nothing the repository names; None where it fails or git is missing.
 
+    With `max_bytes` no more than that is read, without `stdin`, and git is stopped there.
     For `diff`, `log -p`, `show` and `blame` add `--no-ext-diff --no-textconv`: attributes name those programs one by one.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
@@ -188,12 +190,38 @@ def git_output(root: Path, *arguments: str, stdin: bytes = b"") -> bytes | None:
     }
     command = ["git", *(part for setting in _HARMLESS for part in ("-c", setting)), "-C", str(root), *arguments]
     try:
+        if max_bytes is not None:
+            return _first_bytes(command, environment, max_bytes)
         done = subprocess.run(
             command, env=environment, input=stdin, capture_output=True, timeout=_GIT_TIMEOUT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
+
+
+def _first_bytes(command: list[str], environment: dict[str, str], max_bytes: int) -> bytes | None:
+    """What a command prints, cut off at `max_bytes`; None where it fails or takes too long."""
+    nothing = subprocess.DEVNULL
+    with subprocess.Popen(command, env=environment, stdin=nothing, stdout=subprocess.PIPE, stderr=nothing) as process:
+        watch = threading.Timer(_GIT_TIMEOUT_S, process.kill)
+        watch.start()
+        try:
+            assert process.stdout is not None, "it was asked for"
+            output = process.stdout.read(max_bytes)
+            if len(output) == max_bytes:
+                process.kill()
+                return output
+        finally:
+            watch.cancel()
+    return output if process.returncode == 0 else None
+
+
+def blobs_at_head(root: Path) -> dict[str, str]:
+    """Blob id of each path at HEAD, relative to `root`; a file on disk with another has lines that no commit wrote."""
+    listing = git_output(root, "ls-tree", "-r", "-z", "HEAD") or b""
+    entries = (entry.partition(b"\t") for entry in listing.split(b"\0") if entry)
+    return {path.decode("utf-8", "replace"): head.split()[2].decode("ascii") for head, _, path in entries}
 
 
 def _tracked(root: Path, skipped: Counter[str]) -> list[bytes] | None:

@@ -6,6 +6,7 @@ Everything here is a regular expression and knows no language; what must be exac
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import accumulate
 
 _TOKEN = re.compile(r"[^\W\d_]{1,7}|\d|_+|[^\w\s]{1,2}|\n[ \t]*|[ \t]{2,}")
@@ -107,11 +108,26 @@ def subwords(text: str) -> list[str]:
     """
     words: list[str] = []
     for identifier in _IDENTIFIER.findall(text):
-        parts = [part.lower() for part in _SUBWORD.findall(identifier)]
-        words.extend(parts)
-        if len(parts) > 1:
-            words.append(identifier.lower())
+        words.extend(_parts(identifier))
     return words
+
+
+@lru_cache(maxsize=1 << 16)
+def _parts(identifier: str) -> tuple[str, ...]:
+    parts = tuple(part.lower() for part in _SUBWORD.findall(identifier))
+    return parts if len(parts) < 2 else (*parts, identifier.lower())
+
+
+@lru_cache(maxsize=1 << 13)
+def names_in(document: str) -> frozenset[str]:
+    """The distinct `identifiers` of a document, kept: many examples show the same one."""
+    return frozenset(_IDENTIFIER.findall(document))
+
+
+@lru_cache(maxsize=1 << 13)
+def flat(document: str) -> str:
+    """`one_line` of a document, kept."""
+    return one_line(document)
 
 
 def one_line(text: str) -> str:
