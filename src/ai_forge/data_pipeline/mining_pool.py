@@ -38,6 +38,8 @@ _MAX_HELPERS = 7
 _MAX_BATCH, _MIN_BATCH = 1_000_000, 50_000
 _LENGTH = struct.Struct(">Q")
 _READY = "ready"
+_HERE = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
+"""A helper runs this very code, also where another copy of the package is installed."""
 _SERVE = "from ai_forge.data_pipeline.mining_pool import serve; serve()"
 
 
@@ -113,13 +115,10 @@ class _Helper:
 
     def __init__(self, task: MiningTask) -> None:
         self.task = task
-        package = str(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _SERVE],
+            [sys.executable, "-c", _HERE + _SERVE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C is for this process, which then ends its helpers
         )
         with contextlib.suppress(OSError):
