@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ai_forge.config import MinerSettings, SynthesisSettings
+from ai_forge.data_pipeline.file_dates import read_dates
 from ai_forge.data_pipeline.filters import without_near_duplicates
 from ai_forge.data_pipeline.handbook import FINE_TUNING_FILE, read_handbook
 from ai_forge.data_pipeline.miner import mine_repository
@@ -78,8 +79,9 @@ def write_samples(folder: Path) -> list[Path]:
     repository = read_repository(ROOT)
     mined = mine_repository(repository)
     subjects, _ = without_near_duplicates(mined.blocks, MinerSettings().near_duplicate)
-    split = split_by_file(subjects, documents=mined.documents)
-    words = read_words(repository, mined.documents).of_side("train", mined.documents, split.side_of_file)
+    split = split_by_file(subjects, documents=mined.documents, dates=read_dates(repository))
+    said = read_words(repository, mined.documents)
+    words = said.of_side("train", mined.documents, split.side_of_file, split.ends("train"))
     graph = SymbolGraph(split.train_documents, mined.imports)
     settings = SynthesisSettings(max_examples=100_000)
     made = synthesize(split.train, documents=split.train_documents, settings=settings, graph=graph, words=words)

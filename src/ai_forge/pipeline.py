@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from ai_forge.config import FineTuneConfig, LoadedSettings
 from ai_forge.data_pipeline.context import documents_for
+from ai_forge.data_pipeline.file_dates import read_dates
 from ai_forge.data_pipeline.filters import without_near_duplicates
 from ai_forge.data_pipeline.miner import MiningResult, mine_repository
 from ai_forge.data_pipeline.project_words import ProjectWords, read_words
@@ -37,7 +38,7 @@ from ai_forge.data_pipeline.retrieval import Index
 from ai_forge.data_pipeline.schemas import Document, RAFTExample
 from ai_forge.data_pipeline.secrets import scrub, without_secrets
 from ai_forge.data_pipeline.splits import check_no_leak, split_by_file
-from ai_forge.data_pipeline.storage import load_mining, read_examples, save_mining, write_dataset
+from ai_forge.data_pipeline.storage import read_examples, write_dataset
 from ai_forge.data_pipeline.symbols import SymbolGraph
 from ai_forge.data_pipeline.teacher import AnswerCache, estimate, teach
 from ai_forge.data_pipeline.teacher_http import resolve_teacher
@@ -45,6 +46,7 @@ from ai_forge.data_pipeline.teacher_prompt import PROMPT_VERSION
 from ai_forge.data_pipeline.validator import filter_dataset, generate_quality_report
 from ai_forge.errors import InputError, RefusedError
 from ai_forge.events import Notice, Sink, StageFinished, StageProgress, StageStarted
+from ai_forge.file_cache import FileCache
 from ai_forge.training.bases import Base, as_json, resolve_base
 from ai_forge.workspace import Workspace, atomic_write, require_disk, stage_key
 
@@ -58,7 +60,7 @@ if TYPE_CHECKING:
 
 VERSIONS = {
     "mine": 3,
-    "dataset": 6,
+    "dataset": 8,
     "index": 2,
     "train": 3,
     "merge": 1,
@@ -218,11 +220,18 @@ class Pipeline:
         """The repository's blocks."""
 
         def build(folder: Path) -> dict[str, Any]:
-            result = mine_repository(self.repository, self.settings.miner, progress=self._progress("mine"))
-            save_mining(folder, result)
-            return result.summary()
+            summary = self._mining.summary()
+            atomic_write(folder / "mining.json", json.dumps(summary, indent=1))
+            return summary
 
         return self._stage("mine", build, files=self._snapshot, settings=self.settings.miner.model_dump())
+
+    @cached_property
+    def _mining(self) -> MiningResult:
+        """What was mined. Files that were mined before, in whatever state of the repository, are not mined again."""
+        place = stage_key(root=str(self.repository.root))
+        cache = FileCache(self.workspace.cache_dir / "files" / f"{place}.db")
+        return mine_repository(self.repository, self.settings.miner, progress=self._progress("mine"), cache=cache)
 
     @cached_property
     def mined(self) -> MiningResult:
@@ -231,7 +240,8 @@ class Pipeline:
         Raises:
             InputError: nothing in the repository can be asked about.
         """
-        result = load_mining(self.mine.folder)
+        self.mine  # noqa: B018 - the stage first: it tells of its progress
+        result = self._mining
         if not result.blocks:
             reasons = ", ".join(f"{reason}: {n}" for reason, n in (result.rejected + result.skipped).most_common(5))
             raise InputError(
@@ -254,13 +264,20 @@ class Pipeline:
         return read_words(self.repository, self.mined.documents)
 
     @cached_property
+    def _dates(self) -> dict[str, int]:
+        """When each file was written; nothing where the split does not ask."""
+        return read_dates(self.repository) if self.settings.split.by != "file" else {}
+
+    @cached_property
     def dataset(self) -> Stage:
         """Train, valid and test examples, split before synthesis, validated, with a quality report."""
         settings = self.settings
 
         def build(folder: Path) -> dict[str, Any]:
             subjects, rejected = without_near_duplicates(self.mined.blocks, settings.miner.near_duplicate)
-            split = split_by_file(subjects, settings.split, documents=self.mined.documents)
+            split = split_by_file(subjects, settings.split, documents=self.mined.documents, dates=self._dates)
+            if split.because:
+                self.emit(Notice("info", f"Held out {split.rule}."))
             kept: dict[str, list[RAFTExample]] = {}
             sources = {file.path: file.content for file in self.repository.files}
             for done, side in enumerate(SIDES):
@@ -268,7 +285,7 @@ class Pipeline:
                 shown = getattr(split, f"{side}_documents")
                 graph = SymbolGraph(shown, self.mined.imports, sources)
                 found = Index.build(shown, self._embedder(), graph)
-                words = self.words.of_side(side, self.mined.documents, split.side_of_file)
+                words = self.words.of_side(side, self.mined.documents, split.side_of_file, split.ends(side))
                 made = synthesize(
                     getattr(split, side),
                     documents=shown,
@@ -315,6 +332,7 @@ class Pipeline:
             mine=self.mine.key,
             words=self.words.fingerprint,
             split=settings.split.model_dump(),
+            dates=self._dates,
             synthesis=settings.synthesis.model_dump(),
             validator=settings.validator.model_dump(),
             **({"prompt": PROMPT_VERSION} if settings.synthesis.teacher else {}),
@@ -679,6 +697,7 @@ class Pipeline:
             },
             counts=[
                 ("mined", f"{mined['documents']} blocks in {mined['files']} files, {mined['subjects']} asked about"),
+                ("split", data["split"]["rule"]),
                 ("examples", f"{data['train']} to train on, {data['valid']} to stop on, {data['test']} held out"),
                 ("left out", ", ".join(f"{reason} {n}" for reason, n in data["rejected"].items()) or "none"),
             ],

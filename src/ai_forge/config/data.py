@@ -63,6 +63,10 @@ class MinerSettings(_Settings):
 class SplitSettings(_Settings):
     """How files are dealt to train, valid and test before any example is made."""
 
+    by: Literal["auto", "date", "file"] = Field(
+        default="auto",
+        description="date holds out what was written last, file what is drawn; auto: by date where the history can say it",
+    )
     train: float = Field(default=0.7, gt=0, lt=1, description="share of the subjects, 0–1")
     valid: float = Field(default=0.1, gt=0, lt=1, description="share of the subjects, 0–1")
     test: float = Field(default=0.2, gt=0, lt=1, description="share of the subjects, 0–1")
@@ -72,7 +76,7 @@ class SplitSettings(_Settings):
         le=1,
         description="Jaccard similarity of 5-token shingles from which two blocks are one, 0–1",
     )
-    seed: int = Field(default=0, ge=0, description="another seed deals the files differently")
+    seed: int = Field(default=0, ge=0, description="another seed draws other files")
 
     @model_validator(mode="after")
     def _shares_add_up(self) -> "SplitSettings":

@@ -18,7 +18,7 @@ from typing import Literal
 
 from ai_forge.data_pipeline.filters import is_test_path
 from ai_forge.data_pipeline.markdown import decode, sections, split_front_matter
-from ai_forge.data_pipeline.repository import Repository, git_output, read_documents
+from ai_forge.data_pipeline.repository import Repository, blobs_at_head, git_output, read_documents
 from ai_forge.data_pipeline.schemas import CodeBlock, Document, content_id
 from ai_forge.data_pipeline.secrets import scrub_text
 from ai_forge.data_pipeline.text import approximate_tokens, first_sentence, identifiers, one_line
@@ -45,12 +45,13 @@ _NOT_ABOUT_CODE = re.compile(
 
 @dataclass(frozen=True)
 class Said:
-    """A sentence about a block, word for word, and the document that holds it."""
+    """A sentence about a block, word for word, and the document that holds it; `time` is a commit's, in s since 1970."""
 
     block_id: str
     kind: Literal["commit", "section"]
     document: Document
     quotation: str
+    time: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,18 @@ class ProjectWords:
                 found[one.block_id].append(one)
         return found
 
-    def of_side(self, side: str, documents: Sequence[CodeBlock], side_of_file: Mapping[str, str]) -> "ProjectWords":
+    def of_side(
+        self,
+        side: str,
+        documents: Sequence[CodeBlock],
+        side_of_file: Mapping[str, str],
+        before: float | None = None,
+    ) -> "ProjectWords":
         """What may be asked about and shown on one side of a split. The sides have no commit and no section in common.
 
         A section goes to the most held-out side of the blocks that it names; a commit to the side of one of its blocks,
-        drawn by its id. What falls to training but names a held-out block goes nowhere.
+        drawn by its id. What falls to training but names a held-out block goes nowhere. Where the split is by date, a
+        commit that is not older than `before` is not shown: it knows of what came later (`Split.ends`).
         """
         side_of_block = {block.id: side_of_file[block.path] for block in documents}
         sides_of_name: dict[str, set[str]] = defaultdict(set)
@@ -103,7 +111,12 @@ class ProjectWords:
                 chosen = ""
             dealt[one.document.citation] = chosen
         return ProjectWords(
-            tuple(o for o in self.said if dealt[o.document.citation] == side == side_of_block[o.block_id])
+            tuple(
+                one
+                for one in self.said
+                if dealt[one.document.citation] == side == side_of_block[one.block_id]
+                and (before is None or one.time < before)
+            )
         )
 
 
@@ -120,7 +133,7 @@ def _commits(repository: Repository, blocks: Sequence[CodeBlock]) -> list[Said]:
     for block in blocks:
         if not block.metadata.part and block.block_type != "module":
             by_file[block.path].append(block)
-    committed = _blobs_at_head(repository.root)
+    committed = blobs_at_head(repository.root)
     writers: dict[str, str] = {}
     share: dict[str, str] = {}
     paths = sorted(by_file, key=lambda path: content_id(path))[:_MAX_BLAMED_FILES]
@@ -138,20 +151,12 @@ def _commits(repository: Repository, blocks: Sequence[CodeBlock]) -> list[Said]:
     said: list[Said] = []
     for block in blocks:
         commit = writers.get(block.id, "")
-        message = messages.get(commit, "")
+        time, message = messages.get(commit, (0, ""))
         quotation = _reason(message, block, wrote[commit]) if message else None
         if quotation is not None:
-            said.append(
-                Said(block.id, "commit", _commit_document(commit, f"{message}\n\n{share[block.id]}"), quotation)
-            )
+            document = _commit_document(commit, f"{message}\n\n{share[block.id]}")
+            said.append(Said(block.id, "commit", document, quotation, time))
     return said
-
-
-def _blobs_at_head(root: Path) -> dict[str, str]:
-    """Blob id of each path at HEAD: a file that was changed since has lines that no commit wrote."""
-    listing = git_output(root, "ls-tree", "-r", "-z", "HEAD") or b""
-    entries = (entry.partition(b"\t") for entry in listing.split(b"\0") if entry)
-    return {path.decode("utf-8", "replace"): head.split()[2].decode("ascii") for head, _, path in entries}
 
 
 def _blame(root: Path, path: str) -> list[str]:
@@ -166,20 +171,21 @@ def _blame(root: Path, path: str) -> list[str]:
     return [found[n] for n in sorted(found)]
 
 
-def _messages(root: Path, commits: set[str]) -> dict[str, str]:
-    """The messages without secrets, trailers and addresses."""
+def _messages(root: Path, commits: set[str]) -> dict[str, tuple[int, str]]:
+    """(author's time in s, message without secrets, trailers and addresses) of each commit."""
     if not commits:
         return {}
     ids = "".join(f"{commit}\n" for commit in sorted(commits)).encode("ascii")
     form = ("--no-walk=unsorted", "--encoding=UTF-8", "--no-show-signature", "--no-notes", "--no-color")
-    output = git_output(root, "log", "-z", *form, "--format=tformat:%H%n%B", "--stdin", stdin=ids) or b""
-    found: dict[str, str] = {}
+    output = git_output(root, "log", "-z", *form, "--format=tformat:%H %at%n%B", "--stdin", stdin=ids) or b""
+    found: dict[str, tuple[int, str]] = {}
     for entry in filter(None, output.split(b"\0")):
-        commit, _, message = entry.decode("utf-8", "replace").partition("\n")
+        head, _, message = entry.decode("utf-8", "replace").partition("\n")
+        commit, _, time = head.partition(" ")
         lines = [line.rstrip() for line in scrub_text(message).split("\n") if not _TRAILER.search(line)]
         text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
         if text and "```" not in text and approximate_tokens(text) <= _MAX_MESSAGE_TOKENS:
-            found[commit] = text
+            found[commit] = int(time), text
     return found
 
 

@@ -10,11 +10,13 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from ai_forge.config.data import SynthesisSettings, ValidatorSettings
 from ai_forge.data_pipeline.families import MENTION_TELLS, Draft, Subject, drafts_for, facts_of
+from ai_forge.data_pipeline.file_dates import read_dates
 from ai_forge.data_pipeline.miner import mine_repository
 from ai_forge.data_pipeline.project_words import ProjectWords, read_words
 from ai_forge.data_pipeline.prompt import NOT_IN_CONTEXT
@@ -25,7 +27,7 @@ from ai_forge.data_pipeline.schemas.raft_examples import Difficulty
 from ai_forge.data_pipeline.scoring import answer_words, held_share
 from ai_forge.data_pipeline.splits import check_no_leak, split_by_file
 from ai_forge.data_pipeline.symbols import SymbolGraph, overlap
-from ai_forge.data_pipeline.text import approximate_tokens, identifiers
+from ai_forge.data_pipeline.text import approximate_tokens, identifiers, names_in, one_line
 from ai_forge.data_pipeline.verification import verify_example
 from ai_forge.errors import AIForgeError
 
@@ -40,6 +42,8 @@ __all__ = [
 _POOL = 16
 """Hits of a question among which its distractors are looked for."""
 _MAX_WRONG_FACTS = 8
+_MAX_SIGNATURE = 120
+"""Characters: a longer one costs more tokens than it teaches."""
 _MAX_HELD = ValidatorSettings().max_distractor_relevance
 
 
@@ -117,24 +121,35 @@ def retrieve_oracle_and_distractors(
     oracles = [oracle, *callees[: max(0, k - num_distractors - 1)]]
     hits = Index.build(all_blocks).search(query, len(all_blocks))
     candidates = (h.block for h in hits if h.block.name != oracle.name)
-    return oracles, _disjoint(candidates, oracles)[:num_distractors]
+    return oracles, list(islice(_disjoint(candidates, oracles), num_distractors))
 
 
 def generate_chain_of_thought(query: str, oracle_docs: Sequence[CodeBlock], aspect: str = "") -> str:
-    """One sentence that says what is asked for (`aspect`) and finds its place: each oracle's name and its citation.
+    """One sentence: what is asked for (`aspect`), its place (each oracle's name and citation), a lone oracle's signature.
 
     The aspect comes first, because the answer that follows depends on it: a small model that has just copied a name and
-    a citation no longer looks at the question. An oracle whose name the query spells comes before the others.
+    a citation no longer looks at the question. An oracle whose name the query spells comes before the others. The
+    signature is quoted word for word, as RAFT's reasoning quotes its oracle, whatever is asked: it is copied before it is
+    retold, and is right where the retelling is not.
     """
-    return _places(query, [Document.from_block(block) for block in oracle_docs], aspect)
+    signature = _quotable(oracle_docs[0]) if len(oracle_docs) == 1 else ""
+    return _places(query, [Document.from_block(block) for block in oracle_docs], aspect, signature)
 
 
-def _places(query: str, oracle_docs: Sequence[Document], aspect: str) -> str:
+def _quotable(block: CodeBlock) -> str:
+    """The block's signature on one line, or nothing where it is long or holds a backtick."""
+    signature = one_line(block.metadata.signature)
+    return signature if len(signature) <= _MAX_SIGNATURE and "`" not in signature else ""
+
+
+def _places(query: str, oracle_docs: Sequence[Document], aspect: str, signature: str) -> str:
     """As `generate_chain_of_thought`, of documents that may be no blocks."""
     spelled = set(identifiers(query))
     ordered = sorted(oracle_docs, key=lambda document: document.name.rpartition(".")[2] not in spelled)
-    places = " and ".join(f"`{document.name}` [{document.citation}]" for document in ordered)
-    return f"To see {aspect}, look at {places}." if aspect else f"Look at {places}."
+    *others, last = (f"`{document.name}` [{document.citation}]" for document in ordered)
+    places = f"{', '.join(others)} and {last}" if others else last
+    found = f"To see {aspect}, look at {places}" if aspect else f"Look at {places}"
+    return f"{found}: `{signature}`." if signature else f"{found}."
 
 
 def _drafts(
@@ -193,13 +208,13 @@ def _call_form(block: CodeBlock) -> str:
     return f"{block.metadata.qualified_name}({opened[:80]})"
 
 
-def _disjoint(candidates: object, fixed: Sequence[CodeBlock]) -> list[CodeBlock]:
+def _disjoint(candidates: Iterable[CodeBlock], fixed: Sequence[CodeBlock]) -> Iterator[CodeBlock]:
     """Candidates that share no line with a fixed block or with an earlier candidate."""
-    kept: list[CodeBlock] = []
-    for block in candidates:  # type: ignore[attr-defined]
-        if not any(overlap(block, other) for other in (*fixed, *kept)):
+    kept = list(fixed)
+    for block in candidates:
+        if not any(overlap(block, other) for other in kept):
             kept.append(block)
-    return kept
+            yield block
 
 
 @dataclass
@@ -218,7 +233,6 @@ class _Builder:
     def __init__(self, shown: Sequence[CodeBlock], graph: SymbolGraph, settings: SynthesisSettings) -> None:
         self._settings, self._graph = settings, graph
         self._documents = {block.id: Document.from_block(block) for block in shown}
-        self._names = {block.id: frozenset(identifiers(block.source_code)) for block in shown}
         self._cost = {block.id: _document_cost(block) for block in shown}
         self._contexts: dict[str, list[_Context]] = {}
 
@@ -265,12 +279,12 @@ class _Builder:
         if budget < 0:
             return "oracle_too_long"
         distractors: list[CodeBlock] = []
-        for block in self._candidates(draft, hits, without_oracle):
-            if len(distractors) == wanted:
-                break
+        for block in self._candidates(draft, hits, without_oracle) if wanted else ():
             if self._cost[block.id] <= budget:
                 distractors.append(block)
                 budget -= self._cost[block.id]
+            if len(distractors) == wanted:
+                break
         if without_oracle and not distractors:
             return "no_distractor"
         context = _Context((*oracles, *distractors), draft.beside, draft.shown_as)
@@ -290,13 +304,14 @@ class _Builder:
             return 3 if draw < easy + 0.7 * hard else 4
         return 2 if draw > easy + hard + 0.4 * (1 - easy - hard) else 1
 
-    def _candidates(self, draft: Draft, hits: Sequence[Hit], without_oracle: bool) -> list[CodeBlock]:
+    def _candidates(self, draft: Draft, hits: Sequence[Hit], without_oracle: bool) -> Iterator[CodeBlock]:
         """Hits, then siblings, that do not hold the answer."""
-        pool = {
-            block.id: block for block in (*(hit.block for hit in hits), *self._graph.siblings(draft.oracles[0])[:_POOL])
-        }
-        kept = [block for block in pool.values() if self._distracts(block, draft, without_oracle)]
-        return _disjoint(kept, draft.oracles)
+
+        def pool() -> Iterator[CodeBlock]:
+            yield from (hit.block for hit in hits)
+            yield from self._graph.siblings(draft.oracles[0])[:_POOL]
+
+        return _disjoint((b for b in pool() if self._distracts(b, draft, without_oracle)), draft.oracles)
 
     def _distracts(self, block: CodeBlock, draft: Draft, without_oracle: bool) -> bool:
         """Whether `block` may be shown with the draft without holding its answer or bearing its subject's reference."""
@@ -307,11 +322,13 @@ class _Builder:
         names_file = f"`{subject.path}`" in draft.question
         if same_name and (without_oracle or block.path == subject.path or not names_file):
             return False
-        mentions = subject.name in self._names[block.id]
+        mentions = subject.name in names_in(block.source_code)
         if mentions and not same_name and (without_oracle or draft.family in MENTION_TELLS):
             return False  # another caller, or a hint at what the answer says is not there
         content = answer_words(draft.answer, subject.name)
-        return held_share(content, subject.name, self._names[block.id]) <= _MAX_HELD  # above, an oracle in disguise
+        return (
+            held_share(content, subject.name, names_in(block.source_code)) <= _MAX_HELD
+        )  # above, an oracle in disguise
 
     def _example(
         self, subject: CodeBlock, draft: Draft, distractors: list[CodeBlock], without_oracle: bool
@@ -325,7 +342,8 @@ class _Builder:
         difficulty: Difficulty = (
             "hard" if n_distractors > 2 or len(documents) > 1 else "medium" if n_distractors else "easy"
         )
-        reasoning = _places(draft.question, documents, draft.aspect) if oracles else ""
+        signature = _quotable(subject) if len(documents) == 1 else ""
+        reasoning = _places(draft.question, documents, draft.aspect, signature) if oracles else ""
         return RAFTExample(
             question=draft.question,
             oracle_documents=tuple(documents),
@@ -342,7 +360,7 @@ class _Builder:
 
     def _wrong_facts(self, draft: Draft, distractors: Sequence[CodeBlock]) -> tuple[Fact, ...]:
         """What the distractors hold of the kinds that the answer states, unless an oracle has that word anywhere."""
-        known = frozenset[str]().union(*(self._names[block.id] for block in draft.oracles))
+        known = frozenset[str]().union(*(names_in(block.source_code) for block in draft.oracles))
         kinds = dict.fromkeys([*(fact.kind for fact in draft.facts), *draft.kinds])
         wrong = [
             Fact(kind=kind, value=value)
@@ -373,12 +391,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         repository = read_repository(given.path)
         mined = mine_repository(repository)
-        split = split_by_file(mined.blocks, documents=mined.documents)
+        split = split_by_file(mined.blocks, documents=mined.documents, dates=read_dates(repository))
         subjects = {"train": split.train, "valid": split.valid, "test": split.test}[given.side]
         documents = {"train": split.train_documents, "valid": split.valid_documents, "test": split.test_documents}
         settings = SynthesisSettings(max_examples=given.max_examples)
         graph = SymbolGraph(documents[given.side], mined.imports)
-        words = read_words(repository, mined.documents).of_side(given.side, mined.documents, split.side_of_file)
+        words = read_words(repository, mined.documents).of_side(
+            given.side, mined.documents, split.side_of_file, split.ends(given.side)
+        )
         result = synthesize(subjects, documents=documents[given.side], settings=settings, graph=graph, words=words)
     except AIForgeError as error:
         print(error, file=sys.stderr)

@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import subprocess
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -120,6 +121,8 @@ def read_repository(repo_path: str | Path, *, max_file_bytes: int = 1_000_000) -
         raise InputError(f"{root} holds no files to read.", _empty_hint(tracked is not None))
     licences = _licences(root, names)
     files: list[SourceFile] = []
+    real_folders: dict[str, bool] = {}
+    licence_of_folder: dict[str, str | None] = {}
     for name in names:
         path = _showable(name, skipped)
         if path is None or is_licence_file(path):
@@ -127,9 +130,12 @@ def read_repository(repo_path: str | Path, *, max_file_bytes: int = 1_000_000) -
         if language_of(path) is None:
             skipped["unknown_language"] += 1
             continue
-        content = _read(root, path, max_file_bytes, skipped)
+        content = _read(root, path, max_file_bytes, skipped, real_folders)
         if content is not None:
-            files.append(SourceFile(path, content, blob_id(content), nearest_licence(path, licences)))
+            folder = path.rpartition("/")[0]
+            if folder not in licence_of_folder:
+                licence_of_folder[folder] = nearest_licence(path, licences)
+            files.append(SourceFile(path, content, blob_id(content), licence_of_folder[folder]))
     if not files:
         known = ", ".join(LANGUAGES)
         raise InputError(
@@ -149,7 +155,7 @@ def read_documents(root: Path, suffixes: tuple[str, ...], max_files: int) -> Ite
     wanted = [name for name in names if name.lower().endswith(tuple(suffix.encode() for suffix in suffixes))]
     for name in wanted[:max_files]:
         path = _showable(name, ignored)
-        content = _read(root, path, _MAX_DOCUMENT_BYTES, ignored) if path is not None else None
+        content = _read(root, path, _MAX_DOCUMENT_BYTES, ignored, {}) if path is not None else None
         if path is not None and content is not None:
             yield path, content
 
@@ -163,9 +169,10 @@ def _seen(skipped: Counter[str]) -> str:
     return f"Give a folder with code in one of these. Skipped: {reasons or 'nothing'}."
 
 
-def git_output(root: Path, *arguments: str, stdin: bytes = b"") -> bytes | None:
+def git_output(root: Path, *arguments: str, stdin: bytes = b"", max_bytes: int | None = None) -> bytes | None:
     """Output of a git command that can run nothing the repository names; None where it fails or git is missing.
 
+    With `max_bytes` no more than that is read, without `stdin`, and git is stopped there.
     For `diff`, `log -p`, `show` and `blame` add `--no-ext-diff --no-textconv`: attributes name those programs one by one.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
@@ -183,12 +190,38 @@ def git_output(root: Path, *arguments: str, stdin: bytes = b"") -> bytes | None:
     }
     command = ["git", *(part for setting in _HARMLESS for part in ("-c", setting)), "-C", str(root), *arguments]
     try:
+        if max_bytes is not None:
+            return _first_bytes(command, environment, max_bytes)
         done = subprocess.run(
             command, env=environment, input=stdin, capture_output=True, timeout=_GIT_TIMEOUT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
+
+
+def _first_bytes(command: list[str], environment: dict[str, str], max_bytes: int) -> bytes | None:
+    """What a command prints, cut off at `max_bytes`; None where it fails or takes too long."""
+    nothing = subprocess.DEVNULL
+    with subprocess.Popen(command, env=environment, stdin=nothing, stdout=subprocess.PIPE, stderr=nothing) as process:
+        watch = threading.Timer(_GIT_TIMEOUT_S, process.kill)
+        watch.start()
+        try:
+            assert process.stdout is not None, "it was asked for"
+            output = process.stdout.read(max_bytes)
+            if len(output) == max_bytes:
+                process.kill()
+                return output
+        finally:
+            watch.cancel()
+    return output if process.returncode == 0 else None
+
+
+def blobs_at_head(root: Path) -> dict[str, str]:
+    """Blob id of each path at HEAD, relative to `root`; a file on disk with another has lines that no commit wrote."""
+    listing = git_output(root, "ls-tree", "-r", "-z", "HEAD") or b""
+    entries = (entry.partition(b"\t") for entry in listing.split(b"\0") if entry)
+    return {path.decode("utf-8", "replace"): head.split()[2].decode("ascii") for head, _, path in entries}
 
 
 def _tracked(root: Path, skipped: Counter[str]) -> list[bytes] | None:
@@ -215,6 +248,7 @@ def _tracked(root: Path, skipped: Counter[str]) -> list[bytes] | None:
 
 def _walk(root: Path, skipped: Counter[str]) -> Iterator[bytes]:
     top = os.fsencode(root)
+    n_above = len(os.path.join(top, b""))  # noqa: PTH118 - with the slash, which the root of all has already
     for folder, subfolders, names in os.walk(top, followlinks=False):
         kept = []
         for name in subfolders:
@@ -227,7 +261,7 @@ def _walk(root: Path, skipped: Counter[str]) -> Iterator[bytes]:
                 kept.append(name)
         subfolders[:] = sorted(kept)
         for name in names:
-            yield os.path.relpath(os.path.join(folder, name), top)  # noqa: PTH118 - bytes have no Path
+            yield os.path.join(folder, name)[n_above:]  # noqa: PTH118 - bytes have no Path
 
 
 def _licences(root: Path, names: list[bytes]) -> dict[str, str]:
@@ -237,7 +271,7 @@ def _licences(root: Path, names: list[bytes]) -> dict[str, str]:
         path = _showable(name, Counter())
         if path is None or not is_licence_file(path):
             continue
-        content = _read(root, path, _MAX_LICENCE_BYTES, Counter())
+        content = _read(root, path, _MAX_LICENCE_BYTES, Counter(), {})
         licence = licence_of_text(content.decode("utf-8", "replace")) if content else None
         if licence:
             found.setdefault(path.rpartition("/")[0], licence)
@@ -257,12 +291,16 @@ def _showable(name: bytes, skipped: Counter[str]) -> str | None:
     return path
 
 
-def _read(root: Path, path: str, max_file_bytes: int, skipped: Counter[str]) -> bytes | None:
-    """The file's bytes, or None with the reason counted."""
-    full = root / path
+def _read(
+    root: Path, path: str, max_file_bytes: int, skipped: Counter[str], real_folders: dict[str, bool]
+) -> bytes | None:
+    """The file's bytes, or None with the reason counted. `real_folders` remembers which are reached without a link."""
+    full = (
+        f"{root}/{path}"  # a path that is absolute stays below the root; making a Path costs more than reading a file
+    )
     try:
-        state = full.lstat()
-        if stat.S_ISLNK(state.st_mode) or full.parent.resolve() != root.joinpath(*full.relative_to(root).parent.parts):
+        state = os.lstat(full)
+        if stat.S_ISLNK(state.st_mode) or not _is_real(full.rpartition("/")[0], real_folders):
             skipped["symlink"] += 1
         elif not stat.S_ISREG(state.st_mode):
             skipped["not_a_file"] += 1
@@ -277,3 +315,10 @@ def _read(root: Path, path: str, max_file_bytes: int, skipped: Counter[str]) -> 
     except (OSError, ValueError, RuntimeError):
         skipped["unreadable"] += 1
     return None
+
+
+def _is_real(folder: str, known: dict[str, bool]) -> bool:
+    """Whether no link is on the way to `folder`."""
+    if folder not in known:
+        known[folder] = os.path.realpath(folder) == folder
+    return known[folder]

@@ -11,9 +11,8 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -46,8 +45,7 @@ _GRAPH_WEIGHT = 0.75
 _FORMAT = 2
 
 
-@dataclass(frozen=True)
-class Hit:
+class Hit(NamedTuple):
     """A block and how well it ranks for the query (higher is better)."""
 
     block: CodeBlock

@@ -23,10 +23,11 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ai_forge.data_pipeline.prompt import FENCE
 from ai_forge.data_pipeline.schemas import Document, RAFTExample
-from ai_forge.data_pipeline.text import identifiers, subwords
+from ai_forge.data_pipeline.text import identifiers, names_in, subwords
 from ai_forge.data_pipeline.verification import code_spans, verify_example
 
 __all__ = ["ExampleScores", "Scorer", "answer_words", "distractor_relevance", "held_share", "subject_name"]
@@ -68,9 +69,9 @@ class Scorer:
         norm = math.sqrt(sum(value * value for value in values.values())) or 1.0
         return {word: value / norm for word, value in values.items()}
 
-    def score(self, example: RAFTExample) -> ExampleScores:
-        """All scores of one example of the dataset."""
-        problems = tuple(verify_example(example))
+    def score(self, example: RAFTExample, problems: Sequence[str] | None = None) -> ExampleScores:
+        """All scores of one example of the dataset; `problems` are what `verify_example` finds, where that is known."""
+        problems = tuple(verify_example(example) if problems is None else problems)
         grounding = max(0.0, 1 - len(problems) / 4)
         oracle = None
         if example.oracle_documents:
@@ -111,7 +112,7 @@ def distractor_relevance(example: RAFTExample) -> float | None:
         return None
     name = subject_name(example)
     content = answer_words(example.final_answer, name)
-    found = (frozenset(identifiers(document.text)) for document in example.distractor_documents)
+    found = (names_in(document.text) for document in example.distractor_documents)
     if not example.oracle_documents:
         return max(1.0 if name in words else 0.0 for words in found)
     return max(held_share(content, name, words) for words in found)
@@ -122,6 +123,7 @@ def held_share(content: frozenset[str], name: str, words: frozenset[str]) -> flo
     return len(content & words) / len(content) if content and name in words else 0.0
 
 
+@lru_cache(maxsize=1 << 10)
 def answer_words(answer: str, name: str) -> frozenset[str]:
     """The names in backticks and in code, and the longer words in quotation marks, without the subject's own name."""
     code = {word for span in (*code_spans(answer), *FENCE.findall(answer)) for word in identifiers(span)}

@@ -60,11 +60,18 @@ class SymbolGraph:
         self.blocks = tuple(blocks)
         self._by_id = {block.id: block for block in blocks}
         self._in_file: dict[str, list[CodeBlock]] = defaultdict(list)
+        self._named: dict[tuple[str, str], list[CodeBlock]] = defaultdict(list)
         for block in blocks:
             self._in_file[block.path].append(block)
+            self._named[block.path, block.name].append(block)
         self._imports = {path: {i.local: i for i in names} for path, names in (imports or {}).items()}
         self._names = NameResolver(blocks, self._imports)
         self._files = self._scopes(sources or {})
+        self._scopes_named: dict[tuple[str, str], list[Scope]] = defaultdict(list)
+        for path, file in self._files.items():
+            for scope in file.scopes:
+                if scope.kind != "module":
+                    self._scopes_named[path, scope.name.rpartition(".")[2]].append(scope)
         self._resolver = resolver_of(self._files)
         self._edges: dict[tuple[str, str, EdgeKind], Edge] = {}
         for edge in (*self._calls(), *self._extends(), *self._references(), *self._defines()):
@@ -93,6 +100,12 @@ class SymbolGraph:
         """Blocks that call `block`, code before tests, in order of path and line."""
         found = self._sources(block, "calls")
         return sorted(found, key=lambda caller: (is_test_path(caller.path), caller.path, caller.metadata.first_line))
+
+    def call_line(self, caller: CodeBlock, block: CodeBlock) -> int | None:
+        """The line of `caller`'s file at which it first calls `block`; None where only names tell that it does."""
+        edge = self._edges.get((caller.id, block.id, "calls"))
+        is_read = edge is not None and edge.line != caller.metadata.first_line
+        return edge.line if edge is not None and is_read else None
 
     def bases(self, block: CodeBlock) -> list[CodeBlock]:
         """Classes of the repository that the class `block` extends directly."""
@@ -256,11 +269,7 @@ class SymbolGraph:
                 yield Edge(edge.source, edge.target, "tests", edge.line, edge.ambiguous)
 
     def _scope_of(self, block: CodeBlock) -> Scope | None:
-        file = self._files.get(block.path)
-        if file is None:
-            return None
-        meta = block.metadata
-        named = [s for s in file.scopes if s.name.rpartition(".")[2] == block.name and s.kind != "module"]
+        meta, named = block.metadata, self._scopes_named.get((block.path, block.name), ())
         inside = [s for s in named if meta.first_line <= s.first_line <= meta.last_line]
         around = [s for s in named if s.first_line <= meta.first_line <= s.last_line] if meta.part else []
         return min(inside or around, key=lambda s: s.first_line, default=None)
@@ -281,11 +290,8 @@ class SymbolGraph:
         return None
 
     def _named_at(self, path: str, name: str, line: int) -> CodeBlock | None:
-        around = [
-            b
-            for b in self._in_file.get(path, ())
-            if b.name == name and b.metadata.first_line <= line <= b.metadata.last_line
-        ]
+        same = self._named.get((path, name), ())
+        around = [b for b in same if b.metadata.first_line <= line <= b.metadata.last_line]
         return min(around, key=lambda b: b.metadata.last_line - b.metadata.first_line, default=None)
 
 

@@ -1,15 +1,17 @@
 """One block's own syntax tree, for what its metadata does not hold: statements, comments, the place of its docstring."""
 
 import textwrap
-from collections.abc import Iterator
+from functools import lru_cache
 
 from tree_sitter import Node, Parser
 
 from ai_forge.data_pipeline.languages import load
 
+_COMMENT_MARKS = (b"#", b"//", b"/*", b"=begin", b"<!--")
 __all__ = ["body_of", "comments_in", "parses", "tree_of"]
 
 
+@lru_cache(maxsize=16)  # the families ask for the same block one after the other
 def tree_of(source: str, language: str) -> Node | None:
     """The root of `source` without its common indentation; None without a grammar, or where it does not stand alone."""
     loaded = load(language)
@@ -38,10 +40,11 @@ def body_of(root: Node) -> Node | None:
 
 def comments_in(root: Node) -> list[Node]:
     """Comments in order, but those inside of definitions that lie in the outermost one."""
-    return [node for node in _walk(root) if "comment" in node.type]
-
-
-def _walk(node: Node) -> Iterator[Node]:
-    yield node
-    for child in node.children:
-        yield from _walk(child)
+    found: list[Node] = []
+    left = [root] if any(mark in (root.text or b"") for mark in _COMMENT_MARKS) else []
+    while left:
+        node = left.pop()
+        if "comment" in node.type:
+            found.append(node)
+        left.extend(reversed(node.children))
+    return found

@@ -81,7 +81,7 @@ def validate_raft_example(example: RAFTExample, settings: ValidatorSettings | No
     problems = verify_example(example)
     if not example.question.strip() or not example.final_answer.strip():
         problems.append("the question or the answer is empty")
-    shown = [document.block_id for document in example.shown_documents]
+    shown = [document.block_id for document in (*example.oracle_documents, *example.distractor_documents)]
     if not shown:
         problems.append("shows no document")
     if len(shown) != len(set(shown)):
@@ -173,7 +173,7 @@ def filter_dataset(
             rejected["duplicate"] += 1
         elif position in near:
             rejected["near_duplicate"] += 1
-        elif scorer.score(example).quality < settings.min_quality:
+        elif scorer.score(example, problems).quality < settings.min_quality:
             rejected["low_quality"] += 1
         else:
             kept.append(example)

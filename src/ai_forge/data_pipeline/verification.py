@@ -2,11 +2,12 @@
 
 import re
 import textwrap
+from functools import lru_cache
 
 from ai_forge.data_pipeline.prompt import FENCE, NOT_IN_CONTEXT, citations_in
-from ai_forge.data_pipeline.schemas import Document, RAFTExample
+from ai_forge.data_pipeline.schemas import RAFTExample
 from ai_forge.data_pipeline.syntax import parses
-from ai_forge.data_pipeline.text import identifiers, one_line, plain
+from ai_forge.data_pipeline.text import flat, identifiers, names_in, one_line, plain
 
 __all__ = ["GAP", "code_spans", "verify_example"]
 
@@ -44,8 +45,8 @@ def verify_example(example: RAFTExample) -> list[str]:
     problems += [f"cites {c}, which is no oracle" for c in citations if c not in allowed]
     if not citations:
         problems.append("cites nothing")
-    code = one_line("\n".join(document.text for document in example.oracle_documents))
-    known = set(identifiers(code))
+    code = " ".join(filter(None, (flat(document.text) for document in example.oracle_documents)))
+    known = frozenset[str]().union(*(names_in(document.text) for document in example.oracle_documents))
     spans = code_spans(example.target)
     for fact in example.facts:
         if fact.value not in code_spans(example.final_answer):
@@ -65,9 +66,8 @@ def verify_example(example: RAFTExample) -> list[str]:
             span in titles or is_path or is_name or one_line(span) in code or set(identifiers(span)) <= _words(example)
         ):
             problems.append(f"`{span}` is in no oracle")
-    prose = [_prose(document) for document in example.oracle_documents]
     for quoted in _QUOTATION.findall(example.final_answer):
-        if not any(plain(quoted) in text for text in prose):
+        if not any(plain(quoted) in _prose(document.text) for document in example.oracle_documents):
             problems.append("quotes documentation that is in no oracle")
     return problems + _verify_asked_for(example) + _verify_no_copy(example)
 
@@ -81,7 +81,8 @@ def _verify_asked_for(example: RAFTExample) -> list[str]:
         return [f"holds {len(fences)} pieces of code, asked for is one"]
     code = fences[0].rstrip("\n")
     problems: list[str] = []
-    if any(one_line(code) in one_line(document.text) for document in example.shown_documents):
+    documents = (*example.oracle_documents, *example.distractor_documents)
+    if any(one_line(code) in flat(document.text) for document in documents):
         problems.append("what is asked for is shown")
     oracle = example.oracle_documents[0]
     if example.family == "fill_in_the_middle":
@@ -102,8 +103,9 @@ def _verify_asked_for(example: RAFTExample) -> list[str]:
 
 def _verify_no_copy(example: RAFTExample) -> list[str]:
     answer = one_line(example.final_answer)
-    shown = (example.question, *(document.text for document in example.shown_documents))
-    return ["the answer is a copy of what is shown"] if any(answer in one_line(text) for text in shown) else []
+    documents = (*example.oracle_documents, *example.distractor_documents)
+    is_copy = answer in one_line(example.question) or any(answer in flat(document.text) for document in documents)
+    return ["the answer is a copy of what is shown"] if is_copy else []
 
 
 def _verify_no_oracle(example: RAFTExample, citations: list[str]) -> list[str]:
@@ -117,8 +119,9 @@ def _verify_no_oracle(example: RAFTExample, citations: list[str]) -> list[str]:
 
 def _words(example: RAFTExample) -> set[str]:
     """Names inside the documentation that an answer quotes."""
-    return {word for document in example.oracle_documents for word in identifiers(_prose(document))}
+    return {word for document in example.oracle_documents for word in identifiers(_prose(document.text))}
 
 
-def _prose(document: Document) -> str:
-    return plain(_COMMENT_MARK.sub("", document.text))
+@lru_cache(maxsize=1 << 13)
+def _prose(document: str) -> str:
+    return plain(_COMMENT_MARK.sub("", document))

@@ -133,7 +133,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "List the callers of {subject}.",
         "Which functions call {subject}?",
         "From which places is {subject} called?",
-        "Find every caller of {subject}.",
+        "Find the callers of {subject}.",
     ),
     "change_impact": (
         "What has to be looked at when {subject} changes?",

@@ -170,14 +170,15 @@ def test_a_functions_answers_state_what_its_code_says() -> None:
     written = found.pop("write_docstring")
     assert written.final_answer.endswith(":\n```\nTurn an ISO date into a datetime. Time zones are kept.\n```")
     assert "ISO" not in written.oracle_documents[0].text
+    place = ", look at `parse_date` [a.py:1-6]: `def parse_date(text, tz=None)`."
     assert {family: example.reasoning for family, example in found.items()} == {
-        "purpose": "To see what it is for, look at `parse_date` [a.py:1-6].",
-        "parameters": "To see its parameters, look at `parse_date` [a.py:1-6].",
-        "exceptions": "To see what it raises, look at `parse_date` [a.py:1-6].",
-        "dependencies": "To see what it calls, look at `parse_date` [a.py:1-6].",
-        "edge_case": "To see what happens in this case, look at `parse_date` [a.py:1-6].",
-        "extend": "To see its optional parameters, look at `parse_date` [a.py:1-6].",
-        "returns": "To see what it returns, look at `parse_date` [a.py:1-6].",
+        "purpose": f"To see what it is for{place}",
+        "parameters": f"To see its parameters{place}",
+        "exceptions": f"To see what it raises{place}",
+        "dependencies": f"To see what it calls{place}",
+        "edge_case": f"To see what happens in this case{place}",
+        "extend": f"To see its optional parameters{place}",
+        "returns": f"To see what it returns{place}",
     }
     assert {family: example.final_answer for family, example in found.items()} == {
         "purpose": 'The documentation of `parse_date` says: "Turn an ISO date into a datetime."',
@@ -190,6 +191,13 @@ def test_a_functions_answers_state_what_its_code_says() -> None:
     }
     assert found["parameters"].facts == (Fact(kind="parameter", value="text"), Fact(kind="parameter", value="tz"))
     assert found["exceptions"].facts == (Fact(kind="exception", value="ValueError"),)
+
+
+def test_a_long_signature_is_not_quoted() -> None:
+    text = PARSE.replace("tz=None", ", ".join(f"{letter * 18}=None" for letter in "abcdef"))
+    assert examples_about(text)["extend"].reasoning == (
+        "To see its optional parameters, look at `parse_date` [a.py:1-6]."
+    )
 
 
 def test_a_class_can_be_extended_and_tells_its_bases() -> None:
@@ -208,6 +216,7 @@ def test_a_class_can_be_extended_and_tells_its_bases() -> None:
     found = examples_about(text, name="Loader")
     assert found["extend"].final_answer == "Subclass `Loader` and override `size` and `read` as needed."
     assert found["pattern"].final_answer == "`Loader` extends `Base`."
+    assert "extend" not in examples_about(f"@dataclass\n{text}", name="Loader")
     assert found["members"].facts == (Fact(kind="method", value="size"), Fact(kind="method", value="read"))
 
 
@@ -218,6 +227,35 @@ def test_usage_quotes_a_real_call() -> None:
     assert usage.final_answer == '`load` uses `parse_date`: `return parse_date(row["day"], row)`.'
     assert [d.citation for d in usage.oracle_documents] == ["a.py:1-6", "a.py:9-11"]
     assert usage.difficulty == "hard"
+
+
+def test_usage_quotes_the_call_of_this_one_not_of_its_namesake() -> None:
+    text = (
+        'class Page:\n    def render(self, text):\n        """Set the text into its frame."""\n        return self.frame(text)\n\n\n'
+        'class Chat:\n    def render(self, text):\n        """Set the text into its bubble."""\n        return self.bubble(text)\n\n\n'
+        'def show(text):\n    """Show the text in a chat and on a page."""\n    chat = Chat().render(text)\n'
+        "    page = Page().render(chat)\n    return page\n"
+    )
+    mined = mine([SourceFile("a.py", text.encode(), blob_id(text.encode()))])
+    page = next(b for b in mined.blocks if b.metadata.qualified_name == "Page.render")
+    settings = SynthesisSettings(no_oracle_share=0, families=("usage",))
+    (usage,) = synthesize([page], documents=mined.documents, settings=settings).examples
+    assert usage.final_answer == "`show` uses `render`: `page = Page().render(chat)`."
+
+
+def test_what_only_the_documentation_knows_is_not_denied() -> None:
+    one = (
+        'def f{n}(path, {name}):\n    """Read the path of number {n}{also}."""\n    return read_{n}(path, {name})\n\n\n'
+    )
+    plain, raising, ignored = (
+        "".join(one.format(n=n, name=name, also=also) for n in range(20))
+        for name, also in (("key", ""), ("key", "; raises KeyError where there is none"), ("_", ""))
+    )
+    denied = "does not raise any exception in its own body."
+    assert examples_about(plain)["exceptions"].final_answer.endswith(denied)
+    assert "exceptions" not in examples_about(raising)
+    assert "parameters" in examples_about(raising)
+    assert "parameters" not in examples_about(ignored)
 
 
 def test_go_and_typescript_get_examples_in_their_own_terms() -> None:
@@ -261,6 +299,8 @@ def test_chain_of_thought_cites_each_oracle(mined: MiningResult) -> None:
     text = generate_chain_of_thought(f"What does {second.name} do?", [first, second])
     assert sorted(citations_in(text)) == sorted([first.citation, second.citation])
     assert citations_in(generate_chain_of_thought("?", [first])) == [first.citation]
+    names = [f"`{b.metadata.qualified_name}` [{b.citation}]" for b in mined.blocks[:3]]
+    assert generate_chain_of_thought("?", mined.blocks[:3]) == f"Look at {names[0]}, {names[1]} and {names[2]}."
 
 
 def test_retrieve_oracle_and_distractors_gives_k_documents(mined: MiningResult) -> None:

@@ -249,6 +249,7 @@ def test_types_as_chains() -> None:
     assert type_chains("type[Store]") == [("Store",)]
     assert type_chains("Union[A, 'B']") == [("A", "()"), ("B", "()")]
     assert type_chains("Generator[A, None, B]") == [("A", "()", "[*]")]
+    assert type_chains("tuple[()]") == type_chains("Optional[()]") == []
     assert type_chains("tuple[A, ...]") == [("A", "()", "[*]")]
     assert type_chains("Callable[[A], B]") == type_chains("tuple[A, B]") == type_chains("not a type") == []
 

@@ -1,6 +1,7 @@
 """Families about who uses a block: one use, all callers, what a change reaches."""
 
 import re
+from collections import defaultdict
 
 from ai_forge.data_pipeline.families.base import Draft, Subject, draft_of, facts_as, listed
 from ai_forge.data_pipeline.filters import is_test_path
@@ -9,6 +10,9 @@ from ai_forge.data_pipeline.symbols import overlap
 from ai_forge.data_pipeline.text import one_line
 
 _MAX_LINE = 100
+_WORD = re.compile(r"[\w$]+")
+_CALLED = re.compile(r"(?<![\w$])([\w$]+)\s*\(")
+_NO_CALL = re.compile(r"(#|//|\*|def |class )")
 _MAX_CALLERS = 3
 """More would not fit into a prompt, and an answer that lists some of them would be wrong."""
 
@@ -17,7 +21,7 @@ def usage(subject: Subject) -> list[Draft]:
     """One caller and its line."""
     block = subject.block
     for caller in subject.graph.callers(block):
-        line = call_line(caller, block.name)
+        line = call_line(caller, block.name, subject.graph.call_line(caller, block))
         if overlap(block, caller) or line is None or caller.name == block.name:
             continue
         answer = f"`{caller.name}` uses `{block.name}`: `{line}`."
@@ -26,28 +30,39 @@ def usage(subject: Subject) -> list[Draft]:
     return []
 
 
-def call_line(caller: CodeBlock, name: str) -> str | None:
-    """The first short line of `caller` that calls `name`."""
-    call = re.compile(rf"(?<![\w$]){re.escape(name)}\s*\(")
-    for line in caller.source_code.splitlines()[1:]:
+def call_line(caller: CodeBlock, name: str, number: int | None = None) -> str | None:
+    """The first short line of `caller` that calls `name`, or line `number` of its file, if it is one.
+
+    A name alone may be another's: of two `render` only the graph knows which one a line calls.
+    """
+    lines = caller.source_code.split("\n")
+    if number is not None:
+        first = number - caller.metadata.first_line + caller.metadata.head_lines
+        lines = lines[first : first + 1]
+    else:
+        lines = lines[1:]
+    for line in lines:
+        if name not in line:
+            continue
         text = one_line(line)
-        if (
-            call.search(text)
-            and len(text) <= _MAX_LINE
-            and "`" not in text
-            and not re.match(r"(#|//|\*|def |class )", text)
-        ):
+        if len(text) <= _MAX_LINE and "`" not in text and _calls(text, name) and not _NO_CALL.match(text):
             return text.rstrip(" {:;,")
     return None
 
 
+def _calls(line: str, name: str) -> bool:
+    if _WORD.fullmatch(name):  # compiling an expression for each name takes longer than all searches
+        return name in _CALLED.findall(line)
+    return re.search(rf"(?<![\w$]){re.escape(name)}\s*\(", line) is not None
+
+
 def callers(subject: Subject) -> list[Draft]:
-    """All callers, where there are two or three and no test among them is needed to tell."""
+    """All callers that are shown, where there are two or three: code of another side of the split may hold more."""
     code, _ = _callers(subject)
     if not 2 <= len(code) <= _MAX_CALLERS:
         return []
     name, names = subject.block.name, [caller.name for caller in code]
-    answer = f"`{name}` is called by {listed(names)}."
+    answer = f"In these documents `{name}` is called by {listed(names)}."
     return [draft_of("callers", subject, answer, facts_as("name", names), others=tuple(code))]
 
 
@@ -73,7 +88,10 @@ def _callers(subject: Subject) -> tuple[list[CodeBlock], list[CodeBlock]]:
     found = subject.graph.callers(block)
     if any(overlap(block, caller) for caller in found):
         return [], []
-    inner = [c for c in found if not any(c is not o and overlap(c, o) and _holds(c, o) for o in found)]
+    in_file: dict[str, list[CodeBlock]] = defaultdict(list)
+    for caller in found:
+        in_file[caller.path].append(caller)
+    inner = [c for c in found if not any(c is not o and _holds(c, o) for o in in_file[c.path])]
     names = [caller.name for caller in inner]
     if len(set(names)) < len(names) or block.name in names or any(caller.block_type == "module" for caller in inner):
         return [], []
@@ -82,5 +100,6 @@ def _callers(subject: Subject) -> tuple[list[CodeBlock], list[CodeBlock]]:
 
 
 def _holds(outer: CodeBlock, inner: CodeBlock) -> bool:
+    """Of two blocks of one file."""
     a, b = outer.metadata, inner.metadata
     return a.first_line <= b.first_line and b.last_line <= a.last_line

@@ -4,6 +4,7 @@ What is asked for is the project's own text and is taken out of what is shown. T
 """
 
 import textwrap
+from itertools import chain
 from pathlib import PurePosixPath
 
 from tree_sitter import Node
@@ -62,8 +63,8 @@ def _gap(node: Node, lines: list[str]) -> tuple[int, int] | None:
 def _seen_from(subject: Subject) -> CodeBlock | None:
     """A caller with the call, else something that the block calls."""
     block = subject.block
-    callers = [c for c in subject.graph.callers(block) if call_line(c, block.name) is not None]
-    near = [*callers, *subject.graph.callees(block)]
+    callers = (c for c in subject.graph.callers(block) if call_line(c, block.name) is not None)
+    near = chain(callers, subject.graph.callees(block))
     return next((other for other in near if not overlap(block, other) and other.block_type != "module"), None)
 
 

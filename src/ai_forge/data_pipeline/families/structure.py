@@ -18,6 +18,9 @@ from ai_forge.data_pipeline.filters import is_private
 from ai_forge.data_pipeline.schemas import Fact
 from ai_forge.data_pipeline.symbols import overlap
 
+_MAX_CALLS = 4
+"""Names of calls are read off the whole body: longer lists are where a small model makes names up."""
+
 
 def purpose(subject: Subject) -> list[Draft]:
     """What the documentation says that it does."""
@@ -33,7 +36,8 @@ def parameters(subject: Subject) -> list[Draft]:
     """The names that a caller may pass."""
     block = subject.block
     names = block.metadata.parameters
-    if not is_callable(block) or len(names) > MAX_LISTED + 2:
+    is_named = all(name.strip("_") for name in names)  # what is called `_` is there to be ignored
+    if not is_callable(block) or len(names) > MAX_LISTED + 2 or not is_named:
         return []
     if not names:
         if int(block.id, 16) % 4:  # a few of these, so that "none" is learnt but does not become a habit
@@ -66,7 +70,7 @@ def exceptions(subject: Subject) -> list[Draft]:
         return []
     verb = "raise" if block.language == "python" else "throw"
     if not raises:
-        if int(block.id, 16) % 5 or re.search(r"\b(raise|throw)\b", block.source_code):
+        if int(block.id, 16) % 5 or re.search(r"\b(raise|throw)s?\b", block.source_code, re.I):
             return []
         answer = f"`{block.name}` does not {verb} any exception in its own body."
         return [draft_of("exceptions", subject, answer, kinds=("exception",), verb=verb)]
@@ -106,7 +110,7 @@ def dependencies(subject: Subject) -> list[Draft]:
     block, meta = subject.block, subject.block.metadata
     drafts = []
     calls = tuple(name for name in meta.calls if name not in meta.raises)
-    if is_callable(block) and 1 <= len(calls) <= MAX_LISTED:
+    if is_callable(block) and 1 <= len(calls) <= _MAX_CALLS:
         drafts.append(
             draft_of("dependencies", subject, f"`{block.name}` calls {listed(calls)}.", facts_as("call", calls))
         )
@@ -189,6 +193,8 @@ def extend(subject: Subject) -> list[Draft]:
     block, meta = subject.block, subject.block.metadata
     if block.block_type in ("class", "interface"):
         hooks = tuple(n for n in meta.method_names if not is_private(n) and not n.startswith("__") and n != block.name)
+        if any("dataclass" in decorator for decorator in meta.decorators):  # it holds values, nobody overrides it
+            return []
         if not 1 <= len(hooks) <= MAX_LISTED or (block.language == "go" and block.block_type == "class"):
             return []
         if block.block_type == "interface":
@@ -198,7 +204,7 @@ def extend(subject: Subject) -> list[Draft]:
         return [draft_of("extend", subject, answer, facts_as("method", hooks))]
     optional = tuple(
         name
-        for name in meta.parameters
+        for name in (meta.parameters if "=" in meta.signature else ())
         if re.search(rf"(?<!\w){re.escape(name)}(\s*:[^,=]+)?\s*=[^=>]", meta.signature)
     )
     if not 1 <= len(optional) <= MAX_LISTED:

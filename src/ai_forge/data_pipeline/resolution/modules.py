@@ -24,6 +24,7 @@ class Modules:
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._paths = frozenset(paths)
+        self._found: dict[tuple[str, str], str | None] = {}
         self._packages = {posixpath.dirname(p) for p in self._paths if posixpath.basename(p).startswith("__init__.py")}
         self._folders = {str(f) for p in self._paths for f in PurePosixPath(p).parents}
         self._by_tail: dict[str, list[tuple[str, ...]]] = defaultdict(list)
@@ -36,7 +37,11 @@ class Modules:
 
     def find(self, module: str, importer: str) -> str | None:
         """The file (or folder without `__init__.py`) that `module` means in the file `importer`; None if outside."""
-        return self._python(module, importer) if importer.endswith(PYTHON) else self._javascript(module, importer)
+        key = (module, importer)
+        if key not in self._found:
+            is_python = importer.endswith(PYTHON)
+            self._found[key] = self._python(module, importer) if is_python else self._javascript(module, importer)
+        return self._found[key]
 
     def submodule(self, package: str, name: str) -> str | None:
         """The module `name` of a package, given by its `__init__.py` or its folder."""

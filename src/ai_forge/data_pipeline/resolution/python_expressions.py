@@ -108,6 +108,8 @@ def _types(node: ast.expr) -> list[Chain]:
     if isinstance(node, ast.Subscript):
         name = ast.unparse(node.value).rpartition(".")[2]
         inner = list(node.slice.elts) if isinstance(node.slice, ast.Tuple) else [node.slice]
+        if not inner:  # tuple[()]
+            return []
         if name == "Union":
             return [chain for part in inner for chain in _types(part)]
         if name in _TRANSPARENT:
