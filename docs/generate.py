@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from ai_forge.config import FineTuneConfig, Settings, load_settings
+from ai_forge.config import FineTuneConfig, Settings, load_recipes, load_settings
 from ai_forge.config.models import load_models
 from ai_forge.training.apple import apple_defaults, mlx_memory_of
 from ai_forge.training.plan import memory_of
@@ -107,13 +107,15 @@ def settings() -> str:
 
 
 def recipes() -> str:
-    """What the bases of `models.yaml` set differently."""
+    """What the bases of `models.yaml` and the recipes of `recipes.yaml` set differently."""
+    found = {name: entry.recipe for name, entry in load_models().models.items()}
+    found |= {f"`--recipe {name}`": recipe for name, recipe in load_recipes().items()}
     rows = [
         (name, f"`{key}`", f"`{shown(tuple(value) if isinstance(value, list) else value)}`")
-        for name, entry in load_models().models.items()
-        for key, value in entry.recipe.items()
+        for name, recipe in found.items()
+        for key, value in recipe.items()
     ]
-    return table(("base", "setting", "its recipe"), rows)
+    return table(("base or recipe", "setting", "value"), rows)
 
 
 def config_of(name: str, **changes: Any) -> FineTuneConfig:

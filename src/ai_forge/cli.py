@@ -19,11 +19,12 @@ from rich.table import Table
 
 from ai_forge import __version__
 from ai_forge.cli_data import data_app, handbook
-from ai_forge.config import LoadedSettings, environment_layer, file_layer, load_settings
+from ai_forge.config import LoadedSettings, environment_layer, file_layer, load_settings, recipe_layer
 from ai_forge.console import Display, stderr, summary
 from ai_forge.errors import AIForgeError, InputError
-from ai_forge.events import Event, EventStream
+from ai_forge.events import Event, EventStream, Notice
 from ai_forge.pipeline import Pipeline, Reply
+from ai_forge.pipeline_handbook import HandbookPipeline
 from ai_forge.workspace import Workspace
 
 app = typer.Typer(
@@ -39,6 +40,9 @@ app.add_typer(data_app, name="data")
 app.command("handbook")(handbook)
 
 INTERRUPTED = 130
+PIPELINES: dict[str | None, type[Pipeline]] = {None: Pipeline, "handbook": HandbookPipeline}
+"""What a recipe works on; its settings stand in `config/recipes.yaml`."""
+WITH_RECIPE = ("train", "evaluate", "export", "deploy")
 
 Repo = Annotated[Path, typer.Argument(help="The repository: a folder, under git or not.", show_default="this folder")]
 Question = Annotated[str, typer.Argument(help="A question about the repository.")]
@@ -54,6 +58,13 @@ Budget = Annotated[str | None, typer.Option("--time-budget", help="Time for trai
 Teacher = Annotated[
     str | None,
     typer.Option("--teacher", help="A model that rewords the examples: ollama:NAME, or URL#MODEL (OpenAI-compatible)."),
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option("--recipe", help="handbook: train on the pairs of `ai-forge handbook` instead of the code."),
+]
+Nproc = Annotated[
+    int | None, typer.Option("--nproc", min=1, help="Processes that share the training, one for each GPU.")
 ]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Any setting: training.rank=16. See `ai-forge config show`.")
@@ -82,6 +93,8 @@ class Choices:
     config: Path | None = None
     home: Path | None = None
     allow_licence: list[str] | None = None
+    recipe: str | None = None
+    nproc: int | None = None
 
     def settings(self) -> LoadedSettings:
         """All layers put together."""
@@ -97,6 +110,7 @@ class Choices:
         named = {
             "training.base_model": self.base,
             "training.max_steps": self.steps,
+            "training.nproc": self.nproc,
             "training.num_epochs": self.epochs,
             "miner.allow_licence": self.allow_licence or None,
             "synthesis.teacher": self.teacher,
@@ -105,7 +119,8 @@ class Choices:
         flags |= {key: value for key, value in named.items() if value is not None}
         if (self.steps is not None or self.epochs is not None) and self.time_budget is None:
             flags.setdefault("training.time_budget_s", None)  # who counts steps does not want the clock to count too
-        layers = [file_layer(self.config)] if self.config else []
+        layers = [recipe_layer(self.recipe)] if self.recipe else []
+        layers += [file_layer(self.config)] if self.config else []
         return load_settings(*layers, environment_layer(), ("flag", flags))
 
     def workspace(self) -> Workspace:
@@ -137,7 +152,7 @@ def opened(repo: Path, choices: Choices) -> Iterator[tuple[Pipeline, Display]]:
     loaded = choices.settings()
     early: list[Event] = []  # what happens before the run has a folder to be written to
     with Display() as display:
-        pipeline = Pipeline(repo, loaded, workspace, EventStream(None, early.append, display))
+        pipeline = PIPELINES[choices.recipe](repo, loaded, workspace, EventStream(None, early.append, display))
         pipeline.repository  # noqa: B018 (reads it: a wrong path is told before anything is loaded)
         with workspace.lock(f"run-{pipeline.model_name}"):
             path = pipeline.run_folder / "events.jsonl"
@@ -267,11 +282,13 @@ def _stage_command(name: str, text: str, act: Callable[[Pipeline], Any]) -> None
         config: Config = None,
         home: Home = None,
         allow_licence: AllowLicence = None,
+        recipe: Recipe = None,
+        nproc: Nproc = None,
     ) -> None:
-        with opened(repo, Choices(base, steps, epochs, time_budget, teacher, set, config, home, allow_licence)) as (
-            pipeline,
-            _,
-        ):
+        if recipe and name not in WITH_RECIPE:
+            raise InputError(f"`ai-forge {name}` knows no recipe.", f"give it to {', '.join(WITH_RECIPE)}.")
+        choices = Choices(base, steps, epochs, time_budget, teacher, set, config, home, allow_licence, recipe, nproc)
+        with opened(repo, choices) as (pipeline, _):
             result = act(pipeline)
         show(result)
 
@@ -285,6 +302,15 @@ def _stage(attribute: str) -> Callable[[Pipeline], Any]:
         return {"stage": stage.name, "folder": str(stage.folder), **stage.counts}
 
     return act
+
+
+def _export(pipeline: Pipeline) -> Any:
+    made = _stage("export")(pipeline)
+    try:
+        return {**made, "modelfile": str(pipeline.write_modelfile())}
+    except InputError as error:  # the files are good all the same: the embedded runtime follows any template
+        pipeline.emit(Notice("warning", f"no Modelfile: {error}"))
+        return made
 
 
 def _evaluate(pipeline: Pipeline) -> Any:
@@ -311,7 +337,7 @@ _stage_command(
 )
 _stage_command("train", "Train the adapter; continues where it was cut off.", _stage("train"))
 _stage_command("evaluate", "Judge the tuned model against the base; write the report.", _evaluate)
-_stage_command("export", "Merge and write the GGUF files.", _stage("export"))
+_stage_command("export", "Merge, write the GGUF files and a Modelfile.", _export)
 _stage_command("deploy", "Make the tuned model the active one, whatever the verdict; parity must hold.", _deploy)
 _stage_command("plan", "Counts, tokens, memory and time, before training.", lambda p: p.plan())
 

@@ -192,16 +192,16 @@ def handbook(
 
 def _write_handbook(made: Any) -> list[Path]:
     """The Alpaca file, what is held out, preference pairs and probes; a file that would be empty is removed."""
-    from ai_forge.data_pipeline.handbook import FINE_TUNING_FILE
+    from ai_forge.data_pipeline.handbook import FINE_TUNING_FILE, HELD_OUT_FILE, PREFERENCES_FILE, PROBES_FILE
     from ai_forge.workspace import atomic_write
 
     root: Path = made.folder.root
     lines = {
-        "fine-tuning-preferences.jsonl": [pair.model_dump_json() for pair in made.train_preferences],
-        "fine-tuning-probes.jsonl": [probe.model_dump_json() for probe in made.probes],
+        PREFERENCES_FILE: [pair.model_dump_json() for pair in made.train_preferences],
+        PROBES_FILE: [probe.model_dump_json() for probe in made.probes],
     }
     texts = {name: "".join(f"{line}\n" for line in found) for name, found in lines.items()}
-    for name, pairs in ((FINE_TUNING_FILE, made.train_pairs), ("fine-tuning-held-out.json", made.held_out_pairs)):
+    for name, pairs in ((FINE_TUNING_FILE, made.train_pairs), (HELD_OUT_FILE, made.held_out_pairs)):
         texts[name] = (
             json.dumps([pair.alpaca() for pair in pairs], indent=2, ensure_ascii=False) + "\n" if pairs else ""
         )

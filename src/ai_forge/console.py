@@ -141,7 +141,9 @@ def summary(event: StageFinished) -> str:
         case "dataset":
             return f"{counts['train']} examples to train on, {counts['valid']} to stop on, {counts['test']} held out"
         case "train":
-            return f"held-out loss {counts['first_loss']:.3f} → {counts['last_loss']:.3f} in {counts['n_steps']} steps"
+            told = f"held-out loss {counts['first_loss']:.3f} → {counts['last_loss']:.3f} in {counts['n_steps']} steps"
+            before, after = counts.get("trained_first_loss"), counts.get("trained_last_loss")
+            return told if before is None else f"loss {before:.3f} → {after:.3f}, {told}"
         case "export":
             return ", ".join(f"{kind} {size / 1e6:.0f} MB" for kind, size in counts["bytes"].items())
         case "index":

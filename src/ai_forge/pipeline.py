@@ -38,7 +38,7 @@ from ai_forge.data_pipeline.retrieval import Index
 from ai_forge.data_pipeline.schemas import Document, RAFTExample
 from ai_forge.data_pipeline.secrets import scrub, without_secrets
 from ai_forge.data_pipeline.splits import check_no_leak, split_by_file
-from ai_forge.data_pipeline.storage import load_mining, read_examples, save_mining, write_dataset
+from ai_forge.data_pipeline.storage import read_examples, write_dataset
 from ai_forge.data_pipeline.symbols import SymbolGraph
 from ai_forge.data_pipeline.teacher import AnswerCache, estimate, teach
 from ai_forge.data_pipeline.teacher_http import resolve_teacher
@@ -46,6 +46,7 @@ from ai_forge.data_pipeline.teacher_prompt import PROMPT_VERSION
 from ai_forge.data_pipeline.validator import filter_dataset, generate_quality_report
 from ai_forge.errors import InputError, RefusedError
 from ai_forge.events import Notice, Sink, StageFinished, StageProgress, StageStarted
+from ai_forge.file_cache import FileCache
 from ai_forge.training.bases import Base, as_json, resolve_base
 from ai_forge.workspace import Workspace, atomic_write, require_disk, stage_key
 
@@ -54,10 +55,25 @@ if TYPE_CHECKING:
     from ai_forge.judge.evaluator import Contender, Evaluation
     from ai_forge.judge.parity import Parity
     from ai_forge.judge.verdict import Verdict
+    from ai_forge.training.chat import ChatTokenizer
+    from ai_forge.training.forge import TrainingResult
 
-VERSIONS = {"mine": 3, "dataset": 7, "index": 2, "train": 3, "merge": 1, "evaluate": 2, "export": 1, "parity": 3}
+VERSIONS = {
+    "mine": 3,
+    "dataset": 8,
+    "index": 2,
+    "train": 3,
+    "merge": 1,
+    "evaluate": 2,
+    "export": 1,
+    "parity": 3,
+    "handbook": 1,
+    "compliance": 1,
+}
 """Raised when a stage's code changes what it makes from the same input."""
 SIDES = ("train", "valid", "test")
+SPREAD = {"nproc"}
+"""Settings of a training that change nothing but its speed (and rounding)."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +139,8 @@ class Pipeline:
         emit: hears the events.
     """
 
+    system_prompt = SYSTEM_PROMPT
+
     def __init__(self, repository: Path, loaded: LoadedSettings, workspace: Workspace, emit: Sink) -> None:
         self.path = repository
         self.loaded = loaded
@@ -187,7 +205,7 @@ class Pipeline:
             "keep_versions",
             "deploy",
         }  # how it answers makes another version, where does not
-        settings = self.settings.model_dump(exclude={"runtime": where})
+        settings = self.settings.model_dump(exclude={"runtime": where, "training": SPREAD})
         return stage_key(files=self._snapshot, base=self.base.fingerprint, settings=settings)[:12]
 
     @cached_property
@@ -202,11 +220,18 @@ class Pipeline:
         """The repository's blocks."""
 
         def build(folder: Path) -> dict[str, Any]:
-            result = mine_repository(self.repository, self.settings.miner, progress=self._progress("mine"))
-            save_mining(folder, result)
-            return result.summary()
+            summary = self._mining.summary()
+            atomic_write(folder / "mining.json", json.dumps(summary, indent=1))
+            return summary
 
         return self._stage("mine", build, files=self._snapshot, settings=self.settings.miner.model_dump())
+
+    @cached_property
+    def _mining(self) -> MiningResult:
+        """What was mined. Files that were mined before, in whatever state of the repository, are not mined again."""
+        place = stage_key(root=str(self.repository.root))
+        cache = FileCache(self.workspace.cache_dir / "files" / f"{place}.db")
+        return mine_repository(self.repository, self.settings.miner, progress=self._progress("mine"), cache=cache)
 
     @cached_property
     def mined(self) -> MiningResult:
@@ -215,7 +240,8 @@ class Pipeline:
         Raises:
             InputError: nothing in the repository can be asked about.
         """
-        result = load_mining(self.mine.folder)
+        self.mine  # noqa: B018 - the stage first: it tells of its progress
+        result = self._mining
         if not result.blocks:
             reasons = ", ".join(f"{reason}: {n}" for reason, n in (result.rejected + result.skipped).most_common(5))
             raise InputError(
@@ -378,24 +404,19 @@ class Pipeline:
     def train(self) -> Stage:
         """The adapter; continues a training that was cut off."""
         from ai_forge.training.backends import backend_name
-        from ai_forge.training.forge import FineTuneTrainer
 
         config = self.settings.training
+        self.require_template()
         dataset, base = self.dataset, self.base
         made_by = {"version": VERSIONS["train"], "backend": backend_name(config.backend)}
-        key = stage_key(stage="train", **made_by, base=base.fingerprint, data=dataset.key, config=config)
+        key = stage_key(
+            stage="train", **made_by, base=base.fingerprint, data=dataset.key, config=config.model_dump(exclude=SPREAD)
+        )
         with self._told("train") as tell:
             manifest = self.workspace.finished("train", key)
             if manifest is None:
                 self._require_room(base, config)
-                trainer = FineTuneTrainer(
-                    config,
-                    base=base,
-                    folder=self.workspace.work_folder("train", key),
-                    workspace=self.workspace,
-                    emit=self.emit,
-                )
-                result = trainer.train(self.examples("train"), self.examples("valid"))
+                result = self.fit(self.workspace.work_folder("train", key))
                 counts = {k: v for k, v in asdict(result).items() if k != "folder"}
                 self.workspace.promote("train", key, counts)
                 tell(counts)
@@ -404,12 +425,42 @@ class Pipeline:
                 tell({**counts, "cached": True})
         return Stage("train", key, self.workspace.stage_folder("train", key), counts)
 
+    def fit(self, folder: Path) -> TrainingResult:
+        """Train in `folder`, or continue there."""
+        from ai_forge.training.forge import FineTuneTrainer
+        from ai_forge.training.launcher import run_trainer
+
+        data, parts = (self.examples("train"), self.examples("valid")), self._trainer_parts(folder)
+        return run_trainer(FineTuneTrainer, self.settings.training, "train", *data, emit=self.emit, **parts)
+
+    def _trainer_parts(self, folder: Path) -> dict[str, Any]:
+        return {"base": self.base, "folder": folder, "workspace": self.workspace}
+
+    def require_template(self) -> None:
+        """Questions about code are asked through the base's chat template, base and tuned model alike.
+
+        Raises:
+            InputError: another one was asked for.
+        """
+        if self.settings.training.prompt_template != "chat":
+            raise InputError(
+                "training.prompt_template alpaca is for handbooks; questions about code go through the base's chat template.",
+                "add --recipe handbook, or leave the setting out.",
+            )
+
+    @cached_property
+    def tokenizer(self) -> ChatTokenizer:
+        """The tuned model's tokenizer, with the template that it is asked through."""
+        from ai_forge.training.chat import ChatTokenizer
+
+        return ChatTokenizer(self.base.folder, self.settings.training.prompt_template)
+
     def plan(self) -> dict[str, Any]:
         """Counts, tokens, memory and time of a training, measured on the machine, without training."""
         from ai_forge.training.forge import FineTuneTrainer
         from ai_forge.training.memory import memory_range
 
-        config = self.settings.training
+        config = self.settings.training.model_copy(update={"nproc": 1})
         self._require_room(self.base, config)
         trainer = FineTuneTrainer(
             config, base=self.base, folder=self.run_folder, workspace=self.workspace, emit=self.emit
@@ -432,7 +483,7 @@ class Pipeline:
         def estimate(changed: FineTuneConfig) -> dict[str, int]:
             return memory_needed(base.folder, changed)
 
-        require_memory(estimate(config), psutil.virtual_memory().available, config, estimate)
+        require_memory(estimate(config), psutil.virtual_memory().available // config.nproc, config, estimate)
 
     @cached_property
     def merge(self) -> Stage:
@@ -482,10 +533,8 @@ class Pipeline:
         def build(folder: Path) -> dict[str, Any]:
             from ai_forge.judge.evaluator import Evaluator, HeldOut
             from ai_forge.training.backends import load_backend
-            from ai_forge.training.chat import ChatTokenizer
 
-            generator = load_backend(self.settings.training.backend).generator
-            tokenizer = ChatTokenizer(self.base.folder)
+            generator, tokenizer = load_backend(self.settings.training.backend).generator, self.tokenizer
             index = Index.load(self.index.folder)
             evaluator = Evaluator(
                 lambda tuned: generator.load(
@@ -579,10 +628,8 @@ class Pipeline:
             from ai_forge.conductor import LlamaServer
             from ai_forge.judge.parity import Files, compare
             from ai_forge.training.backends import load_backend
-            from ai_forge.training.chat import ChatTokenizer
 
-            backend = load_backend(self.settings.training.backend)
-            tokenizer = ChatTokenizer(self.base.folder)
+            backend, tokenizer = load_backend(self.settings.training.backend), self.tokenizer
             chats = self.parity_chats()
             longest = max(len(tokenizer.encode_prompt(chat)) for chat in chats) + settings.parity_tokens
             trainee = backend.trainee.from_adapter(self.base.folder, train.folder, self.settings.training, exact=True)
@@ -720,25 +767,43 @@ class Pipeline:
             )
         choose_runtime(settings, self.workspace).close()
 
+    def deployment(self) -> Deployment:
+        """What is deployed."""
+        from ai_forge.conductor import deployment_from_gguf
+
+        return deployment_from_gguf(
+            self.model_name,
+            self.run_id,
+            self.gguf,
+            system_prompt=self.system_prompt,
+            settings=self.settings.runtime,
+            base=self.base.name,
+        )
+
+    def write_modelfile(self) -> Path:
+        """`Modelfile` in the run's folder, for `ollama create` by hand.
+
+        Raises:
+            InputError: Ollama cannot follow the base's chat template.
+        """
+        from ai_forge.conductor import modelfile_for
+
+        path = self.run_folder / "Modelfile"
+        atomic_write(path, modelfile_for(self.deployment()))
+        return path
+
     def deploy(self) -> Deployed:
         """Make the exported model the active version in the runtime, checked there, or leave everything as it was.
 
         Raises:
             RefusedError: parity fails, or the runtime makes another prompt than the trainer.
         """
-        from ai_forge.conductor import Registry, choose_runtime, deploy, deployment_from_gguf
+        from ai_forge.conductor import Registry, choose_runtime, deploy
 
         self.parity_result.require()
         runtime = choose_runtime(self.settings.runtime, self.workspace)
         try:
-            deployment = deployment_from_gguf(
-                self.model_name,
-                self.run_id,
-                self.gguf,
-                system_prompt=SYSTEM_PROMPT,
-                settings=self.settings.runtime,
-                base=self.base.name,
-            )
+            deployment = self.deployment()
             with (
                 self.workspace.lock("deploy"),
                 Registry(self.workspace.registry_path) as registry,
@@ -782,9 +847,8 @@ class Pipeline:
             RefusedError: it is not.
         """
         from ai_forge.conductor import prompt_difference
-        from ai_forge.training.chat import ChatTokenizer
 
-        tokenizer = ChatTokenizer(self.base.folder)
+        tokenizer = self.tokenizer
         for chat in self.parity_chats()[:2]:
             text = tokenizer.render(chat)
             difference = prompt_difference(runtime.render(deployment.model, chat), text, len(tokenizer.encode(text)))

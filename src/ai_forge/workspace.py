@@ -1,6 +1,7 @@
 """`AI_FORGE_HOME`: where everything that AI Forge makes lies, and how it is written.
 
     cache/<stage>/<key>/     what a stage made, by the hash of all that went into it; `manifest.json` is written last
+    cache/files/<hash>.db    what was mined of each file of a repository; see `file_cache`
     cache/<stage>/<key>.work a stage that can be continued (training) works here until it is complete
     runs/<run id>/           settings, environment, events.jsonl, report, links to the stages' folders
     registry.db              models, versions, which one is active

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ai_forge.conductor.deployment import Deployment, Sampling, deployment_from_gguf
     from ai_forge.conductor.embedded_runtime import EmbeddedRuntime
     from ai_forge.conductor.llama_server import LlamaServer
+    from ai_forge.conductor.modelfile_template import modelfile_for
     from ai_forge.conductor.ollama_manager import OllamaRuntime
     from ai_forge.conductor.registry import Activation, Registry, Version
     from ai_forge.conductor.runtime import Completion, RenderedPrompt, Runtime, ServedModel, prompt_difference
@@ -31,6 +32,7 @@ _HOMES = {
     "deployment_from_gguf": "deployment",
     "EmbeddedRuntime": "embedded_runtime",
     "LlamaServer": "llama_server",
+    "modelfile_for": "modelfile_template",
     "OllamaRuntime": "ollama_manager",
     "Activation": "registry",
     "Registry": "registry",
@@ -59,6 +61,7 @@ __all__ = [
     "choose_runtime",
     "deploy",
     "deployment_from_gguf",
+    "modelfile_for",
     "prompt_difference",
     "prune",
     "rollback",

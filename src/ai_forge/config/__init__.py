@@ -8,7 +8,9 @@ from ai_forge.config.loader import (
     file_layer,
     flatten,
     known_keys,
+    load_recipes,
     load_settings,
+    recipe_layer,
 )
 from ai_forge.config.settings import ExportSettings, JudgeSettings, RuntimeSettings, Settings
 from ai_forge.config.training import ALL_LINEAR_MODULES, ATTENTION_MODULES, FineTuneConfig
@@ -31,5 +33,7 @@ __all__ = [
     "file_layer",
     "flatten",
     "known_keys",
+    "load_recipes",
     "load_settings",
+    "recipe_layer",
 ]

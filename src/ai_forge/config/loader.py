@@ -1,6 +1,7 @@
 """Settings from their layers, each value with where it came from.
 
-Precedence: default < the base's recipe (`models.yaml`) < file < environment (`AI_FORGE_TRAINING__RANK=32`) < flag.
+Precedence: default < the base's recipe (`models.yaml`) < a named one (`recipes.yaml`) < file < environment
+(`AI_FORGE_TRAINING__RANK=32`) < flag.
 All problems are reported together, unknown keys with the nearest known one. No file is read from the repository that is
 mined: what a repository says never steers AI Forge.
 """
@@ -8,6 +9,7 @@ mined: what a repository says never steers AI Forge.
 import difflib
 import os
 from collections.abc import Container, Iterator, Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,25 @@ def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[
             yield from known_keys(field.annotation, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
+
+
+def load_recipes() -> dict[str, dict[str, Any]]:
+    """The named recipes of `recipes.yaml`: dotted keys with their values."""
+    text = (resources.files("ai_forge.config") / "recipes.yaml").read_text(encoding="utf-8")
+    leaves = set(known_keys())
+    return {name: dict(flatten(recipe, leaves=leaves)) for name, recipe in yaml.safe_load(text).items()}
+
+
+def recipe_layer(name: str) -> Layer:
+    """The settings of a named recipe.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    known = load_recipes()
+    if name not in known:
+        raise InputError(f"There is no recipe {name!r}.", f"known are {', '.join(known)}.")
+    return f"recipe {name}", known[name]
 
 
 def file_layer(path: Path) -> Layer:

@@ -12,6 +12,7 @@ PreferenceLoss = Literal["sigmoid", "sigmoid_norm", "ipo"]
 InitMethod = Literal["pissa", "lora", "loftq", "olora"]
 Quantization = Literal["nf4", "none"]
 BackendChoice = Literal["auto", "torch", "mlx"]
+PromptTemplate = Literal["chat", "alpaca"]
 ALL_LINEAR = "all-linear"
 
 
@@ -65,12 +66,16 @@ class FineTuneConfig(BaseModel):
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this global norm")
     micro_batch_size: int = Field(2, ge=1, le=1024, description="examples in one forward pass, packed without padding")
     grad_accum_steps: int = Field(4, ge=1, le=1024, description="forward passes in one optimizer step")
+    nproc: int = Field(1, ge=1, le=64, description="processes that share each step, on one machine (torch)")
     max_seq_len: int = Field(2048, ge=64, le=131072, description="tokens; longer examples are left out and counted")
 
     reasoning_weight: float = Field(1.0, ge=0, le=100, description="weight of the reasoning's tokens in the loss")
     citation_weight: float = Field(1.0, ge=0, le=100, description="weight of the citations' tokens in the loss")
     answer_weight: float = Field(1.0, gt=0, le=100, description="weight of the final answer's tokens in the loss")
 
+    prompt_template: PromptTemplate = Field(
+        "chat", description="how the model is asked: the base's chat template or Alpaca's; exported with the model"
+    )
     replay_share: float = Field(0.2, ge=0, lt=1, description="share of plain code among the training examples")
     replay_tokens: int = Field(128, ge=16, le=4096, description="tokens of one piece of plain code, at the most")
 
@@ -84,6 +89,9 @@ class FineTuneConfig(BaseModel):
     save_steps: int = Field(100, ge=1, description="steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, le=100, description="checkpoints that are kept")
     early_stopping_patience: int = Field(3, ge=1, description="evaluations without improvement before stopping")
+    result_step: Literal["best", "last"] = Field(
+        "best", description="whose adapter is the result; best: the lowest held-out loss; last: no early stopping"
+    )
     sample_every: int = Field(0, ge=0, description="steps between sample answers; 0: none")
     memory_warn_fraction: float = Field(0.8, gt=0, le=1, description="share of memory in use that is warned about")
     seed: int = Field(42, ge=0, description="data order and random initialisation")

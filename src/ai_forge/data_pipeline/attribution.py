@@ -9,7 +9,7 @@ from tree_sitter import Node
 from ai_forge.data_pipeline.languages import LanguageSpec
 from ai_forge.data_pipeline.schemas import Guard, Import
 from ai_forge.data_pipeline.text import one_line
-from ai_forge.data_pipeline.units import CONTAINERS, Captures, Unit, node_text
+from ai_forge.data_pipeline.units import CONTAINERS, Captured, Captures, Unit, node_text
 
 _EXPRESSION = re.compile(r"^[@\\]?[\w$]+(?:(?:\.|::|->|\?\.|&\.|\?->|!!\.|\\)[\w$]+)*[?!]?$")
 _SEPARATOR = re.compile(r"::|->|\.|\\")
@@ -27,9 +27,11 @@ class Attribution:
         self.starts = [unit.start for unit in units]
         self.anonymous: list[tuple[int, int]] = []
 
-    def run(self, matches: list[Captures]) -> None:
-        """Fill the units from all matches of the file's query."""
-        self.anonymous = sorted((n.start_byte, n.end_byte) for m in matches for n in m.get("anonymous", ()))
+    def run(self, captured: Captured) -> None:
+        """Fill the units from all matches of the file's query, grouped by capture."""
+        self.anonymous = sorted(
+            (n.start_byte, n.end_byte) for _, m in captured.get("anonymous", ()) for n in m["anonymous"]
+        )
         handlers: dict[str, Callable[[Unit, Node, Captures], None]] = {
             "parameter": self._parameter,
             "call": self._call,
@@ -41,20 +43,24 @@ class Attribution:
             "member": self._member,
             "guard": self._guard,
         }
-        for captures in matches:
-            for key, nodes in captures.items():
-                if key == "branch":
-                    self._branch(nodes[0])
-                elif key in handlers:
-                    for node in nodes:
-                        unit = self._around(node)
-                        if unit is not None:
-                            handlers[key](unit, node, captures)
+        around = self._around
+        for key, handle in handlers.items():
+            for _, captures in captured.get(key, ()):
+                for node in captures[key]:
+                    unit = around(*node.byte_range)
+                    if unit is not None:
+                        handle(unit, node, captures)
+        for _, captures in captured.get("branch", ()):
+            node = captures["branch"][0]
+            unit = around(node.start_byte, node.end_byte)
+            while unit is not None:
+                unit.complexity += 1
+                unit = unit.parent
 
-    def _around(self, node: Node) -> Unit | None:
-        index = bisect.bisect_right(self.starts, node.start_byte) - 1
+    def _around(self, start: int, end: int) -> Unit | None:
+        index = bisect.bisect_right(self.starts, start) - 1
         unit = self.units[index] if index >= 0 else None
-        while unit is not None and unit.end < node.end_byte:
+        while unit is not None and unit.end < end:
             unit = unit.parent
         return unit
 
@@ -64,18 +70,15 @@ class Attribution:
         last = bisect.bisect_right(self.anonymous, (node.start_byte, 0))
         return all(end < node.end_byte for _, end in self.anonymous[first:last])
 
-    def _add(self, values: list[str], value: str) -> None:
-        if value not in values:
-            values.append(value)
-
     def _parameter(self, unit: Unit, node: Node, captures: Captures) -> None:
         if captures["parameters"][0].start_byte != unit.parameters_start:
             return
         name = node_text(node, self.text)
-        opening = captures["parameters"][0].named_children[:1]
-        is_first = unit.kind == "method" and any(first.start_byte == node.start_byte for first in opening)
-        if not (is_first and name in self.spec.implicit_parameters) and name != "this":
-            self._add(unit.parameters, name)
+        if name == "this":
+            return
+        opening = captures["parameters"][0].named_child(0) if name in self.spec.implicit_parameters else None
+        if opening is None or unit.kind != "method" or opening.start_byte != node.start_byte:
+            unit.parameters[name] = None
 
     def _call(self, unit: Unit, node: Node, captures: Captures) -> None:
         name = node_text(node, self.text)
@@ -84,7 +87,7 @@ class Attribution:
             between = self.text[target.end_byte : node.start_byte].decode("utf-8", "replace").strip()
             name = node_text(target, self.text) + (between if between in _JOINS else ".") + name
         if _EXPRESSION.match(name):
-            self._add(unit.calls, name)
+            unit.calls[name] = None
 
     def _raise(self, unit: Unit, node: Node, captures: Captures) -> None:
         name = node_text(node, self.text)
@@ -94,29 +97,29 @@ class Attribution:
         is_type = last[:1].isupper() or last in ("error", "timeout")  # a variable or a helper's result says no type
         is_type = is_type or "::" in name  # C++: std::invalid_argument
         if is_type and self._is_own(unit, node):
-            self._add(unit.raises, name)
+            unit.raises[name] = None
 
     def _return(self, unit: Unit, node: Node, captures: Captures) -> None:
         value = one_line(node_text(node, self.text))
         if len(value) <= _MAX_QUOTE and node.type != "comment" and self._is_own(unit, node):
-            self._add(unit.return_values, value)
+            unit.return_values[value] = None
 
     def _yield(self, unit: Unit, node: Node, captures: Captures) -> None:
         unit.is_generator = unit.is_generator or self._is_own(unit, node)
 
     def _base(self, unit: Unit, node: Node, captures: Captures) -> None:
         if unit.kind in CONTAINERS:
-            self._add(unit.bases, one_line(node_text(node, self.text)).removeprefix("*"))
+            unit.bases[one_line(node_text(node, self.text)).removeprefix("*")] = None
 
     def _decorator(self, unit: Unit, node: Node, captures: Captures) -> None:
         if node.start_byte < unit.definition.start_byte or node.end_byte <= (
             unit.body.start_byte if unit.body is not None else unit.end
         ):
-            self._add(unit.decorators, one_line(node_text(node, self.text)).strip("@#[]"))
+            unit.decorators[one_line(node_text(node, self.text)).strip("@#[]")] = None
 
     def _member(self, unit: Unit, node: Node, captures: Captures) -> None:
         if unit.kind in CONTAINERS:
-            self._add(unit.members, node_text(node, self.text))
+            unit.members[node_text(node, self.text)] = None
 
     def _guard(self, unit: Unit, node: Node, captures: Captures) -> None:
         condition = one_line(node_text(node, self.text))
@@ -135,20 +138,12 @@ class Attribution:
                 )
             )
 
-    def _branch(self, node: Node) -> None:
-        unit = self._around(node)
-        while unit is not None:
-            unit.complexity += 1
-            unit = unit.parent
 
-
-def imports_of(matches: list[Captures], text: bytes) -> tuple[list[Import], list[str]]:
+def imports_of(captured: Captured, text: bytes) -> tuple[list[Import], list[str]]:
     """Imported names in order, and the modules they come from (once each)."""
     imports: dict[Import, None] = {}
     modules: dict[str, None] = {}
-    for captures in matches:
-        if "module" not in captures:
-            continue
+    for _, captures in captured.get("module", ()):
         module = node_text(captures["module"][0], text).strip("<>")
         module = _IMPORT_WORDS.sub("", module)  # Scala: one node holds the whole import
         modules[module] = None

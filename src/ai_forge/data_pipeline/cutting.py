@@ -5,7 +5,6 @@ comment or decorator above it. The lines before the first statement and after th
 in each part, so that a part is a whole definition with fewer statements. What is cited are the part's own lines.
 """
 
-import bisect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +14,14 @@ from tree_sitter import Node
 from ai_forge.data_pipeline.docs import COMMENT_TYPES, docstring_of
 from ai_forge.data_pipeline.languages import LanguageSpec
 from ai_forge.data_pipeline.schemas import CodeBlock
-from ai_forge.data_pipeline.text import LineTokens, approximate_tokens
+from ai_forge.data_pipeline.text import LineTokens
 from ai_forge.data_pipeline.units import Unit
 
 Span = tuple[int, int]
 """First and last line, from 1; empty where the last is before the first."""
+
+
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -34,20 +36,18 @@ class Part:
     n_tokens: int
 
 
-def cut(unit: Unit, text: bytes, tokens: LineTokens, spec: LanguageSpec, max_tokens: int) -> tuple[list[Part], int]:
+def cut(unit: Unit, tokens: LineTokens, spec: LanguageSpec, max_tokens: int) -> tuple[list[Part], int]:
     """(parts of at most `max_tokens`, filled in order; how many statements are longer and in none of them).
 
     One statement that is too long where the body cannot be cut: it has one statement, or none on lines of its own.
     """
-    ends = [match.start() for match in re.finditer(rb"\n", text)]
-    groups = _groups(_statements(unit), unit, ends, spec)
+    groups = _groups(_statements(unit), tokens, spec)
     if len(groups) < 2:
         return [], 1
     head, tail = (unit.first_line, groups[0][0] - 1), (groups[-1][1] + 1, unit.last_line)
     is_module = unit.kind == "module" and unit.body is None
-    if not is_module and (head[1] < unit.code_line or not _ends_apart(unit, groups[-1][1], ends)):
+    if not is_module and (head[1] < unit.code_line or not _ends_apart(unit, groups[-1][1], tokens)):
         return [], 1
-    lines = tokens.lines
     fixed = _tokens(tokens, head) + _tokens(tokens, tail)
     spans: list[Span] = []
     used = 0
@@ -59,28 +59,30 @@ def cut(unit: Unit, text: bytes, tokens: LineTokens, spec: LanguageSpec, max_tok
         else:
             spans.append((first, last))
             used = cost
-    parts = [_part(span, head, tail, unit, lines) for span in spans]
+    parts = [_part(span, head, tail, unit, tokens) for span in spans]
     fitting = [part for part in parts if part.n_tokens <= max_tokens]
     return fitting, len(parts) - len(fitting)
 
 
-def _part(span: Span, head: Span, tail: Span, unit: Unit, lines: Sequence[str]) -> Part:
+def _part(span: Span, head: Span, tail: Span, unit: Unit, tokens: LineTokens) -> Part:
     """The first part's own lines begin with the unit, the last one's end with it."""
     first = unit.first_line if span[0] == head[1] + 1 else span[0]
     last = unit.last_line if span[1] == tail[0] - 1 else span[1]
-    above = _text(lines, head) if first == span[0] else []
-    below = _text(lines, tail) if last == span[1] else []
-    text = "\n".join([*above, *_text(lines, (first, last)), *below])
-    return Part(first, last, len(above), len(below), text, approximate_tokens(text))
+    above = head if first == span[0] and head[0] <= head[1] else None
+    below = tail if last == span[1] and tail[0] <= tail[1] else None
+    spans = [lines for lines in (above, (first, last), below) if lines is not None]
+    text = "\n".join(tokens.text(*lines) for lines in spans)
+    n_above, n_below = (lines[1] - lines[0] + 1 if lines else 0 for lines in (above, below))
+    return Part(first, last, n_above, n_below, text, tokens.of(*spans))
 
 
 def as_part(block: CodeBlock, part: Part, number: int, n_parts: int) -> CodeBlock:
     """`block`, made with the part's text, as the part: its place, and of what the syntax says what stands in it."""
     meta = block.metadata
-    words = set(re.findall(r"\w+", part.text))
+    words = set(_WORD.findall(part.text))
 
     def here(names: Sequence[str]) -> tuple[str, ...]:
-        return tuple(name for name in names if set(re.findall(r"\w+", name)) <= words)
+        return tuple(name for name in names if name in words or words.issuperset(_WORD.findall(name)))
 
     changed = meta.model_copy(
         update={
@@ -113,13 +115,13 @@ def _statements(unit: Unit) -> list[Node]:
     return children[first + 1 :] if docstring_of(body) is not None else children
 
 
-def _groups(nodes: Sequence[Node], unit: Unit, ends: Sequence[int], spec: LanguageSpec) -> list[Span]:
+def _groups(nodes: Sequence[Node], lines: LineTokens, spec: LanguageSpec) -> list[Span]:
     """Lines that stay together: a statement with what stands above it or on one of its lines."""
     groups: list[Span] = []
     is_tied = False
     for node in nodes:
-        first = bisect.bisect_left(ends, node.start_byte) + 1
-        last = bisect.bisect_left(ends, max(node.start_byte, node.end_byte - 1)) + 1
+        first = lines.line_of(node.start_byte)
+        last = lines.line_of(max(node.start_byte, node.end_byte - 1))
         if groups and (is_tied or first <= groups[-1][1]):
             groups[-1] = (groups[-1][0], max(last, groups[-1][1]))
         else:
@@ -128,17 +130,13 @@ def _groups(nodes: Sequence[Node], unit: Unit, ends: Sequence[int], spec: Langua
     return groups
 
 
-def _ends_apart(unit: Unit, last_line: int, ends: Sequence[int]) -> bool:
+def _ends_apart(unit: Unit, last_line: int, lines: LineTokens) -> bool:
     """Whether what closes the body, if anything does, stands below its last statement."""
     assert unit.body is not None
     closing = (unit.body.children or [unit.body])[-1]
     closes = not closing.is_named and closing.type not in (";", ",")
-    return not closes or bisect.bisect_left(ends, closing.start_byte) + 1 > last_line
-
-
-def _text(lines: Sequence[str], span: Span) -> list[str]:
-    return list(lines[span[0] - 1 : span[1]])
+    return not closes or lines.line_of(closing.start_byte) > last_line
 
 
 def _tokens(tokens: LineTokens, span: Span) -> int:
-    return tokens.of(*span) + 1 if span[0] <= span[1] else 0
+    return tokens.of(span) + 1 if span[0] <= span[1] else 0

@@ -27,11 +27,15 @@ def docstring_of(body: Node | None) -> str | None:
     """The string that opens a Python body, dedented; escape sequences stay as written."""
     if body is None:
         return None
-    for child in body.named_children:
-        if child.type == "comment":
+    for index in range(body.named_child_count):
+        child = body.named_child(index)
+        kind = child.type if child is not None else "comment"
+        if child is None or kind == "comment":
             continue
-        first = next(iter(child.named_children), None) if child.type == "expression_statement" else child
+        first = child.named_child(0) if kind == "expression_statement" else child
         if first is None or (first is not child and child.named_child_count != 1):
+            return None
+        if first.type not in ("string", "concatenated_string"):
             return None
         pieces = first.named_children if first.type == "concatenated_string" else [first]
         texts = [_string_text(piece) for piece in pieces if piece.type != "comment"]

@@ -153,18 +153,6 @@ def subject_rejection(block: CodeBlock, settings: MinerSettings) -> str | None:
     return None
 
 
-def first_of_each(blocks: Sequence[CodeBlock]) -> tuple[list[CodeBlock], Counter[str]]:
-    """The blocks without those that repeat an earlier one but for white space; the repeats are counted as `duplicate`."""
-    seen: set[str] = set()
-    kept: list[CodeBlock] = []
-    for block in blocks:
-        text = " ".join(block.source_code.split())
-        if text not in seen:
-            seen.add(text)
-            kept.append(block)
-    return kept, _counted("duplicate", len(blocks) - len(kept))
-
-
 def without_near_duplicates(blocks: Sequence[CodeBlock], threshold: float) -> tuple[list[CodeBlock], Counter[str]]:
     """The blocks without those that are at least `threshold` (Jaccard, 0-1) like an earlier one that is kept."""
     from ai_forge.data_pipeline.near_duplicates import near_duplicate_pairs

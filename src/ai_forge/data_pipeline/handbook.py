@@ -24,9 +24,21 @@ from ai_forge.data_pipeline.schemas.instructions import HandbookPair
 from ai_forge.data_pipeline.schemas.preference_pairs import PreferencePair
 from ai_forge.data_pipeline.schemas.probes import ComplianceProbe
 
-__all__ = ["FINE_TUNING_FILE", "Handbook", "handbook_of", "read_handbook"]
+__all__ = [
+    "COMPANIONS",
+    "FINE_TUNING_FILE",
+    "HELD_OUT_FILE",
+    "PREFERENCES_FILE",
+    "PROBES_FILE",
+    "Handbook",
+    "handbook_of",
+    "read_handbook",
+]
 
-FINE_TUNING_FILE = "fine-tuning-file.json"
+FINE_TUNING_FILE, HELD_OUT_FILE = "fine-tuning-file.json", "fine-tuning-held-out.json"
+PREFERENCES_FILE, PROBES_FILE = "fine-tuning-preferences.jsonl", "fine-tuning-probes.jsonl"
+COMPANIONS = (FINE_TUNING_FILE, HELD_OUT_FILE, PREFERENCES_FILE, PROBES_FILE)
+"""What `ai-forge handbook` writes into the agent folder."""
 _SAME_RULE = 0.6
 _MIN_WORDS = 3
 

@@ -78,7 +78,7 @@ def is_licence_file(path: str) -> bool:
     >>> is_licence_file("vendor/x/LICENSE.txt"), is_licence_file("COPYING"), is_licence_file("src/license.py")
     (True, True, False)
     """
-    name = PurePosixPath(path).name
+    name = path.rpartition("/")[2]
     return bool(_FILE_NAME.match(name)) and not _NOT_TEXT.search(name)
 
 

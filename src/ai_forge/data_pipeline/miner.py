@@ -2,35 +2,28 @@
 
 `parse_repository` answers "what may be asked about"; `mine` also keeps the sound blocks that make poor subjects (tests,
 undocumented helpers), because a retriever must know them. Broken, odd or hostile files cost themselves and are counted.
-One process parses 4–5 MB/s of source into blocks, which is seconds for most repositories.
+One process makes blocks of 2–3 MB of source a second; large repositories are mined by one process a core (`mining_pool`), and
+files that a cache knows are not mined again.
 """
 
 import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from ai_forge.config.data import MinerSettings
-from ai_forge.data_pipeline.cutting import as_part, cut
-from ai_forge.data_pipeline.filters import (
-    file_rejection,
-    first_of_each,
-    is_private,
-    score,
-    subject_rejection,
-)
+from ai_forge.data_pipeline.file_mining import Content, MinedFile, MiningTask
+from ai_forge.data_pipeline.filters import is_private
 from ai_forge.data_pipeline.languages import LANGUAGES
-from ai_forge.data_pipeline.licences import licence_allowed, licence_of
-from ai_forge.data_pipeline.parsing import ParsedFile, Unit, normalise, parse
+from ai_forge.data_pipeline.mining_pool import mine_files, no_collection
+from ai_forge.data_pipeline.parsing import ParsedFile, parse
 from ai_forge.data_pipeline.repository import Repository, SourceFile, read_repository
-from ai_forge.data_pipeline.schemas import BlockMetadata, CodeBlock, Import
-from ai_forge.data_pipeline.secrets import Scrubbed, scrub
-from ai_forge.data_pipeline.text import LineTokens, approximate_tokens
+from ai_forge.data_pipeline.schemas import CodeBlock, Import
 from ai_forge.errors import AIForgeError, InputError, PrerequisiteError
 
 __all__ = [
@@ -46,6 +39,17 @@ __all__ = [
 Progress = Callable[[int, int], None]
 """Called with (files done, files in all)."""
 
+
+class FileStore(Protocol):
+    """Keeps what was made of files; see `ai_forge.file_cache`."""
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The values that are there."""
+
+    def put_many(self, values: Mapping[bytes, bytes], in_use: Sequence[bytes]) -> None:
+        """Keep `values`; those with keys `in_use` are still wanted."""
+
+
 _FEW_SUBJECTS = 20
 _CLASS_TYPES = ("class", "interface", "type")
 
@@ -54,44 +58,93 @@ _CLASS_TYPES = ("class", "interface", "type")
 class MiningResult:
     """Every sound block, which of them may be asked about, and counted reasons for the rest.
 
-    `documents` are in order of path and line. `rejected` counts blocks, `skipped` files.
+    `entries` are the files by path. Blocks are made when they are first looked at; counts are there at once.
     """
 
-    documents: tuple[CodeBlock, ...]
-    subject_ids: frozenset[str]
-    rejected: Counter[str]
-    skipped: Counter[str]
-    n_files: int
-    imports: dict[str, tuple[Import, ...]]
-    require_docstring: bool = True
+    entries: tuple[tuple[SourceFile, MinedFile], ...]
+    task: MiningTask
+    unread: Counter[str] = field(default_factory=Counter)
+    """Why files of the repository were not read."""
+
+    @cached_property
+    def documents(self) -> tuple[CodeBlock, ...]:
+        """All blocks, in order of path and line."""
+        return tuple(block for content in self._contents.values() for block in content.blocks)
+
+    @cached_property
+    def imports(self) -> dict[str, tuple[Import, ...]]:
+        """What each file imports, by its path."""
+        return {path: content.imports for path, content in self._contents.items()}
 
     @cached_property
     def blocks(self) -> tuple[CodeBlock, ...]:
         """The documents that may be the subject of a question."""
         return tuple(block for block in self.documents if block.id in self.subject_ids)
 
+    @cached_property
+    def subject_ids(self) -> frozenset[str]:
+        """The ids of `blocks`: those that do not repeat an earlier one but for white space."""
+        first: dict[str, str] = {}
+        for _, mined in self.entries:
+            for block_id, words in mined.subjects:
+                first.setdefault(words, block_id)
+        return frozenset(first.values())
+
+    @cached_property
+    def rejected(self) -> Counter[str]:
+        """Blocks that may not be asked about (some are no documents either), by reason."""
+        counts: Counter[str] = Counter()
+        for _, mined in self.entries:
+            counts.update(mined.rejected)
+        repeats = sum(len(mined.subjects) for _, mined in self.entries) - len(self.subject_ids)
+        return counts + Counter({"duplicate": repeats})
+
+    @cached_property
+    def skipped(self) -> Counter[str]:
+        """Files that were not mined, by reason."""
+        return self.unread + Counter(mined.skipped for _, mined in self.entries if mined.skipped)
+
+    @property
+    def n_files(self) -> int:
+        """Files that were mined."""
+        return sum(1 for _, mined in self.entries if mined.skipped is None)
+
+    @cached_property
+    def _contents(self) -> dict[str, Content]:
+        with no_collection():
+            return {s.path: m.open(s, self.task) for s, m in self.entries if m.skipped is None}
+
     @property
     def advice(self) -> str | None:
         """What to change when few blocks may be asked about, in one sentence."""
         undocumented = self.rejected["no_docstring"]
-        if self.require_docstring and undocumented and len(self.blocks) < max(_FEW_SUBJECTS, undocumented // 10):
+        if (
+            self.task.settings.require_docstring
+            and undocumented
+            and len(self.subject_ids) < max(_FEW_SUBJECTS, undocumented // 10)
+        ):
             return (
-                f"Only {len(self.blocks)} blocks have documentation, {undocumented} have none: "
+                f"Only {len(self.subject_ids)} blocks have documentation, {undocumented} have none: "
                 "set miner.require_docstring to false to ask about those too."
             )
         return None
 
     def summary(self) -> dict[str, Any]:
         """Counts, for a report or a progress line."""
+        by_type: Counter[str] = Counter()
+        by_language: Counter[str] = Counter()
+        for source, mined in self.entries:
+            by_type.update(mined.by_type)
+            by_language[source.language] += sum(mined.by_type.values())
         return {
             "files": self.n_files,
-            "documents": len(self.documents),
-            "subjects": len(self.blocks),
-            "by_language": dict(Counter(b.language for b in self.documents).most_common()),
-            "by_type": dict(Counter(b.block_type for b in self.documents).most_common()),
+            "documents": by_type.total(),
+            "subjects": len(self.subject_ids),
+            "by_language": dict((+by_language).most_common()),
+            "by_type": dict(by_type.most_common()),
             "rejected": dict(self.rejected.most_common()),
             "skipped": dict(self.skipped.most_common()),
-            "masked": sum(1 for block in self.documents if block.metadata.n_masked),
+            "masked": sum(mined.n_masked for _, mined in self.entries),
             "advice": self.advice,
         }
 
@@ -116,13 +169,25 @@ def parse_repository(
 
 
 def mine_repository(
-    repository: Repository, settings: MinerSettings | None = None, *, progress: Progress | None = None
+    repository: Repository,
+    settings: MinerSettings | None = None,
+    *,
+    progress: Progress | None = None,
+    processes: int | None = None,
+    cache: FileStore | None = None,
 ) -> MiningResult:
     """`mine` over a repository that was read, with its commit and its skipped files in the result."""
     own = repository.licence
-    result = mine(repository.files, settings, commit=repository.commit, own_licence=own, progress=progress)
-    result.skipped.update(repository.skipped)
-    return result
+    result = mine(
+        repository.files,
+        settings,
+        commit=repository.commit,
+        own_licence=own,
+        progress=progress,
+        processes=processes,
+        cache=cache,
+    )
+    return replace(result, unread=repository.skipped)
 
 
 def mine(
@@ -132,173 +197,53 @@ def mine(
     commit: str | None = None,
     own_licence: str | None = None,
     progress: Progress | None = None,
+    processes: int | None = None,
+    cache: FileStore | None = None,
 ) -> MiningResult:
     """Blocks of `files`, without secrets. Never fails on a file's content: what cannot be used is counted.
 
-    `own_licence` is the one under which everything may be used (see `licences`).
+    `own_licence` is the one under which everything may be used (see `licences`), `processes` how many mine (by default
+    one a core where it is worth it). With a `cache` only files are mined that it does not know.
     """
-    settings = settings or MinerSettings()
+    task = MiningTask(settings or MinerSettings(), own_licence, commit)
     sources = sorted(files, key=lambda file: file.path)
-    documents: list[CodeBlock] = []
-    candidates: list[CodeBlock] = []
-    rejected: Counter[str] = Counter()
-    skipped: Counter[str] = Counter()
-    imports: dict[str, tuple[Import, ...]] = {}
-    n_files = 0
-    for index, source in enumerate(sources, start=1):
-        licence = licence_of(source.content) or source.folder_licence
-        allowed = licence_allowed(licence, own_licence, settings.allow_licence)
-        read = _read(source, settings, skipped, None if allowed else "licence")
-        if read is not None:
-            parsed, clean = read
-            n_files += 1
-            imports[source.path] = tuple(parsed.imports)
-            for block in _blocks(source, parsed, clean, commit, licence, settings, rejected):
-                documents.append(block)
-                reason = subject_rejection(block, settings)
-                if reason is None:
-                    candidates.append(block)
-                else:
-                    rejected[reason] += 1
+    with no_collection():
+        entries = _entries(sources, task, progress, processes, cache)
+    return MiningResult(entries, task)
+
+
+def _entries(
+    sources: list[SourceFile],
+    task: MiningTask,
+    progress: Progress | None,
+    processes: int | None,
+    cache: FileStore | None,
+) -> tuple[tuple[SourceFile, MinedFile], ...]:
+    """Each file with what it gives: from the cache, or mined now and put there."""
+    keys = task.keys_of(sources) if cache is not None else []
+    kept = cache.get_many(keys) if cache is not None else {}
+    found = [_unpacked(kept.get(key)) for key in keys] or [None] * len(sources)
+    missing = [index for index, mined in enumerate(found) if mined is None]
+    n_done = len(sources) - len(missing)
+    for done, (place, mined) in enumerate(
+        mine_files([sources[index] for index in missing], task, processes=processes), start=n_done + 1
+    ):
+        found[missing[place]] = mined
         if progress is not None:
-            progress(index, len(sources))
-    kept, repeats = first_of_each(candidates)
-    subjects = frozenset(block.id for block in kept)
-    return MiningResult(
-        tuple(documents), subjects, rejected + repeats, skipped, n_files, imports, settings.require_docstring
-    )
+            progress(done, len(sources))
+    entries = tuple((source, mined) for source, mined in zip(sources, found, strict=True) if mined is not None)
+    assert len(entries) == len(sources), "every file has a result, if only why it has none"
+    if cache is not None:
+        fresh = (index for index in missing if entries[index][1].skipped != "crashed")
+        cache.put_many({keys[index]: entries[index][1].pack() for index in fresh}, in_use=keys)
+    return entries
 
 
-def _read(
-    source: SourceFile, settings: MinerSettings, skipped: Counter[str], reason: str | None
-) -> tuple[ParsedFile, Scrubbed] | None:
-    """The file without its secrets, parsed; None with the reason counted, which may be known before."""
-    if settings.languages and source.language not in settings.languages:
-        reason = "other_language"
-    elif len(source.content) > settings.max_file_bytes:
-        reason = "too_large"
-    reason = reason or file_rejection(source.path, source.content)
-    if reason is None:
-        clean = scrub(normalise(source.content), settings.secret_placeholder)
-        parsed = parse(clean.content, source.language)
-        if parsed is None:
-            reason = f"no_grammar_{source.language}"
-        elif parsed.has_error and not parsed.units:
-            reason = "syntax_error"
-        else:
-            return parsed, clean
-    skipped[reason] += 1
-    return None
-
-
-def _blocks(
-    source: SourceFile,
-    parsed: ParsedFile,
-    clean: Scrubbed,
-    commit: str | None,
-    licence: str | None,
-    settings: MinerSettings,
-    rejected: Counter[str],
-) -> list[CodeBlock]:
-    """The file's sound blocks. Two definitions on the same lines would be one citation: the outer one stays."""
-    lines = parsed.text.decode("utf-8", "replace").split("\n")
-    tokens = LineTokens(lines)
-    outside = {i.local for i in parsed.imports} | set(parsed.constants) | {unit.name for unit in parsed.units}
-    blocks: list[CodeBlock] = []
-    spans: set[tuple[int, int]] = set()
-    unit_spans = {(unit.first_line, unit.last_line) for unit in parsed.units}
-    for unit in _units_with_head(source, parsed, settings, rejected):
-        span = (unit.first_line, unit.last_line)
-        text = "\n".join(lines[unit.first_line - 1 : unit.last_line])
-        n_tokens = tokens.of(*span)
-        n_masked = sum(unit.first_line <= line <= unit.last_line for line in clean.lines)
-        if n_masked and (unit.has_error or settings.secrets == "drop"):
-            rejected["secret"] += 1
-        elif unit.has_error:
-            rejected["syntax_error"] += 1
-        elif n_tokens > settings.max_tokens:
-            parts, n_too_long = cut(unit, parsed.text, tokens, LANGUAGES[source.language], settings.max_tokens)
-            own = [part for part in parts if (part.first_line, part.last_line) not in unit_spans | spans]
-            rejected["too_long"] += n_too_long
-            for number, part in enumerate(own, start=1):
-                spans.add((part.first_line, part.last_line))
-                whole = _block(source, parsed, unit, part.text, part.n_tokens, outside, commit, licence, n_masked)
-                blocks.append(as_part(whole, part, number, len(own)))
-        elif span in spans:
-            rejected["same_lines"] += 1
-        else:
-            spans.add(span)
-            blocks.append(_block(source, parsed, unit, text, n_tokens, outside, commit, licence, n_masked))
-    return blocks
-
-
-def _units_with_head(
-    source: SourceFile, parsed: ParsedFile, settings: MinerSettings, rejected: Counter[str]
-) -> list[Unit]:
-    """The file's head, named by the file, before its units."""
-    head = parsed.module
-    if head is None:
-        return parsed.units
-    head.name = PurePosixPath(source.path).name
-    if approximate_tokens(parsed.text[head.start : head.end].decode("utf-8", "replace")) < settings.min_tokens:
-        rejected["short_module"] += 1
-        return parsed.units
-    return [head, *parsed.units]
-
-
-def _block(
-    source: SourceFile,
-    parsed: ParsedFile,
-    unit: Unit,
-    text: str,
-    n_tokens: int,
-    outside: set[str],
-    commit: str | None,
-    licence: str | None,
-    n_masked: int,
-) -> CodeBlock:
-    used = parsed.code_names(unit)
-    imported = {i.local for i in parsed.imports}
-    local = {*unit.parameters, unit.name}
-    called = {name.partition(".")[0] for name in (*unit.calls, *unit.bases, *unit.decorators)}
-    implicit = LANGUAGES[source.language].implicit_parameters
-    metadata = BlockMetadata(
-        first_line=unit.first_line,
-        last_line=unit.last_line,
-        qualified_name=unit.qualified_name,
-        signature=unit.signature,
-        parameters=tuple(unit.parameters),
-        returns=unit.returns,
-        raises=tuple(unit.raises),
-        calls=tuple(unit.calls),
-        imports=tuple(name for name in used if name in imported and name not in local),
-        decorators=tuple(unit.decorators),
-        bases=tuple(unit.bases),
-        method_names=tuple(unit.members),
-        is_async="async" in unit.signature.partition("(")[0].split() or unit.signature.startswith("async"),
-        is_generator=unit.is_generator,
-        guards=tuple(unit.guards),
-        return_values=tuple(unit.return_values),
-        complexity=unit.complexity,
-        n_tokens=n_tokens,
-        commit=commit,
-        blob_id=source.blob_id,
-        licence=licence,
-        n_masked=n_masked,
-    )
-    block = CodeBlock(
-        path=source.path,
-        language=source.language,
-        block_type=unit.kind,
-        name=unit.name if unit is parsed.module else unit.name.rpartition(".")[2],
-        docstring=unit.docstring,
-        source_code=text,
-        dependencies=tuple(
-            name for name in used if (name in outside or name in called) and name not in local and name not in implicit
-        ),
-        metadata=metadata,
-    )
-    return block.model_copy(update={"metadata": metadata.model_copy(update={"score": score(block)})})
+def _unpacked(packed: bytes | None) -> MinedFile | None:
+    try:
+        return None if packed is None else MinedFile.unpack(packed)
+    except (ValueError, TypeError):
+        return None
 
 
 def _units_of(code: bytes, language: str) -> ParsedFile:

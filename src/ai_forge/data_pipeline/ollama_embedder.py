@@ -35,23 +35,28 @@ class OllamaEmbedder:
     def embed(self, texts: Texts) -> Matrix:
         """Unit vectors [text, dimension].
 
-        Raises PrerequisiteError where Ollama or the model is not there, TransientError where it fails.
+        Raises PrerequisiteError where Ollama or the model is not there, InputError where it is no embedding model,
+        TransientError where it fails.
         """
         import httpx
         import ollama
 
-        client = ollama.Client(host=self._address, timeout=_TIMEOUT_S)
         rows: list[list[float]] = []
         try:
-            for start in range(0, len(texts.written), _BATCH):
-                batch = [text or " " for text in texts.written[start : start + _BATCH]]
-                rows.extend(
-                    [list(row) for row in client.embed(model=self._model, input=batch, truncate=True).embeddings]
-                )
+            with ollama.Client(host=self._address, timeout=_TIMEOUT_S) as client:
+                for start in range(0, len(texts.written), _BATCH):
+                    batch = [text or " " for text in texts.written[start : start + _BATCH]]
+                    reply = client.embed(model=self._model, input=batch, truncate=True)
+                    rows.extend([list(row) for row in reply.embeddings])
         except ollama.ResponseError as error:
             if error.status_code == 404:
                 raise PrerequisiteError(
                     f"Ollama has no model {self._model!r}.", f"Run `ollama pull {self._model}`."
+                ) from error
+            if error.status_code == 501:
+                raise InputError(
+                    f"{self._model!r} answers, it gives no embeddings.",
+                    "Name an embedding model, such as ollama:nomic-embed-text.",
                 ) from error
             raise TransientError(
                 f"Ollama could not embed with {self._model!r}: {error.error}.", "Try again."

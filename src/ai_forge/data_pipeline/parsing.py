@@ -6,9 +6,8 @@ then given to the innermost unit around it. Nodes are only walked inside definit
 
 import bisect
 import re
+from collections import defaultdict
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import accumulate
 
 from tree_sitter import Parser, QueryCursor
 
@@ -16,11 +15,9 @@ from ai_forge.data_pipeline.attribution import Attribution, imports_of
 from ai_forge.data_pipeline.docs import docstring_of, file_comment
 from ai_forge.data_pipeline.languages import LANGUAGES, load
 from ai_forge.data_pipeline.schemas import Import
-from ai_forge.data_pipeline.units import Unit, module_unit, node_text, units_of
+from ai_forge.data_pipeline.units import Captures, Unit, module_unit, node_text, units_of
 
 __all__ = ["ParsedFile", "Unit", "normalise", "parse"]
-
-_CODE_NAME = re.compile(r"(?<![\w.$])[^\W\d][\w$]*")
 
 
 @dataclass(frozen=True)
@@ -39,25 +36,6 @@ class ParsedFile:
     docstring: str | None
     has_error: bool = False
     module: Unit | None = None
-
-    def code_names(self, unit: Unit) -> list[str]:
-        """Names used in a unit, once each in order; not attributes, and nothing from strings and comments."""
-        starts, names = self._names
-        first, last = bisect.bisect_left(starts, unit.start), bisect.bisect_left(starts, unit.end)
-        return list(dict.fromkeys(names[first:last]))
-
-    @cached_property
-    def _names(self) -> tuple[list[int], list[str]]:
-        """Offsets and names in all of the file's code."""
-        code = bytearray(self.text)
-        for first, last in self.opaque:
-            code[first:last] = b" " * (last - first)
-        found = list(_CODE_NAME.finditer(code.decode("utf-8", "replace")))
-        starts, names = [match.start() for match in found], [match.group() for match in found]
-        if not code.isascii():  # from characters to bytes
-            sizes = [0, *accumulate(len(c.encode("utf-8", "replace")) for c in code.decode("utf-8", "replace"))]
-            starts = [sizes[start] for start in starts]
-        return starts, names
 
 
 def normalise(content: bytes) -> bytes:
@@ -85,13 +63,15 @@ def parse(content: bytes, language: str) -> ParsedFile | None:
     if repaired != text:
         again = Parser(grammar).parse(repaired).root_node
         root, repaired = (root, text) if again.has_error else (again, repaired)
-    indexed = QueryCursor(query).matches(root)
-    matches = [captures for _, captures in indexed]
-    units = units_of(indexed, spec, text)
-    Attribution(units, spec, text).run(matches)
-    imports, modules = imports_of(matches, text)
-    opaque = sorted({(n.start_byte, n.end_byte) for m in matches for n in m.get("opaque", ())})
-    constants = [node_text(n, text) for m in matches for n in m.get("constant", ())]
+    captured: defaultdict[str, list[tuple[int, Captures]]] = defaultdict(list)
+    for match in QueryCursor(query).matches(root):
+        for name in match[1]:
+            captured[name].append(match)
+    units = units_of(captured, spec, text)
+    Attribution(units, spec, text).run(captured)
+    imports, modules = imports_of(captured, text)
+    opaque = [n.byte_range for _, m in captured["opaque"] for n in m["opaque"]]
+    constants = [node_text(n, text) for _, m in captured["constant"] for n in m["constant"]]
     first_unit = units[0].start if units else len(text)
     docstring = file_comment(root, spec.docs, first_unit) if spec.docs else docstring_of(root)
     module = module_unit(root, units, docstring)

@@ -27,7 +27,7 @@ from ai_forge.data_pipeline.schemas.raft_examples import Difficulty
 from ai_forge.data_pipeline.scoring import answer_words, held_share
 from ai_forge.data_pipeline.splits import check_no_leak, split_by_file
 from ai_forge.data_pipeline.symbols import SymbolGraph, overlap
-from ai_forge.data_pipeline.text import approximate_tokens, identifiers, names_in
+from ai_forge.data_pipeline.text import approximate_tokens, identifiers, names_in, one_line
 from ai_forge.data_pipeline.verification import verify_example
 from ai_forge.errors import AIForgeError
 
@@ -42,6 +42,8 @@ __all__ = [
 _POOL = 16
 """Hits of a question among which its distractors are looked for."""
 _MAX_WRONG_FACTS = 8
+_MAX_SIGNATURE = 120
+"""Characters: a longer one costs more tokens than it teaches."""
 _MAX_HELD = ValidatorSettings().max_distractor_relevance
 
 
@@ -123,21 +125,31 @@ def retrieve_oracle_and_distractors(
 
 
 def generate_chain_of_thought(query: str, oracle_docs: Sequence[CodeBlock], aspect: str = "") -> str:
-    """One sentence that says what is asked for (`aspect`) and finds its place: each oracle's name and its citation.
+    """One sentence: what is asked for (`aspect`), its place (each oracle's name and citation), a lone oracle's signature.
 
     The aspect comes first, because the answer that follows depends on it: a small model that has just copied a name and
-    a citation no longer looks at the question. An oracle whose name the query spells comes before the others.
+    a citation no longer looks at the question. An oracle whose name the query spells comes before the others. The
+    signature is quoted word for word, as RAFT's reasoning quotes its oracle, whatever is asked: it is copied before it is
+    retold, and is right where the retelling is not.
     """
-    return _places(query, [Document.from_block(block) for block in oracle_docs], aspect)
+    signature = _quotable(oracle_docs[0]) if len(oracle_docs) == 1 else ""
+    return _places(query, [Document.from_block(block) for block in oracle_docs], aspect, signature)
 
 
-def _places(query: str, oracle_docs: Sequence[Document], aspect: str) -> str:
+def _quotable(block: CodeBlock) -> str:
+    """The block's signature on one line, or nothing where it is long or holds a backtick."""
+    signature = one_line(block.metadata.signature)
+    return signature if len(signature) <= _MAX_SIGNATURE and "`" not in signature else ""
+
+
+def _places(query: str, oracle_docs: Sequence[Document], aspect: str, signature: str) -> str:
     """As `generate_chain_of_thought`, of documents that may be no blocks."""
     spelled = set(identifiers(query))
     ordered = sorted(oracle_docs, key=lambda document: document.name.rpartition(".")[2] not in spelled)
     *others, last = (f"`{document.name}` [{document.citation}]" for document in ordered)
     places = f"{', '.join(others)} and {last}" if others else last
-    return f"To see {aspect}, look at {places}." if aspect else f"Look at {places}."
+    found = f"To see {aspect}, look at {places}" if aspect else f"Look at {places}"
+    return f"{found}: `{signature}`." if signature else f"{found}."
 
 
 def _drafts(
@@ -330,7 +342,8 @@ class _Builder:
         difficulty: Difficulty = (
             "hard" if n_distractors > 2 or len(documents) > 1 else "medium" if n_distractors else "easy"
         )
-        reasoning = _places(draft.question, documents, draft.aspect) if oracles else ""
+        signature = _quotable(subject) if len(documents) == 1 else ""
+        reasoning = _places(draft.question, documents, draft.aspect, signature) if oracles else ""
         return RAFTExample(
             question=draft.question,
             oracle_documents=tuple(documents),

@@ -121,6 +121,8 @@ def read_repository(repo_path: str | Path, *, max_file_bytes: int = 1_000_000) -
         raise InputError(f"{root} holds no files to read.", _empty_hint(tracked is not None))
     licences = _licences(root, names)
     files: list[SourceFile] = []
+    real_folders: dict[str, bool] = {}
+    licence_of_folder: dict[str, str | None] = {}
     for name in names:
         path = _showable(name, skipped)
         if path is None or is_licence_file(path):
@@ -128,9 +130,12 @@ def read_repository(repo_path: str | Path, *, max_file_bytes: int = 1_000_000) -
         if language_of(path) is None:
             skipped["unknown_language"] += 1
             continue
-        content = _read(root, path, max_file_bytes, skipped)
+        content = _read(root, path, max_file_bytes, skipped, real_folders)
         if content is not None:
-            files.append(SourceFile(path, content, blob_id(content), nearest_licence(path, licences)))
+            folder = path.rpartition("/")[0]
+            if folder not in licence_of_folder:
+                licence_of_folder[folder] = nearest_licence(path, licences)
+            files.append(SourceFile(path, content, blob_id(content), licence_of_folder[folder]))
     if not files:
         known = ", ".join(LANGUAGES)
         raise InputError(
@@ -150,7 +155,7 @@ def read_documents(root: Path, suffixes: tuple[str, ...], max_files: int) -> Ite
     wanted = [name for name in names if name.lower().endswith(tuple(suffix.encode() for suffix in suffixes))]
     for name in wanted[:max_files]:
         path = _showable(name, ignored)
-        content = _read(root, path, _MAX_DOCUMENT_BYTES, ignored) if path is not None else None
+        content = _read(root, path, _MAX_DOCUMENT_BYTES, ignored, {}) if path is not None else None
         if path is not None and content is not None:
             yield path, content
 
@@ -243,6 +248,7 @@ def _tracked(root: Path, skipped: Counter[str]) -> list[bytes] | None:
 
 def _walk(root: Path, skipped: Counter[str]) -> Iterator[bytes]:
     top = os.fsencode(root)
+    n_above = len(os.path.join(top, b""))  # noqa: PTH118 - with the slash, which the root of all has already
     for folder, subfolders, names in os.walk(top, followlinks=False):
         kept = []
         for name in subfolders:
@@ -255,7 +261,7 @@ def _walk(root: Path, skipped: Counter[str]) -> Iterator[bytes]:
                 kept.append(name)
         subfolders[:] = sorted(kept)
         for name in names:
-            yield os.path.relpath(os.path.join(folder, name), top)  # noqa: PTH118 - bytes have no Path
+            yield os.path.join(folder, name)[n_above:]  # noqa: PTH118 - bytes have no Path
 
 
 def _licences(root: Path, names: list[bytes]) -> dict[str, str]:
@@ -265,7 +271,7 @@ def _licences(root: Path, names: list[bytes]) -> dict[str, str]:
         path = _showable(name, Counter())
         if path is None or not is_licence_file(path):
             continue
-        content = _read(root, path, _MAX_LICENCE_BYTES, Counter())
+        content = _read(root, path, _MAX_LICENCE_BYTES, Counter(), {})
         licence = licence_of_text(content.decode("utf-8", "replace")) if content else None
         if licence:
             found.setdefault(path.rpartition("/")[0], licence)
@@ -285,12 +291,16 @@ def _showable(name: bytes, skipped: Counter[str]) -> str | None:
     return path
 
 
-def _read(root: Path, path: str, max_file_bytes: int, skipped: Counter[str]) -> bytes | None:
-    """The file's bytes, or None with the reason counted."""
-    full = root / path
+def _read(
+    root: Path, path: str, max_file_bytes: int, skipped: Counter[str], real_folders: dict[str, bool]
+) -> bytes | None:
+    """The file's bytes, or None with the reason counted. `real_folders` remembers which are reached without a link."""
+    full = (
+        f"{root}/{path}"  # a path that is absolute stays below the root; making a Path costs more than reading a file
+    )
     try:
-        state = full.lstat()
-        if stat.S_ISLNK(state.st_mode) or full.parent.resolve() != root.joinpath(*full.relative_to(root).parent.parts):
+        state = os.lstat(full)
+        if stat.S_ISLNK(state.st_mode) or not _is_real(full.rpartition("/")[0], real_folders):
             skipped["symlink"] += 1
         elif not stat.S_ISREG(state.st_mode):
             skipped["not_a_file"] += 1
@@ -305,3 +315,10 @@ def _read(root: Path, path: str, max_file_bytes: int, skipped: Counter[str]) -> 
     except (OSError, ValueError, RuntimeError):
         skipped["unreadable"] += 1
     return None
+
+
+def _is_real(folder: str, known: dict[str, bool]) -> bool:
+    """Whether no link is on the way to `folder`."""
+    if folder not in known:
+        known[folder] = os.path.realpath(folder) == folder
+    return known[folder]

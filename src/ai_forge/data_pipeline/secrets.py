@@ -34,7 +34,7 @@ from ai_forge.data_pipeline.secret_patterns import (
 )
 from ai_forge.data_pipeline.secret_values import is_hex, looks_random, may_be_chance, may_be_secret, names_a_hash
 
-__all__ = ["PLACEHOLDER", "Scrubbed", "Secret", "find_secrets", "scrub", "scrub_text", "without_secrets"]
+__all__ = ["PLACEHOLDER", "Scrubbed", "Secret", "find_secrets", "mask", "scrub", "scrub_text", "without_secrets"]
 
 Value = TypeVar("Value", bound=BaseModel)
 
@@ -44,6 +44,7 @@ _RUN_TABLE = bytes(
     ord("x") if chr(i) in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_-" else ord(" ")
     for i in range(256)
 )
+_PRINTABLE = bytes((*b"\n\r\t", *range(32, 127)))
 _MAX_DEPTH = 3
 _NAME_STEMS = ("passw", "passphrase", "pwd", "secret", "token", "credential", "authorization", "key")
 _KEY_OF = re.compile(
@@ -84,11 +85,12 @@ class Secret(NamedTuple):
 
 @dataclass(frozen=True)
 class Scrubbed:
-    """Text without its secrets; `lines` are the line numbers (from 1) on which something was masked."""
+    """Text without its secrets; `lines` are the line numbers (from 1) on which something was masked, `spans` the bytes."""
 
     content: bytes
     kinds: Counter[str]
     lines: frozenset[int]
+    spans: tuple[tuple[int, int], ...] = ()
 
 
 def scrub(content: bytes, placeholder: str = PLACEHOLDER) -> Scrubbed:
@@ -101,15 +103,22 @@ def scrub(content: bytes, placeholder: str = PLACEHOLDER) -> Scrubbed:
     if not found:
         return Scrubbed(content, Counter(), frozenset())
     starts = [0] + [match.end() for match in re.finditer(rb"\n", content)]
-    pieces: list[bytes] = []
     lines: set[int] = set()
-    position = 0
     for secret in found:
-        pieces += (content[position : secret.start], placeholder.encode())
-        position = secret.end
         lines.update(range(bisect_right(starts, secret.start), bisect_right(starts, secret.end - 1) + 1))
-    pieces.append(content[position:])
-    return Scrubbed(b"".join(pieces), Counter(secret.kind for secret in found), frozenset(lines))
+    spans = tuple((secret.start, secret.end) for secret in found)
+    kinds = Counter(secret.kind for secret in found)
+    return Scrubbed(mask(content, spans, placeholder), kinds, frozenset(lines), spans)
+
+
+def mask(content: bytes, spans: Sequence[tuple[int, int]], placeholder: str = PLACEHOLDER) -> bytes:
+    """`content` with the placeholder in the place of each span, of which none overlap."""
+    pieces: list[bytes] = []
+    position = 0
+    for start, end in spans:
+        pieces += (content[position:start], placeholder.encode())
+        position = end
+    return b"".join((*pieces, content[position:]))
 
 
 def scrub_text(text: str, placeholder: str = PLACEHOLDER) -> str:
@@ -262,7 +271,7 @@ def _holds_secret(run: str, depth: int) -> bool:
         decoded = base64.b64decode(plain[: len(plain) - (len(plain) % 4 == 1)] + "=" * (-len(plain) % 4 % 3))
     except (binascii.Error, ValueError):
         return False
-    if not decoded or sum(32 <= byte < 127 or byte in b"\n\r\t" for byte in decoded) < 0.95 * len(decoded):
+    if not decoded or len(decoded) - len(decoded.translate(None, _PRINTABLE)) < 0.95 * len(decoded):
         return False
     return next(_search(decoded, depth - 1), None) is not None
 

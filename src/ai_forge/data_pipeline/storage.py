@@ -1,4 +1,4 @@
-"""The pipeline's values as files: JSON lines for blocks and examples, one JSON for what was mined; datasets.
+"""The pipeline's values as files: JSON lines and datasets.
 
 A dataset is a folder: each part (train, valid, test) as `NAME.jsonl` and `NAME.parquet`, which hold the same, and
 `dataset.json`, written last: counts, schema version, a hash over all ids, each file's SHA-256, where it comes from and
@@ -7,24 +7,20 @@ the settings that made it.
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from ai_forge.data_pipeline.miner import MiningResult
-from ai_forge.data_pipeline.schemas import CodeBlock, Import, RAFTExample
+from ai_forge.data_pipeline.schemas import RAFTExample
 from ai_forge.errors import InputError
 
 __all__ = [
     "DATASET_MANIFEST",
-    "load_mining",
     "read_examples",
     "read_jsonl",
     "read_manifest",
-    "save_mining",
     "write_dataset",
     "write_jsonl",
 ]
@@ -62,34 +58,6 @@ def read_jsonl(path: Path, kind: type[Value]) -> list[Value]:
 def read_examples(path: Path) -> list[RAFTExample]:
     """The RAFT examples of a JSON-lines file."""
     return read_jsonl(path, RAFTExample)
-
-
-def save_mining(folder: Path, result: MiningResult) -> None:
-    """Write what was mined: `blocks.jsonl` and `mining.json`."""
-    write_jsonl(folder / "blocks.jsonl", result.documents)
-    rest = {
-        "subject_ids": sorted(result.subject_ids),
-        "rejected": result.rejected,
-        "skipped": result.skipped,
-        "n_files": result.n_files,
-        "imports": result.imports,
-        "require_docstring": result.require_docstring,
-    }
-    (folder / "mining.json").write_text(json.dumps(rest, indent=1), encoding="utf-8")
-
-
-def load_mining(folder: Path) -> MiningResult:
-    """Read what `save_mining` wrote."""
-    rest = json.loads((folder / "mining.json").read_text(encoding="utf-8"))
-    return MiningResult(
-        documents=tuple(read_jsonl(folder / "blocks.jsonl", CodeBlock)),
-        subject_ids=frozenset(rest["subject_ids"]),
-        rejected=Counter(rest["rejected"]),
-        skipped=Counter(rest["skipped"]),
-        n_files=rest["n_files"],
-        imports={path: tuple(Import(*names) for names in found) for path, found in rest["imports"].items()},
-        require_docstring=rest["require_docstring"],
-    )
 
 
 def write_dataset(

@@ -5,6 +5,7 @@ names to what stands in them and are no units.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,6 +19,8 @@ from ai_forge.data_pipeline.text import one_line
 
 UnitKind = BlockType | Literal["scope", "impl"]
 Captures = dict[str, list[Node]]
+Captured = Mapping[str, list[tuple[int, Captures]]]
+"""The matches of a file's query by the names that they capture, each with the number of its pattern."""
 
 _KINDS: dict[str, UnitKind] = {
     "function": "function",
@@ -34,13 +37,17 @@ CONTAINERS = frozenset({"class", "interface", "type", "module", "impl"})
 """Kinds whose functions are methods."""
 SCOPES = frozenset({"scope", "impl"})
 _PLAIN_NAME = re.compile(r"^[\w.$]+$")
+_COMMENT_AFTER_COMMA = re.compile(r",\s+(#|//).*$")
+_COMMENT_LINE = re.compile(r"\s*(# |#$|//)")
+_OPENERS = ("=>", "->", ":", "=", "{", ";")
 
 
 @dataclass
 class Unit:
     """A definition as parsed. Bytes are offsets in the parsed text; lines count from 1, both ends included.
 
-    `first_line` is that of the documentation above, `code_line` that of the definition with its decorators.
+    `first_line` is that of the documentation above, `code_line` that of the definition with its decorators. Names are
+    dicts without values: each once, in order of appearance.
     """
 
     kind: UnitKind
@@ -60,16 +67,16 @@ class Unit:
     parameters_start: int = -1
     receiver: str | None = None
     parent: "Unit | None" = None
-    parameters: list[str] = field(default_factory=list)
-    calls: list[str] = field(default_factory=list)
-    raises: list[str] = field(default_factory=list)
-    bases: list[str] = field(default_factory=list)
-    decorators: list[str] = field(default_factory=list)
-    members: list[str] = field(default_factory=list)
+    parameters: dict[str, None] = field(default_factory=dict)
+    calls: dict[str, None] = field(default_factory=dict)
+    raises: dict[str, None] = field(default_factory=dict)
+    bases: dict[str, None] = field(default_factory=dict)
+    decorators: dict[str, None] = field(default_factory=dict)
+    members: dict[str, None] = field(default_factory=dict)
     guards: list[Guard] = field(default_factory=list)
     statements: list[Node] = field(default_factory=list)
     guard_starts: list[int] = field(default_factory=list)
-    return_values: list[str] = field(default_factory=list)
+    return_values: dict[str, None] = field(default_factory=dict)
     is_generator: bool = False
     complexity: int = 1
 
@@ -86,13 +93,14 @@ class Unit:
 
 def node_text(node: Node, text: bytes) -> str:
     """The source of a node."""
-    return text[node.start_byte : node.end_byte].decode("utf-8", "replace")
+    start, end = node.byte_range
+    return text[start:end].decode("utf-8", "replace")
 
 
-def units_of(matches: list[tuple[int, Captures]], spec: LanguageSpec, text: bytes) -> list[Unit]:
+def units_of(captured: Captured, spec: LanguageSpec, text: bytes) -> list[Unit]:
     """Units (without scopes) by position, nested; of two patterns for one definition the first in the query wins."""
     found: dict[tuple[int, int, str], Unit] = {}
-    heads = [(index, captures, key) for index, captures in matches for key in _KINDS if key in captures]
+    heads = [(index, captures, key) for key in _KINDS for index, captures in captured.get(key, ())]
     for _, captures, key in sorted(heads, key=lambda head: head[0]):
         unit = _unit(_KINDS[key], captures[key][0], captures, spec, text)
         found.setdefault((unit.start, unit.end, "" if unit.kind in SCOPES else unit.name), unit)
@@ -105,8 +113,8 @@ def _unit(kind: UnitKind, head: Node, captures: Captures, spec: LanguageSpec, te
     outer = head
     value = captures["value"][0] if "value" in captures else outer
     name, receiver = _names(kind, captures, value, text, spec)
-    while outer.parent is not None and outer.parent.type in spec.wrappers:
-        outer = outer.parent
+    while spec.wrappers and (around := outer.parent) is not None and around.type in spec.wrappers:
+        outer = around
     code, comments = _with_comments(outer, spec)
     first = comments[0] if comments and comments[0].start_byte < code.start_byte else code
     body = value.child_by_field_name("body") or _child_of_type(value, spec.bodies)
@@ -119,7 +127,11 @@ def _unit(kind: UnitKind, head: Node, captures: Captures, spec: LanguageSpec, te
     end = _end_of(outer)
     own = captures.get("own_parameters")
     parameters = own[0] if own else value.child_by_field_name("parameters") or value.child_by_field_name("parameter")
-    returns = next((n for f in ("return_type", "result", "returns") if (n := value.child_by_field_name(f))), None)
+    returns = (
+        value.child_by_field_name("return_type")
+        or value.child_by_field_name("result")
+        or value.child_by_field_name("returns")
+    )
     if returns is None and value.type == "method_declaration":
         returns = value.child_by_field_name("type")
     return Unit(
@@ -172,8 +184,12 @@ def _signature(head: Node, value: Node, body: Node | None, text: bytes, kind: Un
     written = text[head.start_byte : end].decode("utf-8", "replace")
     if kind in CONTAINERS or body is None:
         written = written.partition("{")[0]
-    lines = (re.sub(r",\s+(#|//).*$", ",", ln) for ln in written.splitlines() if not re.match(r"\s*(# |#$|//)", ln))
-    return re.sub(r"\s*(=>|->|[:={;])$", "", one_line(" ".join(lines)))
+    if "#" in written or "//" in written:
+        lines = (_COMMENT_AFTER_COMMA.sub(",", line) for line in written.splitlines() if not _COMMENT_LINE.match(line))
+        written = " ".join(lines)
+    signature = one_line(written)
+    opener = next((mark for mark in _OPENERS if signature.endswith(mark)), "")
+    return signature.removesuffix(opener).rstrip()
 
 
 def _names(kind: UnitKind, captures: Captures, value: Node, text: bytes, spec: LanguageSpec) -> tuple[str, str | None]:
@@ -200,7 +216,10 @@ def _names(kind: UnitKind, captures: Captures, value: Node, text: bytes, spec: L
 
 
 def _end_of(node: Node) -> Node:
-    """The last token of a definition: Python's grammar lets comments after the last statement belong to the body."""
+    """A node that ends where a definition's last token does: Python's grammar lets comments after it belong to the body."""
+    leaf = node.descendant_for_byte_range(max(node.start_byte, node.end_byte - 1), node.end_byte)
+    if leaf is not None and "comment" not in leaf.type and "doc" not in leaf.type:
+        return node  # it ends with a token
     while True:
         child = next(
             (c for c in reversed(node.children) if c.type not in COMMENT_TYPES and c.end_byte > c.start_byte), None
@@ -219,8 +238,7 @@ def _nest(units: list[Unit]) -> None:
         unit.parent = next((u for u in reversed(open_units) if u.end >= unit.end), None)
         if unit.parent is not None and unit.parent.kind in CONTAINERS and unit.kind in ("function", "method"):
             unit.kind = "method"
-            if unit.name not in unit.parent.members:
-                unit.parent.members.append(unit.name)
+            unit.parent.members[unit.name] = None
         elif unit.receiver and unit.kind == "function":
             unit.kind = "method"
         open_units.append(unit)

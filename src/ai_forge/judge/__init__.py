@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ai_forge.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from ai_forge.judge.compliance import Compliance, judge_compliance
     from ai_forge.judge.evaluator import Answer, CodeScore, Evaluation, Evaluator, HeldOut
     from ai_forge.judge.exporter import QUANTIZATIONS, convert_to_gguf, create_ollama_modelfile
     from ai_forge.judge.merge import merge_adapters_to_base
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "Answer": "evaluator",
     "CodeScore": "evaluator",
+    "Compliance": "compliance",
+    "judge_compliance": "compliance",
     "Evaluation": "evaluator",
     "Evaluator": "evaluator",
     "HeldOut": "evaluator",
@@ -46,6 +49,7 @@ __all__ = [
     "Answer",
     "Check",
     "CodeScore",
+    "Compliance",
     "Estimate",
     "Evaluation",
     "Evaluator",
@@ -58,6 +62,7 @@ __all__ = [
     "convert_to_gguf",
     "create_ollama_modelfile",
     "judge",
+    "judge_compliance",
     "merge_adapters_to_base",
     "write_report",
 ]

@@ -3,7 +3,8 @@
 Method: for PiSSA and QPiSSA what the adapter was trained on is the residual (for QPiSSA the dequantised NF4 one), not
 the base: the trainer leaves it beside the adapter as `residual.safetensors`, and the merge starts from it. Where a
 matrix has no residual entry (plain LoRA) it starts from the base. The sum is taken in float32 and rounded once, to
-float16. One matrix is in memory at a time; the folder appears whole or not at all.
+float16. One matrix is in memory at a time; the folder appears whole or not at all. A chat template in the adapter's
+folder, with which it was trained, takes the place of the base's.
 
 DoRA, adapters on embeddings and adapters that come with whole modules are refused: they are not this formula.
 """
@@ -17,7 +18,7 @@ import numpy as np
 
 from ai_forge.errors import InputError
 from ai_forge.judge.gguf_writer import Progress
-from ai_forge.training.adapter_folder import RESIDUAL, AdapterFolder
+from ai_forge.training.adapter_folder import CHAT_TEMPLATE, RESIDUAL, AdapterFolder
 from ai_forge.training.bases import Base, check_folder
 from ai_forge.training.gguf_import import TOKENIZER_GGUF
 from ai_forge.training.tensor_files import (
@@ -34,7 +35,7 @@ CARRIED = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
-    "chat_template.jinja",
+    CHAT_TEMPLATE,
     "generation_config.json",
     TOKENIZER_GGUF,
 )
@@ -68,6 +69,8 @@ def merge_adapters_to_base(
         for name in CARRIED:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, work / name)
+        if (adapter_path / CHAT_TEMPLATE).is_file():
+            shutil.copyfile(adapter_path / CHAT_TEMPLATE, work / CHAT_TEMPLATE)
         config |= {"dtype": "float16"}
         config.pop("torch_dtype", None)
         (work / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")

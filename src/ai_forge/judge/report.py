@@ -4,6 +4,7 @@ The HTML is one file with its pictures inside, readable offline and years later.
 """
 
 import base64
+import html
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,20 @@ def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def markdown_text(text: str) -> str:
+    """A model's words on one line of Markdown, without markup of their own: escaped but in code spans, which show it.
+
+    >>> markdown_text("`a -> b` is <b>\\nfine")
+    '`a -> b` is &lt;b&gt; fine'
+    """
+    flat = text.replace("\n", " ")
+    pieces = flat.split("`")
+    whole = len(pieces) % 2 and "``" not in flat  # else what opens a span does not surely end one
+    return "`".join(
+        piece if whole and place % 2 else html.escape(piece, quote=False) for place, piece in enumerate(pieces)
+    )
 
 
 def draw_contenders(rows: Sequence[Row]) -> bytes:
@@ -132,6 +147,7 @@ def write_report(folder: Path, data: ReportData) -> tuple[Path, Path]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["markdown"] = markdown_text
     values = {
         "data": data,
         "verdict": data.verdict,

@@ -115,21 +115,21 @@ def _loss_check(evaluation: Evaluation, rows: tuple[Row, ...], settings: JudgeSe
     rival = best_base(rows, lambda r: r.answer_loss, lowest=True)
     gain = _gain(evaluation, rival, lambda a: a.loss / a.n_tokens, settings)
     passed = None if gain is None or gain.high is None else gain.high < 0
-    return Check("answer loss", passed, f"{_signed(gain)} nats per token against {rival}; must be below 0")
+    return Check("answer loss", passed, f"{signed(gain)} nats per token against {rival}; must be below 0")
 
 
 def _citation_check(evaluation: Evaluation, rows: tuple[Row, ...], settings: JudgeSettings) -> Check:
     rival = best_base(rows, lambda r: r.citations)
     gain = _gain(evaluation, rival, lambda a: float(a.citation_right), settings)
     passed = None if gain is None or gain.low is None else gain.low > 0
-    return Check("citations", passed, f"{_signed(gain, percent=True)} against {rival}; must be above 0")
+    return Check("citations", passed, f"{signed(gain, percent=True)} against {rival}; must be above 0")
 
 
 def _facts_check(evaluation: Evaluation, rows: tuple[Row, ...], settings: JudgeSettings) -> Check:
     rival = best_base(rows, lambda r: r.facts)
     gain = _gain(evaluation, rival, lambda a: None if a.facts_right is None else float(a.facts_right), settings)
     passed = None if gain is None or gain.high is None else gain.high >= 0
-    return Check("facts", passed, f"{_signed(gain, percent=True)} against {rival}; must not be surely below 0")
+    return Check("facts", passed, f"{signed(gain, percent=True)} against {rival}; must not be surely below 0")
 
 
 def _forgetting(evaluation: Evaluation, settings: JudgeSettings) -> Estimate | None:
@@ -145,7 +145,7 @@ def _forgetting(evaluation: Evaluation, settings: JudgeSettings) -> Estimate | N
 
 def _forgetting_check(change: Estimate | None, settings: JudgeSettings) -> tuple[Check, ...]:
     passed = None if change is None else change.value <= settings.forgetting_budget
-    text = f"{_signed(change, percent=True)} perplexity per byte of held-out code; at most {settings.forgetting_budget:+.0%}"
+    text = f"{signed(change, percent=True)} perplexity per byte of held-out code; at most {settings.forgetting_budget:+.0%}"
     return (Check("forgetting", passed, text),)
 
 
@@ -155,7 +155,8 @@ def _bits_per_byte(evaluation: Evaluation, settings: JudgeSettings, *, tuned: bo
     return ratio_of_sums(nats, sizes, confidence=settings.confidence, seed=settings.seed)
 
 
-def _signed(e: Estimate | None, *, percent: bool = False) -> str:
+def signed(e: Estimate | None, *, percent: bool = False) -> str:
+    """A difference with its sign and interval, in words."""
     if e is None:
         return "unscored"
     form = "{:+.1%}" if percent else "{:+.3f}"

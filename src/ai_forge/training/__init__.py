@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ai_forge.training.chat import ChatTokenizer
     from ai_forge.training.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
     from ai_forge.training.forge import FineTuneTrainer, TrainingResult
+    from ai_forge.training.handbook import HandbookTrainer
     from ai_forge.training.loop import run_loop
     from ai_forge.training.packing import Batch, TokenizedExample
     from ai_forge.training.plan import Schedule, lay_schedule, memory_of
@@ -31,6 +32,7 @@ _HOMES = {
     "save_checkpoint": "checkpoint",
     "FineTuneTrainer": "forge",
     "TrainingResult": "forge",
+    "HandbookTrainer": "handbook",
     "run_loop": "loop",
     "Batch": "packing",
     "TokenizedExample": "packing",
@@ -45,6 +47,7 @@ __all__ = [
     "ChatTokenizer",
     "Checkpoint",
     "FineTuneTrainer",
+    "HandbookTrainer",
     "Origin",
     "Schedule",
     "TokenizedExample",

@@ -5,6 +5,7 @@
     residual.safetensors           ours: the frozen weights that were trained on (PiSSA, QPiSSA, LoftQ, NF4); without it,
                                    the adapter belongs on the base itself
     initial_adapter.safetensors    ours: A and B before the first step, for `convert`
+    chat_template.jinja            how the model was asked, where that is not the base's chat template
 
 What is read is checked: another PEFT method, DoRA, whole modules or biases beside the low-rank pairs are refused, because
 merging or continuing them as plain low-rank sums would make another model.
@@ -25,6 +26,7 @@ from ai_forge.training.tensor_files import PICKLE_SUFFIXES, SafetensorsFile
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 RESIDUAL, INITIAL = "residual.safetensors", "initial_adapter.safetensors"
+CHAT_TEMPLATE = "chat_template.jinja"
 PREFIX = "base_model.model."
 NOT_PLAIN = (
     "use_dora",

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from ai_forge.errors import PrerequisiteError, RefusedError
 from ai_forge.events import Notice, Sink
 from ai_forge.training.backends.base import TokenSums, Trainee
+from ai_forge.training.group import ALONE, Group, share
 from ai_forge.training.losses import Objective
 from ai_forge.training.packing import collate
 from ai_forge.workspace import atomic_write
@@ -21,14 +22,15 @@ Result = TypeVar("Result")
 
 
 class MicroBatches:
-    """How many items go through the model at a time."""
+    """How many items go through the model at a time, of those that this process of the `group` takes."""
 
-    def __init__(self, size: int, emit: Sink) -> None:
+    def __init__(self, size: int, emit: Sink, group: Group = ALONE) -> None:
         self.size = size
         self._emit = emit
+        self._group = group
 
     def forward_backward(self, trainee: Trainee, objective: Objective, items: Sequence[Any]) -> tuple[TokenSums, int]:
-        """Add the gradients of all `items`; return the sums and how many tokens were computed.
+        """Add the gradients of all `items`; return the sums and how many tokens were computed, over the whole group.
 
         Raises:
             PrerequisiteError: a single item is too much for the memory.
@@ -36,25 +38,34 @@ class MicroBatches:
 
         def attempt() -> tuple[TokenSums, int]:
             divisor, sums, n_tokens = objective.weight(items), TokenSums(), 0
-            for part in self._parts(items):
+            for part in self._parts(own):
                 batch = collate(objective.examples(part))
                 sums += trainee.forward_backward(batch, objective.loss(part), divisor)
                 n_tokens += batch.n_tokens
             return sums, n_tokens
 
-        return self._until_it_fits(trainee, objective, items, attempt)
+        own = share(items, self._group)
+        sums, n_tokens = self._until_it_fits(trainee, objective, own, attempt)
+        self._group.sum_gradients(trainee)
+        return self._summed(sums, n_tokens)
 
     def evaluate(self, trainee: Trainee, objective: Objective, items: Sequence[Any]) -> TokenSums:
-        """The sums over `items`, without gradients.
+        """The sums over `items`, without gradients, over the whole group.
 
         Raises:
             PrerequisiteError: a single item is too much for the memory.
         """
 
         def attempt() -> TokenSums:
-            return sum((objective.evaluate(trainee, part) for part in self._parts(items)), TokenSums())
+            return sum((objective.evaluate(trainee, part) for part in self._parts(own)), TokenSums())
 
-        return self._until_it_fits(trainee, objective, items, attempt)
+        own = share(items, self._group)
+        return self._summed(self._until_it_fits(trainee, objective, own, attempt), 0)[0]
+
+    def _summed(self, sums: TokenSums, n_tokens: int) -> tuple[TokenSums, int]:
+        loss, *counts = self._group.sum([sums.loss, sums.n_tokens, sums.n_correct, n_tokens])
+        n_supervised, n_correct, n_computed = map(int, counts)
+        return TokenSums(loss, n_supervised, n_correct), n_computed
 
     def _parts(self, items: Sequence[Any]) -> list[Sequence[Any]]:
         return [items[first : first + self.size] for first in range(0, len(items), self.size)]

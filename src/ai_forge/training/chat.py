@@ -16,25 +16,30 @@ from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
+from ai_forge.config.training import PromptTemplate
 from ai_forge.data_pipeline.prompt import Message
 from ai_forge.errors import InputError
+from ai_forge.training.chat_templates import alpaca_jinja
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
 class ChatTokenizer:
-    """The tokenizer and chat template of a base folder (`tokenizer.json`, `tokenizer_config.json`).
+    """The tokenizer of a base folder (`tokenizer.json`, `tokenizer_config.json`) with its chat template, or Alpaca's.
 
     Raises:
         InputError: a file is missing, or the base has no chat template.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, prompt_template: PromptTemplate = "chat") -> None:
         try:
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
             self._config: dict[str, Any] = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         except Exception as error:
             raise InputError(f"The tokenizer in {folder} cannot be read: {error}", "name another base.") from error
+        if prompt_template == "alpaca":
+            self.chat_template: str = alpaca_jinja(with_bos=self._begins_with_bos())
+            return
         template_file = folder / "chat_template.jinja"
         template = template_file.read_text("utf-8") if template_file.exists() else self._config.get("chat_template")
         if not isinstance(template, str):
@@ -42,7 +47,12 @@ class ChatTokenizer:
                 f"The base in {folder} has no chat template, so there is no right way to ask it.",
                 "choose the instruct version of the base.",
             )
-        self.chat_template: str = template
+        self.chat_template = template
+
+    def _begins_with_bos(self) -> bool:
+        """Whether the base's tokenizer puts its begin token before a text."""
+        tokens = self._tokenizer.encode("a", add_special_tokens=True).tokens
+        return bool(tokens) and tokens[0] == self._special("bos_token")
 
     @cached_property
     def _template(self) -> Any:

@@ -5,6 +5,7 @@
                                     residual.safetensors      what the adapter was trained on
                                     initial_adapter.safetensors  the adapter before the first step
                                     training.json             config, initialisation, history, best step
+                                    chat_template.jinja       how the model is asked, where not in the base's way
 
 A trainer that is pointed at the same work folder again continues where the last one stopped.
 """
@@ -21,16 +22,18 @@ from typing import Any
 from safetensors.numpy import save_file
 
 from ai_forge.config import FineTuneConfig
-from ai_forge.data_pipeline.prompt import messages_for
+from ai_forge.data_pipeline.prompt import Message, messages_for
 from ai_forge.data_pipeline.schemas import RAFTExample
 from ai_forge.errors import InputError
 from ai_forge.events import AdapterInitialised, Notice, PlanMade, Sink, StageProgress, ignore
-from ai_forge.training.adapter_folder import CONFIG, INITIAL, WEIGHTS, AdapterFolder, peft_config
+from ai_forge.training.adapter_folder import CHAT_TEMPLATE, CONFIG, INITIAL, WEIGHTS, AdapterFolder, peft_config
 from ai_forge.training.backends import load_backend
 from ai_forge.training.bases import Base, resolve_base
+from ai_forge.training.care import MicroBatches
 from ai_forge.training.chat import ChatTokenizer
+from ai_forge.training.group import ALONE, Group
 from ai_forge.training.loop import run_loop
-from ai_forge.training.losses import sft_loss, token_weights
+from ai_forge.training.losses import SupervisedObjective, sft_loss, token_weights
 from ai_forge.training.packing import (
     Batch,
     TokenizedExample,
@@ -49,6 +52,8 @@ INITIALISATION_SETTINGS = {
     "rank_pattern", "alpha_pattern", "target_modules", "svd_oversampling", "svd_tolerance", "seed",
 }  # fmt: skip
 SCHEDULE = "schedule.json"
+Asked = tuple[str, list[Message]]
+"""What is asked while training: its title and the chat."""
 SAMPLES, SAMPLE_TOKENS = 2, 64
 CHECK_TEXT = '''def moving_average(values, window):
     """Mean of each run of `window` values.
@@ -66,7 +71,11 @@ CHECK_TEXT = '''def moving_average(values, window):
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A finished training: `folder` holds the adapter in PEFT's format and the residual."""
+    """A finished training: `folder` holds the adapter in PEFT's format and the residual.
+
+    `first_loss` and `last_loss` are held out; `trained_first_loss` and `trained_last_loss` those of the examples that were
+    trained on, where they were measured (nats per token, before the first step and of the result).
+    """
 
     folder: Path
     best_step: int
@@ -74,6 +83,8 @@ class TrainingResult:
     first_loss: float
     last_loss: float
     n_too_long: int
+    trained_first_loss: float | None = None
+    trained_last_loss: float | None = None
 
 
 class FineTuneTrainer:
@@ -86,6 +97,7 @@ class FineTuneTrainer:
         workspace: where bases and initialisations are cached.
         adapter: a folder with an adapter, ours or PEFT's, that training continues; a fresh one where it is left out.
         emit: hears the events.
+        group: the processes that train together, all with the same arguments; see `launcher`.
     """
 
     def __init__(
@@ -97,12 +109,19 @@ class FineTuneTrainer:
         workspace: Workspace | None = None,
         adapter: Path | None = None,
         emit: Sink = ignore,
+        group: Group = ALONE,
     ) -> None:
+        if config.nproc != group.size:
+            raise InputError(
+                f"training.nproc is {config.nproc}, which only `ai-forge train` and `run` can start.",
+                "leave it out here.",
+            )
+        self.group = group
         self.config = config
         self.workspace = workspace or Workspace.open()
         self.base = base or resolve_base(config.base_model, cache_dir=self.workspace.cache_dir)
         self.folder = folder or self.workspace.work_folder("train", stage_key(**config.model_dump()))
-        self.tokenizer = ChatTokenizer(self.base.folder)
+        self.tokenizer = ChatTokenizer(self.base.folder, config.prompt_template)
         self.backend = load_backend(config.backend)
         self.adapter = adapter
         self._emit = emit
@@ -149,6 +168,12 @@ class FineTuneTrainer:
             initialisation = self.compute_pissa_init()
             return self.workspace.stage_folder("initialise", self._initialisation_key()), initialisation
         adapter = AdapterFolder(self.adapter)
+        trained_with = self.adapter / CHAT_TEMPLATE
+        if trained_with.is_file() and trained_with.read_text(encoding="utf-8") != self.tokenizer.chat_template:
+            raise InputError(
+                f"{self.adapter} was trained with another prompt template.",
+                "add --set training.prompt_template=alpaca.",
+            )
         self._emit(Notice("info", f"continuing the adapter in {self.adapter} on {len(adapter.layers)} layers."))
         return self.adapter, None
 
@@ -168,16 +193,38 @@ class FineTuneTrainer:
         """
         config = self.config if num_epochs is None else self.config.model_copy(update={"num_epochs": num_epochs})
         train, held_out, n_too_long = self.tokenized(train_dataset, eval_dataset)
-        start, initialisation = self._start()
+        asked = [(e.question, messages_for(e.question, e.shown_documents)) for e in eval_dataset[:SAMPLES]]
+        return self._supervised(train, held_out, config, n_too_long, asked)
+
+    def _supervised(
+        self,
+        train: list[TokenizedExample],
+        held_out: list[TokenizedExample],
+        config: FineTuneConfig,
+        n_too_long: int,
+        asked: Sequence[Asked],
+        *,
+        told: Sequence[TokenizedExample] = (),
+    ) -> TrainingResult:
+        """Supervised training from start to result; the loss on `told` is measured before and after."""
+        start, initialisation = self.group.first(self._start)
         trainee = self.backend.trainee.from_adapter(self.base.folder, start, config)
         path = self.folder / SCHEDULE
-        schedule = Schedule.load(path) if path.exists() else self._schedule(trainee, train, held_out, config)
-        best_step, history = self._run(trainee, train, held_out, config, schedule, sft_loss, eval_dataset)
+        known = self.group.first(lambda: Schedule.load(path) if path.exists() else None)
+        schedule = known or self._schedule(trainee, train, held_out, config)
+        losses = {"trained_first_loss": self._loss_on(told, trainee)} if told else {}
+        best_step, history = self._run(trainee, train, held_out, config, schedule, sft_loss, asked)
+        losses |= {"trained_last_loss": self._loss_on(told, trainee)} if told else {}
         record = {
             "initialisation": dataclasses.asdict(initialisation) if initialisation else None,
             "n_too_long": n_too_long,
+            **losses,
         }
-        return self._finish(trainee, start, config, schedule, best_step, history, record)
+        return self.group.first(lambda: self._finish(trainee, start, config, schedule, best_step, history, record))
+
+    def _loss_on(self, examples: Sequence[TokenizedExample], trainee: Any) -> float:
+        micro = MicroBatches(self.config.micro_batch_size, self._emit, self.group)
+        return micro.evaluate(trainee, SupervisedObjective(), examples).mean_loss
 
     def _run(
         self,
@@ -187,20 +234,21 @@ class FineTuneTrainer:
         config: FineTuneConfig,
         schedule: Schedule,
         loss: Any,
-        questions: Sequence[RAFTExample],
+        asked: Sequence[Asked],
     ) -> tuple[int, list[dict[str, Any]]]:
-        """The loop, with the schedule told and kept, and sample answers to the first of `questions`."""
-        schedule.save(self.folder / SCHEDULE)
+        """The loop, with the schedule told and kept, and sample answers to what is `asked`."""
+        self.group.first(lambda: schedule.save(self.folder / SCHEDULE))
         self._emit(PlanMade(**dataclasses.asdict(schedule)))
         generator = self.backend.generator(trainee.model, self.tokenizer.end_of_turn_id)
-        asked = questions[:SAMPLES]
-        prompts = [self.tokenizer.encode_prompt(messages_for(e.question, e.shown_documents)) for e in asked]
+        prompts = [self.tokenizer.encode_prompt(chat) for _, chat in asked]
 
         def sample() -> list[tuple[str, str]]:
             replies = generator.generate(prompts, SAMPLE_TOKENS) if prompts else []
-            return [(e.question, self.tokenizer.decode(reply)) for e, reply in zip(asked, replies, strict=True)]
+            return [(title, self.tokenizer.decode(reply)) for (title, _), reply in zip(asked, replies, strict=True)]
 
-        return run_loop(trainee, train, held_out, config, schedule, self.folder, loss, self._emit, sample=sample)
+        return run_loop(
+            trainee, train, held_out, config, schedule, self.folder, loss, self._emit, sample=sample, group=self.group
+        )
 
     def _finish(
         self,
@@ -227,14 +275,24 @@ class FineTuneTrainer:
             "best_step": best_step,
             "history": history,
         }
+        if config.prompt_template != "chat":
+            atomic_write(self.folder / CHAT_TEMPLATE, self.tokenizer.chat_template)
         atomic_write(self.folder / "training.json", json.dumps(record | more, indent=1))
         for checkpoint in self.folder.glob("step-*"):
             shutil.rmtree(checkpoint)
         for reference in self.folder.glob("reference-*.json"):
             reference.unlink()
         losses = {r["step"]: r["loss"] for r in history if r["event"] == "EvalFinished"}
-        n_too_long = int(more["n_too_long"])
-        return TrainingResult(self.folder, best_step, schedule.n_steps, losses[0], losses[best_step], n_too_long)
+        return TrainingResult(
+            self.folder,
+            best_step,
+            schedule.n_steps,
+            losses[0],
+            losses[best_step],
+            int(more["n_too_long"]),
+            more.get("trained_first_loss"),
+            more.get("trained_last_loss"),
+        )
 
     def plan(self, train_dataset: Sequence[RAFTExample], eval_dataset: Sequence[RAFTExample]) -> dict[str, Any]:
         """What `train` would do: examples, tokens, steps and seconds, by a probe; nothing is trained."""
@@ -288,9 +346,9 @@ class FineTuneTrainer:
         self, trainee: Any, train: list[TokenizedExample], held_out: list[TokenizedExample], config: FineTuneConfig
     ) -> Schedule:
         self._emit(StageProgress("train", 0, 0, "measuring the speed"))
-        speed = probe_speed(trainee, train, config, sft_loss)
+        speed = probe_speed(trainee, train, config, sft_loss, group=self.group)
         n_eval_tokens = n_packed_tokens(held_out, config.micro_batch_size)
-        return lay_schedule(train, n_eval_tokens, speed, config)
+        return self.group.first(lambda: lay_schedule(train, n_eval_tokens, speed, config))
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -24,6 +24,7 @@ from ai_forge.events import (
     Sink,
     StepLogged,
     TrainingStopped,
+    ignore,
 )
 from ai_forge.training.backends.base import Loss, Trainee
 from ai_forge.training.callbacks import DivergenceGuard, EarlyStopping, LossPlotter, MemoryMonitor, MetricsLogger
@@ -37,6 +38,7 @@ from ai_forge.training.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
+from ai_forge.training.group import ALONE, Group
 from ai_forge.training.losses import Objective, as_objective
 from ai_forge.training.packing import step_order
 from ai_forge.training.plan import Schedule
@@ -91,14 +93,15 @@ def run_loop(
     emit: Sink,
     clock: Callable[[], float] = time.perf_counter,
     sample: Callable[[], Iterable[tuple[str, str]]] = tuple,
+    group: Group = ALONE,
 ) -> tuple[int, list[dict[str, object]]]:
     """Train to the end of the schedule, resuming from the newest whole checkpoint under `folder`.
 
     `train` and `held_out` hold what the objective `loss` is about: tokenized examples or pairs. `sample` gives questions with
-    the model's answers, every `config.sample_every` steps.
+    the model's answers, every `config.sample_every` steps. All processes of a `group` call this with the same arguments.
 
-    Returns the step whose adapter is the result (the lowest held-out loss) and the history; the trainee holds that
-    adapter afterwards.
+    Returns the step whose adapter is the result (the lowest held-out loss, or the last: `config.result_step`) and the
+    history; the trainee holds that adapter afterwards.
 
     Raises:
         RefusedError: the loss is not a finite number or the training diverged; the step's batch is kept in `folder`.
@@ -107,26 +110,31 @@ def run_loop(
         KeyboardInterrupt: Ctrl-C; a checkpoint has been saved.
     """
     metrics, stopping = MetricsLogger(), EarlyStopping(config.early_stopping_patience)
-    plotter = LossPlotter(folder / "loss.png")
+    plotter = LossPlotter(folder / "loss.png") if group.rank == 0 else ignore
     monitor = MemoryMonitor(trainee.memory_total_bytes(), config.memory_warn_fraction, emit)
-    objective, micro, guard = as_objective(loss), MicroBatches(config.micro_batch_size, emit), DivergenceGuard()
+    objective, micro, guard = as_objective(loss), MicroBatches(config.micro_batch_size, emit, group), DivergenceGuard()
 
     def publish(event: Event) -> None:
         for listener in (metrics, stopping, guard, plotter, monitor, emit):
             listener(event)
 
     def save(step: int) -> None:
-        saved = save_checkpoint(folder, step, trainee, metrics.history, micro.size)
-        prune_checkpoints(folder, config.keep_checkpoints, also=stopping.best_step)
-        publish(CheckpointSaved(step, saved.name))
+        def write() -> str:
+            saved = save_checkpoint(folder, step, trainee, metrics.history, micro.size)
+            prune_checkpoints(folder, config.keep_checkpoints, also=stopping.best_step)
+            return saved.name
+
+        publish(CheckpointSaved(step, group.first(write)))
 
     def judge(step: int) -> None:
         sums = micro.evaluate(trainee, objective, held_out)
         publish(EvalFinished(step, sums.mean_loss, sums.accuracy, sums.n_tokens))
 
     first_step = 0
-    checkpoint = newest_checkpoint(
-        folder, lambda torn: emit(Notice("warning", f"checkpoint {torn.name} is damaged; using the one before it."))
+    checkpoint = group.first(
+        lambda: newest_checkpoint(
+            folder, lambda torn: emit(Notice("warning", f"checkpoint {torn.name} is damaged; using the one before it."))
+        )
     )
     if checkpoint is not None:
         trainee.load_state(checkpoint.folder)
@@ -145,7 +153,7 @@ def run_loop(
     reason, step, began = "all steps done", first_step, clock()
     with full_disk_told(folder), interrupt_noted() as interrupt:
         for step in range(first_step + 1, schedule.n_steps + 1):
-            if stopping.reason:
+            if stopping.reason and config.result_step == "best":
                 step, reason = step - 1, stopping.reason
                 break
             start = clock()
@@ -175,18 +183,19 @@ def run_loop(
                 raise stop_training(
                     folder, step, guard.reason, objective, chosen, LOWER_RATE.format(config.learning_rate)
                 )
-            if config.sample_every and step % config.sample_every == 0:
+            if config.sample_every and step % config.sample_every == 0 and group.rank == 0:
                 for question, answer in sample():
                     publish(AnswerSampled(step, question, answer))
             if step % eval_steps == 0 or step == schedule.n_steps:
                 judge(step)
             is_best = stopping.best_step == step
-            if is_best or step % config.save_steps == 0 or interrupt.is_set() or step == schedule.n_steps:
+            (n_interrupted,) = group.sum([interrupt.is_set()])
+            if is_best or step % config.save_steps == 0 or n_interrupted or step == schedule.n_steps:
                 save(step)
-            if interrupt.is_set():
+            if n_interrupted:
                 raise KeyboardInterrupt
     publish(TrainingStopped(step, reason))
-    best = stopping.best_step if stopping.best_step is not None else step
+    best = step if config.result_step == "last" or stopping.best_step is None else stopping.best_step
     if best != step:
         saved = checkpoint_folder(folder, best)
         if not is_whole(saved):

@@ -18,12 +18,12 @@ width varies, in return for not one padded or repeated token.
 import itertools
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ai_forge.data_pipeline.prompt import messages_for
+from ai_forge.data_pipeline.prompt import Message, messages_for
 from ai_forge.data_pipeline.schemas import RAFTExample
 from ai_forge.training.chat import ChatTokenizer
 
@@ -82,14 +82,22 @@ Weigh = Callable[[RAFTExample], tuple[float, ...]]
 """The weights of an example's supervised tokens; none where all count the same."""
 
 
-def tokenize(example: RAFTExample, tokenizer: ChatTokenizer, weigh: Weigh = lambda _: ()) -> TokenizedExample:
-    """A RAFT example as the trainer reads it.
+def tokenize_chat(
+    messages: Sequence[Message], answer: str, tokenizer: ChatTokenizer, context: str = ""
+) -> TokenizedExample:
+    """A chat and the answer to be learned.
 
     Prompt and answer are encoded apart, so that the prompt's ids are those the model is given when it is asked.
     """
-    prompt = tokenizer.encode_prompt(messages_for(example.question, example.shown_documents))
-    ids = (*prompt, *tokenizer.encode_target(example.target))
-    return TokenizedExample(ids, len(prompt), example.context_id, weigh(example))
+    prompt = tokenizer.encode_prompt(messages)
+    return TokenizedExample((*prompt, *tokenizer.encode_target(answer)), len(prompt), context)
+
+
+def tokenize(example: RAFTExample, tokenizer: ChatTokenizer, weigh: Weigh = lambda _: ()) -> TokenizedExample:
+    """A RAFT example as the trainer reads it."""
+    chat = messages_for(example.question, example.shown_documents)
+    tokenized = tokenize_chat(chat, example.target, tokenizer, example.context_id)
+    return replace(tokenized, weights=weigh(example))
 
 
 def tokenize_all(

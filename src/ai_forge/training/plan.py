@@ -17,6 +17,7 @@ from ai_forge.errors import InputError
 from ai_forge.events import ignore
 from ai_forge.training.backends.base import Loss, Trainee
 from ai_forge.training.care import MicroBatches
+from ai_forge.training.group import ALONE, Group
 from ai_forge.training.losses import Objective, as_objective
 from ai_forge.training.memory import memory_of, require_memory
 from ai_forge.training.packing import TokenizedExample, n_packed_tokens, step_order
@@ -56,13 +57,14 @@ def probe_speed(
     config: FineTuneConfig,
     loss: Loss | Objective,
     clock: Callable[[], float] = time.perf_counter,
+    group: Group = ALONE,
 ) -> float:
-    """Training tokens per second over a few micro batches (the first warms up and is not counted)."""
+    """Training tokens per second over a few micro batches of each process (the first warms up and is not counted)."""
     n_tokens, seconds = 0, 0.0
-    objective, micro = as_objective(loss), MicroBatches(config.micro_batch_size, ignore)
+    objective, micro = as_objective(loss), MicroBatches(config.micro_batch_size, ignore, group)
     contexts = [item.context for item in items]
     for index in range(PROBE_BATCHES):
-        chosen = [items[i] for i in step_order(contexts, config.micro_batch_size, index, config.seed)]
+        chosen = [items[i] for i in step_order(contexts, group.size * config.micro_batch_size, index, config.seed)]
         start = clock()
         _, n_computed = micro.forward_backward(trainee, objective, chosen)
         if index > 0:

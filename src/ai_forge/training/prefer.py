@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from ai_forge.config import environment_layer, file_layer, load_settings
+from ai_forge.data_pipeline.prompt import Message
 from ai_forge.data_pipeline.schemas.preference_pairs import PreferencePair
 from ai_forge.data_pipeline.storage import read_jsonl
 from ai_forge.errors import AIForgeError, InputError
@@ -27,7 +28,7 @@ from ai_forge.training.adapter_folder import WEIGHTS
 from ai_forge.training.bases import resolve_base
 from ai_forge.training.forge import FineTuneTrainer, TrainingResult
 from ai_forge.training.losses import PreferenceObjective, TokenizedPair, with_reference
-from ai_forge.training.packing import TokenizedExample
+from ai_forge.training.packing import tokenize_chat
 from ai_forge.training.plan import Schedule, probe_speed
 from ai_forge.workspace import Workspace, atomic_write, file_sha256, read_json, stage_key
 
@@ -82,10 +83,9 @@ class PreferenceTrainer(FineTuneTrainer):
         """The pairs that fit into `max_seq_len` tokens, and how many did not."""
         made = []
         for pair in pairs:
-            prompt = self.tokenizer.encode_prompt([{"role": t.role, "content": t.content} for t in pair.prompt])
+            prompt: list[Message] = [{"role": turn.role, "content": turn.content} for turn in pair.prompt]
             chosen, rejected = (
-                TokenizedExample((*prompt, *self.tokenizer.encode_target(text)), len(prompt), pair.id)
-                for text in (pair.chosen, pair.rejected)
+                tokenize_chat(prompt, text, self.tokenizer, pair.id) for text in (pair.chosen, pair.rejected)
             )
             made.append(TokenizedPair(chosen, rejected))
         kept = [p for p in made if max(len(p.chosen.ids), len(p.rejected.ids)) <= self.config.max_seq_len]

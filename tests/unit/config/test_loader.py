@@ -14,12 +14,25 @@ from ai_forge.config import (
     flatten,
     known_keys,
     load_settings,
+    recipe_layer,
 )
 from ai_forge.errors import InputError
 
 
 def value_and_source(loaded: LoadedSettings, key: str) -> tuple[object, str]:
     return next((value, source) for name, value, source in loaded.rows() if name == key)
+
+
+def test_a_named_recipe_lies_over_the_bases_and_under_everything_else() -> None:
+    key = "training.time_budget_s"
+    assert value_and_source(load_settings(), key) == (180.0, "recipe of SmolLM2-135M-Instruct")
+    layers = [recipe_layer("handbook")]
+    assert value_and_source(load_settings(*layers), key) == (None, "recipe handbook")
+    assert value_and_source(load_settings(*layers), "training.max_steps") == (60, "recipe handbook")
+    layers.append(("flag", {"training.max_steps": 5}))
+    assert value_and_source(load_settings(*layers), "training.max_steps") == (5, "flag")
+    with pytest.raises(InputError, match=r"There is no recipe 'cookbook'\. Next: known are handbook\."):
+        recipe_layer("cookbook")
 
 
 def test_each_layer_wins_over_the_one_below_and_is_named(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import pytest
 from ai_forge.data_pipeline import Index, MiningResult
 from ai_forge.data_pipeline.embedding import Embedder, Matrix, Texts, embedder_named, load_embedder, save_embedder
 from ai_forge.errors import InputError, PrerequisiteError
+from ai_forge.training.gguf_metadata import encode_header, padded, uint32
+from ai_forge.training.gguf_reader import read_gguf
 from real_ollama import OllamaProcess
 
 SENTENCES = [
@@ -116,14 +118,25 @@ def test_names_and_missing_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         embedded(embedder_named("ollama:nomic-embed-text@http://127.0.0.1:9"), ["x"])
 
 
+def with_pooling(base: Path, path: Path) -> None:
+    """The model as one that llama.cpp takes for an embedding model: its last layer's states, averaged."""
+    file = read_gguf(base)
+    header = encode_header({**file.raw_values, "llama.pooling_type": uint32(1)}, list(file.tensors.values()))
+    with path.open("wb") as out:
+        out.write(header)
+        for tensor in file.tensors.values():
+            data = file.raw(tensor.name).tobytes()
+            out.write(data + bytes(padded(len(data)) - len(data)))
+
+
 @pytest.mark.ollama
 def test_embeddings_of_a_real_ollama(ollama_server: OllamaProcess, base_gguf: Path, tmp_path: Path) -> None:
-    ollama_server.start()
-    (tmp_path / "Modelfile").write_text(f"FROM {base_gguf}\n")
-    environment = {"OLLAMA_HOST": ollama_server.host, "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    program = shutil.which("ollama") or "ollama"
-    subprocess.run([program, "create", "tiny-embed", "-f", str(tmp_path / "Modelfile")], env=environment, check=True,
-                   capture_output=True)  # fmt: skip
+    with_pooling(base_gguf, tmp_path / "embed.gguf")
+    for name, file in (("tiny-embed", tmp_path / "embed.gguf"), ("tiny-chat", base_gguf)):
+        (tmp_path / "Modelfile").write_text(f"FROM {file}\n")
+        environment = {"OLLAMA_HOST": ollama_server.host, "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+        subprocess.run([str(shutil.which("ollama")), "create", name, "-f", str(tmp_path / "Modelfile")],
+                       env=environment, check=True, capture_output=True)  # fmt: skip
     embedder = embedder_named(f"ollama:tiny-embed@{ollama_server.host}")
     vectors = embedded(embedder, SENTENCES[:4])
     assert vectors.shape == (4, 576)
@@ -131,5 +144,7 @@ def test_embeddings_of_a_real_ollama(ollama_server: OllamaProcess, base_gguf: Pa
     assert float(vectors[0] @ vectors[1]) > float(vectors[0] @ vectors[3])
     save_embedder(embedder, tmp_path / "saved")
     assert np.allclose(embedded(load_embedder(tmp_path / "saved"), SENTENCES[:4]), vectors, atol=1e-3)
+    with pytest.raises(InputError, match=r"'tiny-chat' answers, it gives no embeddings. Next: Name an embedding model"):
+        embedded(embedder_named(f"ollama:tiny-chat@{ollama_server.host}"), ["x"])
     with pytest.raises(PrerequisiteError, match=r"Ollama has no model 'absent'. Next: Run `ollama pull absent`"):
         embedded(embedder_named(f"ollama:absent@{ollama_server.host}"), ["x"])

@@ -170,14 +170,15 @@ def test_a_functions_answers_state_what_its_code_says() -> None:
     written = found.pop("write_docstring")
     assert written.final_answer.endswith(":\n```\nTurn an ISO date into a datetime. Time zones are kept.\n```")
     assert "ISO" not in written.oracle_documents[0].text
+    place = ", look at `parse_date` [a.py:1-6]: `def parse_date(text, tz=None)`."
     assert {family: example.reasoning for family, example in found.items()} == {
-        "purpose": "To see what it is for, look at `parse_date` [a.py:1-6].",
-        "parameters": "To see its parameters, look at `parse_date` [a.py:1-6].",
-        "exceptions": "To see what it raises, look at `parse_date` [a.py:1-6].",
-        "dependencies": "To see what it calls, look at `parse_date` [a.py:1-6].",
-        "edge_case": "To see what happens in this case, look at `parse_date` [a.py:1-6].",
-        "extend": "To see its optional parameters, look at `parse_date` [a.py:1-6].",
-        "returns": "To see what it returns, look at `parse_date` [a.py:1-6].",
+        "purpose": f"To see what it is for{place}",
+        "parameters": f"To see its parameters{place}",
+        "exceptions": f"To see what it raises{place}",
+        "dependencies": f"To see what it calls{place}",
+        "edge_case": f"To see what happens in this case{place}",
+        "extend": f"To see its optional parameters{place}",
+        "returns": f"To see what it returns{place}",
     }
     assert {family: example.final_answer for family, example in found.items()} == {
         "purpose": 'The documentation of `parse_date` says: "Turn an ISO date into a datetime."',
@@ -190,6 +191,13 @@ def test_a_functions_answers_state_what_its_code_says() -> None:
     }
     assert found["parameters"].facts == (Fact(kind="parameter", value="text"), Fact(kind="parameter", value="tz"))
     assert found["exceptions"].facts == (Fact(kind="exception", value="ValueError"),)
+
+
+def test_a_long_signature_is_not_quoted() -> None:
+    text = PARSE.replace("tz=None", ", ".join(f"{letter * 18}=None" for letter in "abcdef"))
+    assert examples_about(text)["extend"].reasoning == (
+        "To see its optional parameters, look at `parse_date` [a.py:1-6]."
+    )
 
 
 def test_a_class_can_be_extended_and_tells_its_bases() -> None:

@@ -15,7 +15,6 @@ from ai_forge.config import MinerSettings, load_settings
 from ai_forge.data_pipeline import SourceFile, mine
 from ai_forge.data_pipeline.repository import blob_id
 from ai_forge.data_pipeline.secrets import find_secrets, scrub, scrub_text, without_secrets
-from ai_forge.data_pipeline.storage import load_mining
 from ai_forge.pipeline import Pipeline
 from ai_forge.workspace import Workspace
 from conftest import git
@@ -177,10 +176,10 @@ def test_nothing_that_the_stages_write_holds_a_planted_secret(tmp_path: Path) ->
 
     loaded = load_settings(("test", {"synthesis.max_examples": 150}))
     pipeline = Pipeline(root, loaded, Workspace.open(tmp_path / "home"), lambda _: None)
-    folders = [pipeline.mine.folder, pipeline.dataset.folder, pipeline.index.folder]
+    folders = [pipeline.workspace.cache_dir / "files", pipeline.dataset.folder, pipeline.index.folder]
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     written = "".join(path.read_bytes().decode("utf-8", "replace") for path in files)
-    masked = [block for block in load_mining(pipeline.mine.folder).documents if block.metadata.n_masked]
+    masked = [block for block in pipeline.mined.documents if block.metadata.n_masked]
     assert len(masked) > 400, "the blocks are there, without their secrets"
     assert pipeline.dataset.counts["train"] > 50
     assert "secret" not in pipeline.dataset.counts["rejected"], "the last look finds nothing"

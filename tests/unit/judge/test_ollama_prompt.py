@@ -11,7 +11,7 @@ from ai_forge.errors import InputError
 from ai_forge.judge.exporter import convert_to_gguf, create_ollama_modelfile
 from ai_forge.judge.ollama_prompt import _pieces, _render, ollama_prompt
 from ai_forge.training.bases import Base, resolve_base
-from ai_forge.training.chat_templates import JINJA, family_of
+from ai_forge.training.chat_templates import JINJA, alpaca_jinja, family_of
 from real_ollama import OllamaProcess
 from tiny_models import CHATML, make_tiny
 
@@ -38,7 +38,9 @@ TALKS: list[list[tuple[str, str]]] = [
 
 
 @pytest.mark.parametrize(
-    "jinja", [CHATML, LLAMA3, QWEN, *JINJA.values()], ids=["chatml", "llama3", "qwen", "own1", "own2"]
+    "jinja",
+    [CHATML, LLAMA3, QWEN, *JINJA.values(), alpaca_jinja(with_bos=True), alpaca_jinja(with_bos=False)],
+    ids=["chatml", "llama3", "qwen", "own1", "own2", "alpaca-bos", "alpaca"],
 )
 def test_the_pieces_render_what_the_jinja_renders(jinja: str) -> None:
     pieces = _pieces(jinja, "<|bos|>", "<|eos|>", "<|bos|>")

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 
 from ai_forge.config import JudgeSettings
 from ai_forge.judge.evaluator import Evaluation
-from ai_forge.judge.report import N_SHOWN, ReportData, number, percent, side_by_side, write_report
+from ai_forge.judge.report import N_SHOWN, ReportData, markdown_text, number, percent, side_by_side, write_report
 from ai_forge.judge.statistics import Estimate
 from ai_forge.judge.verdict import judge
 from evaluations import GOOD, POOR, make_evaluation
@@ -109,6 +110,20 @@ def test_nothing_from_outside_becomes_markup(tmp_path: Path, name: str) -> None:
     tags.feed(text)
     assert "script" not in {tag for tag, _ in tags.seen}
     assert not any("onerror" in attributes for _, attributes in tags.seen)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("`def f() -> A` is <b>\nnew", "`def f() -> A` is &lt;b&gt; new"),
+        ("`<script>``", "`&lt;script&gt;``"),
+        ("``<script>`", "``&lt;script&gt;`"),
+        ("`a < b", "`a &lt; b"),
+    ],
+)
+def test_code_is_shown_as_written_and_only_in_a_whole_code_span(text: str, shown: str) -> None:
+    assert markdown_text(text) == shown
+    assert "<script>" not in MarkdownIt().render(markdown_text(text))
 
 
 def test_the_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ class SmallMemory(TorchTrainee):
     def forward_backward(self, batch: Batch, loss: Loss, divisor: float) -> TokenSums:
         with out_of_memory_told():
             if len(batch.boundaries) - 1 > self.most:
-                self._parameters[0].grad = torch.ones_like(self._parameters[0])  # a pass that got half-way
+                self.parameters[0].grad = torch.ones_like(self.parameters[0])  # a pass that got half-way
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …")
         return super().forward_backward(batch, loss, divisor)
 
@@ -132,7 +132,7 @@ def test_evaluation_and_the_probe_make_do_with_less_memory(base: Path) -> None:
     assert (micro.size, len(heard)) == (1, 2)
     small = fresh(base, SmallMemory)
     assert probe_speed(small, TRAIN, CONFIG, sft_loss) > 0
-    assert all(parameter.grad is None for parameter in small._parameters)
+    assert all(parameter.grad is None for parameter in small.parameters)
 
 
 def test_the_cpus_own_error_is_one_of_memory() -> None:

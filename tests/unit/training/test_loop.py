@@ -160,6 +160,15 @@ def test_early_stopping_ships_the_best_step(base: Path, tmp_path: Path) -> None:
     assert stopped.reason.startswith("held-out loss has not fallen in 2 evaluations (lowest ")
 
 
+def test_the_last_step_is_the_result_where_it_is_asked_for(base: Path, tmp_path: Path) -> None:
+    config = tiny_config(eval_steps=1, early_stopping_patience=2, result_step="last")
+    best, adapter = train(base, tmp_path, config, n_steps=5, **UNLEARN)
+    assert best == 5
+    saved = fresh(base, config)
+    saved.load_state(tmp_path / "step-000005")
+    assert adapter == {name: values.tobytes() for name, values in saved.adapter().items()}
+
+
 def test_a_run_cut_off_when_it_had_stopped_early_does_not_go_on(base: Path, tmp_path: Path) -> None:
     config = tiny_config(eval_steps=1, save_steps=1, early_stopping_patience=2)
     with pytest.raises(ProcessEndedError):

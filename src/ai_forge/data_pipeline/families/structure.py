@@ -18,6 +18,9 @@ from ai_forge.data_pipeline.filters import is_private
 from ai_forge.data_pipeline.schemas import Fact
 from ai_forge.data_pipeline.symbols import overlap
 
+_MAX_CALLS = 4
+"""Names of calls are read off the whole body: longer lists are where a small model makes names up."""
+
 
 def purpose(subject: Subject) -> list[Draft]:
     """What the documentation says that it does."""
@@ -107,7 +110,7 @@ def dependencies(subject: Subject) -> list[Draft]:
     block, meta = subject.block, subject.block.metadata
     drafts = []
     calls = tuple(name for name in meta.calls if name not in meta.raises)
-    if is_callable(block) and 1 <= len(calls) <= MAX_LISTED:
+    if is_callable(block) and 1 <= len(calls) <= _MAX_CALLS:
         drafts.append(
             draft_of("dependencies", subject, f"`{block.name}` calls {listed(calls)}.", facts_as("call", calls))
         )

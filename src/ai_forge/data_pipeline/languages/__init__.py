@@ -20,7 +20,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from pathlib import PurePosixPath
 
 from tree_sitter import Language, Query
 
@@ -136,7 +135,9 @@ def language_of(path: str) -> str | None:
     >>> language_of("src/a.tsx"), language_of("README")
     ('tsx', None)
     """
-    return _BY_EXTENSION.get(PurePosixPath(path).suffix.lower())
+    name = path.rpartition("/")[2]
+    stem, dot, extension = name.rpartition(".")
+    return _BY_EXTENSION.get(f"{dot}{extension}".lower()) if stem else None
 
 
 @cache

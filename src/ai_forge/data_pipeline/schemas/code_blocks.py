@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import Mapping
-from functools import cached_property
-from typing import Any, Literal, NamedTuple, Self
+from functools import cache, cached_property
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Value = TypeVar("Value", bound=BaseModel)
 BlockType = Literal["function", "method", "class", "interface", "type", "module"]
 
 
@@ -21,6 +22,24 @@ def content_id(*parts: str) -> str:
         raw = part.encode("utf-8", "surrogatepass")
         digest.update(len(raw).to_bytes(8, "big") + raw)
     return digest.hexdigest()[:16]
+
+
+@cache
+def _fields_of(kind: type[BaseModel]) -> set[str]:
+    return set(kind.model_fields)
+
+
+def trusted(kind: type[Value], values: dict[str, Any]) -> Value:
+    """A model of `values`, which hold every field in order and are valid: made without validation, in a tenth of its time.
+
+    For values that this program made itself; `values` becomes the model's own.
+    """
+    made = kind.__new__(kind)
+    object.__setattr__(made, "__dict__", values)
+    object.__setattr__(made, "__pydantic_fields_set__", _fields_of(kind))
+    object.__setattr__(made, "__pydantic_extra__", None)
+    object.__setattr__(made, "__pydantic_private__", None)
+    return made
 
 
 class Import(NamedTuple):

@@ -92,10 +92,10 @@ class TorchTrainee:
         self.model = model
         self._layers = layers
         self._config = config
-        self._parameters = [p for layer in layers.values() for p in (layer.lora_A, layer.lora_B)]
-        self.n_trainable = sum(p.numel() for p in self._parameters)
+        self.parameters = [p for layer in layers.values() for p in (layer.lora_A, layer.lora_B)]
+        self.n_trainable = sum(p.numel() for p in self.parameters)
         self._optimizer = AdamW8bit(
-            self._parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.999)
+            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.999)
         )
 
     # -- making one ---------------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ class TorchTrainee:
 
     def clip_gradients(self, max_norm: float) -> float:
         """Scale the gradients to at most `max_norm`; return the global norm before."""
-        return float(nn.utils.clip_grad_norm_(self._parameters, max_norm))
+        return float(nn.utils.clip_grad_norm_(self.parameters, max_norm))
 
     def step(self, learning_rate: float) -> None:
         """One optimizer step; gradients are cleared."""
@@ -210,7 +210,7 @@ class TorchTrainee:
     def memory_total_bytes(self) -> int:
         """Memory that there is."""
         if self.model.device.type == "cuda":
-            return int(torch.cuda.get_device_properties(0).total_memory)
+            return int(torch.cuda.get_device_properties(self.model.device).total_memory)
         return int(psutil.virtual_memory().total)
 
 

@@ -1,0 +1,100 @@
+"""Are the handbook's rules followed without a system prompt? Base and tuned model answer the same compliance probes.
+
+Each is asked in its own way, the base through its chat template and the tuned model as it is deployed, with no system message
+of ours. Answers are greedy. A probe's check is made by a machine (`schemas/probes.py`): it sees whether the one rule is kept,
+not whether the answer is good. Probes about one rule are not independent, so the interval of the gain resamples rules.
+"""
+
+from collections.abc import Callable, Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from ai_forge.config import JudgeSettings
+from ai_forge.data_pipeline.schemas.probes import ComplianceProbe
+from ai_forge.judge.statistics import Estimate, paired_difference, proportion
+from ai_forge.judge.verdict import Check, Verdict, signed
+
+Ask = Callable[[Sequence[str]], Sequence[str]]
+"""Prompts to answers."""
+
+
+class ProbeAnswers(BaseModel):
+    """One probe with both answers."""
+
+    model_config = ConfigDict(frozen=True)
+
+    probe: ComplianceProbe
+    base: str
+    tuned: str
+
+    @property
+    def base_passes(self) -> bool:
+        """Whether the base keeps the rule."""
+        return self.probe.passes(self.base)
+
+    @property
+    def tuned_passes(self) -> bool:
+        """Whether the tuned model keeps the rule."""
+        return self.probe.passes(self.tuned)
+
+
+class Compliance(BaseModel):
+    """All probes, answered."""
+
+    model_config = ConfigDict(frozen=True)
+
+    answers: tuple[ProbeAnswers, ...]
+
+    def shares(self, confidence: float) -> tuple[Estimate | None, Estimate | None]:
+        """Share of the probes that base and tuned model pass."""
+        sides = [a.base_passes for a in self.answers], [a.tuned_passes for a in self.answers]
+        return proportion(sides[0], confidence), proportion(sides[1], confidence)
+
+    def gain(self, settings: JudgeSettings) -> Estimate | None:
+        """Tuned − base, by rule."""
+        return paired_difference(
+            [a.tuned_passes for a in self.answers],
+            [a.base_passes for a in self.answers],
+            groups=[a.probe.rule_id for a in self.answers],
+            confidence=settings.confidence,
+            seed=settings.seed,
+        )
+
+
+def ask_both(probes: Sequence[ComplianceProbe], base: Ask, tuned: Ask) -> Compliance:
+    """The answers of both to all probes."""
+    prompts = [probe.prompt for probe in probes]
+    rows = zip(probes, base(prompts), tuned(prompts), strict=True)
+    return Compliance(answers=tuple(ProbeAnswers(probe=p, base=b, tuned=t) for p, b, t in rows))
+
+
+def judge_compliance(compliance: Compliance, settings: JudgeSettings) -> Verdict:
+    """Better only if surely more probes pass than before."""
+    gain = compliance.gain(settings)
+    passed = None if gain is None or gain.low is None else gain.low > 0
+    n = len(compliance.answers)
+    kept = [sum(a.base_passes for a in compliance.answers), sum(a.tuned_passes for a in compliance.answers)]
+    start = "Better than the base" if passed else "Not shown to be better than the base"
+    return Verdict(
+        better=bool(passed),
+        headline=f"{start}: keeps the rules in {kept[1]} of {n} probes without a system prompt (base: {kept[0]}).",
+        rows=(),
+        checks=(Check("compliance", passed, f"{signed(gain, percent=True)} of the probes; must be above 0"),),
+        code_base=None,
+        code_tuned=None,
+        forgetting=None,
+        retrieval_recall=None,
+    )
+
+
+def compliance_report(verdict: Verdict, compliance: Compliance, figures: dict[str, str]) -> str:
+    """Markdown: the verdict, `figures` by name, and every probe with both answers."""
+    lines = [f"# {verdict.headline}", "", *(f"- {check.name}: {check.text}" for check in verdict.checks)]
+    lines += [f"- {name}: {value}" for name, value in figures.items()]
+    lines += ["", "The checks see whether the one rule is kept, not whether the answer is good: read the answers."]
+    for row in compliance.answers:
+        lines += ["", f"## {row.probe.prompt}", "", f"Rule ({row.probe.path}:{row.probe.first_line}): {row.probe.rule}"]
+        for who, passes, answer in (("base", row.base_passes, row.base), ("tuned", row.tuned_passes, row.tuned)):
+            quoted = "\n".join(f"> {line}" for line in answer.strip().splitlines()) or "> (nothing)"
+            lines += ["", f"{who}, {'kept' if passes else 'not kept'}:", "", quoted]
+    return "\n".join(lines) + "\n"
