@@ -16,7 +16,9 @@ def draw_loss_curve(train: list[Point], held_out: list[Point]) -> bytes:
     figure = Figure(figsize=(7, 3.4), dpi=110, layout="constrained")
     axes = figure.subplots()
     if train:
-        axes.plot(*zip(*train, strict=True), color="#9db4c0", linewidth=1.4, label="training batch")
+        axes.plot(
+            *zip(*train, strict=True), color="#9db4c0", linewidth=1.4, label="training batch, replayed code included"
+        )
     if held_out:
         axes.plot(*zip(*held_out, strict=True), color="#c1440e", marker="o", markersize=4, label="held-out examples")
     axes.set(xlabel="optimizer step", ylabel="loss (nats per answer token)", ylim=(0, None))
