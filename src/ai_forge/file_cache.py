@@ -1,8 +1,8 @@
 """What was made of single files, kept from one run to the next: bytes by key, in one SQLite database.
 
 One database, not a file for each value: two thousand are read at once. It is a cache and never in the way: each value
-carries its checksum, a damaged one counts as absent, a damaged database is begun anew, and what cannot be stored (another
-process holds the lock, the disk is full) is made again next time.
+carries a checksum of key and value, a damaged one counts as absent, a damaged database is begun anew, and what cannot be
+stored (another process holds the lock, the disk is full) is made again next time.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ class FileCache:
                 some = keys[start : start + _KEYS_AT_ONCE]
                 query = f"SELECT key, value FROM file WHERE key IN ({','.join('?' * len(some))})"
                 for key, value in database.execute(query, some):
-                    if zlib.crc32(value[4:]).to_bytes(4, "big") == value[:4]:
+                    if isinstance(key, bytes) and isinstance(value, bytes) and value == _sealed(key, value[4:]):
                         found[key] = value[4:]
 
         self._with_database(read)
@@ -44,7 +44,7 @@ class FileCache:
         """Store `values`. Where the cache has become too large, all go but those whose keys are `in_use`."""
 
         def write(database: sqlite3.Connection) -> None:
-            rows = ((key, zlib.crc32(value).to_bytes(4, "big") + value) for key, value in values.items())
+            rows = ((key, _sealed(key, value)) for key, value in values.items())
             database.executemany("INSERT OR REPLACE INTO file VALUES (?, ?)", rows)
             (n_rows,) = database.execute("SELECT count(*) FROM file").fetchone()
             if n_rows > _KEPT * len(in_use):
@@ -64,6 +64,11 @@ class FileCache:
                 act(database)
         except (sqlite3.OperationalError, OSError):
             return  # locked, full or not writable
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, UnicodeDecodeError):  # an error about damaged text may not be text itself
             for suffix in ("", "-journal"):
                 self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+
+
+def _sealed(key: bytes, value: bytes) -> bytes:
+    """The value behind its checksum."""
+    return zlib.crc32(value, zlib.crc32(key)).to_bytes(4, "big") + value

@@ -120,7 +120,7 @@ def stage_key(**inputs: Any) -> str:
     True
     """
     canonical = json.dumps(inputs, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def require_disk(folder: Path, n_bytes: int, what: str) -> None:

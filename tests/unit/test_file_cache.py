@@ -1,5 +1,6 @@
 """What was mined before is not mined again, and a cache that is damaged, stale or locked does no harm."""
 
+import contextlib
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -111,6 +112,33 @@ def test_a_damaged_database_is_begun_anew(path: Path) -> None:
     assert mined_anew(path, FILES)[1] == 6
     assert mined_anew(path, FILES)[1] == 6 or path.exists()
     assert mined_anew(path, FILES)[1] == 0
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE file SET value = (SELECT max(value) FROM file)",  # a good value under the key of another
+        "UPDATE file SET value = 'text'",
+        "UPDATE file SET value = 5",
+        "UPDATE file SET key = 'text' || rowid",
+    ],
+)
+def test_a_damaged_row_counts_as_absent(path: Path, damage: str) -> None:
+    values = {bytes([number]) * 16: bytes([number]) * 9 for number in range(5)}
+    FileCache(path).put_many(values, list(values))
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute(damage)
+    found = FileCache(path).get_many(list(values))
+    assert len(found) < 2
+    assert found.items() <= values.items()
+
+
+def test_a_damaged_word_of_the_schema_is_no_crash(path: Path) -> None:
+    FileCache(path).put_many({b"k": b"v"}, [b"k"])
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE", b"CREATE T\xfcBLE"))
+    assert FileCache(path).get_many([b"k"]) == {}
+    FileCache(path).put_many({b"k": b"v"}, [b"k"])
+    assert FileCache(path).get_many([b"k"]) == {b"k": b"v"}
 
 
 def test_a_cache_that_cannot_be_written_is_passed_over(path: Path) -> None:

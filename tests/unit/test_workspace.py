@@ -280,6 +280,7 @@ def test_keys_and_hashes(tmp_path: Path) -> None:
     assert stage_key(a=1, b={"y": 2, "x": 1}) == stage_key(b={"x": 1, "y": 2}, a=1)
     assert stage_key(a=1) != stage_key(a=2) != stage_key(b=2)
     assert len(stage_key()) == 16
+    assert stage_key(root=os.fsdecode(b"/od\xffd")) != stage_key(root=os.fsdecode(b"/od\xfed"))  # no UTF-8
     (tmp_path / "f").write_bytes(b"abc")
     assert file_sha256(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 

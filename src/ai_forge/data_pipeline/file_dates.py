@@ -6,12 +6,21 @@ newer, and no rename has to be guessed. One `git log` whatever the number of fil
 
 from ai_forge.data_pipeline.repository import Repository, blobs_at_head, git_output
 
-__all__ = ["read_dates"]
+__all__ = ["author_time", "read_dates"]
 
 _MAX_COMMITS = 20_000
 _MAX_LOG_BYTES = 200_000_000
 _LAST_SECOND = 253_402_300_799
 """Of the year 9999: what a broken clock wrote beyond it cannot be printed."""
+
+
+def author_time(digits: str) -> int:
+    """What git prints for `%at`, in s since 1970; a broken commit's may have any number of digits.
+
+    >>> author_time("1600000000"), author_time("9" * 5000)
+    (1600000000, 253402300799)
+    """
+    return min(int(digits[:12]), _LAST_SECOND)
 
 
 def read_dates(repository: Repository) -> dict[str, int]:
@@ -54,7 +63,7 @@ def read_dates(repository: Repository) -> dict[str, int]:
             written[blob] = min(written.get(blob, time), time)
             next(fields, None)
         elif head:
-            time = min(int(head), _LAST_SECOND)
+            time = author_time(head)
     if not written:
         return {}
     oldest, committed = min(written.values()), set(blobs_at_head(repository.root).values())

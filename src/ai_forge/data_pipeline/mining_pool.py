@@ -6,8 +6,10 @@ has no `__main__` guard. This process mines too, so one helper's start (0.3 s) c
 are never sent. Small repositories stay in this process.
 
 What goes wrong: a helper that dies (killed, or crashed by a grammar) costs no more than the file that kills another one
-when it is tried alone, counted as `crashed`; a file that this process takes itself has no such guard. Ctrl-C ends the
-helpers; if this process dies, they end at the end of their input.
+when it is tried alone, counted as `crashed`; a file that this process takes itself has no such guard. Where no helper can
+be started, this process mines alone. Ctrl-C ends the helpers; if this process dies, they end at the end of their input.
+
+A helper imports nothing from the current folder (`-P`): it may be the repository, which is not trusted.
 """
 
 import contextlib
@@ -57,7 +59,10 @@ def mine_files(
     threads: list[threading.Thread] = []
     try:
         for _ in range(n_helpers):
-            helpers.append(_Helper(task))
+            try:
+                helpers.append(_Helper(task))
+            except OSError:  # no more processes or memory: those that there are do it
+                break
             threads.append(threading.Thread(target=_drive, args=(helpers[-1], work, done), daemon=True))
             threads[-1].start()
         while batch := work.take(1):
@@ -70,7 +75,7 @@ def mine_files(
             yield from _results(done.get(), task)
     finally:
         for helper in helpers:
-            helper.stop()
+            helper.close()
 
 
 @contextlib.contextmanager
@@ -111,12 +116,13 @@ class _Work:
 
 
 class _Helper:
-    """A process that mines what it is sent."""
+    """A process that mines what it is sent. Raises OSError where none can be started."""
 
     def __init__(self, task: MiningTask) -> None:
         self.task = task
+        self.is_closed = False
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _HERE + _SERVE],
+            [sys.executable, "-P", "-c", _HERE + _SERVE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for this process, which then ends its helpers
@@ -140,8 +146,9 @@ class _Helper:
         assert self._process.stdout is not None
         return _read(self._process.stdout)
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End the process, whatever it does."""
+        self.is_closed = True
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
@@ -151,40 +158,46 @@ class _Helper:
 
 
 def _drive(helper: _Helper, work: _Work, done: "queue.SimpleQueue[Any]") -> None:
-    """Keep a helper busy until all is given out: two batches are on the way, so that it never waits for this process."""
-    sent: deque[list[Numbered]] = deque()
-    if not helper.is_ready():
-        return  # this process does it all
+    """Have a helper mine its share; of what it held when it died, each file is mined apart."""
     try:
-        while True:
-            while len(sent) < 2 and (batch := work.take()):
-                sent.append(batch)
-                helper.send(batch)
-            if not sent:
+        for item in _held_at_its_end(helper, work, done) if helper.is_ready() else ():
+            if helper.is_closed:  # nobody waits any more
                 return
-            done.put(helper.receive())
-            sent.popleft()
-    except (OSError, EOFError):
-        for item in (item for batch in sent for item in batch):
             done.put(_apart(item, helper.task))
     except Exception as error:  # noqa: BLE001 - it is raised again in the thread that waits
         done.put(error)
 
 
+def _held_at_its_end(helper: _Helper, work: _Work, done: "queue.SimpleQueue[Any]") -> list[Numbered]:
+    """Keep a helper busy until all is given out: two batches are on the way, so that it never waits for this process.
+
+    Returns the files that it was sent and did not answer: none, unless it died.
+    """
+    sent: deque[list[Numbered]] = deque()
+    with contextlib.suppress(OSError, EOFError):
+        while True:
+            while len(sent) < 2 and (batch := work.take()):
+                sent.append(batch)
+                helper.send(batch)
+            if not sent:
+                break
+            done.put(helper.receive())
+            sent.popleft()
+    return [item for batch in sent for item in batch]
+
+
 def _apart(item: Numbered, task: MiningTask) -> list[tuple[int, bytes | None]]:
     """One file in a process of its own; None in the place of the result where that dies too."""
-    helper = _Helper(task)
-    if not helper.is_ready():
-        helper.stop()
-        return [(item[0], mine_file(item[1], task).pack())]
-    try:
-        helper.send([item])
-        answer: list[tuple[int, bytes | None]] = helper.receive()
-        return answer
-    except (OSError, EOFError):
-        return [(item[0], None)]
-    finally:
-        helper.stop()
+    index, source = item
+    with contextlib.suppress(OSError), contextlib.closing(_Helper(task)) as helper:
+        if helper.is_ready():
+            try:
+                helper.send([item])
+                answer: list[tuple[int, bytes | None]] = helper.receive()
+                return answer
+            except (OSError, EOFError):
+                return [(index, None)]
+    return [(index, mine_file(source, task).pack())]
 
 
 def _results(answer: Any, task: MiningTask) -> Iterator[tuple[int, MinedFile]]:

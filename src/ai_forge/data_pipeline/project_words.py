@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from ai_forge.data_pipeline.file_dates import author_time
 from ai_forge.data_pipeline.filters import is_test_path
 from ai_forge.data_pipeline.markdown import decode, sections, split_front_matter
 from ai_forge.data_pipeline.repository import Repository, blobs_at_head, git_output, read_documents
@@ -172,7 +173,7 @@ def _blame(root: Path, path: str) -> list[str]:
 
 
 def _messages(root: Path, commits: set[str]) -> dict[str, tuple[int, str]]:
-    """(author's time in s, message without secrets, trailers and addresses) of each commit."""
+    """(author's time in s, message without secrets, trailers and addresses) of each commit that has a time."""
     if not commits:
         return {}
     ids = "".join(f"{commit}\n" for commit in sorted(commits)).encode("ascii")
@@ -184,8 +185,8 @@ def _messages(root: Path, commits: set[str]) -> dict[str, tuple[int, str]]:
         commit, _, time = head.partition(" ")
         lines = [line.rstrip() for line in scrub_text(message).split("\n") if not _TRAILER.search(line)]
         text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
-        if text and "```" not in text and approximate_tokens(text) <= _MAX_MESSAGE_TOKENS:
-            found[commit] = int(time), text
+        if time and text and "```" not in text and approximate_tokens(text) <= _MAX_MESSAGE_TOKENS:
+            found[commit] = author_time(time), text
     return found
 
 

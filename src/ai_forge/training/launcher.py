@@ -56,7 +56,8 @@ def run_trainer(
                 ear, mouth = context.Pipe(duplex=False)
                 words = (rank, Path(folder) / "meeting", mouth, kind, config, method, data, parts)
                 process = context.Process(target=_process, args=words, daemon=True)
-                process.start()
+                with _safe_path():
+                    process.start()
                 mouth.close()
                 processes.append(process)
                 ears.append(ear)
@@ -94,6 +95,19 @@ def _process(
     else:
         signal.pause()  # until the parent, which has all results, ends it: the others may still be reading from this one
     os._exit(0)  # at once: the connections to the others may be broken, and nothing may wait for them
+
+
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """Processes that are started inside import nothing from the current folder: it may be the repository, which is not trusted."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONSAFEPATH"]
+        if before is not None:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _end_with_parent() -> None:

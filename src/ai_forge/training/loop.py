@@ -204,4 +204,5 @@ def run_loop(
                 "run the same command again: it continues from the newest whole one.",
             )
         trainee.load_state(saved)
+    group.sum([0.0])  # rank 0 removes the checkpoints only when all have read them
     return best, metrics.history

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import psutil
@@ -116,6 +117,56 @@ def test_helpers_that_cannot_start_cost_nothing(monkeypatch: pytest.MonkeyPatch)
     assert [found[n].skipped for n in range(4)] == [mine_file(file, task).skipped for file in SOURCES[:4]]
     (answer,) = _apart((0, SOURCES[0]), task)
     assert answer == (0, mine_file(SOURCES[0], task).pack())
+
+
+def test_where_no_process_can_be_started_this_one_mines_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object, **__: object) -> None:
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr("ai_forge.data_pipeline.mining_pool.subprocess.Popen", none_left)
+    task = MiningTask(MinerSettings())
+    found = dict(mine_files(SOURCES[:4], task, processes=3))
+    assert [found[n].pack() for n in range(4)] == [mine_file(file, task).pack() for file in SOURCES[:4]]
+    assert _apart((0, SOURCES[0]), task) == [(0, mine_file(SOURCES[0], task).pack())]
+
+
+def test_helpers_import_nothing_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be the repository that is mined: `cd repository && ai-forge run`."""
+    for name in ("json", "queue", "argparse", "tree_sitter"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    work = _Work(SOURCES[:2], 2)
+    monkeypatch.setattr("ai_forge.data_pipeline.mining_pool._Work", lambda *_: _OnlyForHelpers(work))
+    assert len(list(mine_files(SOURCES[:2], MiningTask(MinerSettings()), processes=2))) == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_once_nobody_waits_no_more_helpers_are_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    endless = """
+        import time
+        from ai_forge.data_pipeline import mining_pool
+        mining_pool.mine_file = lambda *_: time.sleep(600)
+        mining_pool.serve()
+    """
+    given, apart, before = threading.Event(), [], set(threading.enumerate())
+
+    class Noted(_Work):
+        def take(self, n_files: int | None = None) -> list[tuple[int, SourceFile]]:
+            batch = super().take(n_files)
+            if batch and n_files is None:
+                given.set()
+            return batch
+
+    monkeypatch.setattr("ai_forge.data_pipeline.mining_pool._SERVE", textwrap.dedent(endless))
+    monkeypatch.setattr("ai_forge.data_pipeline.mining_pool._Work", Noted)
+    monkeypatch.setattr("ai_forge.data_pipeline.mining_pool._apart", lambda item, _: apart.append(item) or [])
+    results = mine_files(SOURCES, MiningTask(MinerSettings()), processes=2)
+    next(results)
+    assert given.wait(60)
+    results.close()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(60)
+    assert apart == []
 
 
 def test_an_error_in_a_helper_is_raised_here(monkeypatch: pytest.MonkeyPatch) -> None:

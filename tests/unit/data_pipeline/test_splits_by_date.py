@@ -99,6 +99,24 @@ def test_what_is_not_committed_has_no_date(ten_days: History) -> None:
     assert set(ten_days.days()) == {f"m{n}.py" for n in range(1, 11)} - {"m3.py"}
 
 
+@pytest.mark.parametrize("author", ["nobody", f"a <a@b> {'9' * 5000} +0000", "a <a@b> -5 +0000"])
+def test_a_broken_author_line_stops_nothing(ten_days: History, author: str) -> None:
+    ten_days.write({"broken.py": module("broken")})
+    git(ten_days.root, "add", ".")
+    tree, head = (git(ten_days.root, *words).strip() for words in (("write-tree",), ("rev-parse", "HEAD")))
+    message = "Add broken_0 because nothing else combines both ends"
+    commit = f"tree {tree}\nparent {head}\nauthor {author}\ncommitter a <a@b> {START} +0000\n\n{message}\n"
+    (ten_days.root / ".git" / "broken").write_text(commit)
+    written = git(ten_days.root, "hash-object", "-t", "commit", "-w", "--literally", ".git/broken").strip()
+    git(ten_days.root, "reset", "-q", "--hard", written)
+    read = read_repository(ten_days.root)
+    assert read_dates(read).keys() == {file.path for file in read.files}
+    said = read_words(read, mine_repository(read).documents).said
+    assert [one.quotation for one in said if one.document.citation == f"commit:{written[:12]}"] == (
+        [message] * 2 if "999" in author else []
+    )
+
+
 def test_a_merge_dates_only_what_it_wrote_itself(past: History) -> None:
     past.commit({"a.py": module("a"), "both.py": module("base")})
     git(past.root, "checkout", "-q", "-b", "side")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,19 @@ def test_ctrl_c_saves_the_step_in_hand(base: Base, tmp_path: Path) -> None:
 def test_an_error_of_one_process_is_told_as_it_is(base: Base, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="0 training and 0 held-out examples fit into 64 tokens"):
         train(base, tmp_path, many(max_seq_len=64))
+
+
+def test_processes_import_nothing_from_the_current_folder(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be the repository that is trained on: `cd repository && ai-forge run`."""
+    for name in ("multiprocessing", "json", "numpy"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [folder for folder in sys.path if folder])
+    with pytest.raises(InputError, match="0 training and 0 held-out examples fit"):
+        train(base, tmp_path, many(max_seq_len=64))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_listener_that_fails_ends_all(base: Base, tmp_path: Path) -> None:

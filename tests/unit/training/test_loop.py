@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ai_forge.training.backends.base import TokenSums
 from ai_forge.training.backends.torch_backend import TorchTrainee
 from ai_forge.training.backends.torch_init import initialise
 from ai_forge.training.care import MicroBatches
+from ai_forge.training.group import Alone
 from ai_forge.training.loop import learning_rate_at, run_loop
 from ai_forge.training.losses import SupervisedObjective, sft_loss
 from ai_forge.training.packing import TokenizedExample, collate, step_order
@@ -237,3 +238,34 @@ def test_checkpoints_are_kept_by_number(base: Path, tmp_path: Path) -> None:
     kept = sorted(p.name for p in tmp_path.glob("step-*"))
     assert kept[-2:] == ["step-000005", "step-000006"]
     assert len(kept) <= 3  # and the best
+
+
+def test_no_process_returns_before_all_have_read_the_best_checkpoint(base: Path, tmp_path: Path) -> None:
+    """What returns in rank 0 removes the checkpoints."""
+    calls: list[str] = []
+
+    class Noted(Alone):
+        def sum(self, values: Sequence[float]) -> list[float]:
+            calls.append("met")
+            return super().sum(values)
+
+    class Reading(TorchTrainee):
+        def load_state(self, folder: Path) -> None:
+            super().load_state(folder)
+            calls.append(f"read {folder.name}")
+
+    trainee = fresh(base, ONE_BATCH)
+    trainee.__class__ = Reading
+    best, _ = run_loop(
+        trainee,
+        TRAIN,
+        TRAIN,
+        ONE_BATCH,
+        Schedule(1, 10, 1.0, 1.0, ""),
+        tmp_path,
+        emit=lambda _: None,
+        group=Noted(),
+        **UNLEARN,
+    )
+    assert best == 0
+    assert calls[-2:] == ["read step-000000", "met"]
