@@ -80,11 +80,15 @@ def make_tiny(
         "eos_token_id": 2,
         "dtype": {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}[dtype],
     }
+    if architecture == "qwen3":
+        config["head_dim"] = 2 * hidden // heads  # as in the real ones, more than the hidden width in all
+    if architecture == "mistral":
+        config["sliding_window"] = None
     random = np.random.default_rng(seed)
     tensors = []
     for name, shape in expected_shapes(config).items():
         values = random.normal(0.0, 0.1, shape).astype(np.float32)
-        if name.endswith(("norm.weight", "layernorm.weight")):
+        if name.endswith("norm.weight"):
             values = values + np.float32(1.0)
         tensors.append((TensorSpec(name, dtype, shape), to_storage(values, dtype)))
     write_safetensors(folder / "model.safetensors", tensors, [spec for spec, _ in tensors])

@@ -8,7 +8,7 @@ file. One tensor is in memory at a time; the file appears whole or not at all.
 Measured, SmolLM2-135M on 2 cores: f16 1.6 s, q4_k_m 2.7 s, as long as llama-quantize itself takes.
 Weights are rounded to float16 first, then quantised. Against llama.cpp's own converter on the same folder (SmolLM2, and
 a bfloat16 Llama with Llama 3 rope): every tensor byte-identical, and all metadata but the file's title and size label.
-It covers the dense Llama and Qwen2 architectures. Source: llama.cpp `conversion/llama.py`, `conversion/base.py`.
+It covers the dense Llama, Mistral, Qwen2 and Qwen3 architectures. Source: llama.cpp `conversion/llama.py`, `conversion/base.py`.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ from gguf import GGMLQuantizationType as Type
 from ai_forge.errors import InputError
 from ai_forge.judge.gguf_vocab import tokenizer_metadata
 from ai_forge.judge.kquants import MIXES, choose_types, quantise, quantised_bytes
-from ai_forge.training.architectures import gguf_name, llama3_rope_factors, permute, permuted_heads
+from ai_forge.training.architectures import GGUF_ARCHITECTURES, gguf_name, llama3_rope_factors, permute, permuted_heads
 from ai_forge.training.bases import check_folder
 from ai_forge.training.gguf_metadata import encode_header, float32, padded, string, uint32
 from ai_forge.training.gguf_reader import GGUFTensor
@@ -124,7 +124,7 @@ def _encoded(row: _Row, weights: Weights, config: Mapping[str, Any]) -> np.ndarr
     if row.source is None:
         return llama3_rope_factors(_rope(config), _head_dim(config)).view(np.uint8)
     stored = weights.stored(row.source)
-    if heads := permuted_heads(config["model_type"], row.name, config):
+    if heads := permuted_heads(GGUF_ARCHITECTURES[config["model_type"]], row.name, config):
         stored = permute(stored, heads)
     widen = bf16_to_f32 if weights.specs[row.source].dtype == "BF16" else np.ndarray.__array__
     if row.type == Type.F32:
@@ -140,7 +140,7 @@ def _encoded(row: _Row, weights: Weights, config: Mapping[str, Any]) -> np.ndarr
 
 
 def _metadata(config: Mapping[str, Any], weights: Weights, name: str, kind: str) -> dict[str, bytes]:
-    arch = str(config["model_type"])
+    arch = GGUF_ARCHITECTURES[config["model_type"]]
     rope = _rope(config)
     values = {
         "general.architecture": string(arch),

@@ -1,11 +1,13 @@
-"""Llama and Qwen2 under their two sets of names: Hugging Face's (`config.json`) and llama.cpp's (GGUF).
+"""Llama, Mistral, Qwen2 and Qwen3 under their two sets of names: Hugging Face's (`config.json`) and llama.cpp's (GGUF).
 
 Method: one table of tensor names and one of settings, read in both directions by the importer and the exporter, so
 that the two cannot drift apart. Llama's q and k rows are stored interleaved by llama.cpp (its rotary embedding pairs
-neighbours, Hugging Face's pairs halves): `permute` and `unpermute` are each other's inverse.
+neighbours, Hugging Face's pairs halves): `permute` and `unpermute` are each other's inverse. A Mistral without sliding
+window is a Llama to llama.cpp, and comes back from a GGUF as one.
 
 Sources: llama.cpp `conversion/llama.py`, `conversion/qwen.py`, `gguf-py/gguf/tensor_mapping.py`.
-It covers dense models with RMS norm, SwiGLU and rotary embeddings (none, linear, YaRN and Llama 3 scaling); no experts.
+It covers dense models with RMS norm, SwiGLU and rotary embeddings (none, linear, YaRN and Llama 3 scaling); no experts,
+no sliding windows, no soft-capping.
 """
 
 import math
@@ -16,7 +18,16 @@ import numpy as np
 
 from ai_forge.errors import InputError
 
-ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+"""`model_type` of the bases that are trained → transformers' class."""
+
+GGUF_ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+"""`model_type` → llama.cpp's `general.architecture`."""
 
 _GLOBAL = {
     "token_embd": "model.embed_tokens",
@@ -28,6 +39,8 @@ _BLOCK = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
     "attn_output": "self_attn.o_proj",
     "ffn_norm": "post_attention_layernorm",
     "ffn_gate": "mlp.gate_proj",
@@ -79,7 +92,7 @@ def unpermute(rows: np.ndarray, n_heads: int) -> np.ndarray:
 
 
 def permuted_heads(architecture: str, gguf: str, config: Mapping[str, Any]) -> int | None:
-    """Number of heads by which this tensor is permuted in GGUF, or None if it is stored as it is."""
+    """Number of heads by which this tensor is permuted in a GGUF of `architecture`, or None if it is stored as it is."""
     if architecture != "llama":
         return None
     if ".attn_q." in gguf:
@@ -87,14 +100,37 @@ def permuted_heads(architecture: str, gguf: str, config: Mapping[str, Any]) -> i
     return int(config["num_key_value_heads"]) if ".attn_k." in gguf else None
 
 
+def unserved(config: Mapping[str, Any]) -> str | None:
+    """What a model with this `config.json` computes that AI Forge would not compute exactly, in words; None if nothing.
+
+    A window as long as the context never cuts anything off, so it is none. Defaults are transformers'.
+
+    >>> unserved({"model_type": "mistral", "max_position_embeddings": 32768})
+    'a sliding window of 4096 tokens in a context of 32768'
+    """
+    kind = config["model_type"]
+    window = None
+    if kind == "mistral" or config.get("use_sliding_window"):
+        window = config.get("sliding_window", 4096)
+    context = int(config.get("max_position_embeddings") or 0)
+    biased = kind in ("mistral", "qwen3") and config.get("attention_bias")
+    found = {
+        f"a sliding window of {window} tokens in a context of {context}": window is not None and window < context,
+        f"the activation {config.get('hidden_act')}": config.get("hidden_act", "silu") != "silu",
+        f"attention biases in a {kind} model": biased,
+    }
+    return next((what for what, is_so in found.items() if is_so), None)
+
+
 def config_from_gguf(
     metadata: Mapping[str, Any], *, vocab_size: int, tied: bool, rope_freqs: np.ndarray | None
 ) -> dict[str, Any]:
     """The `config.json` of a GGUF's model. Raises `InputError` for another architecture or a missing setting."""
     arch = metadata.get("general.architecture")
-    if arch not in ARCHITECTURES:
+    known = sorted(set(GGUF_ARCHITECTURES.values()))
+    if arch not in known:
         raise InputError(
-            f"The architecture {arch!r} is not supported; AI Forge trains {', '.join(ARCHITECTURES)}.",
+            f"The architecture {arch!r} is not supported; AI Forge trains GGUFs of {', '.join(known)}.",
             "choose another base: ai-forge models.",
         )
     if int(metadata.get(f"{arch}.expert_count", 0)):
@@ -133,6 +169,8 @@ def config_from_gguf(
             "mlp_bias": False,
             "head_dim": int(metadata.get("llama.attention.key_length", hidden // heads)),
         }
+    if arch == "qwen3":
+        config |= {"attention_bias": False, "head_dim": int(need("attention.key_length"))}
     return config
 
 

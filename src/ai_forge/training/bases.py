@@ -24,7 +24,7 @@ from typing import Any, Literal
 from ai_forge.config.models import load_models
 from ai_forge.errors import InputError
 from ai_forge.training import base_sources
-from ai_forge.training.architectures import ARCHITECTURES
+from ai_forge.training.architectures import ARCHITECTURES, unserved
 from ai_forge.training.gguf_import import (
     PLAIN,
     TOKENIZER_GGUF,
@@ -40,6 +40,8 @@ from ai_forge.workspace import atomic_folder, file_sha256, require_disk
 CONVERTER_VERSION = 1  # part of the cache key: raise it when a conversion gives other files
 BASE_FILE = "base.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
+
+QUANTISED_NAME = re.compile(r"(?i)(awq|gptq|bnb|nf4|fp8|gguf|mlx|w\d+a\d+|int-?[48]|\d-?bits?)\b")
 
 Kind = Literal["wheel", "hub", "folder", "gguf", "ollama"]
 Progress = Callable[[str], None]
@@ -219,7 +221,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
     """The `config.json` of a Hugging Face style folder, after checking that the folder can be trained.
 
     Raises:
-        InputError: no config, weights or tokenizer; another architecture; quantised or missing weights.
+        InputError: no config, weights or tokenizer; another architecture or attention; quantised or missing weights.
     """
     if not (folder / "config.json").is_file():
         raise InputError(
@@ -231,10 +233,12 @@ def check_folder(folder: Path) -> dict[str, Any]:
             f"{folder} is of architecture {config.get('model_type')!r}; AI Forge trains {', '.join(ARCHITECTURES)}.",
             "choose another base: ai-forge models.",
         )
-    if config.get("quantization_config"):
+    if what := unserved(config):
         raise InputError(
-            f"{folder} holds quantised weights.", "use the unquantised version; training quantises by itself."
+            f"{folder} has {what}, which AI Forge does not compute exactly.", "choose another base: ai-forge models."
         )
+    if config.get("quantization_config"):
+        raise _quantised(folder, config)
     weights = Weights(folder)
     if not (folder / "tokenizer.json").is_file():
         raise InputError(
@@ -257,6 +261,22 @@ def check_folder(folder: Path) -> dict[str, Any]:
         if spec.shape != shape:
             raise InputError(f"{folder}: {tensor} has shape {spec.shape}, config.json says {shape}.")
     return config
+
+
+def _quantised(folder: Path, config: Mapping[str, Any]) -> InputError:
+    """The refusal of quantised weights, with the full-precision repository where the config names one.
+
+    Tools that quantise leave in `_name_or_path` what they read, or what they wrote: a name that tells of bits is no help.
+    """
+    settings = config["quantization_config"]
+    method = settings.get("quant_method") if isinstance(settings, dict) else None
+    source = config.get("_name_or_path")
+    named = isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source)
+    full = source if named and not QUANTISED_NAME.search(str(source)) else None
+    return InputError(
+        f"{folder} holds quantised weights{f' ({method})' if method else ''}; a decomposition needs the full ones.",
+        f"use {full or 'the unquantised version'}; training quantises by itself.",
+    )
 
 
 def fingerprint(folder: Path, cache_dir: Path | None) -> str:

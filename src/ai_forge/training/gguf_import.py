@@ -158,7 +158,7 @@ def expected_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Hugging Face name → shape of every tensor that a model with this `config.json` has."""
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
-    head_dim = config.get("head_dim") or hidden // heads
+    head_dim = config["head_dim"] if config["model_type"] == "qwen3" else config.get("head_dim") or hidden // heads
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
     for layer in range(config["num_hidden_layers"]):
         at = f"model.layers.{layer}."
@@ -173,6 +173,8 @@ def expected_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
             f"{at}mlp.up_proj.weight": (inner, hidden),
             f"{at}mlp.down_proj.weight": (hidden, inner),
         }
+        if config["model_type"] == "qwen3":
+            shapes |= {f"{at}self_attn.{p}_norm.weight": (head_dim,) for p in ("q", "k")}
         if config["model_type"] == "qwen2":
             shapes |= {
                 f"{at}self_attn.{p}_proj.bias": (n * head_dim,)

@@ -121,7 +121,32 @@ def _config(folder: Path, **change: object) -> None:
         (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "pickle"),
         (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-100]), "cut off"),
         (lambda f: _config(f, model_type="mamba"), "architecture 'mamba'"),
-        (lambda f: _config(f, quantization_config={"bits": 4}), "quantised weights"),
+        (lambda f: _config(f, quantization_config={"bits": 4}), "quantised weights; .* use the unquantised version"),
+        (
+            lambda f: _config(f, quantization_config={"quant_method": "awq"}, _name_or_path="org/Model-7B"),
+            r"quantised weights \(awq\); .* use org/Model-7B; training",
+        ),
+        (
+            lambda f: _config(f, quantization_config={"quant_method": "gptq"}, _name_or_path="org/Model-7B-GPTQ-4bit"),
+            r"quantised weights \(gptq\); .* use the unquantised version",
+        ),
+        (
+            lambda f: _config(f, model_type="mistral", sliding_window=64),
+            "a sliding window of 64 tokens in a context of 512",
+        ),
+        (lambda f: _config(f, model_type="mistral", max_position_embeddings=8192), "window of 4096 tokens in .* 8192"),
+        (lambda f: _config(f, use_sliding_window=True, sliding_window=511), "a sliding window of 511 tokens"),
+        (lambda f: _config(f, model_type="qwen3"), "lacks the setting 'head_dim'"),
+        (
+            lambda f: _config(f, model_type="qwen3", head_dim=16),
+            "lacks the tensor model.layers.0.self_attn.q_norm.weight",
+        ),
+        (lambda f: _config(f, model_type="qwen3", attention_bias=True), "attention biases in a qwen3 model"),
+        (lambda f: _config(f, hidden_act="gelu"), "the activation gelu"),
+        (
+            lambda f: _config(f, model_type="gemma2"),
+            "architecture 'gemma2'; AI Forge trains llama, mistral, qwen2, qwen3",
+        ),
         (lambda f: _config(f, num_hidden_layers=3), "lacks the tensor model.layers.2"),
         (lambda f: _config(f, intermediate_size=7), "config.json says"),
         (lambda f: _config(f, hidden_size=None), "lacks the setting|says"),

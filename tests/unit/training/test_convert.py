@@ -148,6 +148,21 @@ def test_pefts_adapter_is_merged_and_trained_on(base: Path, from_peft: tuple[Pat
     assert trainee.evaluate(batch).mean_loss < before
 
 
+@pytest.mark.parametrize("architecture", ["mistral", "qwen3"])
+def test_what_is_trained_and_merged_is_the_adapter_model_in_every_architecture(
+    architecture: str, tmp_path: Path
+) -> None:
+    """Packed log-probabilities of the QPiSSA model in training against transformers on the merged folder."""
+    base = make_tiny(tmp_path / "base", architecture)
+    trainee = trained(base, tmp_path / "adapter", tiny_config(quantization="nf4"))
+    examples = random_examples(5, seed=3)
+    with torch.no_grad():
+        ours = target_log_probs(trainee.model, collate(examples))[0]
+    merged = reference_model(merge_adapters_to_base(base, tmp_path / "adapter", tmp_path / "merged"))
+    torch.testing.assert_close(log_probs(merged, examples), ours, atol=3e-2, rtol=0)  # float16
+    assert (log_probs(reference_model(base), examples) - ours).abs().max() > 0.1
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

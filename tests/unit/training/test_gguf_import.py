@@ -61,6 +61,7 @@ def test_unpermute_undoes_permute(heads: int, rows: int) -> None:
         ("llama", {"tied": False, "heads": 4, "kv_heads": 4, "rope": LLAMA3_ROPE}),
         ("qwen2", {"tied": False, "pre": "qwen2"}),
         ("qwen2", {"rope": YARN, "dtype": "BF16"}),
+        ("qwen3", {"pre": "qwen2"}),
     ],
 )
 def test_there_and_back_gives_the_same_weights_and_settings(
@@ -113,6 +114,9 @@ def test_transformers_loads_the_folder_without_a_word(
         ("llama", {"tied": False, "rope": LLAMA3_ROPE}),
         ("qwen2", {}),
         ("qwen2", {"tied": False, "rope": YARN}),
+        ("mistral", {"tied": False}),
+        ("qwen3", {}),
+        ("qwen3", {"tied": False, "rope": YARN}),
     ],
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -176,6 +180,7 @@ def _edited(file: GGUFFile, path: Path, change: dict[str, bytes | None]) -> GGUF
     ("change", "message"),
     [
         ({"general.architecture": string("gemma3")}, "architecture 'gemma3' is not supported"),
+        ({"general.architecture": string("mistral")}, "GGUFs of llama, qwen2, qwen3"),
         ({"llama.block_count": None}, r"lacks llama.block_count"),
         ({"llama.block_count": uint32(2**31)}, "claims 2147483648 layers"),
         ({"llama.block_count": uint32(3)}, "lacks 9 tensors"),

@@ -25,7 +25,7 @@ CONFIG = tiny_config(rank=32)  # 4096 elements and more: moments in 8 bits
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's call
 
 
-@pytest.fixture(scope="module", params=["llama", "qwen2"])
+@pytest.fixture(scope="module", params=["llama", "mistral", "qwen2", "qwen3"])
 def start(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(base folder, folder with a fresh QPiSSA adapter and its residual)."""
     root = tmp_path_factory.mktemp(request.param)

@@ -22,7 +22,7 @@ PEFT_WARNS = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is d
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module", params=["llama", "qwen2"])
+@pytest.fixture(scope="module", params=["llama", "mistral", "qwen2", "qwen3"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny(tmp_path_factory.mktemp("init") / request.param, request.param, hidden=128, inner=256)
 
@@ -175,7 +175,8 @@ def test_a_wrong_residual_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyP
         initialise(folder, tiny_config(quantization=quantization), check_batch(), exact=True)
 
 
-def test_a_rank_above_the_smaller_side_names_the_matrix(folder: Path) -> None:
+def test_a_rank_above_the_smaller_side_names_the_matrix(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path, hidden=128, inner=256)
     with pytest.raises(InputError) as caught:
         initialise(folder, tiny_config(rank=65), check_batch())
     assert str(caught.value) == (
