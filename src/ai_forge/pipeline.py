@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 VERSIONS = {
     "mine": 3,
-    "dataset": 8,
+    "dataset": 9,
     "index": 2,
     "train": 3,
     "merge": 1,

@@ -63,8 +63,9 @@ def _gap(node: Node, lines: list[str]) -> tuple[int, int] | None:
 def _seen_from(subject: Subject) -> CodeBlock | None:
     """A caller with the call, else something that the block calls."""
     block = subject.block
-    callers = (c for c in subject.graph.callers(block) if call_line(c, block.name) is not None)
-    near = chain(callers, subject.graph.callees(block))
+    graph = subject.graph
+    callers = (c for c in graph.callers(block) if call_line(c, block.name, graph.call_line(c, block)) is not None)
+    near = chain(callers, graph.callees(block))
     return next((other for other in near if not overlap(block, other) and other.block_type != "module"), None)
 
 
