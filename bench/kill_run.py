@@ -3,8 +3,8 @@
     python bench/kill_run.py --kills 10 --repo . -- --steps 6 --set training.rank=8
 
 One run is left alone. Then, for each kill, a run in a fresh home is killed at a random moment and the same command is
-given again, until it ends. The moments are spread over the whole run: the n-th lies in the n-th part of it. Prints a
-JSON report; exits with 1 where an adapter differs, a rerun fails or something half-written is left.
+given again, until it ends. The moments are spread over the whole run: the n-th lies in the n-th part of it. Tells each kill
+on stderr and prints a JSON report; exits with 1 where an adapter differs, a rerun fails or something half-written is left.
 
 `--fork` imports everything once and forks each run: what takes seconds in each process otherwise. The tests use it.
 """
@@ -133,6 +133,7 @@ def main() -> int:
                     "left": left,
                 }
             )
+            print(f"{index + 1} of {chosen.kills}: {json.dumps(kills[-1])}", file=sys.stderr, flush=True)
             if rerun:
                 print(log.read_text()[-2000:], file=sys.stderr)
             shutil.rmtree(home)
