@@ -25,6 +25,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+TRIES = 3
+
 
 def forked(words: Sequence[str], log: Path) -> int:
     """The pid of a child of this process that runs the command."""
@@ -66,6 +68,18 @@ def import_everything() -> None:
 def wait(pid: int) -> int:
     """Exit code, negative for a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def killed_after(pid: int, seconds: float) -> int:
+    """Exit code of a process that is killed after `seconds`, if it does not end by itself before."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        gone, status = os.waitpid(pid, os.WNOHANG)
+        if gone:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.kill(pid, signal.SIGKILL)
+    return wait(pid)
 
 
 def digest(home: Path) -> str:
@@ -114,12 +128,15 @@ def main() -> int:
         seconds, expected = time.monotonic() - began, digest(straight)
         kills: list[dict[str, Any]] = []
         for index in range(chosen.kills):
-            home = Path(folder) / f"killed-{index}"
-            moment = seconds * (index + chance.random()) / chosen.kills
-            pid = begin(home)
-            time.sleep(moment)
-            os.kill(pid, signal.SIGKILL)
-            killed = wait(pid)
+            home, part = Path(folder) / f"killed-{index}", (index + chance.random()) / chosen.kills
+            for _ in range(TRIES):
+                moment = seconds * part
+                pid, began = begin(home), time.monotonic()
+                killed = killed_after(pid, moment)
+                if killed == -signal.SIGKILL:
+                    break
+                seconds = time.monotonic() - began  # it was through before: the machine is faster now
+                shutil.rmtree(home)
             stage = stage_at_work(home)
             rerun = wait(begin(home))
             left = [str(p.relative_to(home)) for p in home.rglob("*") if ".tmp-" in p.name]

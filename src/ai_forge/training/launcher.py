@@ -29,6 +29,9 @@ from ai_forge.training.forge import FineTuneTrainer, TrainingResult
 GRACE_S = 5.0
 """How long the others may still say what happened to them after the first has failed."""
 
+_SAFE_PATH = "PYTHONSAFEPATH"
+"""Python's own variable: where it is set, the current folder is not searched for modules."""
+
 
 def run_trainer(
     kind: type[FineTuneTrainer], config: FineTuneConfig, method: str, *data: Any, emit: Sink, **parts: Any
@@ -100,14 +103,14 @@ def _process(
 @contextlib.contextmanager
 def _safe_path() -> Iterator[None]:
     """Processes that are started inside import nothing from the current folder: it may be the repository, which is not trusted."""
-    before = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
     try:
         yield
     finally:
-        del os.environ["PYTHONSAFEPATH"]
+        del os.environ[_SAFE_PATH]
         if before is not None:
-            os.environ["PYTHONSAFEPATH"] = before
+            os.environ[_SAFE_PATH] = before
 
 
 def _end_with_parent() -> None:
