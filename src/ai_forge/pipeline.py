@@ -35,7 +35,7 @@ from ai_forge.data_pipeline.prompt import SYSTEM_PROMPT, Message, citations_in, 
 from ai_forge.data_pipeline.raft_generator import synthesize
 from ai_forge.data_pipeline.repository import Repository, SourceFile, read_repository
 from ai_forge.data_pipeline.retrieval import Index
-from ai_forge.data_pipeline.schemas import Document, RAFTExample
+from ai_forge.data_pipeline.schemas import CodeBlock, Document, RAFTExample
 from ai_forge.data_pipeline.secrets import scrub, without_secrets
 from ai_forge.data_pipeline.splits import check_no_leak, split_by_file
 from ai_forge.data_pipeline.storage import read_examples, write_dataset
@@ -217,14 +217,9 @@ class Pipeline:
 
     @cached_property
     def mine(self) -> Stage:
-        """The repository's blocks."""
-
-        def build(folder: Path) -> dict[str, Any]:
-            summary = self._mining.summary()
-            atomic_write(folder / "mining.json", json.dumps(summary, indent=1))
-            return summary
-
-        return self._stage("mine", build, files=self._snapshot, settings=self.settings.miner.model_dump())
+        """What was counted of the repository's blocks; the blocks are kept by file, see `_mining`."""
+        settings = self.settings.miner.model_dump()
+        return self._stage("mine", lambda _: self._mining.summary(), files=self._snapshot, settings=settings)
 
     @cached_property
     def _mining(self) -> MiningResult:
@@ -279,11 +274,10 @@ class Pipeline:
             if split.because:
                 self.emit(Notice("info", f"Held out {split.rule}."))
             kept: dict[str, list[RAFTExample]] = {}
-            sources = {file.path: file.content for file in self.repository.files}
             for done, side in enumerate(SIDES):
                 self.emit(StageProgress("dataset", done, len(SIDES), side))
                 shown = getattr(split, f"{side}_documents")
-                graph = SymbolGraph(shown, self.mined.imports, sources)
+                graph = self._graph(shown)
                 found = Index.build(shown, self._embedder(), graph)
                 words = self.words.of_side(side, self.mined.documents, split.side_of_file, split.ends(side))
                 made = synthesize(
@@ -377,13 +371,16 @@ class Pipeline:
         embedder = self._embedder()
 
         def build(folder: Path) -> dict[str, Any]:
-            sources = {file.path: file.content for file in self.repository.files}
-            graph = SymbolGraph(self.mined.documents, self.mined.imports, sources)
-            index = Index.build(self.mined.documents, embedder, graph)
+            index = Index.build(self.mined.documents, embedder, self._graph(self.mined.documents))
             index.save(folder)
             return {"blocks": len(index.blocks)}
 
         return self._stage("index", build, mine=self.mine.key, embedder=embedder)
+
+    def _graph(self, blocks: Sequence[CodeBlock]) -> SymbolGraph:
+        """Who calls whom among `blocks`, which are of this repository."""
+        sources = {file.path: file.content for file in self.repository.files}
+        return SymbolGraph(blocks, self.mined.imports, sources)
 
     def _embedder(self) -> str:
         """The embedder's name, with the address for one of Ollama's."""

@@ -326,9 +326,8 @@ class _Builder:
         if mentions and not same_name and (without_oracle or draft.family in MENTION_TELLS):
             return False  # another caller, or a hint at what the answer says is not there
         content = answer_words(draft.answer, subject.name)
-        return (
-            held_share(content, subject.name, names_in(block.source_code)) <= _MAX_HELD
-        )  # above, an oracle in disguise
+        held = held_share(content, subject.name, names_in(block.source_code))
+        return held <= _MAX_HELD  # above, an oracle in disguise
 
     def _example(
         self, subject: CodeBlock, draft: Draft, distractors: list[CodeBlock], without_oracle: bool
