@@ -30,6 +30,8 @@ from ai_forge.training.initialisation import chosen_layers
 from ai_forge.training.packing import Batch
 
 PEFT_PREFIX = "base_model.model."
+PACKED_RESIDUAL = "residual_nf4.safetensors"
+"""Beside `residual.safetensors` where weights are held packed; torch on CUDA trains on it."""
 
 
 def target_layers(model: nn.Module, names: tuple[str, ...]) -> dict[str, nn.Linear]:
@@ -67,6 +69,16 @@ def full_precision_weights(folder: Path) -> Callable[[str], Tensor]:
         return weight
 
     return read
+
+
+def packed_weights(folder: Path) -> dict[str, dict[str, Tensor]]:
+    """By layer what `FrozenWeight.packed` gave, where the adapter in `folder` was made on packed weights."""
+    path = folder / PACKED_RESIDUAL
+    layers: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in (load_file(path) if path.is_file() else {}).items():
+        name, _, part = key.rpartition("/")
+        layers.setdefault(name, {})[part] = tensor
+    return layers
 
 
 @contextlib.contextmanager
@@ -113,6 +125,7 @@ class TorchTrainee:
         dtype = torch.float32 if exact else compute_dtype(device)
         model = load_model(folder, device=device, dtype=dtype)
         adapter = AdapterFolder(adapter_folder)
+        packed = {} if exact or device.type == "cpu" else packed_weights(adapter_folder)
         linear_layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
         layers: dict[str, AdapterLinear] = {}
         for name in adapter.layers:
@@ -122,10 +135,13 @@ class TorchTrainee:
                     f"{adapter_folder} adapts {name} {list(adapter.shape(name))}, which {folder} does not have.",
                     "name the base it was trained on.",
                 )
-            held = adapter.frozen(name)
-            weight = linear.weight.data if held is None else torch.from_numpy(held).to(device)
             a, b = (torch.from_numpy(side).to(device) for side in adapter.pair(name))
-            frozen = FrozenWeight(weight, dtype, None, packed=False)
+            if name in packed:
+                frozen = FrozenWeight.from_packed(packed[name], dtype, device)
+            else:
+                held = adapter.frozen(name)
+                weight = linear.weight.data if held is None else torch.from_numpy(held).to(device)
+                frozen = FrozenWeight(weight, dtype, None, packed=False)
             layers[name] = AdapterLinear(frozen, linear.bias, a, b, adapter.scaling(name))
             replace_layer(model, name, layers[name])
         return cls(model, layers, config)
@@ -174,10 +190,17 @@ class TorchTrainee:
         return {name: p.detach().cpu().numpy() for name, p in self._named_parameters()}
 
     def save_residual(self, path: Path) -> None:
-        """Write the frozen weights of the adapted layers, as they enter the product."""
+        """Write the frozen weights of the adapted layers, as they enter the product, and packed ones packed beside."""
         save_file(
             {f"{name}.weight": layer.frozen.dense().cpu().contiguous() for name, layer in self._layers.items()}, path
         )
+        packed = {
+            f"{name}/{part}": tensor.cpu()
+            for name, layer in self._layers.items()
+            for part, tensor in layer.frozen.packed().items()
+        }
+        if packed:
+            save_file(packed, path.with_name(PACKED_RESIDUAL))
 
     def save_state(self, folder: Path) -> None:
         """Write adapter and optimizer so that `load_state` continues bit by bit."""

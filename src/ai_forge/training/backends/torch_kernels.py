@@ -8,7 +8,7 @@ block by block instead of PyTorch's flash backward, and the norm keeps one tenso
 All three are tested against the plain formulas' gradients.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,27 +19,42 @@ BLOCK = 128
 """Query rows of one block in the attention backward: a block's scores stay in the cache."""
 
 
+class Frame(Protocol):
+    """A frozen weight that can lie beside the low-rank factors; see `torch_layers.FrozenWeight`."""
+
+    def framed(self, a: Tensor, b: Tensor) -> Tensor:
+        """[[W, B], [A, ·]] of shape [out + rank, in + rank]."""
+
+
 class AdapterProduct(torch.autograd.Function):
-    """y = x·Wᵀ + bias + s·(x·Aᵀ)·Bᵀ for x [n, in], W [out, in] frozen, A [rank, in], B [out, rank] float32."""
+    """y = x·Wᵀ + bias + s·(x·Aᵀ)·Bᵀ for x [n, in], W [out, in] frozen, A [rank, in], B [out, rank] float32.
+
+    Both branches are one product, [x, x·Aᵀ]·[W, s·B]ᵀ, so that in bf16 their sum is rounded once. Added to an x·Wᵀ that is
+    rounded already, what an adapter says below half a step of bf16's grid would be lost, not rounded up as often as down:
+    a LoRA that starts from zero then learns more slowly. The gradient of x is one product for the same reason.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float
+        ctx: Any, x: Tensor, frozen: Frame, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float
     ) -> Tensor:
         """y [n, out]."""
-        a_low, b_low = a.to(x.dtype), (scaling * b).to(x.dtype)
-        low = x @ a_low.T
-        ctx.save_for_backward(x, weight, a_low, b_low, low)
-        ctx.scaling = scaling
-        return functional.linear(x, weight, bias).addmm_(low, b_low.T)
+        n_out, n_in = len(b), x.shape[1]
+        frame = frozen.framed(a, scaling * b)
+        low = x @ frame[n_out:, :n_in].T
+        ctx.save_for_backward(x, low, a, b)
+        ctx.frozen, ctx.scaling = frozen, scaling
+        return functional.linear(torch.cat([x, low], 1), frame[:n_out], bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x, A and B."""
-        x, weight, a_low, b_low, low = ctx.saved_tensors
-        through_b = grad @ b_low
-        grad_x = (grad @ weight).addmm_(through_b, a_low) if ctx.needs_input_grad[0] else None
+        x, low, a, b = ctx.saved_tensors
+        n_out, n_in = len(b), x.shape[1]
+        frame = ctx.frozen.framed(a, ctx.scaling * b)
+        through_b = grad @ frame[:n_out, n_in:]
+        grad_x = torch.cat([grad, through_b], 1) @ frame[:, :n_in] if ctx.needs_input_grad[0] else None
         grad_a = (through_b.T @ x).float()
         grad_b = (grad.T @ low).float().mul_(ctx.scaling)
         return grad_x, None, None, grad_a, grad_b, None

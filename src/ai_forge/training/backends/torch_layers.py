@@ -1,15 +1,15 @@
 """Torch pieces of the model in training: NF4 weights, the adapter layer, attention within boundaries.
 
-NF4 is bitsandbytes' own quantiser. On CUDA the frozen weights stay packed (4 bits and a scale per block); on the CPU,
-where bitsandbytes' NF4 product is about three times slower than a bf16 one (40 ms against 12 ms for 512 tokens), they
-are dequantised once: the same values, for two bytes a weight.
+NF4 is bitsandbytes' own quantiser, with double quantisation. On CUDA the frozen weights stay packed (4.13 bits a weight);
+on the CPU, where bitsandbytes' NF4 product is about three times slower than a bf16 one (40 ms against 12 ms for 512 tokens),
+they are dequantised once: the same values, for two bytes a weight.
 """
 
 from typing import Any
 
 import bitsandbytes.functional as bnb
 import torch
-from bitsandbytes import matmul_4bit
+from bitsandbytes.functional import QuantState
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
@@ -19,38 +19,68 @@ from ai_forge.training.backends.torch_kernels import AdapterProduct, SegmentAtte
 
 PACKED_ATTENTION = "ai_forge_packed"
 CACHED_ATTENTION = "ai_forge_cached"
+CODES = "codes"
 
 
 class FrozenWeight:
-    """The weights that are not trained [out, in]: dense, or NF4 packed with its scales."""
+    """The weights that are not trained [out, in]: dense, or packed: NF4 codes, scales by block, double quantisation."""
 
     def __init__(self, weight: Tensor, dtype: torch.dtype, nf4_block_size: int | None, packed: bool) -> None:
-        self._state: Any = None
+        self._codes: tuple[Tensor, Any] | None = None
+        self._frame: Tensor | None = None
+        self._dense: Tensor | None = None
         if nf4_block_size is None:
-            self._tensor = weight.to(dtype)
+            self._dense = weight.to(dtype)
             return
-        codes, state = bnb.quantize_4bit(weight.float().contiguous(), blocksize=nf4_block_size, quant_type="nf4")
+        codes, state = bnb.quantize_4bit(
+            weight.float().contiguous(), blocksize=nf4_block_size, quant_type="nf4", compress_statistics=True
+        )
         state.dtype = dtype
         if packed:
-            self._tensor, self._state = codes, state
+            self._codes = codes, state
         else:
-            self._tensor = bnb.dequantize_4bit(codes, state)
+            self._dense = bnb.dequantize_4bit(codes, state)
+
+    @classmethod
+    def from_packed(cls, tensors: dict[str, Tensor], dtype: torch.dtype, device: torch.device) -> "FrozenWeight":
+        """What `packed` gave."""
+        weight = cls(torch.empty(0), dtype, None, packed=False)
+        state = QuantState.from_dict({k: v for k, v in tensors.items() if k != CODES}, device)
+        state.dtype = dtype
+        weight._dense, weight._codes = None, (tensors[CODES].to(device), state)
+        return weight
+
+    def packed(self) -> dict[str, Tensor]:
+        """The codes and their scales, by name; empty where the weights are held dense."""
+        if self._codes is None:
+            return {}
+        codes, state = self._codes
+        return {CODES: codes, **state.as_dict(packed=True)}
 
     def dense(self) -> Tensor:
         """The weights as they enter the product."""
-        weight: Tensor = self._tensor if self._state is None else bnb.dequantize_4bit(self._tensor, self._state)
-        return weight
+        if self._codes is not None:
+            weight: Tensor = bnb.dequantize_4bit(*self._codes)
+            return weight
+        assert self._dense is not None
+        return self._dense
 
-    def if_dense(self) -> Tensor | None:
-        """The weights where they are held dense, None where they are packed."""
-        return self._tensor if self._state is None else None
+    def framed(self, a: Tensor, b: Tensor) -> Tensor:
+        """[[W, B], [A, ·]] of shape [out + rank, in + rank]; the corner is never read.
 
-    def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """x·Wᵀ + bias for x [..., in]."""
-        if self._state is None:
-            return functional.linear(x, self._tensor, bias)
-        result: Tensor = matmul_4bit(x, self._tensor.t(), quant_state=self._state, bias=bias)
-        return result
+        Dense weights live in the frame from the first call on, which only writes A and B; it may be called again while
+        what an earlier call returned is still in use, as long as A and B are the same.
+        """
+        weight, frame = self.dense(), self._frame
+        n_out, n_in = weight.shape
+        if frame is None or frame.shape[0] != n_out + len(a):
+            frame = weight.new_empty(n_out + len(a), n_in + len(a))
+            frame[:n_out, :n_in] = weight
+            if self._codes is None:
+                self._frame, self._dense = frame, frame[:n_out, :n_in]
+        with torch.no_grad():
+            frame.data[n_out:, :n_in], frame.data[:n_out, n_in:] = a, b
+        return frame
 
 
 class AdapterLinear(nn.Module):
@@ -66,13 +96,9 @@ class AdapterLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] to y [..., out], in the dtype of x."""
-        dense = self.frozen.if_dense()
-        if dense is not None:
-            flat = x.reshape(-1, x.shape[-1])
-            product: Tensor = AdapterProduct.apply(flat, dense, self.bias, self.lora_A, self.lora_B, self.scaling)
-            return product.view(*x.shape[:-1], -1)
-        low = functional.linear(x, self.lora_A.to(x.dtype))
-        return self.frozen.product(x, self.bias) + functional.linear(low, (self.scaling * self.lora_B).to(x.dtype))
+        flat = x.reshape(-1, x.shape[-1])
+        product: Tensor = AdapterProduct.apply(flat, self.frozen, self.bias, self.lora_A, self.lora_B, self.scaling)
+        return product.view(*x.shape[:-1], -1)
 
 
 def _attend_within_segments(

@@ -34,7 +34,7 @@ def start(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     base = resolve_base(str(folder), cache_dir=workspace.cache_dir)
     trainer = FineTuneTrainer(CONFIG, base=base, folder=root / "work", workspace=workspace)
     trainer.compute_pissa_init()
-    return folder, workspace.stage_folder("initialise", trainer._initialisation_key())
+    return folder, workspace.stage_folder("initialise", trainer.initialisation_key)
 
 
 def peft_model(start: tuple[Path, Path]) -> Any:

@@ -139,7 +139,7 @@ def test_the_reported_divergence_is_that_of_the_built_model(folder: Path) -> Non
 def test_lora_begins_at_the_base(folder: Path) -> None:
     config = tiny_config(init_method="lora", quantization="none")
     trainee, report = initialise(folder, config, check_batch(), exact=True)
-    assert report.kl_initialised < 1e-9
+    assert report.kl_initialised < 1e-7
     for layer in trainee.model.modules():
         if isinstance(layer, AdapterLinear):
             assert not layer.lora_B.any()
