@@ -46,7 +46,7 @@ from ai_forge.training.packing import (
 from ai_forge.training.plan import Schedule, lay_schedule, probe_speed
 from ai_forge.workspace import Workspace, atomic_write, stage_key
 
-INITIALISATION_VERSION = 3
+INITIALISATION_VERSION = 4
 INITIALISATION_SETTINGS = {
     "init_method", "quantization", "quantization_iterations", "nf4_block_size", "rank", "alpha", "use_rslora",
     "rank_pattern", "alpha_pattern", "target_modules", "svd_oversampling", "svd_tolerance", "seed",
@@ -128,7 +128,9 @@ class FineTuneTrainer:
 
     # -- initialisation -----------------------------------------------------------------------------------------
 
-    def _initialisation_key(self) -> str:
+    @property
+    def initialisation_key(self) -> str:
+        """Under which the workspace's stage `initialise` keeps the start of the adapter."""
         settings = self.config.model_dump(include=INITIALISATION_SETTINGS)
         made_by = {"version": INITIALISATION_VERSION, "base": self.base.fingerprint, "backend": self.backend.name}
         return stage_key(**made_by, **settings)
@@ -144,7 +146,7 @@ class FineTuneTrainer:
             InputError: the rank or the target modules do not fit the base.
             InternalError: the initialised model does not say what the base says.
         """
-        key = self._initialisation_key()
+        key = self.initialisation_key
         folder = self.workspace.stage_folder("initialise", key)
         if self.workspace.finished("initialise", key) is None:
             with self.workspace.building("initialise", key) as (work, _):
@@ -166,7 +168,7 @@ class FineTuneTrainer:
         """The folder of the adapter that training begins with, and its initialisation where it is a fresh one."""
         if self.adapter is None:
             initialisation = self.compute_pissa_init()
-            return self.workspace.stage_folder("initialise", self._initialisation_key()), initialisation
+            return self.workspace.stage_folder("initialise", self.initialisation_key), initialisation
         adapter = AdapterFolder(self.adapter)
         trained_with = self.adapter / CHAT_TEMPLATE
         if trained_with.is_file() and trained_with.read_text(encoding="utf-8") != self.tokenizer.chat_template:
@@ -265,7 +267,7 @@ class FineTuneTrainer:
         shutil.copyfile(start / CONFIG, self.folder / CONFIG)
         first = start / INITIAL
         link_or_copy(first if first.exists() else start / WEIGHTS, self.folder / INITIAL)
-        for residual in start.glob("residual*.safetensors"):  # MLX has a packed one besides
+        for residual in start.glob("residual*.safetensors"):  # where it is held packed, another beside it
             link_or_copy(residual, self.folder / residual.name)
         record = {
             "config": config.model_dump(),

@@ -93,7 +93,7 @@ def test_the_merged_model_is_the_adapter_model(trained: Trained, tmp_path: Path)
 
 
 def test_the_initialisation_is_cached(trained: Trained) -> None:
-    folder = trained.workspace.stage_folder("initialise", trained.trainer._initialisation_key())
+    folder = trained.workspace.stage_folder("initialise", trained.trainer.initialisation_key)
     before = (folder / "residual.safetensors").stat().st_mtime_ns
     again = FineTuneTrainer(CONFIG, base=trained.base, folder=trained.trainer.folder, workspace=trained.workspace)
     assert again.compute_pissa_init() == next(e for e in trained.events if isinstance(e, AdapterInitialised))
@@ -115,7 +115,7 @@ def test_only_what_shapes_the_start_changes_its_key(trained: Trained, change: di
     other = FineTuneTrainer(
         CONFIG.model_copy(update=change), base=trained.base, folder=trained.trainer.folder, workspace=trained.workspace
     )
-    assert (other._initialisation_key() == trained.trainer._initialisation_key()) is same
+    assert (other.initialisation_key == trained.trainer.initialisation_key) is same
 
 
 def test_a_plan_trains_nothing(trained: Trained, tmp_path: Path) -> None:

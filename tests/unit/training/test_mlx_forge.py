@@ -110,7 +110,7 @@ def test_the_other_backend_starts_anew(trained: Trained, tmp_path: Path) -> None
     keys = {
         FineTuneTrainer(
             CONFIG.model_copy(update={"backend": backend}), base=trained.base, folder=tmp_path, workspace=trained.workspace
-        )._initialisation_key()
+        ).initialisation_key
         for backend in ("mlx", "torch")
     }  # fmt: skip
     assert len(keys) == 2
