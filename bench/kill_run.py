@@ -1,6 +1,7 @@
 """`kill -9` at random moments of `ai-forge run`: does every rerun finish, and with the very bytes of an undisturbed run?
 
     python bench/kill_run.py --kills 10 --repo . -- --steps 6 --set training.rank=8
+    python bench/kill_run.py --kills 100 --fork --verb train --repo . -- --base FOLDER --steps 40
 
 One run is left alone. Then, for each kill, a run in a fresh home is killed at a random moment and the same command is
 given again, until it ends. The moments are spread over the whole run: the n-th lies in the n-th part of it. Tells each kill
@@ -105,8 +106,9 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repo", type=Path, default=Path())
+    parser.add_argument("--verb", choices=("run", "train"), default="run", help="the command that is killed")
     parser.add_argument("--fork", action="store_true", help="import once, fork the runs")
-    parser.add_argument("words", nargs="*", help="further words of `ai-forge run`, after --")
+    parser.add_argument("words", nargs="*", help="further words of the command, after --")
     chosen = parser.parse_args()
     chance = random.Random(chosen.seed)
     start = forked if chosen.fork else spawned
@@ -117,7 +119,7 @@ def main() -> int:
         log = Path(folder) / "log"
 
         def begin(home: Path) -> int:
-            return start(["run", str(chosen.repo), "--home", str(home), *chosen.words], log)
+            return start([chosen.verb, str(chosen.repo), "--home", str(home), *chosen.words], log)
 
         began = time.monotonic()
         straight = Path(folder) / "straight"

@@ -1,6 +1,6 @@
-"""One run of the lab: the product's pipeline up to its evaluation, recorded as a line of `lab.jsonl` in the lab's home.
+"""One run of the lab: the product's pipeline up to its adapter, then up to its evaluation, each a line of `lab.jsonl`.
 
-A recorded run is not repeated, an unfinished one is continued by the pipeline. The merged model of a recorded run is removed;
+What is recorded is not repeated, what is unfinished is continued by the pipeline. The merged model of a judged run is removed;
 its adapter and answers stay. The base's contenders are asked once for the same questions.
 """
 
@@ -88,8 +88,8 @@ class Lab:
         examples, _, _ = trainer.tokenized(pipeline.examples("train"), pipeline.examples("valid"))
         return step_tokens(self.tokens, examples, config)
 
-    def run(self, run: Run) -> tuple[dict[str, Any], bool]:
-        """The record of a run, and whether it was made only now."""
+    def train(self, run: Run) -> tuple[dict[str, Any], bool]:
+        """The record of a training, and whether it was made only now."""
         pipeline = self.pipeline(run)
         key = stage_key(run=pipeline.run_id, data=pipeline.dataset.key, tokens=self.tokens, versions=VERSIONS)
         if (known := self._records().get(key)) is not None:
@@ -108,16 +108,25 @@ class Lab:
             "tokens": sum(steps),
             "train_examples": families.total(),
             "families": families,
+            "settings": pipeline.settings.model_dump(),
         }
         try:
             record |= told_by_training(pipeline.train, steps)
         except RefusedError as error:  # diverged, which is a result as well
             record["failed"] = str(error)
-        else:
-            record |= self._judged(pipeline)
-            shutil.rmtree(pipeline.merge.folder)
-        record |= {"wall_s": round(time.monotonic() - began, 1), "settings": pipeline.settings.model_dump()}
-        return self._record(key, record), True
+        return self._record(key, record | {"wall_s": round(time.monotonic() - began, 1)}), True
+
+    def judge(self, run: Run, trained: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+        """The record of a training with what its model answered, and whether it was asked only now."""
+        key = stage_key(trained=trained["key"], judged=True)
+        known = self._records().get(key)
+        if known is not None:
+            return {**trained, **known, "key": key}, False
+        began, pipeline = time.monotonic(), self.pipeline(run, max_steps=trained["steps"])
+        figures = self._judged(pipeline)
+        shutil.rmtree(pipeline.merge.folder)
+        figures["judging_s"] = round(time.monotonic() - began, 1)
+        return {**trained, **self._record(key, figures)}, True
 
     def answers(self, record: Mapping[str, Any]) -> list[Answer]:
         """What the tuned model of a run answered."""

@@ -5,9 +5,9 @@
     python bench/learning.py distractors REPO                    retrieved, random or no documents beside the oracle
     python bench/learning.py methods REPO --only LoRA PiSSA --rates 3e-4 --seeds 1 --tokens 20000
 
-Each variant × rate × seed is one run of the product's own pipeline up to its evaluation, so a lab that was killed continues
-where it stopped when the same command is given again (lab.py). `bench/results/learning-STUDY.json` and `.png` say what came
-out (learning_table.py); what a variant changes in the data is in lessons.py.
+Each variant × rate × seed is one training by the product's own pipeline; those at a variant's best rate are judged. A lab that
+was killed continues where it stopped when the same command is given again (lab.py). `bench/results/learning-STUDY.json` and
+`.png` say what came out (learning_table.py); what a variant changes in the data is in lessons.py.
 
 Tokens are those that are computed: a prompt that several questions share counts once. The steps that come nearest to
 `--tokens` are counted from the very batches, and the real number is told. Early stopping is off, so all of them are trained;
@@ -21,7 +21,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -36,7 +36,7 @@ from ai_forge.errors import AIForgeError
 from ai_forge.events import ignore
 from ai_forge.workspace import Workspace, atomic_write
 from lab import Lab, Run, Variant
-from learning_table import draw, summarise, table
+from learning_table import best_runs, draw, summarise, table
 from lessons import Distractors, WithoutFamilies
 from measure import RESULTS
 
@@ -108,11 +108,23 @@ def line(record: Mapping[str, Any]) -> str:
     trained = f"{record['steps']} steps, {record['tokens']:,} tokens"
     if "failed" in record:
         return f"{name}: {trained}; {record['failed']}"
-    cited, loss = record["citations"], record["answer_loss"]
-    return (
-        f"{name}: {trained}, {record['seconds']:.0f} s; held-out loss {record['held_out_loss']:.3f}, "
-        f"answer loss {loss['value']:.3f}, citations {cited['value']:.0%}"
-    )
+    told = f"{name}: {trained}, {record['seconds']:.0f} s; held-out loss {record['held_out_loss']:.3f}"
+    if "citations" not in record:
+        return told
+    return f"{told}, answer loss {record['answer_loss']['value']:.3f}, citations {record['citations']['value']:.0%}"
+
+
+def in_turn(work: Sequence[tuple[Any, ...]], act: Callable[..., tuple[dict[str, Any], bool]]) -> list[dict[str, Any]]:
+    """What `act` records of each piece of work; each is told, with the time that is left."""
+    records, seconds = [], []
+    for number, piece in enumerate(work, 1):
+        began = time.monotonic()
+        record, is_new = act(*piece)
+        records.append(record)
+        seconds += [time.monotonic() - began] if is_new else []
+        left = f"; {(len(work) - number) * fmean(seconds) / 60:.0f} min left" if is_new else " (known)"
+        print(f"[{number}/{len(work)}] {line(record)}{left}", flush=True)
+    return records
 
 
 def write(folder: Path, name: str, lab: Lab, records: Sequence[Mapping[str, Any]], baseline: str) -> str:
@@ -165,14 +177,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             emit = display if sys.stderr.isatty() else ignore
             lab = Lab(given.repo, workspace, given.tokens, settings, emit)
             runs = runs_of(variants, given.rates or study.rates, given.seeds)
-            records, made_s = [], []
-            for number, run in enumerate(runs, 1):
-                record, is_new = lab.run(run)
-                records.append(record)
-                made_s += [record["wall_s"]] if is_new else []
-                left_s = (len(runs) - number) * fmean(made_s) if made_s else 0
-                left = f"; {left_s / 60:.0f} min left" if is_new else " (known)"
-                print(f"[{number}/{len(runs)}] {line(record)}{left}", flush=True)
+            records = in_turn(list(zip(runs)), lab.train)
+            best = [record["key"] for chosen in best_runs(records).values() for record in chosen]
+            to_judge = [(run, record) for run, record in zip(runs, records, strict=True) if record["key"] in best]
+            judged = dict(zip([record["key"] for _, record in to_judge], in_turn(to_judge, lab.judge), strict=True))
+            records = [judged.get(record["key"], record) for record in records]
             print(write(given.results, given.study, lab, records, variants[0].name))
     except AIForgeError as error:
         print(error, file=sys.stderr)

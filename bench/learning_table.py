@@ -156,7 +156,7 @@ def table(rows: Sequence[Mapping[str, Any]], records: Sequence[Record], baseline
                 _text(against["answer_loss"], "{:+.3f}") if against else "",
             ]
         )
-    judged = next((record for record in records if "failed" not in record), None)
+    judged = next((record for record in records if "citations" in record), None)
     if judged is not None:
         base = [
             _text(judged[f"base_{n}"], form)

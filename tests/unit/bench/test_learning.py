@@ -89,5 +89,5 @@ def test_a_study_is_continued_and_all_variants_answer_the_same(
     assert set(both["table"][1]["against all"]) == {"citations", "facts", "answer_loss"}
     assert (tmp_path / "results" / "learning-families.png").stat().st_size > 10_000
     records = [json.loads(line) for line in (tmp_path / "home" / "lab.jsonl").read_text().splitlines()]
-    assert len(records) == 3  # the base is asked once
+    assert len(records) == 5  # two trainings, their two judgements; the base is asked once
     assert list((tmp_path / "home" / "cache" / "merge").iterdir()) == []
