@@ -3,29 +3,43 @@
 Exit codes are those of `errors.py`; Ctrl-C ends with 130 and what was trained is kept.
 """
 
-import json
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-import yaml
 from rich.markup import escape
 from rich.table import Table
 
-from ai_forge import __version__
+from ai_forge import __version__, serving
 from ai_forge.cli_data import data_app, handbook
-from ai_forge.config import LoadedSettings, environment_layer, file_layer, load_settings, recipe_layer
+from ai_forge.cli_look import config_app, doctor, models, runs
+from ai_forge.cli_model import ask, chat, print_answer, rollback
+from ai_forge.cli_options import (
+    AllowLicence,
+    AsJson,
+    Base,
+    Budget,
+    Choices,
+    Config,
+    Epochs,
+    Home,
+    Nproc,
+    Recipe,
+    Repo,
+    Set,
+    Steps,
+    Teacher,
+    show,
+)
 from ai_forge.console import Display, stderr, summary
 from ai_forge.errors import AIForgeError, InputError
 from ai_forge.events import Event, EventStream, Notice
-from ai_forge.pipeline import Pipeline, Reply
+from ai_forge.pipeline import Pipeline
 from ai_forge.pipeline_handbook import HandbookPipeline
-from ai_forge.workspace import Workspace
+from ai_forge.serving import Reply
 
 app = typer.Typer(
     help="Fine-tune a local language model on your repository, see whether it helped, serve it. All on this machine.",
@@ -34,115 +48,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-config_app = typer.Typer(help="Settings: their values and where each came from.", no_args_is_help=True)
-app.add_typer(config_app, name="config")
-app.add_typer(data_app, name="data")
-app.command("handbook")(handbook)
-
 INTERRUPTED = 130
 PIPELINES: dict[str | None, type[Pipeline]] = {None: Pipeline, "handbook": HandbookPipeline}
 """What a recipe works on; its settings stand in `config/recipes.yaml`."""
 WITH_RECIPE = ("train", "evaluate", "export", "deploy")
-
-Repo = Annotated[Path, typer.Argument(help="The repository: a folder, under git or not.", show_default="this folder")]
-Question = Annotated[str, typer.Argument(help="A question about the repository.")]
-Base = Annotated[
-    str | None,
-    typer.Option(
-        "--base", help="A name of `ai-forge models`, a Hugging Face id, a folder, a .gguf file or ollama:NAME."
-    ),
-]
-Steps = Annotated[int | None, typer.Option("--steps", help="Optimizer steps, at the most.")]
-Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the examples, at the most.")]
-Budget = Annotated[str | None, typer.Option("--time-budget", help="Time for training, such as 90s, 4m or 2h.")]
-Teacher = Annotated[
-    str | None,
-    typer.Option("--teacher", help="A model that rewords the examples: ollama:NAME, or URL#MODEL (OpenAI-compatible)."),
-]
-Recipe = Annotated[
-    str | None,
-    typer.Option("--recipe", help="handbook: train on the pairs of `ai-forge handbook` instead of the code."),
-]
-Nproc = Annotated[
-    int | None, typer.Option("--nproc", min=1, help="Processes that share the training, one for each GPU.")
-]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Any setting: training.rank=16. See `ai-forge config show`.")
-]
-AllowLicence = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--allow-licence", help="A licence beside the repository's own, such as MIT or 'BSD-*'; several times."
-    ),
-]
-Config = Annotated[Path | None, typer.Option("--config", help="A YAML file with settings.")]
-Home = Annotated[Path | None, typer.Option("--home", help="Where everything is kept; AI_FORGE_HOME otherwise.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-
-
-@dataclass(frozen=True)
-class Choices:
-    """The flags that commands share."""
-
-    base: str | None = None
-    steps: int | None = None
-    epochs: int | None = None
-    time_budget: str | None = None
-    teacher: str | None = None
-    set: list[str] | None = None
-    config: Path | None = None
-    home: Path | None = None
-    allow_licence: list[str] | None = None
-    recipe: str | None = None
-    nproc: int | None = None
-
-    def settings(self) -> LoadedSettings:
-        """All layers put together."""
-        flags: dict[str, Any] = {}
-        for text in self.set or []:
-            key, equals, value = text.partition("=")
-            if not equals:
-                raise InputError(f"--set {text} has no value.", "write --set training.rank=16.")
-            try:
-                flags[key.strip()] = yaml.safe_load(value)
-            except yaml.YAMLError as error:
-                raise InputError(f"--set {text} is no value.", "write --set training.rank=16.") from error
-        named = {
-            "training.base_model": self.base,
-            "training.max_steps": self.steps,
-            "training.nproc": self.nproc,
-            "training.num_epochs": self.epochs,
-            "miner.allow_licence": self.allow_licence or None,
-            "synthesis.teacher": self.teacher,
-            "training.time_budget_s": None if self.time_budget is None else seconds_of(self.time_budget),
-        }
-        flags |= {key: value for key, value in named.items() if value is not None}
-        if (self.steps is not None or self.epochs is not None) and self.time_budget is None:
-            flags.setdefault("training.time_budget_s", None)  # who counts steps does not want the clock to count too
-        layers = [recipe_layer(self.recipe)] if self.recipe else []
-        layers += [file_layer(self.config)] if self.config else []
-        return load_settings(*layers, environment_layer(), ("flag", flags))
-
-    def workspace(self) -> Workspace:
-        """The workspace that was asked for."""
-        return Workspace.open(self.home)
-
-
-def seconds_of(text: str) -> float:
-    """A duration with its unit, in seconds.
-
-    >>> seconds_of("90s"), seconds_of("4m"), seconds_of("1.5h"), seconds_of("45")
-    (90.0, 240.0, 5400.0, 45.0)
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
-    if match is None:
-        raise InputError(f"{text!r} is not a duration.", "write 90s, 4m or 2h.")
-    return float(match[1]) * {"s": 1, "": 1, "m": 60, "h": 3600}[match[2]]
-
-
-def show(value: Any) -> None:
-    """Print data on stdout."""
-    print(json.dumps(value, indent=1, default=str, ensure_ascii=False))
 
 
 @contextmanager
@@ -184,12 +93,12 @@ def run(
     with opened(repo, choices) as (pipeline, display):
         wanted = pipeline.settings.runtime.deploy
         if wanted != "never":
-            pipeline.require_runtime()
+            serving.require_runtime(pipeline)
         report = pipeline.report
         verdict = pipeline.verdict
         deployed = wanted == "always" or (wanted == "if-better" and verdict.better)
         if deployed:
-            pipeline.deploy()
+            serving.deploy(pipeline)
         reply = first_answer(pipeline) if deployed else None
     result = {
         "run_id": pipeline.run_id,
@@ -245,26 +154,10 @@ def first_answer(pipeline: Pipeline) -> tuple[str, Reply]:
     """A first question, about what a held-out block is for, answered by the deployed model."""
     held_out = pipeline.held_out_questions
     question = next((e.question for e in held_out if e.family == "purpose"), held_out[0].question)
-    reply = pipeline.ask(question)
+    reply = serving.ask(pipeline, question)
     for _ in reply:
         pass
     return question, reply
-
-
-def print_answer(question: str, reply: Reply) -> None:
-    """A question and its answer with what it cites."""
-    print(f"\n> {question}\n{reply.text.strip()}")
-    print_citations(reply)
-
-
-def print_citations(reply: Reply) -> None:
-    """The cited blocks with file and lines, and what was cited without being shown."""
-    for document in reply.cited:
-        print(f"  {document.citation}  {document.text.strip().splitlines()[0][:90]}")
-    for citation in reply.invented:
-        stderr.print(f"[yellow]  {escape(citation)} was cited but not shown to the model: do not trust it.[/yellow]")
-    if not reply.cited and not reply.invented:
-        stderr.print("[yellow]  The answer cites nothing.[/yellow]")
 
 
 # -- one stage at a time --------------------------------------------------------------------------------------------
@@ -307,7 +200,7 @@ def _stage(attribute: str) -> Callable[[Pipeline], Any]:
 def _export(pipeline: Pipeline) -> Any:
     made = _stage("export")(pipeline)
     try:
-        return {**made, "modelfile": str(pipeline.write_modelfile())}
+        return {**made, "modelfile": str(serving.write_modelfile(pipeline))}
     except InputError as error:  # the files are good all the same: the embedded runtime follows any template
         pipeline.emit(Notice("warning", f"no Modelfile: {error}"))
         return made
@@ -319,7 +212,7 @@ def _evaluate(pipeline: Pipeline) -> Any:
 
 
 def _deploy(pipeline: Pipeline) -> Any:
-    deployed = pipeline.deploy()
+    deployed = serving.deploy(pipeline)
     activation = deployed.activation
     return {
         "model": f"{pipeline.model_name}:{activation.version}",
@@ -329,7 +222,7 @@ def _deploy(pipeline: Pipeline) -> Any:
 
 
 _stage_command("mine", "Parse the repository into code blocks.", _stage("mine"))
-_stage_command("synthesize", "Split by file, write and validate the examples.", _stage("dataset"))
+_stage_command("synthesize", "Split by commit date or by file, write and validate the examples.", _stage("dataset"))
 _stage_command(
     "validate",
     "The quality report of the examples.",
@@ -342,151 +235,10 @@ _stage_command("deploy", "Make the tuned model the active one, whatever the verd
 _stage_command("plan", "Counts, tokens, memory and time, before training.", lambda p: p.plan())
 
 
-# -- the deployed model ---------------------------------------------------------------------------------------------
-
-
-@app.command()
-def ask(
-    question: Question,
-    repo: Annotated[Path, typer.Option("--repo", help="The repository.")] = Path(),
-    set: Set = None,
-    config: Config = None,
-    home: Home = None,
-    json: AsJson = False,
-) -> None:
-    """Ask the deployed model about the repository; prints the answer and the code it cites."""
-    choices = Choices(set=set, config=config, home=home)
-    pipeline = Pipeline(repo, choices.settings(), choices.workspace(), lambda _: None)
-    reply = pipeline.ask(question)
-    for piece in reply:
-        if not json:
-            print(piece, end="", flush=True)
-    if json:
-        cited = [document.citation for document in reply.cited]
-        show(
-            {
-                "question": question,
-                "answer": reply.text,
-                "cited": cited,
-                "invented": reply.invented,
-                "model": reply.model,
-            }
-        )
-        return
-    print()
-    print_citations(reply)
-
-
-@app.command()
-def chat(
-    repo: Annotated[Path, typer.Option("--repo", help="The repository.")] = Path(),
-    set: Set = None,
-    config: Config = None,
-    home: Home = None,
-) -> None:
-    """Ask one question after the other; an empty line ends."""
-    choices = Choices(set=set, config=config, home=home)
-    pipeline = Pipeline(repo, choices.settings(), choices.workspace(), lambda _: None)
-    while True:
-        try:
-            question = input("> ").strip()
-        except EOFError:
-            question = ""
-        if not question:
-            return
-        reply = pipeline.ask(question)
-        for piece in reply:
-            print(piece, end="", flush=True)
-        print()
-        print_citations(reply)
-
-
-@app.command()
-def rollback(repo: Repo = Path(), set: Set = None, config: Config = None, home: Home = None) -> None:
-    """Return to the version that the active one replaced."""
-    choices = Choices(set=set, config=config, home=home)
-    pipeline = Pipeline(repo, choices.settings(), choices.workspace(), lambda _: None)
-    activation = pipeline.rollback()
-    show({"model": f"{pipeline.model_name}:{activation.version}", "runtime": activation.runtime})
-
-
-# -- looking around -------------------------------------------------------------------------------------------------
-
-
-@app.command()
-def doctor(home: Home = None, set: Set = None, json: AsJson = False) -> None:
-    """What is here, what is missing, what to do about it."""
-    from ai_forge.doctor import examine
-
-    choices = Choices(set=set, home=home)
-    findings = examine(choices.settings().settings, choices.home)
-    if json:
-        show([vars(finding) for finding in findings])
-    else:
-        for finding in findings:
-            mark = {"ok": "✓", "missing": "✗", "optional": "–"}[finding.state]
-            print(
-                f"{mark} {finding.name:<12} {finding.text}"
-                + (f"\n{'':15}{finding.next_step}" if finding.next_step else "")
-            )
-    if any(finding.state == "missing" for finding in findings):
-        raise typer.Exit(3)
-
-
-@app.command()
-def models(home: Home = None, json: AsJson = False) -> None:
-    """The bases that have a name, and the models that were made here."""
-    from ai_forge.conductor import Registry
-    from ai_forge.config.models import load_models
-
-    workspace = Workspace.open(home)
-    with Registry(workspace.registry_path) as registry:
-        versions = registry.versions()
-        active = {v.deployment.name: registry.active(v.deployment.name) for v in versions}
-    made = [
-        {
-            "model": v.deployment.model,
-            "base": v.deployment.base,
-            "created": v.deployment.created_at,
-            "active": (a := active[v.deployment.name]) is not None and a.version == v.deployment.version,
-        }
-        for v in versions
-    ]
-    known = load_models().models
-    bases = [{"name": n, "parameters": e.parameters, "licence": e.licence, "hub": e.hub} for n, e in known.items()]
-    if json:
-        show({"bases": bases, "made": made})
-        return
-    for name, entry in known.items():
-        print(f"{name:<34} {entry.parameters / 1e9:5.2f} B  {entry.licence}")
-    for row in made:
-        print(f"{row['model']:<34} from {row['base']}, {row['created']}" + ("  (active)" if row["active"] else ""))
-
-
-@app.command()
-def runs(home: Home = None, json: AsJson = False) -> None:
-    """The runs in the workspace, newest first."""
-    from ai_forge.workspace import read_json
-
-    found = [read_json(path) for path in Workspace.open(home).runs_dir.glob("*/run.json")]
-    rows = sorted((r for r in found if r), key=lambda r: str(r["created"]), reverse=True)
-    if json:
-        show(rows)
-        return
-    for row in rows:
-        print(f"{row['run_id']}  {row['created']}  {row['name']}  {row['base']['name']}")
-
-
-@config_app.command("show")
-def config_show(base: Base = None, set: Set = None, config: Config = None, json: AsJson = False) -> None:
-    """Each setting, its value and where it came from."""
-    rows = Choices(base=base, set=set, config=config).settings().rows()
-    if json:
-        show([{"key": key, "value": value, "source": source} for key, value, source in rows])
-        return
-    width = max(len(key) for key, _, _ in rows)
-    for key, value, source in rows:
-        print(f"{key:<{width}}  {value!s:<40} {source}")
+for command in (ask, chat, rollback, doctor, models, runs, handbook):
+    app.command()(command)
+app.add_typer(data_app, name="data")
+app.add_typer(config_app, name="config")
 
 
 def _version(value: bool) -> None:

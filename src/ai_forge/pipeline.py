@@ -14,12 +14,10 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,31 +25,27 @@ from typing import TYPE_CHECKING, Any
 
 from ai_forge.config import FineTuneConfig, LoadedSettings
 from ai_forge.data_pipeline.context import documents_for
+from ai_forge.data_pipeline.dataset import SIDES, Dataset, make_dataset, require_no_leak, taught
 from ai_forge.data_pipeline.file_dates import read_dates
-from ai_forge.data_pipeline.filters import without_near_duplicates
 from ai_forge.data_pipeline.miner import MiningResult, mine_repository
 from ai_forge.data_pipeline.project_words import ProjectWords, read_words
-from ai_forge.data_pipeline.prompt import SYSTEM_PROMPT, Message, citations_in, messages_for
-from ai_forge.data_pipeline.raft_generator import synthesize
-from ai_forge.data_pipeline.repository import Repository, SourceFile, read_repository
+from ai_forge.data_pipeline.prompt import SYSTEM_PROMPT, Message, messages_for
+from ai_forge.data_pipeline.repository import Repository, read_repository
 from ai_forge.data_pipeline.retrieval import Index
 from ai_forge.data_pipeline.schemas import CodeBlock, Document, RAFTExample
-from ai_forge.data_pipeline.secrets import scrub, without_secrets
-from ai_forge.data_pipeline.splits import check_no_leak, split_by_file
 from ai_forge.data_pipeline.storage import read_examples, write_dataset
 from ai_forge.data_pipeline.symbols import SymbolGraph
-from ai_forge.data_pipeline.teacher import AnswerCache, estimate, teach
+from ai_forge.data_pipeline.teacher import AnswerCache
 from ai_forge.data_pipeline.teacher_http import resolve_teacher
 from ai_forge.data_pipeline.teacher_prompt import PROMPT_VERSION
-from ai_forge.data_pipeline.validator import filter_dataset, generate_quality_report
-from ai_forge.errors import InputError, RefusedError
+from ai_forge.data_pipeline.validator import generate_quality_report
+from ai_forge.errors import InputError
 from ai_forge.events import Notice, Sink, StageFinished, StageProgress, StageStarted
 from ai_forge.file_cache import FileCache
 from ai_forge.training.bases import Base, as_json, resolve_base
 from ai_forge.workspace import Workspace, atomic_write, require_disk, stage_key
 
 if TYPE_CHECKING:
-    from ai_forge.conductor import Activation, Deployed, Deployment, Runtime
     from ai_forge.judge.evaluator import Contender, Evaluation
     from ai_forge.judge.parity import Parity
     from ai_forge.judge.verdict import Verdict
@@ -62,7 +56,7 @@ VERSIONS = {
     "mine": 3,
     "dataset": 9,
     "index": 2,
-    "train": 3,
+    "train": 4,
     "merge": 1,
     "evaluate": 2,
     "export": 1,
@@ -71,7 +65,6 @@ VERSIONS = {
     "compliance": 1,
 }
 """Raised when a stage's code changes what it makes from the same input."""
-SIDES = ("train", "valid", "test")
 SPREAD = {"nproc"}
 """Settings of a training that change nothing but its speed (and rounding)."""
 
@@ -84,40 +77,6 @@ class Stage:
     key: str
     folder: Path
     counts: dict[str, Any]
-
-
-class Reply:
-    """An answer on its way: iterate over the pieces once, then read `text` and `cited`."""
-
-    def __init__(
-        self, model: str, kind: str, documents: Sequence[Document], runtime: Runtime, messages: Sequence[Message]
-    ) -> None:
-        self.model = model
-        self.runtime_kind = kind
-        self.documents = tuple(documents)
-        self.text = ""
-        self._runtime = runtime
-        self._messages = messages
-
-    def __iter__(self) -> Iterator[str]:
-        try:
-            for piece in self._runtime.chat(self.model, self._messages):
-                self.text += piece
-                yield piece
-        finally:
-            self._runtime.close()
-
-    @property
-    def cited(self) -> list[Document]:
-        """The shown documents that the answer cites."""
-        named = citations_in(self.text)
-        return [document for document in self.documents if document.citation in named]
-
-    @property
-    def invented(self) -> list[str]:
-        """Citations of the answer that name nothing it was shown."""
-        shown = {document.citation for document in self.documents}
-        return [citation for citation in citations_in(self.text) if citation not in shown]
 
 
 def slug(name: str) -> str:
@@ -151,7 +110,7 @@ class Pipeline:
     # -- running a stage ----------------------------------------------------------------------------------------
 
     @contextmanager
-    def _told(self, stage: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+    def told(self, stage: str) -> Iterator[Callable[[dict[str, Any]], None]]:
         """Tell that `stage` starts and ends; the yielded function takes its counts."""
         began = time.monotonic()
         told: dict[str, Any] = {}
@@ -162,7 +121,7 @@ class Pipeline:
     def _stage(self, name: str, build: Callable[[Path], dict[str, Any]], /, **inputs: Any) -> Stage:
         """The output of a stage: from the cache where it is whole, else built into a folder that appears when it is."""
         key = stage_key(stage=name, version=VERSIONS[name], **inputs)
-        with self._told(name) as tell:
+        with self.told(name) as tell:
             manifest = self.workspace.finished(name, key)
             if manifest is None:
                 with self.workspace.building(name, key) as (folder, counts):
@@ -181,7 +140,7 @@ class Pipeline:
     @cached_property
     def base(self) -> Base:
         """The base model, converted into the cache if it has to be."""
-        with self._told("base") as tell:
+        with self.told("base") as tell:
             base = resolve_base(self.settings.training.base_model, cache_dir=self.workspace.cache_dir)
             tell({"name": base.name, "parameters": base.n_parameters, "lossy": base.origin.lossy})
         return base
@@ -269,43 +228,26 @@ class Pipeline:
         settings = self.settings
 
         def build(folder: Path) -> dict[str, Any]:
-            subjects, rejected = without_near_duplicates(self.mined.blocks, settings.miner.near_duplicate)
-            split = split_by_file(subjects, settings.split, documents=self.mined.documents, dates=self._dates)
-            if split.because:
-                self.emit(Notice("info", f"Held out {split.rule}."))
-            kept: dict[str, list[RAFTExample]] = {}
-            for done, side in enumerate(SIDES):
-                self.emit(StageProgress("dataset", done, len(SIDES), side))
-                shown = getattr(split, f"{side}_documents")
-                graph = self._graph(shown)
-                found = Index.build(shown, self._embedder(), graph)
-                words = self.words.of_side(side, self.mined.documents, split.side_of_file, split.ends(side))
-                made = synthesize(
-                    getattr(split, side),
-                    documents=shown,
-                    settings=settings.synthesis,
-                    index=found,
-                    graph=graph,
-                    words=words,
-                )
-                good, dropped = filter_dataset(made.examples, settings.validator)
-                kept[side], leaking = without_secrets(good)
-                rejected += made.rejected + dropped + leaking
-            counts: dict[str, Any] = {}
+            made = make_dataset(
+                self.mined,
+                settings,
+                dates=self._dates,
+                words=self.words,
+                embedder=self._embedder(),
+                graph_of=self._graph,
+                progress=lambda side: self.emit(StageProgress("dataset", SIDES.index(side), len(SIDES), side)),
+            )
+            if made.split.because:
+                self.emit(Notice("info", f"Held out {made.split.rule}."))
+            cost: dict[str, Any] = {}
             if settings.synthesis.teacher:
-                kept, spoilt, counts["teacher"] = self._taught(kept)
-                rejected += spoilt
-            leaks = check_no_leak(kept["train"], split)
-            if leaks:
-                raise RefusedError(
-                    f"{len(leaks)} training examples show held-out code, the first {leaks[0].citation} ({leaks[0].reason}).",
-                    "this is a bug of the split; please report it with the repository's structure.",
-                )
-            files = {side: sorted(p for p, s in split.side_of_file.items() if s == side) for side in SIDES}
+                made, cost["teacher"] = self._taught(made)
+            require_no_leak(made)
+            files = {side: sorted(p for p, s in made.split.side_of_file.items() if s == side) for side in SIDES}
             atomic_write(folder / "split.json", json.dumps(files, indent=1))
             write_dataset(
                 folder,
-                kept,
+                made.sides,
                 RAFTExample,
                 provenance={
                     "repository": self.repository.name,
@@ -316,9 +258,10 @@ class Pipeline:
                     name: getattr(settings, name).model_dump() for name in ("miner", "split", "synthesis", "validator")
                 },
             )
-            atomic_write(folder / "quality.md", generate_quality_report([e for side in SIDES for e in kept[side]]))
-            counts |= {"rejected": dict(rejected), "split": split.summary()}
-            return {**{side: len(kept[side]) for side in SIDES}, **counts}
+            atomic_write(
+                folder / "quality.md", generate_quality_report([e for side in SIDES for e in made.sides[side]])
+            )
+            return made.summary() | cost
 
         return self._stage(
             "dataset",
@@ -332,34 +275,17 @@ class Pipeline:
             **({"prompt": PROMPT_VERSION} if settings.synthesis.teacher else {}),
         )
 
-    def _taught(
-        self, sides: dict[str, list[RAFTExample]]
-    ) -> tuple[dict[str, list[RAFTExample]], Counter[str], dict[str, Any]]:
-        """(the sides in the teacher's words, what those made a duplicate of, what it cost).
-
-        All sides alike: a verdict on questions that are worded otherwise than the training's would measure the wording.
-        """
+    def _taught(self, dataset: Dataset) -> tuple[Dataset, dict[str, Any]]:
+        """The dataset in the teacher's words, and what that cost."""
         from ai_forge.conductor.ollama_http import ollama_url
 
-        settings, validator = self.settings.synthesis, self.settings.validator
-        teacher = resolve_teacher(settings.teacher, ollama_url(self.settings.runtime.ollama_host))
+        teacher = resolve_teacher(self.settings.synthesis.teacher, ollama_url(self.settings.runtime.ollama_host))
         if not teacher.is_here:
             self.emit(Notice("warning", f"The shown code and its questions are sent to {teacher.url}."))
-        examples = [example for side in SIDES for example in sides[side]]
         key = stage_key(teacher=teacher.name, prompt=PROMPT_VERSION)
         with closing(AnswerCache(self.workspace.cache_dir / "teacher" / f"{key}.jsonl")) as cache:
-            self.emit(Notice("info", f"{teacher.name}: {estimate(examples, settings, cache)}"))
-            progress = self._progress("dataset")
-            teaching = teach(examples, teacher, settings, cache, validator=validator, progress=progress)
-        self.emit(Notice("info", f"{teacher.name}: {teaching}"))
-        said = iter(teaching.examples)
-        taught: dict[str, list[RAFTExample]] = {}
-        rejected: Counter[str] = Counter()
-        for side in SIDES:
-            good, dropped = filter_dataset([next(said) for _ in sides[side]], validator)
-            taught[side], leaking = without_secrets(good)
-            rejected += dropped + leaking
-        return taught, rejected, {"name": teacher.name, **teaching.summary()}
+            say = lambda text: self.emit(Notice("info", text))  # noqa: E731
+            return taught(dataset, teacher, cache, self.settings, self._progress("dataset"), say)
 
     def examples(self, side: str) -> list[RAFTExample]:
         """The examples of a side of the dataset."""
@@ -409,7 +335,7 @@ class Pipeline:
         key = stage_key(
             stage="train", **made_by, base=base.fingerprint, data=dataset.key, config=config.model_dump(exclude=SPREAD)
         )
-        with self._told("train") as tell:
+        with self.told("train") as tell:
             manifest = self.workspace.finished("train", key)
             if manifest is None:
                 self._require_room(base, config)
@@ -462,7 +388,7 @@ class Pipeline:
         trainer = FineTuneTrainer(
             config, base=self.base, folder=self.run_folder, workspace=self.workspace, emit=self.emit
         )
-        with self._told("plan") as tell:
+        with self.told("plan") as tell:
             plan = trainer.plan(self.examples("train"), self.examples("valid"))
             plan["memory_bytes"] = memory_needed(self.base.folder, config)
             plan["memory_range_bytes"] = {n: asdict(r) for n, r in memory_range(plan["memory_bytes"]).items()}
@@ -504,15 +430,10 @@ class Pipeline:
 
     @cached_property
     def held_out_questions(self) -> list[RAFTExample]:
-        """The test questions that the judge asks: those whose oracles retrieval could find, spread over files and families.
+        """The test questions that the judge asks."""
+        from ai_forge.judge.held_out import questions_of
 
-        Commits, sections of the documentation and functions with a gap are in no index, so they are not asked about.
-        """
-        settings = self.settings.judge
-        found = {block.id for block in self.mined.documents}
-        examples = self.examples("test")
-        answerable = [e for e in examples if e.oracle_documents and {d.block_id for d in e.oracle_documents} <= found]
-        return spread(answerable, settings.n_questions, settings.seed)
+        return questions_of(self.examples("test"), self.mined.documents, self.settings.judge)
 
     @cached_property
     def evaluate(self) -> Stage:
@@ -529,6 +450,7 @@ class Pipeline:
 
         def build(folder: Path) -> dict[str, Any]:
             from ai_forge.judge.evaluator import Evaluator, HeldOut
+            from ai_forge.judge.held_out import code_of, worked_examples_of
             from ai_forge.training.backends import load_backend
 
             generator, tokenizer = load_backend(self.settings.training.backend).generator, self.tokenizer
@@ -542,10 +464,11 @@ class Pipeline:
                 settings,
                 self.emit,
             )
+            test_files = json.loads((dataset.folder / "split.json").read_text(encoding="utf-8"))["test"]
             held_out = HeldOut(
                 questions=self.held_out_questions,
-                worked_examples=self._worked_examples(),
-                code=self._held_out_code(),
+                worked_examples=worked_examples_of(self.examples("train"), settings),
+                code=code_of(self.repository.files, test_files, settings, self.settings.miner.secret_placeholder),
             )
             evaluation = evaluator.evaluate(held_out, contenders)
             atomic_write(folder / "evaluation.json", evaluation.model_dump_json(indent=1))
@@ -561,33 +484,6 @@ class Pipeline:
             budget=self.settings.synthesis.max_context_tokens,
             contenders=[contender.name for contender in contenders],
         )
-
-    def _worked_examples(self) -> list[RAFTExample]:
-        """Training examples that the base is shown: from the shortest third, so that they leave room for the question."""
-        usable = [e for e in self.examples("train") if e.oracle_documents and e.distractor_documents]
-        usable.sort(key=lambda e: sum(len(d.text) for d in e.shown_documents))
-        return spread(
-            usable[: max(1, len(usable) // 3)], self.settings.judge.n_worked_examples, self.settings.judge.seed
-        )
-
-    def _held_out_code(self) -> list[tuple[str, str]]:
-        """(path, text) of test files, whole ones while they fit into `judge.code_bytes`, the last one cut at a line."""
-        files = set(json.loads((self.dataset.folder / "split.json").read_text(encoding="utf-8"))["test"])
-        chosen: list[tuple[str, str]] = []
-        left = self.settings.judge.code_bytes
-        for file in self.repository.files:
-            if file.path not in files or left <= 0:
-                continue
-            share = min(left, max(2000, self.settings.judge.code_bytes // 8))
-            text = self._clean(file)[:share].decode("utf-8", errors="ignore").rpartition("\n")[0]
-            if text.strip():
-                chosen.append((file.path, text))
-                left -= len(text.encode())
-        return chosen
-
-    def _clean(self, file: SourceFile) -> bytes:
-        """A file's bytes without its secrets."""
-        return scrub(file.content, self.settings.miner.secret_placeholder).content
 
     # -- files for the runtimes ---------------------------------------------------------------------------------
 
@@ -631,16 +527,12 @@ class Pipeline:
             longest = max(len(tokenizer.encode_prompt(chat)) for chat in chats) + settings.parity_tokens
             trainee = backend.trainee.from_adapter(self.base.folder, train.folder, self.settings.training, exact=True)
             trainer = backend.generator(trainee.model, tokenizer.end_of_turn_id)
-            with LlamaServer(export.folder / "model.f16.gguf", longest + 8) as f16:
-                if settings.quantization == "f16":
-                    files = Files(f16, f16, "f16")
-                    result = compare(trainer, files, tokenizer, chats, settings.parity_tokens, self._progress("parity"))
-                else:
-                    with LlamaServer(self.gguf, longest + 8) as deployed:
-                        files = Files(f16, deployed, settings.quantization)
-                        result = compare(
-                            trainer, files, tokenizer, chats, settings.parity_tokens, self._progress("parity")
-                        )
+            with (
+                LlamaServer(export.folder / "model.f16.gguf", longest + 8) as f16,
+                nullcontext(f16) if settings.quantization == "f16" else LlamaServer(self.gguf, longest + 8) as deployed,
+            ):
+                files = Files(f16, deployed, settings.quantization)
+                result = compare(trainer, files, tokenizer, chats, settings.parity_tokens, self._progress("parity"))
             atomic_write(folder / "parity.json", result.model_dump_json(indent=1))
             return result.rows
 
@@ -681,7 +573,7 @@ class Pipeline:
     @cached_property
     def report(self) -> Path:
         """`report.html` in the run's folder (`report.md` beside it)."""
-        from ai_forge.judge.report import ReportData, write_report
+        from ai_forge.judge.report import ReportData, unknowns, write_report
 
         folder = self.run_folder
         training = json.loads((self.train.folder / "training.json").read_text(encoding="utf-8"))
@@ -709,9 +601,9 @@ class Pipeline:
             evaluation=self.evaluation,
             verdict=self.verdict,
             parity=self.parity_result.rows,
-            unknowns=self._unknowns(training),
+            unknowns=unknowns(training, origin),
         )
-        with self._told("report") as tell:
+        with self.told("report") as tell:
             html, _ = write_report(folder, values)
             for name, stage in {
                 "dataset": self.dataset,
@@ -724,159 +616,6 @@ class Pipeline:
                 link.symlink_to(os.path.relpath(stage.folder, folder))
             tell({"file": str(html)})
         return html
-
-    def _unknowns(self, training: dict[str, Any]) -> list[str]:
-        """What a reader must not conclude."""
-        texts = [
-            "The held-out questions are made by the same rules as the training questions, about other files: they show "
-            "what was learned about answering from code, not how people will ask.",
-            "A right citation and the right names do not make a whole sentence right; read the answers below.",
-            "Forgetting is measured on this repository's held-out code only; general abilities (HumanEval, chat) are not.",
-            "One training with one seed: another would end within a few points of this one.",
-        ]
-        if self.base.origin.lossy:
-            texts.append(
-                f"The base came as {self.base.origin.quantisation} and was already rounded; nothing here compares with the "
-                "original weights."
-            )
-        if training["n_too_long"]:
-            texts.append(
-                f"{training['n_too_long']} training examples were longer than the model was trained on and left out."
-            )
-        return texts
-
-    # -- serving ------------------------------------------------------------------------------------------------
-
-    def require_runtime(self) -> None:
-        """Find out before training that the deployment to come has nowhere to go.
-
-        Raises:
-            PrerequisiteError: the runtime that was asked for by name is not there.
-            InputError: the context asked for is longer than the base's.
-        """
-        from ai_forge.conductor import choose_runtime
-
-        settings = self.settings.runtime
-        if settings.num_ctx > self.base.context_length > 0:
-            raise InputError(
-                f"runtime.num_ctx is {settings.num_ctx}; {self.base.name} was made for at most {self.base.context_length}.",
-                f"add --set runtime.num_ctx={self.base.context_length}.",
-            )
-        choose_runtime(settings, self.workspace).close()
-
-    def deployment(self) -> Deployment:
-        """What is deployed."""
-        from ai_forge.conductor import deployment_from_gguf
-
-        return deployment_from_gguf(
-            self.model_name,
-            self.run_id,
-            self.gguf,
-            system_prompt=self.system_prompt,
-            settings=self.settings.runtime,
-            base=self.base.name,
-        )
-
-    def write_modelfile(self) -> Path:
-        """`Modelfile` in the run's folder, for `ollama create` by hand.
-
-        Raises:
-            InputError: Ollama cannot follow the base's chat template.
-        """
-        from ai_forge.conductor import modelfile_for
-
-        path = self.run_folder / "Modelfile"
-        atomic_write(path, modelfile_for(self.deployment()))
-        return path
-
-    def deploy(self) -> Deployed:
-        """Make the exported model the active version in the runtime, checked there, or leave everything as it was.
-
-        Raises:
-            RefusedError: parity fails, or the runtime makes another prompt than the trainer.
-        """
-        from ai_forge.conductor import Registry, choose_runtime, deploy
-
-        self.parity_result.require()
-        runtime = choose_runtime(self.settings.runtime, self.workspace)
-        try:
-            deployment = self.deployment()
-            with (
-                self.workspace.lock("deploy"),
-                Registry(self.workspace.registry_path) as registry,
-                self._told("deploy") as tell,
-            ):
-                deployed = deploy(
-                    deployment,
-                    runtime,
-                    registry,
-                    check=self.check_served,
-                    metrics={"verdict": self.verdict.headline, "better": self.verdict.better},
-                    keep=self.settings.runtime.keep_versions,
-                    progress=lambda what, done, total: self.emit(StageProgress("deploy", done, total, what)),
-                )
-                tell({"model": deployment.model, "runtime": runtime.kind, "cached": not deployed.changed})
-        finally:
-            runtime.close()
-        return deployed
-
-    def rollback(self) -> Activation:
-        """Return to the version that the active one replaced.
-
-        Raises:
-            InputError, RefusedError: there is none.
-        """
-        from ai_forge.conductor import Registry, choose_runtime, rollback
-
-        with self.workspace.lock("deploy"), Registry(self.workspace.registry_path) as registry:
-            target = registry.rollback_target(self.model_name)
-            settings = self.settings.runtime.model_copy(update={"kind": target.runtime})
-            runtime = choose_runtime(settings, self.workspace)
-            try:
-                return rollback(self.model_name, runtime, registry)
-            finally:
-                runtime.close()
-
-    def check_served(self, runtime: Runtime, deployment: Deployment) -> None:
-        """Ask the new version in its runtime: the prompt it makes must be the trainer's, and it must answer.
-
-        Raises:
-            RefusedError: it is not.
-        """
-        from ai_forge.conductor import prompt_difference
-
-        tokenizer = self.tokenizer
-        for chat in self.parity_chats()[:2]:
-            text = tokenizer.render(chat)
-            difference = prompt_difference(runtime.render(deployment.model, chat), text, len(tokenizer.encode(text)))
-            if difference:
-                raise RefusedError(
-                    f"{deployment.model} is asked in another form than it was trained in: {difference}.",
-                    f"report this with the base's name ({self.base.name}); the version before stays active.",
-                )
-        if not "".join(runtime.chat(deployment.model, chat, max_tokens=8)).strip():
-            raise RefusedError(f"{deployment.model} answers nothing.", "the version before stays active.")
-
-    def ask(self, question: str, history: Sequence[Message] = ()) -> Reply:
-        """Ask the active model with what the retriever finds for `question`.
-
-        Raises:
-            InputError: no version of this repository's model is deployed.
-        """
-        from ai_forge.conductor import Registry, choose_runtime
-
-        with Registry(self.workspace.registry_path) as registry:
-            active = registry.active(self.model_name)
-        if active is None:
-            raise InputError(
-                f"No model of {self.repository.name} is deployed.", f"run `ai-forge run {self.path}` first."
-            )
-        settings = self.settings.runtime.model_copy(update={"kind": active.runtime})
-        runtime = choose_runtime(settings, self.workspace)
-        documents = self.retrieve(Index.load(self.index.folder), question)
-        messages = messages_for(question, documents)
-        chat = [*messages[:1], *history, *messages[1:]]
-        return Reply(f"{self.model_name}:{active.version}", active.runtime, documents, runtime, chat)
 
     # -- the run's folder ---------------------------------------------------------------------------------------
 
@@ -922,20 +661,3 @@ def memory_needed(folder: Path, config: FineTuneConfig) -> dict[str, int]:
     if backend_name(config.backend) == "mlx":
         return mlx_memory_of_folder(folder, config, value_bytes=2 if is_apple_silicon() else 4)
     return memory_of(folder, config)
-
-
-def spread(examples: list[RAFTExample], n: int, seed: int) -> list[RAFTExample]:
-    """`n` examples, drawn in turn from every (file, family) so that no large file drowns the others."""
-    groups: dict[tuple[str, str], list[RAFTExample]] = {}
-    for example in examples:
-        groups.setdefault((example.subject_path, example.family), []).append(example)
-    generator = random.Random(seed)
-    queues = [sorted(group, key=lambda e: e.id) for _, group in sorted(groups.items())]
-    for queue in queues:
-        generator.shuffle(queue)
-    generator.shuffle(queues)
-    chosen: list[RAFTExample] = []
-    while len(chosen) < n and queues:
-        chosen += [queue.pop() for queue in queues][: n - len(chosen)]
-        queues = [queue for queue in queues if queue]
-    return chosen

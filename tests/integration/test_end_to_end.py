@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ai_forge import serving
 from ai_forge.conductor import OllamaRuntime, prompt_difference
 from ai_forge.config import load_settings
 from ai_forge.pipeline import Pipeline
@@ -114,7 +115,7 @@ def test_the_answer_comes_from_the_embedded_runtime(forge: Forge) -> None:
     assert outcome.json["model"] == forge.result["deployed"]
     assert outcome.json["answer"].strip()
     pipeline = forge.pipeline()
-    reply = pipeline.ask(QUESTION)
+    reply = serving.ask(pipeline, QUESTION)
     assert reply.runtime_kind == "embedded"
     assert "email/utils.py" in " ".join(document.citation for document in reply.documents)
     assert "".join(reply) == outcome.json["answer"]  # greedy: the same again

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ai_forge import __version__
-from ai_forge.cli import seconds_of
+from ai_forge.cli_options import seconds_of
 from ai_forge.config.models import load_models
 from ai_forge.errors import InputError
 from cli_runs import TinyRun, ai_forge, flags
@@ -114,7 +114,7 @@ def test_who_counts_steps_is_not_cut_off_by_the_clock() -> None:
         return row["value"]
 
     assert budget("--base", "SmolLM2-135M-Instruct") == RECIPE["training.time_budget_s"] > 0
-    from ai_forge.cli import Choices
+    from ai_forge.cli_options import Choices
 
     assert Choices(steps=5).settings().settings.training.time_budget_s is None
     assert Choices(epochs=1).settings().settings.training.time_budget_s is None

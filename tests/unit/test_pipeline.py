@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from ai_forge import serving
 from ai_forge.config import load_settings
 from ai_forge.data_pipeline.prompt import Message
 from ai_forge.data_pipeline.schemas import RAFTExample
 from ai_forge.errors import InputError, PrerequisiteError, TransientError
 from ai_forge.events import Event, StageFinished
-from ai_forge.pipeline import Pipeline, Reply, slug, spread
+from ai_forge.judge.held_out import spread
+from ai_forge.pipeline import Pipeline, slug
+from ai_forge.serving import Reply
 from ai_forge.workspace import Workspace
 from cli_runs import SETTINGS, TinyRun, stdlib_copy, tiny_base
 from tiny_training import document, raft_examples
@@ -138,8 +141,8 @@ def test_a_context_longer_than_the_base_is_told_before_training(run: TinyRun, tm
     base = tiny_base(tmp_path / "short", max_position_embeddings=512)
     short = TinyRun(run.home, run.repo, base, run.outcome)
     with pytest.raises(InputError, match=r"num_ctx is 4096; short was made for at most 512.*--set runtime.num_ctx=512"):
-        pipeline(short, []).require_runtime()
-    pipeline(short, [], runtime__num_ctx=512).require_runtime()
+        serving.require_runtime(pipeline(short, []))
+    serving.require_runtime(pipeline(short, [], runtime__num_ctx=512))
 
 
 def test_a_runtime_that_is_not_there_is_told_before_training(
@@ -148,7 +151,7 @@ def test_a_runtime_that_is_not_there_is_told_before_training(
     monkeypatch.setenv("PATH", str(tmp_path))
     asked = pipeline(run, [], runtime__kind="ollama", runtime__ollama_host="http://127.0.0.1:9")
     with pytest.raises(PrerequisiteError, match="the program ollama is not on PATH"):
-        asked.require_runtime()
+        serving.require_runtime(asked)
 
 
 # -- small parts ----------------------------------------------------------------------------------------------------
@@ -247,4 +250,4 @@ def test_two_repositories_share_a_home(run: TinyRun, tmp_path: Path) -> None:
     assert made.model_name == "other-repo"
     assert made.mine.key == pipeline(run, []).mine.key  # the same files: mined once
     with pytest.raises(InputError, match="No model of Other Repo is deployed"):
-        made.ask("What?")
+        serving.ask(made, "What?")

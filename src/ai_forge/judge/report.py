@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from ai_forge.judge.evaluator import CONTENDERS, TUNED, Answer, Evaluation
 from ai_forge.judge.statistics import Estimate
 from ai_forge.judge.verdict import BASES, Row, Verdict, best_base
+from ai_forge.training.bases import Origin
 from ai_forge.training.callbacks import draw_loss_curve
 from ai_forge.workspace import atomic_write
 
@@ -38,6 +39,27 @@ class ReportData:
     verdict: Verdict
     parity: Mapping[str, Any] | None
     unknowns: Sequence[str]
+
+
+def unknowns(training: Mapping[str, Any], origin: Origin) -> list[str]:
+    """What a reader must not conclude."""
+    texts = [
+        "The held-out questions are made by the same rules as the training questions, about other files: they show "
+        "what was learned about answering from code, not how people will ask.",
+        "A right citation and the right names do not make a whole sentence right; read the answers below.",
+        "Forgetting is measured on this repository's held-out code only; general abilities (HumanEval, chat) are not.",
+        "One training with one seed: another would end within a few points of this one.",
+    ]
+    if origin.lossy:
+        texts.append(
+            f"The base came as {origin.quantisation} and was already rounded; nothing here compares with the "
+            "original weights."
+        )
+    if training["n_too_long"]:
+        texts.append(
+            f"{training['n_too_long']} training examples were longer than the model was trained on and left out."
+        )
+    return texts
 
 
 def number(e: Estimate | None, form: str = "{:.2f}") -> str:

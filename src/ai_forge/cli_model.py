@@ -1,0 +1,88 @@
+"""`ai-forge ask`, `chat` and `rollback`: the deployed model. Answers go to stdout as they come."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from ai_forge import serving
+from ai_forge.cli_options import AsJson, Choices, Config, Home, Repo, Set, show
+from ai_forge.console import stderr
+from ai_forge.pipeline import Pipeline
+from ai_forge.serving import Reply
+
+Question = Annotated[str, typer.Argument(help="A question about the repository.")]
+OfRepo = Annotated[Path, typer.Option("--repo", help="The repository.")]
+
+
+def _pipeline(repo: Path, choices: Choices) -> Pipeline:
+    return Pipeline(repo, choices.settings(), choices.workspace(), lambda _: None)
+
+
+def ask(
+    question: Question,
+    repo: OfRepo = Path(),
+    set: Set = None,
+    config: Config = None,
+    home: Home = None,
+    json: AsJson = False,
+) -> None:
+    """Ask the deployed model about the repository; prints the answer and the code it cites."""
+    pipeline = _pipeline(repo, Choices(set=set, config=config, home=home))
+    reply = serving.ask(pipeline, question)
+    for piece in reply:
+        if not json:
+            print(piece, end="", flush=True)
+    if json:
+        cited = [document.citation for document in reply.cited]
+        told = {"question": question, "answer": reply.text, "cited": cited, "invented": reply.invented}
+        show(told | {"model": reply.model})
+        return
+    print()
+    print_citations(reply)
+
+
+def chat(
+    repo: OfRepo = Path(),
+    set: Set = None,
+    config: Config = None,
+    home: Home = None,
+) -> None:
+    """Ask one question after the other; an empty line ends."""
+    pipeline = _pipeline(repo, Choices(set=set, config=config, home=home))
+    while True:
+        try:
+            question = input("> ").strip()
+        except EOFError:
+            question = ""
+        if not question:
+            return
+        reply = serving.ask(pipeline, question)
+        for piece in reply:
+            print(piece, end="", flush=True)
+        print()
+        print_citations(reply)
+
+
+def rollback(repo: Repo = Path(), set: Set = None, config: Config = None, home: Home = None) -> None:
+    """Return to the version that the active one replaced."""
+    pipeline = _pipeline(repo, Choices(set=set, config=config, home=home))
+    activation = serving.rollback(pipeline)
+    show({"model": f"{pipeline.model_name}:{activation.version}", "runtime": activation.runtime})
+
+
+def print_answer(question: str, reply: Reply) -> None:
+    """A question and its answer with what it cites."""
+    print(f"\n> {question}\n{reply.text.strip()}")
+    print_citations(reply)
+
+
+def print_citations(reply: Reply) -> None:
+    """The cited blocks with file and lines, and what was cited without being shown."""
+    for document in reply.cited:
+        print(f"  {document.citation}  {document.text.strip().splitlines()[0][:90]}")
+    for citation in reply.invented:
+        stderr.print(f"[yellow]  {escape(citation)} was cited but not shown to the model: do not trust it.[/yellow]")
+    if not reply.cited and not reply.invented:
+        stderr.print("[yellow]  The answer cites nothing.[/yellow]")

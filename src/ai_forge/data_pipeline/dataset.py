@@ -1,0 +1,128 @@
+"""From mined blocks to train, valid and test examples: split first, then written, validated and freed of secrets.
+
+blocks → without near-duplicates → split → synthesise each side from what it may show → validate → [teacher] → no leak
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ai_forge.config import Settings
+from ai_forge.data_pipeline.filters import without_near_duplicates
+from ai_forge.data_pipeline.miner import MiningResult
+from ai_forge.data_pipeline.project_words import ProjectWords
+from ai_forge.data_pipeline.raft_generator import synthesize
+from ai_forge.data_pipeline.retrieval import Index
+from ai_forge.data_pipeline.schemas import CodeBlock, RAFTExample
+from ai_forge.data_pipeline.secrets import without_secrets
+from ai_forge.data_pipeline.splits import Split, check_no_leak, split_by_file
+from ai_forge.data_pipeline.symbols import SymbolGraph
+from ai_forge.data_pipeline.teacher import AnswerCache, estimate, teach
+from ai_forge.data_pipeline.teacher_http import Teacher
+from ai_forge.data_pipeline.validator import filter_dataset
+from ai_forge.errors import RefusedError
+
+SIDES = ("train", "valid", "test")
+Sides = dict[str, list[RAFTExample]]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Examples by side, how the files were dealt, and what was left out, by reason."""
+
+    sides: Sides
+    split: Split
+    rejected: Counter[str]
+
+    def summary(self) -> dict[str, Any]:
+        """Examples of each side, `rejected` and `split`."""
+        counts: dict[str, Any] = {side: len(examples) for side, examples in self.sides.items()}
+        return counts | {"rejected": dict(self.rejected), "split": self.split.summary()}
+
+
+def make_dataset(
+    mined: MiningResult,
+    settings: Settings,
+    *,
+    dates: Mapping[str, int],
+    words: ProjectWords,
+    embedder: str,
+    graph_of: Callable[[Sequence[CodeBlock]], SymbolGraph],
+    progress: Callable[[str], None],
+) -> Dataset:
+    """The examples of a mined repository.
+
+    Args:
+        mined: its blocks.
+        settings: those of mining, split, synthesis and validation are read.
+        dates: when each file was written, s since 1970; empty for a split by file.
+        words: what people wrote about the blocks.
+        embedder: by which distractors are found.
+        graph_of: the symbol graph of the blocks that a side may show.
+        progress: hears the side that is begun.
+    """
+    subjects, rejected = without_near_duplicates(mined.blocks, settings.miner.near_duplicate)
+    split = split_by_file(subjects, settings.split, documents=mined.documents, dates=dates)
+    sides: Sides = {}
+    for side in SIDES:
+        progress(side)
+        shown = getattr(split, f"{side}_documents")
+        graph = graph_of(shown)
+        made = synthesize(
+            getattr(split, side),
+            documents=shown,
+            settings=settings.synthesis,
+            index=Index.build(shown, embedder, graph),
+            graph=graph,
+            words=words.of_side(side, mined.documents, split.side_of_file, split.ends(side)),
+        )
+        sides[side], dropped = _passed(made.examples, settings)
+        rejected += made.rejected + dropped
+    return Dataset(sides, split, rejected)
+
+
+def taught(
+    dataset: Dataset,
+    teacher: Teacher,
+    cache: AnswerCache,
+    settings: Settings,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> tuple[Dataset, dict[str, Any]]:
+    """The dataset in the teacher's words, and what that cost; `say` hears it before and after.
+
+    All sides alike: a verdict on questions that are worded otherwise than the training's would measure the wording.
+    """
+    examples = [example for side in SIDES for example in dataset.sides[side]]
+    say(f"{teacher.name}: {estimate(examples, settings.synthesis, cache)}")
+    teaching = teach(examples, teacher, settings.synthesis, cache, validator=settings.validator, progress=progress)
+    say(f"{teacher.name}: {teaching}")
+    said = iter(teaching.examples)
+    sides: Sides = {}
+    rejected = dataset.rejected.copy()
+    for side in SIDES:
+        sides[side], dropped = _passed([next(said) for _ in dataset.sides[side]], settings)
+        rejected += dropped
+    return Dataset(sides, dataset.split, rejected), {"name": teacher.name, **teaching.summary()}
+
+
+def require_no_leak(dataset: Dataset) -> None:
+    """Find out whether a training example shows what is held out.
+
+    Raises:
+        RefusedError: one does.
+    """
+    leaks = check_no_leak(dataset.sides["train"], dataset.split)
+    if leaks:
+        raise RefusedError(
+            f"{len(leaks)} training examples show held-out code, the first {leaks[0].citation} ({leaks[0].reason}).",
+            "this is a bug of the split; please report it with the repository's structure.",
+        )
+
+
+def _passed(examples: Sequence[RAFTExample], settings: Settings) -> tuple[list[RAFTExample], Counter[str]]:
+    good, dropped = filter_dataset(examples, settings.validator)
+    clean, leaking = without_secrets(good)
+    return clean, dropped + leaking

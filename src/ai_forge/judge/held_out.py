@@ -1,0 +1,66 @@
+"""What the judge asks: held-out questions, the worked examples that the base is shown, held-out code."""
+
+import random
+from collections.abc import Collection, Iterable, Sequence
+
+from ai_forge.config import JudgeSettings
+from ai_forge.data_pipeline.repository import SourceFile
+from ai_forge.data_pipeline.schemas import CodeBlock, RAFTExample
+from ai_forge.data_pipeline.secrets import scrub
+
+LEAST_CODE_BYTES, MOST_FILES = 2000, 8
+"""Of one file at least so much is scored, and where there is enough of it, code of at least so many files."""
+
+
+def questions_of(
+    examples: Iterable[RAFTExample], documents: Iterable[CodeBlock], settings: JudgeSettings
+) -> list[RAFTExample]:
+    """The test questions that are asked: those whose oracles retrieval could find, spread over files and families.
+
+    Commits, sections of the documentation and functions with a gap are in no index, so they are not asked about.
+    """
+    found = {block.id for block in documents}
+    answerable = [e for e in examples if e.oracle_documents and {d.block_id for d in e.oracle_documents} <= found]
+    return spread(answerable, settings.n_questions, settings.seed)
+
+
+def worked_examples_of(examples: Iterable[RAFTExample], settings: JudgeSettings) -> list[RAFTExample]:
+    """Training examples that the base is shown: from the shortest third, so that they leave room for the question."""
+    usable = [e for e in examples if e.oracle_documents and e.distractor_documents]
+    usable.sort(key=lambda e: sum(len(d.text) for d in e.shown_documents))
+    return spread(usable[: max(1, len(usable) // 3)], settings.n_worked_examples, settings.seed)
+
+
+def code_of(
+    files: Iterable[SourceFile], held_out: Collection[str], settings: JudgeSettings, placeholder: str
+) -> list[tuple[str, str]]:
+    """(path, text) of the `held_out` files while they fit into `code_bytes`, each cut at a line; secrets are replaced."""
+    chosen: list[tuple[str, str]] = []
+    left = settings.code_bytes
+    for file in files:
+        if file.path not in held_out or left <= 0:
+            continue
+        share = min(left, max(LEAST_CODE_BYTES, settings.code_bytes // MOST_FILES))
+        clean = scrub(file.content, placeholder).content
+        text = clean[:share].decode("utf-8", errors="ignore").rpartition("\n")[0]
+        if text.strip():
+            chosen.append((file.path, text))
+            left -= len(text.encode())
+    return chosen
+
+
+def spread(examples: Sequence[RAFTExample], n: int, seed: int) -> list[RAFTExample]:
+    """`n` examples, drawn in turn from every (file, family) so that no large file drowns the others."""
+    groups: dict[tuple[str, str], list[RAFTExample]] = {}
+    for example in examples:
+        groups.setdefault((example.subject_path, example.family), []).append(example)
+    generator = random.Random(seed)
+    queues = [sorted(group, key=lambda e: e.id) for _, group in sorted(groups.items())]
+    for queue in queues:
+        generator.shuffle(queue)
+    generator.shuffle(queues)
+    chosen: list[RAFTExample] = []
+    while len(chosen) < n and queues:
+        chosen += [queue.pop() for queue in queues][: n - len(chosen)]
+        queues = [queue for queue in queues if queue]
+    return chosen
