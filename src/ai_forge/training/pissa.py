@@ -9,8 +9,9 @@ The triplets come from a randomised block Krylov range finder (Musco and Musco, 
 spanned block by block by Ω, WᵀWΩ, (WᵀW)²Ω …, each block orthonormalised against all before it, and the best rank-r part
 within the span is taken. It needs fewer products with W than power iterations, which keep the last block only: the
 spectra of real weights fall slowly. The error is measured as the span grows, ‖W‖² − Σ s²; growing stops when what is
-still to be gained, extrapolated from the last two gains, is below `tolerance` of the error. Where the span would be
-half as wide as the matrix, the exact decomposition is taken.
+still to be gained, extrapolated from the last two gains, is below `tolerance` of the error. The span is found with products
+in bf16 where the hardware has it; the triplets are then taken from one product with W in float32. Where the span would be half
+as wide as the matrix, the exact decomposition is taken.
 
 The functions are written for any array library: `LinearAlgebra` is all they ask of it.
 """
@@ -58,6 +59,15 @@ class LinearAlgebra(Protocol):
     def norm(self, matrix: Array) -> float:
         """Frobenius norm, to float64's precision."""
 
+    def laid_out(self, matrix: Array, rough: bool) -> Array:
+        """The matrix row by row; `rough`: in the type whose products are fastest, bf16 where the hardware has it."""
+
+    def product(self, matrix: Array, block: Array) -> Array:
+        """`matrix` @ `block`, computed in the type of `matrix`, as float32."""
+
+    def roughness(self, matrix: Array) -> float:
+        """Square of the relative rounding of products that are laid out roughly; 0 where they are those of float32."""
+
 
 @dataclass(frozen=True)
 class Factors:
@@ -82,45 +92,55 @@ def leading_triplets(
     n_out, n_in = weight.shape
     if not 1 <= rank <= min(n_out, n_in):
         raise ValueError(f"rank {rank} is not between 1 and {min(n_out, n_in)}, the smaller side of [{n_out}, {n_in}]")
-    if max(rank + oversampling, 2 * rank) >= min(n_out, n_in) // 2:  # the span saves nothing
+    least = rank + oversampling
+    if max(least, 2 * rank) >= min(n_out, n_in) // 2:  # the span saves nothing
         u, s, vt = algebra.svd(weight)
         return u[:, :rank], s[:rank], vt[:rank], 0
-    rows, image, gram, n_iterations = _krylov_span(weight, rank, algebra, rank + oversampling, tolerance)
-    leading = algebra.eigenvectors(gram)[:, :rank]
-    u_s = image @ leading
-    s = (u_s * u_s).sum(0) ** 0.5
-    return u_s / s[None, :], s, (rows @ leading).T, n_iterations
+    squared, roughness = algebra.norm(weight) ** 2, algebra.roughness(weight)
+    for rough in (True, False) if roughness else (False,):
+        basis, n_iterations = _krylov_basis(weight, rank, algebra, least, tolerance, rough)
+        image = weight @ basis
+        leading = algebra.eigenvectors(image.T @ image)[:, :rank]
+        u_s = image @ leading
+        s = (u_s * u_s).sum(0) ** 0.5
+        if roughness * squared <= tolerance * (squared - float((s * s).sum())):
+            break  # else the spectrum falls so fast that rounding would be seen in what is left
+    return u_s / s[None, :], s, (basis @ leading).T, n_iterations
 
 
-def _krylov_span(
-    weight: Array, rank: int, algebra: LinearAlgebra, least: int, tolerance: float
-) -> tuple[Array, Array, Array, int]:
-    """Orthonormal Z [in, n], W·Z [out, n], its Gram matrix [n, n] and the number of iterations."""
+def _krylov_basis(
+    weight: Array, rank: int, algebra: LinearAlgebra, least: int, tolerance: float, rough: bool
+) -> tuple[Array, int]:
+    """Orthonormal Z [in, least] whose span holds nearly what the Krylov space captures, and the number of iterations.
+
+    The rounding of `rough` products turns the basis a little, which costs the square of the angle.
+    """
     n_out, n_in = weight.shape
     width, stride = max(rank // 4, MIN_BLOCK), max(rank // 2, MIN_BLOCK)
     most = min(n_out, n_in, max(MAX_SPAN * rank, least + 3 * stride))
-    transposed = algebra.zeros(n_in, n_out, like=weight)
-    transposed[:, :] = weight.T  # a product with a matrix laid out for it takes half the time
+    forward, back = (algebra.laid_out(matrix, rough) for matrix in (weight, weight.T))  # half the time of a stride
     total = algebra.norm(weight) ** 2
     rows, image = algebra.zeros(n_in, most, like=weight), algebra.zeros(n_out, most, like=weight)
+    gram = algebra.zeros(most, most, like=weight)
     block = algebra.orthonormal(algebra.normal(n_in, width, like=weight))
     captured: list[float] = []
     n, next_check = 0, max(2 * rank, least) + 2 * stride
     while True:
-        last = weight @ block
-        rows[:, n : n + width], image[:, n : n + width] = block, last
+        last, before = algebra.product(forward, block), n
         n += width
+        rows[:, before:n], image[:, before:n] = block, last
+        with_all = image[:, :n].T @ last
+        gram[:n, before:n], gram[before:n, :n] = with_all, with_all.T
         full = n + width > most
         if n >= next_check or full:
-            gram = image[:, :n].T @ image[:, :n]
-            sizes = [n - back * stride for back in ((0,) if captured else (2, 1, 0))]
+            sizes = [n - ago * stride for ago in ((0,) if captured else (2, 1, 0))]
             captured += [sum(algebra.eigenvalues(gram[:m, :m])[-rank:]) for m in sizes]
             # 2 · tolerance of the squared error would do, were the extrapolation exact: it falls short by up to a third
             missing = max(tolerance * (total - captured[-1]), ROUNDING * total)
             if full or to_be_gained(captured) <= missing:
-                return rows[:, :n], image[:, :n], gram, n // width - 1
+                return rows[:, :n] @ algebra.eigenvectors(gram[:n, :n])[:, :least], n // width - 1
             next_check += stride
-        block = transposed @ algebra.orthonormal(last)
+        block = algebra.product(back, algebra.orthonormal(last))
         for _ in range(2):  # once is not enough where the spectrum falls fast
             block = algebra.orthonormal(block - rows[:, :n] @ (rows[:, :n].T @ block))
 

@@ -71,6 +71,18 @@ class MLXAlgebra:
         """Frobenius norm, the rows summed in float64."""
         return float(np.linalg.norm(np.array(mx.linalg.norm(matrix, axis=1), dtype=np.float64)))
 
+    def laid_out(self, matrix: mx.array, rough: bool) -> mx.array:
+        """The matrix contiguous, in float32 always."""
+        return mx.contiguous(matrix)
+
+    def product(self, matrix: mx.array, block: mx.array) -> mx.array:
+        """`matrix` @ `block`."""
+        return matrix @ block
+
+    def roughness(self, matrix: mx.array) -> float:
+        """Nothing is rounded to less than float32."""
+        return 0.0
+
 
 class FrozenWeight:
     """The weights that are not trained [out, in]: dense, or packed in 4-bit groups with scales and offsets."""

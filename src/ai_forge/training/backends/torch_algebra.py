@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from ai_forge.training.backends.torch_model import compute_dtype
+
 
 class TorchAlgebra:
     """The random sketch is drawn on the CPU, so every device gets the same.
@@ -55,3 +57,15 @@ class TorchAlgebra:
     def norm(self, matrix: Tensor) -> float:
         """Frobenius norm, the rows summed in float64."""
         return float(torch.linalg.vector_norm(torch.linalg.vector_norm(matrix, dim=1), dtype=torch.float64))
+
+    def laid_out(self, matrix: Tensor, rough: bool) -> Tensor:
+        """The matrix contiguous; `rough`: in the type that models are computed in on its device."""
+        return (matrix.to(compute_dtype(matrix.device)) if rough else matrix).contiguous()
+
+    def product(self, matrix: Tensor, block: Tensor) -> Tensor:
+        """`matrix` @ `block` as float32."""
+        return (matrix @ block.to(matrix.dtype)).float()
+
+    def roughness(self, matrix: Tensor) -> float:
+        """bf16 carries 8 bits: 2^-9, squared."""
+        return 0.0 if compute_dtype(matrix.device) == torch.float32 else 2.0**-18
