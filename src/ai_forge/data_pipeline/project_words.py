@@ -9,9 +9,10 @@ names held-out code is never shown in training.
 """
 
 import re
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -19,13 +20,15 @@ from typing import Literal
 from ai_forge.data_pipeline.file_dates import author_time
 from ai_forge.data_pipeline.filters import is_test_path
 from ai_forge.data_pipeline.markdown import decode, sections, split_front_matter
-from ai_forge.data_pipeline.repository import Repository, blobs_at_head, git_output, read_documents
+from ai_forge.data_pipeline.repository import Repository, blob_id, blobs_at_head, git_output, read_documents
 from ai_forge.data_pipeline.schemas import CodeBlock, Document, content_id
 from ai_forge.data_pipeline.secrets import scrub_text
 from ai_forge.data_pipeline.text import approximate_tokens, first_sentence, identifiers, one_line
 
 __all__ = ["ProjectWords", "Said", "read_words"]
 
+_MARKDOWN = (".md", ".markdown")
+_NEWEST = sys.maxsize
 _MAX_BLAMED_FILES = 500
 _MAX_BLOCKS_OF_COMMIT = 12
 _MAX_MESSAGE_TOKENS = 220
@@ -46,7 +49,10 @@ _NOT_ABOUT_CODE = re.compile(
 
 @dataclass(frozen=True)
 class Said:
-    """A sentence about a block, word for word, and the document that holds it; `time` is a commit's, in s since 1970."""
+    """A sentence about a block, word for word, and the document that holds it.
+
+    `time` is that of the commit, or of the newest line of the section, in s since 1970; 0 where there is no history.
+    """
 
     block_id: str
     kind: Literal["commit", "section"]
@@ -64,7 +70,9 @@ class ProjectWords:
     @cached_property
     def fingerprint(self) -> str:
         """Content hash over everything."""
-        return content_id(*(part for o in self.said for part in (o.block_id, o.document.block_id, o.quotation)))
+        return content_id(
+            *(part for o in self.said for part in (o.block_id, o.document.block_id, o.quotation, str(o.time)))
+        )
 
     @cached_property
     def commits(self) -> dict[str, Said]:
@@ -90,8 +98,8 @@ class ProjectWords:
         """What may be asked about and shown on one side of a split. The sides have no commit and no section in common.
 
         A section goes to the most held-out side of the blocks that it names; a commit to the side of one of its blocks,
-        drawn by its id. What falls to training but names a held-out block goes nowhere. Where the split is by date, a
-        commit that is not older than `before` is not shown: it knows of what came later (`Split.ends`).
+        drawn by its id. What falls to training but names a held-out block goes nowhere. Where the split is by date, what
+        is not older than `before` is not shown: it knows of what came later (`Split.ends`).
         """
         side_of_block = {block.id: side_of_file[block.path] for block in documents}
         sides_of_name: dict[str, set[str]] = defaultdict(set)
@@ -123,7 +131,8 @@ class ProjectWords:
 
 def read_words(repository: Repository, blocks: Sequence[CodeBlock]) -> ProjectWords:
     """What the history and the Markdown files of a repository say about `blocks`."""
-    return ProjectWords((*_commits(repository, blocks), *_sections(repository.root, blocks)))
+    sections = _dated(repository, _sections(repository.root, blocks))
+    return ProjectWords((*_commits(repository, blocks), *sections))
 
 
 def _commits(repository: Repository, blocks: Sequence[CodeBlock]) -> list[Said]:
@@ -172,6 +181,52 @@ def _blame(root: Path, path: str) -> list[str]:
     return [found[n] for n in sorted(found)]
 
 
+def _dated(repository: Repository, said: Sequence[Said]) -> list[Said]:
+    """The sections with the time of their newest line; what was not committed as it is now counts as newest."""
+    if not repository.is_git or repository.commit is None:
+        return list(said)
+    places = [_place(one.document.citation) for one in said]
+    committed = blobs_at_head(repository.root)
+    writers: dict[str, list[str]] = {}
+    for path, content in read_documents(repository.root, _MARKDOWN, _MAX_SECTION_FILES):
+        if any(path == named for named, _, _ in places) and committed.get(path) == blob_id(content):
+            writers[path] = _blame(repository.root, path)
+    times = _times(repository.root, {commit for lines in writers.values() for commit in lines})
+    return [
+        replace(
+            one, time=max((times.get(c, _NEWEST) for c in writers.get(path, ())[first - 1 : last]), default=_NEWEST)
+        )
+        for one, (path, first, last) in zip(said, places, strict=True)
+    ]
+
+
+def _place(citation: str) -> tuple[str, int, int]:
+    """Path and lines of a citation.
+
+    >>> _place("docs/a:b.md:3-12")
+    ('docs/a:b.md', 3, 12)
+    """
+    path, _, lines = citation.rpartition(":")
+    first, _, last = lines.partition("-")
+    return path, int(first), int(last)
+
+
+def _times(root: Path, commits: set[str]) -> dict[str, int]:
+    """Author's time of each commit, in s since 1970."""
+    ids = "".join(f"{commit}\n" for commit in sorted(commits)).encode("ascii")
+    form = (
+        "--no-walk=unsorted",
+        "--no-show-signature",
+        "--no-notes",
+        "--no-color",
+        "--format=tformat:%H %at",
+        "--stdin",
+    )
+    output = git_output(root, "log", *form, stdin=ids) if commits else None
+    pairs = (line.split(" ") for line in (output or b"").decode("ascii", "replace").splitlines())
+    return {pair[0]: author_time(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
+
+
 def _messages(root: Path, commits: set[str]) -> dict[str, tuple[int, str]]:
     """(author's time in s, message without secrets, trailers and addresses) of each commit that has a time."""
     if not commits:
@@ -218,7 +273,7 @@ def _sections(root: Path, blocks: Sequence[CodeBlock]) -> list[Said]:
     """Sentences of the Markdown files that name a block in backticks, with their sections."""
     named = _by_reference(blocks)
     said: dict[tuple[str, str], Said] = {}
-    for path, content in read_documents(root, (".md", ".markdown"), _MAX_SECTION_FILES):
+    for path, content in read_documents(root, _MARKDOWN, _MAX_SECTION_FILES):
         if _NOT_ABOUT_CODE.search(path):
             continue
         try:

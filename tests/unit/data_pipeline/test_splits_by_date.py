@@ -291,6 +291,26 @@ def test_training_is_told_of_no_commit_after_the_cut(ten_days: History) -> None:
     assert ["cache" in "".join(one.document.text for one in part.said) for part in shown] == [False, True]
 
 
+def test_training_is_told_of_no_section_that_was_written_or_changed_after_the_cut(past: History) -> None:
+    def section(n: int, more: str = "") -> str:
+        return f"## Part {n}\n\nUse `m{n}_0` to put both ends of part {n} together{more}.\n\n"
+
+    past.commit({"m1.py": module("m1"), "guide.md": section(1) + section(2)})
+    for n in range(2, 11):
+        past.commit({f"m{n}.py": module(f"m{n}")})
+    past.commit({"guide.md": section(1) + section(2, ", as the new cache does") + section(3)})
+    past.write({"notes.md": section(4)})
+    read = read_repository(past.root)
+    documents = mine_repository(read).documents
+    words = read_words(read, documents)
+    days = {one.document.name: (one.time - START) // DAY for one in words.said if one.kind == "section"}
+    assert {name: day for name, day in days.items() if day < 99} == {"Part 1": 1, "Part 2": 11, "Part 3": 11}
+    split = past.split()
+    assert {split.side_of_file[f"m{n}.py"] for n in (1, 2, 3)} == {"train"}
+    shown = words.of_side("train", documents, split.side_of_file, split.ends("train")).said
+    assert {one.document.name for one in shown if one.kind == "section"} == {"Part 1"}
+
+
 def test_the_dataset_is_made_again_where_the_history_tells_more(ten_days: History, tmp_path: Path) -> None:
     git(tmp_path, "clone", "-q", "--depth=1", ten_days.root.as_uri(), "shallow/past")
     told: list[Event] = []
