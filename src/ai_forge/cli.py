@@ -38,7 +38,6 @@ from ai_forge.console import Display, stderr, summary
 from ai_forge.errors import AIForgeError, InputError
 from ai_forge.events import Event, EventStream, Notice
 from ai_forge.pipeline import Pipeline
-from ai_forge.pipeline_handbook import HandbookPipeline
 from ai_forge.serving import Reply
 
 app = typer.Typer(
@@ -49,21 +48,18 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 INTERRUPTED = 130
-PIPELINES: dict[str | None, type[Pipeline]] = {None: Pipeline, "handbook": HandbookPipeline}
-"""What a recipe works on; its settings stand in `config/recipes.yaml`."""
 WITH_RECIPE = ("train", "evaluate", "export", "deploy")
+"""Of the commands for a stage, those that a recipe has as well."""
 
 
 @contextmanager
 def opened(repo: Path, choices: Choices) -> Iterator[tuple[Pipeline, Display]]:
     """A pipeline whose events are shown and recorded; one process at a time works on a repository."""
-    workspace = choices.workspace()
-    loaded = choices.settings()
     early: list[Event] = []  # what happens before the run has a folder to be written to
     with Display() as display:
-        pipeline = PIPELINES[choices.recipe](repo, loaded, workspace, EventStream(None, early.append, display))
+        pipeline = choices.pipeline(repo, EventStream(None, early.append, display))
         pipeline.repository  # noqa: B018 (reads it: a wrong path is told before anything is loaded)
-        with workspace.lock(f"run-{pipeline.model_name}"):
+        with pipeline.workspace.lock(f"run-{pipeline.model_name}"):
             path = pipeline.run_folder / "events.jsonl"
             for event in early:
                 EventStream(path)(event)
@@ -86,10 +82,11 @@ def run(
     config: Config = None,
     home: Home = None,
     allow_licence: AllowLicence = None,
+    recipe: Recipe = None,
     json: AsJson = False,
 ) -> None:
     """Mine, train, judge, export and deploy, then answer a first question. Again: only what changed."""
-    choices = Choices(base, steps, epochs, time_budget, teacher, set, config, home, allow_licence)
+    choices = Choices(base, steps, epochs, time_budget, teacher, set, config, home, allow_licence, recipe)
     with opened(repo, choices) as (pipeline, display):
         wanted = pipeline.settings.runtime.deploy
         if wanted != "never":
@@ -140,9 +137,11 @@ def print_run(pipeline: Pipeline, display: Display, deployed: bool, wanted: str)
         out.print(f"  {name}: {value}", soft_wrap=True)
     out.print(f"report    {pipeline.report}", soft_wrap=True)
     out.print(f"model     {pipeline.gguf} ({pipeline.gguf.stat().st_size / 1e6:.0f} MB)", soft_wrap=True)
+    of_recipe = f" --recipe {pipeline.recipe}" if pipeline.recipe else ""
     same = "the same words with `deploy` in place of `run`."
     if deployed:
-        text = f"deployed  {pipeline.model_name}:{pipeline.run_id}; back to the one before: ai-forge rollback {pipeline.path}"
+        back = f"ai-forge rollback {pipeline.path}{of_recipe}"
+        text = f"deployed  {pipeline.model_name}:{pipeline.run_id}; back to the one before: {back}"
     elif wanted == "never":
         text = f"not deployed, as asked. To deploy it: {same}"
     else:
@@ -151,9 +150,8 @@ def print_run(pipeline: Pipeline, display: Display, deployed: bool, wanted: str)
 
 
 def first_answer(pipeline: Pipeline) -> tuple[str, Reply]:
-    """A first question, about what a held-out block is for, answered by the deployed model."""
-    held_out = pipeline.held_out_questions
-    question = next((e.question for e in held_out if e.family == "purpose"), held_out[0].question)
+    """A first question, answered by the deployed model."""
+    question = pipeline.first_question
     reply = serving.ask(pipeline, question)
     for _ in reply:
         pass
@@ -179,7 +177,8 @@ def _stage_command(name: str, text: str, act: Callable[[Pipeline], Any]) -> None
         nproc: Nproc = None,
     ) -> None:
         if recipe and name not in WITH_RECIPE:
-            raise InputError(f"`ai-forge {name}` knows no recipe.", f"give it to {', '.join(WITH_RECIPE)}.")
+            verbs = ("run", *WITH_RECIPE, "ask", "chat", "rollback")
+            raise InputError(f"`ai-forge {name}` knows no recipe.", f"give it to one of {', '.join(verbs)}.")
         choices = Choices(base, steps, epochs, time_budget, teacher, set, config, home, allow_licence, recipe, nproc)
         with opened(repo, choices) as (pipeline, _):
             result = act(pipeline)

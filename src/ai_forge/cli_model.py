@@ -7,17 +7,12 @@ import typer
 from rich.markup import escape
 
 from ai_forge import serving
-from ai_forge.cli_options import AsJson, Choices, Config, Home, Repo, Set, show
+from ai_forge.cli_options import AsJson, Choices, Config, Home, Recipe, Repo, Set, show
 from ai_forge.console import stderr
-from ai_forge.pipeline import Pipeline
 from ai_forge.serving import Reply
 
 Question = Annotated[str, typer.Argument(help="A question about the repository.")]
 OfRepo = Annotated[Path, typer.Option("--repo", help="The repository.")]
-
-
-def _pipeline(repo: Path, choices: Choices) -> Pipeline:
-    return Pipeline(repo, choices.settings(), choices.workspace(), lambda _: None)
 
 
 def ask(
@@ -26,10 +21,11 @@ def ask(
     set: Set = None,
     config: Config = None,
     home: Home = None,
+    recipe: Recipe = None,
     json: AsJson = False,
 ) -> None:
     """Ask the deployed model about the repository; prints the answer and the code it cites."""
-    pipeline = _pipeline(repo, Choices(set=set, config=config, home=home))
+    pipeline = Choices(set=set, config=config, home=home, recipe=recipe).pipeline(repo)
     reply = serving.ask(pipeline, question)
     for piece in reply:
         if not json:
@@ -48,9 +44,10 @@ def chat(
     set: Set = None,
     config: Config = None,
     home: Home = None,
+    recipe: Recipe = None,
 ) -> None:
     """Ask one question after the other; an empty line ends."""
-    pipeline = _pipeline(repo, Choices(set=set, config=config, home=home))
+    pipeline = Choices(set=set, config=config, home=home, recipe=recipe).pipeline(repo)
     while True:
         try:
             question = input("> ").strip()
@@ -65,9 +62,11 @@ def chat(
         print_citations(reply)
 
 
-def rollback(repo: Repo = Path(), set: Set = None, config: Config = None, home: Home = None) -> None:
+def rollback(
+    repo: Repo = Path(), set: Set = None, config: Config = None, home: Home = None, recipe: Recipe = None
+) -> None:
     """Return to the version that the active one replaced."""
-    pipeline = _pipeline(repo, Choices(set=set, config=config, home=home))
+    pipeline = Choices(set=set, config=config, home=home, recipe=recipe).pipeline(repo)
     activation = serving.rollback(pipeline)
     show({"model": f"{pipeline.model_name}:{activation.version}", "runtime": activation.runtime})
 
@@ -84,5 +83,5 @@ def print_citations(reply: Reply) -> None:
         print(f"  {document.citation}  {document.text.strip().splitlines()[0][:90]}")
     for citation in reply.invented:
         stderr.print(f"[yellow]  {escape(citation)} was cited but not shown to the model: do not trust it.[/yellow]")
-    if not reply.cited and not reply.invented:
+    if reply.documents and not reply.cited and not reply.invented:
         stderr.print("[yellow]  The answer cites nothing.[/yellow]")

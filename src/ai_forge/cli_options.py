@@ -11,7 +11,13 @@ import yaml
 
 from ai_forge.config import LoadedSettings, environment_layer, file_layer, load_settings, recipe_layer
 from ai_forge.errors import InputError
+from ai_forge.events import Sink, ignore
+from ai_forge.pipeline import Pipeline
+from ai_forge.pipeline_handbook import HandbookPipeline
 from ai_forge.workspace import Workspace
+
+PIPELINES: dict[str | None, type[Pipeline]] = {kind.recipe: kind for kind in (Pipeline, HandbookPipeline)}
+"""What a recipe works on; its settings stand in `config/recipes.yaml`."""
 
 Repo = Annotated[Path, typer.Argument(help="The repository: a folder, under git or not.", show_default="this folder")]
 Question = Annotated[str, typer.Argument(help="A question about the repository.")]
@@ -30,7 +36,7 @@ Teacher = Annotated[
 ]
 Recipe = Annotated[
     str | None,
-    typer.Option("--recipe", help="handbook: train on the pairs of `ai-forge handbook` instead of the code."),
+    typer.Option("--recipe", help="handbook: about the rules that `ai-forge handbook` read, instead of the code."),
 ]
 Nproc = Annotated[
     int | None, typer.Option("--nproc", min=1, help="Processes that share the training, one for each GPU.")
@@ -95,6 +101,11 @@ class Choices:
     def workspace(self) -> Workspace:
         """The workspace that was asked for."""
         return Workspace.open(self.home)
+
+    def pipeline(self, repo: Path, emit: Sink = ignore) -> Pipeline:
+        """The pipeline that was asked for."""
+        settings = self.settings()  # which tells of a recipe that there is not
+        return PIPELINES[self.recipe](repo, settings, self.workspace(), emit)
 
 
 def seconds_of(text: str) -> float:

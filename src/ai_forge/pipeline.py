@@ -98,6 +98,8 @@ class Pipeline:
         emit: hears the events.
     """
 
+    recipe: str | None = None
+    """By which `--recipe` it is called."""
     system_prompt = SYSTEM_PROMPT
 
     def __init__(self, repository: Path, loaded: LoadedSettings, workspace: Workspace, emit: Sink) -> None:
@@ -315,6 +317,17 @@ class Pipeline:
         name = self.settings.synthesis.embedder
         is_bare = name.startswith("ollama:") and "@" not in name
         return f"{name}@{ollama_url(self.settings.runtime.ollama_host)}" if is_bare else name
+
+    @property
+    def first_question(self) -> str:
+        """What a freshly deployed model is asked first: what a held-out block is for, where there is such a question."""
+        held_out = self.held_out_questions
+        return next((e.question for e in held_out if e.family == "purpose"), held_out[0].question)
+
+    def chat_about(self, question: str) -> tuple[list[Message], tuple[Document, ...]]:
+        """The chat in which the deployed model is asked, and the documents that it is shown in it."""
+        documents = self.retrieve(Index.load(self.index.folder), question)
+        return messages_for(question, documents), documents
 
     def retrieve(self, index: Index, question: str) -> tuple[Document, ...]:
         """The documents that are shown with a question."""

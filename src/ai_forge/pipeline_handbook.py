@@ -21,6 +21,7 @@ from ai_forge.data_pipeline.formats import read_dataset
 from ai_forge.data_pipeline.handbook import COMPANIONS, FINE_TUNING_FILE, HELD_OUT_FILE, PROBES_FILE
 from ai_forge.data_pipeline.prompt import Message
 from ai_forge.data_pipeline.repository import Repository
+from ai_forge.data_pipeline.schemas import Document
 from ai_forge.data_pipeline.schemas.instructions import AlpacaPair
 from ai_forge.data_pipeline.schemas.probes import ComplianceProbe
 from ai_forge.data_pipeline.storage import read_jsonl
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 class HandbookPipeline(Pipeline):
     """A handbook, one resolved configuration; see `Pipeline`."""
+
+    recipe = "handbook"
 
     # -- data ---------------------------------------------------------------------------------------------------
 
@@ -178,6 +181,15 @@ class HandbookPipeline(Pipeline):
         path = self.run_folder / "compliance.md"
         atomic_write(path, compliance_report(self.verdict, self.compliance, figures))
         return path
+
+    @property
+    def first_question(self) -> str:
+        """The first probe, or the first instruction that was held out."""
+        return self.probes[0].prompt if self.probes else self.held_out_pairs[0].instruction
+
+    def chat_about(self, question: str) -> tuple[list[Message], tuple[Document, ...]]:
+        """The question alone: the rules are in the weights."""
+        return _asked(question), ()
 
     def parity_chats(self) -> list[list[Message]]:
         """Probes, then held-out instructions."""

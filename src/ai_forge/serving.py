@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ai_forge import conductor
-from ai_forge.data_pipeline.prompt import Message, citations_in, messages_for
-from ai_forge.data_pipeline.retrieval import Index
+from ai_forge.data_pipeline.prompt import Message, citations_in
 from ai_forge.data_pipeline.schemas import Document
 from ai_forge.errors import InputError, RefusedError
 from ai_forge.events import StageProgress
@@ -155,7 +154,7 @@ def check_served(pipeline: Pipeline, runtime: Runtime, deployment: Deployment) -
 
 
 def ask(pipeline: Pipeline, question: str, history: Sequence[Message] = ()) -> Reply:
-    """Ask the active model with what the retriever finds for `question`.
+    """Ask the active model, with what the retriever finds for `question` where it is about code.
 
     Raises:
         InputError: no version of this repository's model is deployed.
@@ -164,11 +163,11 @@ def ask(pipeline: Pipeline, question: str, history: Sequence[Message] = ()) -> R
         active = registry.active(pipeline.model_name)
     if active is None:
         raise InputError(
-            f"No model of {pipeline.repository.name} is deployed.", f"run `ai-forge run {pipeline.path}` first."
+            f"No model {pipeline.model_name} is deployed.",
+            f"run `ai-forge run {pipeline.path}{f' --recipe {pipeline.recipe}' if pipeline.recipe else ''}` first.",
         )
     settings = pipeline.settings.runtime.model_copy(update={"kind": active.runtime})
     runtime = conductor.choose_runtime(settings, pipeline.workspace)
-    documents = pipeline.retrieve(Index.load(pipeline.index.folder), question)
-    messages = messages_for(question, documents)
-    chat = [*messages[:1], *history, *messages[1:]]
+    messages, documents = pipeline.chat_about(question)
+    chat = [*messages[:-1], *history, *messages[-1:]]
     return Reply(f"{pipeline.model_name}:{active.version}", active.runtime, documents, runtime, chat)

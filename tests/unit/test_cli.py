@@ -253,7 +253,7 @@ def test_rollback_returns_to_the_version_before(finished: TinyRun, tmp_path: Pat
 def test_nothing_deployed_is_told_with_what_to_do(finished: TinyRun, tmp_path: Path, words: tuple[str, ...]) -> None:
     outcome = ai_forge(*words, finished.repo, "--home", tmp_path / "home", typed="What?\n")
     assert outcome.code == 2
-    assert "No model of repo is deployed" in outcome.err or "No version of 'repo' is active" in outcome.err
+    assert "No model repo is deployed" in outcome.err or "No version of 'repo' is active" in outcome.err
     assert "Traceback" not in outcome.err
 
 

@@ -249,5 +249,5 @@ def test_two_repositories_share_a_home(run: TinyRun, tmp_path: Path) -> None:
     made = pipeline(both, [])
     assert made.model_name == "other-repo"
     assert made.mine.key == pipeline(run, []).mine.key  # the same files: mined once
-    with pytest.raises(InputError, match="No model of Other Repo is deployed"):
+    with pytest.raises(InputError, match="No model other-repo is deployed"):
         serving.ask(made, "What?")

@@ -65,6 +65,19 @@ def test_from_pairs_to_a_deployed_model(run: HandbookRun) -> None:
     assert deployed.code == 0, deployed.err
     assert deployed.json["model"].startswith("repo-handbook:")
 
+    whole = run("run", "--recipe", "handbook")
+    assert whole.code == 0, whole.err
+    assert f"> {probes[0]['prompt']}\n" in whole.out
+    assert f"back to the one before: ai-forge rollback {run.root / 'repo'} --recipe handbook" in whole.out
+    assert "cites nothing" not in whole.err
+    served = ("--repo", run.root / "repo", "--home", run.root / "home", *flags())
+    answer = ai_forge("ask", probes[0]["prompt"], *served, "--recipe", "handbook", "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json["model"] == deployed.json["model"]
+    undone = ai_forge("rollback", run.root / "repo", "--home", run.root / "home", "--recipe", "handbook")
+    assert undone.code != 0
+    assert "repo-handbook" in undone.err
+
 
 def test_without_pairs_it_says_how_to_get_them(tmp_path: Path) -> None:
     shutil.copytree(FIXTURE, tmp_path / "repo")
