@@ -227,7 +227,7 @@ _stage_command(
     "The quality report of the examples.",
     lambda p: {"report": str(p.dataset.folder / "quality.md"), **p.dataset.counts},
 )
-_stage_command("train", "Train the adapter; continues where it was cut off.", _stage("train"))
+_stage_command("train", "Train the adapter; continues where it was cut off.", _stage("adapter"))
 _stage_command("evaluate", "Judge the tuned model against the base; write the report.", _evaluate)
 _stage_command("export", "Merge, write the GGUF files and a Modelfile.", _export)
 _stage_command("deploy", "Make the tuned model the active one, whatever the verdict; parity must hold.", _deploy)

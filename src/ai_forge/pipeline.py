@@ -5,8 +5,8 @@ is not run again; one that was cut off is run again, or continued where it can b
 crash, a Ctrl-C or a small change does only what is left to do.
 
     base ─┐
-    mine → dataset → train → merge → evaluate
-              │                └──→ export → parity → report
+    mine → dataset → train (→ prefer) → merge → evaluate
+              │                            └──→ export → parity → report
               └→ index
 """
 
@@ -33,6 +33,7 @@ from ai_forge.data_pipeline.prompt import SYSTEM_PROMPT, Message, messages_for
 from ai_forge.data_pipeline.repository import Repository, read_repository
 from ai_forge.data_pipeline.retrieval import Index
 from ai_forge.data_pipeline.schemas import CodeBlock, Document, RAFTExample
+from ai_forge.data_pipeline.schemas.preference_pairs import PreferencePair
 from ai_forge.data_pipeline.storage import read_examples, write_dataset
 from ai_forge.data_pipeline.symbols import SymbolGraph
 from ai_forge.data_pipeline.teacher import AnswerCache
@@ -43,7 +44,7 @@ from ai_forge.errors import InputError
 from ai_forge.events import Notice, Sink, StageFinished, StageProgress, StageStarted
 from ai_forge.file_cache import FileCache
 from ai_forge.training.bases import Base, as_json, resolve_base
-from ai_forge.workspace import Workspace, atomic_write, require_disk, stage_key
+from ai_forge.workspace import Workspace, atomic_write, file_sha256, require_disk, stage_key
 
 if TYPE_CHECKING:
     from ai_forge.judge.evaluator import Contender, Evaluation
@@ -57,6 +58,7 @@ VERSIONS = {
     "dataset": 9,
     "index": 2,
     "train": 4,
+    "prefer": 1,
     "merge": 1,
     "evaluate": 2,
     "export": 1,
@@ -65,6 +67,8 @@ VERSIONS = {
     "compliance": 1,
 }
 """Raised when a stage's code changes what it makes from the same input."""
+SECOND_PHASE = {"preferences", "dpo_loss", "dpo_beta", "dpo_learning_rate", "dpo_epochs"}
+"""Settings of a training that do not enter its first phase."""
 SPREAD = {"nproc"}
 """Settings of a training that change nothing but its speed (and rounding)."""
 
@@ -167,7 +171,10 @@ class Pipeline:
             "deploy",
         }  # how it answers makes another version, where does not
         settings = self.settings.model_dump(exclude={"runtime": where, "training": SPREAD})
-        return stage_key(files=self._snapshot, base=self.base.fingerprint, settings=settings)[:12]
+        inputs = {"files": self._snapshot, "base": self.base.fingerprint, "settings": settings}
+        if (pairs := self.settings.training.preferences) is not None and Path(pairs).is_file():
+            inputs["preferences"] = file_sha256(Path(pairs))
+        return stage_key(**inputs)[:12]
 
     @cached_property
     def _snapshot(self) -> str:
@@ -338,28 +345,72 @@ class Pipeline:
 
     @cached_property
     def train(self) -> Stage:
-        """The adapter; continues a training that was cut off."""
+        """The adapter of the supervised training."""
+        self.require_template()
+        settings = self.settings.training.model_dump(exclude=SPREAD | SECOND_PHASE)
+        return self._training("train", self.fit, base=self.base.fingerprint, data=self.dataset.key, config=settings)
+
+    @cached_property
+    def adapter(self) -> Stage:
+        """The adapter that is merged: that of `train`, or trained on from there on `training.preferences`."""
+        config = self.settings.training
+        if config.preferences is None:
+            return self.train
+        pairs = self.preference_pairs
+        settings = config.model_dump(exclude=SPREAD | {"preferences"})
+        ids = [pair.id for pair in pairs]
+
+        def fit(folder: Path) -> TrainingResult:
+            from ai_forge.training.launcher import run_trainer
+            from ai_forge.training.prefer import PreferenceTrainer, split_pairs
+
+            parts = self._trainer_parts(folder) | {"adapter": self.train.folder}
+            return run_trainer(
+                PreferenceTrainer, config, "train_preferences", *split_pairs(pairs), emit=self.emit, **parts
+            )
+
+        return self._training("prefer", fit, train=self.train.key, pairs=ids, config=settings)
+
+    def _training(self, name: str, fit: Callable[[Path], TrainingResult], **inputs: Any) -> Stage:
+        """A stage that continues where it was cut off."""
         from ai_forge.training.backends import backend_name
 
         config = self.settings.training
-        self.require_template()
-        dataset, base = self.dataset, self.base
-        made_by = {"version": VERSIONS["train"], "backend": backend_name(config.backend)}
-        key = stage_key(
-            stage="train", **made_by, base=base.fingerprint, data=dataset.key, config=config.model_dump(exclude=SPREAD)
-        )
-        with self.told("train") as tell:
-            manifest = self.workspace.finished("train", key)
+        key = stage_key(stage=name, version=VERSIONS[name], backend=backend_name(config.backend), **inputs)
+        with self.told(name) as tell:
+            manifest = self.workspace.finished(name, key)
             if manifest is None:
-                self._require_room(base, config)
-                result = self.fit(self.workspace.work_folder("train", key))
-                counts = {k: v for k, v in asdict(result).items() if k != "folder"}
-                self.workspace.promote("train", key, counts)
+                self._require_room(self.base, config)
+                counts = {k: v for k, v in asdict(fit(self.workspace.work_folder(name, key))).items() if k != "folder"}
+                self.workspace.promote(name, key, counts)
                 tell(counts)
             else:
                 counts = manifest["counts"]
                 tell({**counts, "cached": True})
-        return Stage("train", key, self.workspace.stage_folder("train", key), counts)
+        return Stage(name, key, self.workspace.stage_folder(name, key), counts)
+
+    @cached_property
+    def preference_pairs(self) -> list[PreferencePair]:
+        """The pairs of `training.preferences` that are not about held-out files.
+
+        Raises:
+            InputError: the file is not there, or holds something else.
+        """
+        from ai_forge.data_pipeline.formats import read_dataset
+
+        records = read_dataset(Path(str(self.settings.training.preferences)), "preference").records
+        pairs = [record for record in records if isinstance(record, PreferencePair)]
+        kept = [pair for pair in pairs if pair.origin.path not in self.held_out_files]
+        if len(kept) < len(pairs):
+            left_out = f"{len(pairs) - len(kept)} of {len(pairs)} preference pairs are about held-out files"
+            self.emit(Notice("info", f"{left_out} and left out."))
+        return kept
+
+    @cached_property
+    def held_out_files(self) -> frozenset[str]:
+        """The files that training must not see."""
+        sides = json.loads((self.dataset.folder / "split.json").read_text(encoding="utf-8"))
+        return frozenset(sides["valid"] + sides["test"])
 
     def fit(self, folder: Path) -> TrainingResult:
         """Train in `folder`, or continue there."""
@@ -426,13 +477,15 @@ class Pipeline:
         """The tuned model as a Hugging Face folder: the adapter merged onto the residual it was trained on."""
         from ai_forge.judge.merge import merge_adapters_to_base
 
-        train = self.train
+        adapter = self.adapter
 
         def build(folder: Path) -> dict[str, Any]:
-            merged = merge_adapters_to_base(self.base, train.folder, folder / "model", progress=self._progress("merge"))
+            merged = merge_adapters_to_base(
+                self.base, adapter.folder, folder / "model", progress=self._progress("merge")
+            )
             return {"bytes": sum(f.stat().st_size for f in merged.iterdir())}
 
-        return self._stage("merge", build, train=train.key, base=self.base.fingerprint)
+        return self._stage("merge", build, adapter=adapter.key, base=self.base.fingerprint)
 
     @property
     def tuned_folder(self) -> Path:
@@ -528,7 +581,7 @@ class Pipeline:
     @cached_property
     def parity(self) -> Stage:
         """Trainer against GGUF on held-out prompts: `parity.json`."""
-        settings, export, train = self.settings.export, self.export, self.train
+        settings, export, adapter = self.settings.export, self.export, self.adapter
 
         def build(folder: Path) -> dict[str, Any]:
             from ai_forge.conductor import LlamaServer
@@ -538,7 +591,7 @@ class Pipeline:
             backend, tokenizer = load_backend(self.settings.training.backend), self.tokenizer
             chats = self.parity_chats()
             longest = max(len(tokenizer.encode_prompt(chat)) for chat in chats) + settings.parity_tokens
-            trainee = backend.trainee.from_adapter(self.base.folder, train.folder, self.settings.training, exact=True)
+            trainee = backend.trainee.from_adapter(self.base.folder, adapter.folder, self.settings.training, exact=True)
             trainer = backend.generator(trainee.model, tokenizer.end_of_turn_id)
             with (
                 LlamaServer(export.folder / "model.f16.gguf", longest + 8) as f16,
@@ -550,7 +603,12 @@ class Pipeline:
             return result.rows
 
         return self._stage(
-            "parity", build, export=export.key, train=train.key, data=self.dataset.key, settings=settings.model_dump()
+            "parity",
+            build,
+            export=export.key,
+            adapter=adapter.key,
+            data=self.dataset.key,
+            settings=settings.model_dump(),
         )
 
     def parity_chats(self) -> list[list[Message]]:
@@ -583,6 +641,13 @@ class Pipeline:
 
         return judge(self.evaluation, self.settings.judge)
 
+    def _told_preferences(self) -> list[tuple[str, str]]:
+        if self.adapter is self.train:
+            return []
+        phase, n = self.adapter.counts, len(self.preference_pairs)
+        losses = f"held-out loss {phase['first_loss']:.3f} → {phase['last_loss']:.3f}"
+        return [("second phase", f"{n} preference pairs ({self.settings.training.dpo_loss}), {losses}")]
+
     @cached_property
     def report(self) -> Path:
         """`report.html` in the run's folder (`report.md` beside it)."""
@@ -609,6 +674,7 @@ class Pipeline:
                 ("split", data["split"]["rule"]),
                 ("examples", f"{data['train']} to train on, {data['valid']} to stop on, {data['test']} held out"),
                 ("left out", ", ".join(f"{reason} {n}" for reason, n in data["rejected"].items()) or "none"),
+                *self._told_preferences(),
             ],
             training=training,
             evaluation=self.evaluation,
@@ -620,7 +686,7 @@ class Pipeline:
             html, _ = write_report(folder, values)
             for name, stage in {
                 "dataset": self.dataset,
-                "adapter": self.train,
+                "adapter": self.adapter,
                 "model": self.merge,
                 "gguf": self.export,
             }.items():

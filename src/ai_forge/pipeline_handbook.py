@@ -183,6 +183,11 @@ class HandbookPipeline(Pipeline):
         return path
 
     @property
+    def held_out_files(self) -> frozenset[str]:
+        """None: its pairs are held out by rule, and the file of preference pairs has only rules that are trained on."""
+        return frozenset()
+
+    @property
     def first_question(self) -> str:
         """The first probe, or the first instruction that was held out."""
         return self.probes[0].prompt if self.probes else self.held_out_pairs[0].instruction

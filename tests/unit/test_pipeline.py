@@ -14,8 +14,10 @@ from ai_forge import serving
 from ai_forge.config import load_settings
 from ai_forge.data_pipeline.prompt import Message
 from ai_forge.data_pipeline.schemas import RAFTExample
+from ai_forge.data_pipeline.schemas.preference_pairs import ChatMessage, PairOrigin, PreferencePair
+from ai_forge.data_pipeline.storage import write_jsonl
 from ai_forge.errors import InputError, PrerequisiteError, TransientError
-from ai_forge.events import Event, StageFinished
+from ai_forge.events import Event, Notice, StageFinished
 from ai_forge.judge.held_out import spread
 from ai_forge.pipeline import Pipeline, slug
 from ai_forge.serving import Reply
@@ -100,6 +102,46 @@ def test_the_same_inputs_make_the_same_bytes_in_another_home(run: TinyRun, tmp_p
     assert redone(other) == set(ALL) - {"base", "report"}
     for path in (adapter, gguf):
         assert (other.home / path.relative_to(run.home)).read_bytes() == path.read_bytes()
+
+
+def test_preference_pairs_train_the_adapter_further_and_never_on_held_out_files(run: TinyRun, tmp_path: Path) -> None:
+    first = pipeline(run, [])
+    sides = json.loads((first.dataset.folder / "split.json").read_text(encoding="utf-8"))
+    places = [sides["train"][0]] * 4 + [sides["test"][0]]
+    pairs = [
+        PreferencePair(
+            prompt=(ChatMessage(role="user", content=f"What is number {i}?"),),
+            chosen=f"It is {i}, as the code says.",
+            rejected="Nobody knows what it is.",
+            kind="fix",
+            origin=PairOrigin(path=path),
+        )
+        for i, path in enumerate(places)
+    ]
+    file = tmp_path / "pairs.jsonl"
+    write_jsonl(file, pairs)
+    events: list[Event] = []
+    second = pipeline(run, events, training__preferences=str(file), training__dpo_learning_rate=1e-2)
+    report = second.report.read_text(encoding="utf-8")
+    assert "4 preference pairs (sigmoid), held-out loss 0.693" in report
+    assert "1 of 5 preference pairs are about held-out files and left out." in [
+        event.message for event in events if isinstance(event, Notice)
+    ]
+    told = [event for event in events if isinstance(event, StageFinished)]
+    assert {event.stage for event in told if not event.cached} == {
+        *("base", "prefer", "merge", "evaluate", "export", "parity", "report")
+    }
+    weights = [(stage.folder / "adapter_model.safetensors").read_bytes() for stage in (first.train, second.adapter)]
+    assert weights[0] != weights[1]
+    assert second.run_id != first.run_id
+    again: list[Event] = []
+    assert (
+        pipeline(run, again, training__preferences=str(file), training__dpo_learning_rate=1e-2).merge.key
+        == second.merge.key
+    )
+    assert all(event.cached for event in again if isinstance(event, StageFinished) and event.stage != "base")
+    with pytest.raises(InputError, match=r"gone\.jsonl"):
+        pipeline(run, [], training__preferences=str(tmp_path / "gone.jsonl")).merge  # noqa: B018
 
 
 # -- the run's record -----------------------------------------------------------------------------------------------

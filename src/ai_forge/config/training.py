@@ -96,6 +96,7 @@ class FineTuneConfig(BaseModel):
     memory_warn_fraction: float = Field(0.8, gt=0, le=1, description="share of memory in use that is warned about")
     seed: int = Field(42, ge=0, description="data order and random initialisation")
 
+    preferences: str | None = Field(None, description="a file of preference pairs, for a second phase after training")
     dpo_loss: PreferenceLoss = Field("sigmoid", description="what is minimised on preference pairs")
     dpo_beta: float = Field(0.1, gt=0, le=10, description="how closely the reference is kept to")
     dpo_learning_rate: float = Field(2e-5, gt=0, le=1.0, description="peak of the schedule on preference pairs")
