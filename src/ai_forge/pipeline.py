@@ -400,6 +400,7 @@ class Pipeline:
     @cached_property
     def train(self) -> Stage:
         """The adapter; continues a training that was cut off."""
+        from ai_forge.judge.gguf_writer import check_exportable
         from ai_forge.training.backends import backend_name
 
         config = self.settings.training
@@ -413,6 +414,8 @@ class Pipeline:
             manifest = self.workspace.finished("train", key)
             if manifest is None:
                 self._require_room(base, config)
+                kind, ollama = self.settings.export.quantization, self.settings.runtime.kind == "ollama"
+                check_exportable(base.folder, kind, ollama=ollama)
                 result = self.fit(self.workspace.work_folder("train", key))
                 counts = {k: v for k, v in asdict(result).items() if k != "folder"}
                 self.workspace.promote("train", key, counts)
