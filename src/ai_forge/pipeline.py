@@ -65,8 +65,8 @@ VERSIONS = {
     "train": 3,
     "merge": 1,
     "evaluate": 2,
-    "export": 1,
-    "parity": 3,
+    "export": 2,
+    "parity": 4,
     "handbook": 1,
     "compliance": 1,
 }

@@ -2,17 +2,22 @@
 
 Two rules make the same tokens of a text. Hugging Face joins the neighbours whose pair ranks first among the listed
 `merges`; llama.cpp ("llama" in GGUF's words) joins any two neighbours that together are a token, that of the highest score
-first. They agree where the merges are *all* ways of splitting a token into two tokens, and those of one token stand
-together: the token's score then is minus the place of its merges. What is listed otherwise is refused, in either direction:
-no scores would give its ids.
+first, the left one of equals. They agree where the merges are *all* ways of splitting a token into two tokens, and those of
+one token stand together: its score then is minus their place. Runs of one character may share a score (Mistral's spaces do)
+where growing from the left gives what the ranks give, which is tried. What is listed otherwise is refused, in either
+direction: no scores would give its ids.
 
-What is left out: two ways to make the *same* token that overlap (runs of one character), where Hugging Face takes the
-better ranked and llama.cpp the left one. Measured on the tests' files: no difference.
+What is left out: two ways to make the *same* token that overlap, where Hugging Face takes the better ranked and llama.cpp
+the left one. Measured on 70 files of the standard library and some odd texts: none of 78 differs with Gemma 3's vocabulary
+(504,348 tokens) and with Mistral's; with the score −1000 for all, which the official converter gives a bare
+`tokenizer.json`, 74 of 78 do
+(Mistral).
 Sources: llama.cpp `src/llama-vocab.cpp` (llm_tokenizer_spm_session), transformers `convert_slow_tokenizer.generate_merges`.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 from ai_forge.errors import InputError
@@ -95,20 +100,29 @@ def merges_from_scores(tokens: Sequence[str], scores: Sequence[float], reached: 
     """The ranked merges that make llama.cpp's tokens. `reached` tells the tokens that merging can end at.
 
     Raises:
-        InputError: two tokens that merging can end at have one score; llama.cpp then takes the left one, which no ranks say.
+        InputError: tokens that merging can end at share a score; llama.cpp then takes the left one, which no ranks say.
     """
     vocab = {token: index for index, token in enumerate(tokens)}
-    made = [(index, pairs) for index, token in enumerate(tokens) if (pairs := list(splits(token, vocab)))]
-    seen: dict[float, str] = {}
-    for index, _ in made:
-        if reached[index] and (other := seen.setdefault(scores[index], tokens[index])) != tokens[index]:
+    entries = []
+    equals: dict[float, list[str]] = {}
+    for index, token in enumerate(tokens):
+        pairs = list(splits(token, vocab))
+        if pairs and reached[index]:
+            equals.setdefault(scores[index], []).append(token)
+        of_token = (-scores[index], token[:1], 0) if _is_run([token]) else (-scores[index], "", index)
+        entries += [(*of_token, -len(left), -len(right), left, right) for left, right in pairs]
+    entries.sort()
+    merges = [[left, right] for *_, left, right in entries]
+    for score, same in equals.items():
+        if len(same) > 1 and not (
+            _is_run(same) and _runs_end_alike(same[0][0], merges, lambda token: scores[vocab[token]])
+        ):
             raise InputError(
-                f"The GGUF gives the tokens {other!r} and {tokens[index]!r} one score ({scores[index]:g}): "
+                f"The GGUF gives {len(same)} tokens one score ({score:g}), among them {same[0]!r} and {same[1]!r}: "
                 "their order cannot be carried over exactly.",
                 "name the original Hugging Face model instead of the GGUF.",
             )
-    made.sort(key=lambda entry: (-scores[entry[0]], entry[0]))
-    return [list(pair) for _, pairs in made for pair in pairs]
+    return merges
 
 
 def scores_from_merges(tokens: Sequence[str], merges: Sequence[Sequence[str]], added: frozenset[str]) -> list[float]:
@@ -118,19 +132,28 @@ def scores_from_merges(tokens: Sequence[str], merges: Sequence[Sequence[str]], a
         InputError: llama.cpp would merge otherwise than the listed merges.
     """
     vocab = {token: index for index, token in enumerate(tokens)}
-    scores = [UNREACHED] * len(tokens)
-    listed = {(left, right) for left, right in merges}
-    last = ""
+    last_rank: dict[str, int] = {}
     for rank, (left, right) in enumerate(merges):
-        token = left + right
-        index = vocab.get(token)
-        if index is None or left not in vocab or right not in vocab:
+        if left + right not in vocab or left not in vocab or right not in vocab:
             raise InputError(f"The tokenizer is damaged: the merge {left!r} {right!r} leads outside its vocabulary.")
-        if token != last and scores[index] != UNREACHED:
-            raise _unequal(f"the merges that make {token!r} do not rank next to each other")
-        if token != last:
-            scores[index] = -float(rank)
-        last = token
+        last_rank[left + right] = rank
+    scores = [UNREACHED] * len(tokens)
+    tied: list[list[str]] = []
+    first, end = 0, -1  # of the merges that stand together
+    for rank, (left, right) in enumerate(merges):
+        if rank > end:
+            first = rank
+        end = max(end, last_rank[left + right])
+        scores[vocab[left + right]] = -float(first)
+        if rank == end:
+            together = merges[first : end + 1]
+            made = list(dict.fromkeys(a + b for a, b in together))
+            if len(made) > 1:
+                tied.append(made)
+    for made in tied:
+        if not (_is_run(made) and _runs_end_alike(made[0][0], merges, lambda token: scores[vocab[token]])):
+            raise _unequal(f"the merges that make {made[0]!r} do not rank next to each other")
+    listed = {(left, right) for left, right in merges}
     for token in tokens:
         if BYTE_TOKEN.fullmatch(token) or (token in added and SPACE not in token):
             continue
@@ -138,6 +161,31 @@ def scores_from_merges(tokens: Sequence[str], merges: Sequence[Sequence[str]], a
             if (left, right) not in listed and not {left, right} & added:
                 raise _unequal(f"{left!r} and {right!r} are not merged though {token!r} is a token")
     return scores
+
+
+def _is_run(tokens: Sequence[str]) -> bool:
+    return len(set("".join(tokens))) == 1
+
+
+def _runs_end_alike(character: str, merges: Sequence[Sequence[str]], score: Callable[[str], float]) -> bool:
+    """Whether ranks and scores make the same of every run of `character`, up to three times as long as its longest token."""
+    ranks: dict[tuple[int, int], float] = {}
+    levels: dict[tuple[int, int], float] = {}
+    for rank, (left, right) in enumerate(merges):
+        if _is_run([left, right, character]):
+            pair = len(left), len(right)
+            ranks[pair], levels[pair] = rank, -score(left + right)
+    longest = max(map(sum, ranks))
+    return all(_merged(n, ranks) == _merged(n, levels) for n in range(2, 3 * longest))
+
+
+def _merged(n: int, ranks: Mapping[tuple[int, int], float]) -> list[int]:
+    """Lengths of the pieces that a run of `n` characters ends in, the best rank first, the left one of equals."""
+    pieces = [1] * n
+    while found := [(ranks[pair], at) for at, pair in enumerate(pairwise(pieces)) if pair in ranks]:
+        at = min(found)[1]
+        pieces[at : at + 2] = [pieces[at] + pieces[at + 1]]
+    return pieces
 
 
 def _unequal(what: str) -> InputError:

@@ -102,7 +102,11 @@ def _rendered(server: OllamaProcess, name: str, talk: Sequence[tuple[str, str]])
 
 
 @pytest.mark.ollama
-@pytest.mark.parametrize("jinja", [CHATML, LLAMA3, QWEN], ids=["chatml", "llama3", "qwen"])
+@pytest.mark.parametrize(
+    "jinja",
+    [CHATML, LLAMA3, QWEN, JINJA["gemma"], JINJA["phi3"], JINJA["mistral"]],
+    ids=["chatml", "llama3", "qwen", "gemma", "phi3", "mistral"],
+)
 def test_ollama_renders_what_the_jinja_renders(jinja: str, ollama_server: OllamaProcess, tmp_path: Path) -> None:
     folder = make_tiny(tmp_path / "m")
     settings = json.loads((folder / "tokenizer_config.json").read_text())
