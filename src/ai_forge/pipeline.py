@@ -62,7 +62,7 @@ VERSIONS = {
     "mine": 3,
     "dataset": 9,
     "index": 2,
-    "train": 3,
+    "train": 4,
     "merge": 1,
     "evaluate": 2,
     "export": 2,
