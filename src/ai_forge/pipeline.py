@@ -415,7 +415,7 @@ class Pipeline:
             if manifest is None:
                 self._require_room(base, config)
                 kind, ollama = self.settings.export.quantization, self.settings.runtime.kind == "ollama"
-                check_exportable(base.folder, kind, ollama=ollama)
+                check_exportable(base.folder, kind, prompt_template=config.prompt_template, ollama=ollama)
                 result = self.fit(self.workspace.work_folder("train", key))
                 counts = {k: v for k, v in asdict(result).items() if k != "folder"}
                 self.workspace.promote("train", key, counts)

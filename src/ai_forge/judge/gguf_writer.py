@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from gguf import GGMLQuantizationType as Type
 
+from ai_forge.config.training import PromptTemplate
 from ai_forge.data_pipeline.prompt import messages_for
 from ai_forge.errors import InputError
 from ai_forge.judge.gguf_vocab import served_name, tokenizer_metadata
@@ -90,10 +91,12 @@ def write_gguf(
     return output_path
 
 
-def check_exportable(folder: Path, quantization: str = "f16", *, ollama: bool = False) -> None:
+def check_exportable(
+    folder: Path, quantization: str = "f16", *, prompt_template: PromptTemplate = "chat", ollama: bool = False
+) -> None:
     """Find out before training whether what is trained on the base in `folder` can be written as GGUF. Writes nothing.
 
-    `ollama`: it is to be served there, so its chat template must be one that a Go template follows.
+    `prompt_template` is how it is to be asked; `ollama`: it is to be served there, so a Go template must be able to follow.
 
     Raises:
         InputError: it cannot: architecture, shapes, tokenizer, chat template or rope scaling are in the way.
@@ -103,7 +106,7 @@ def check_exportable(folder: Path, quantization: str = "f16", *, ollama: bool = 
     settings_to_gguf(config)
     served_name(folder.name, folder)
     tokenizer_metadata(folder, config)
-    tokenizer = ChatTokenizer(folder)
+    tokenizer = ChatTokenizer(folder, prompt_template)
     tokenizer.render(messages_for("Does it render?", ()))
     if ollama:
         check_followable(tokenizer)

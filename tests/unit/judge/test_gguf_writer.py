@@ -138,6 +138,15 @@ def test_what_cannot_be_exported_is_found_without_writing(
         check_exportable(folder)
 
 
+def test_a_base_without_a_chat_template_can_be_asked_in_alpacas_way(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path / "a")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "chat_template"}))
+    check_exportable(folder, prompt_template="alpaca", ollama=True)
+    with pytest.raises(InputError, match="has no chat template"):
+        check_exportable(folder)
+
+
 def test_rows_that_the_mix_does_not_hold_are_found_without_writing(tmp_path: Path) -> None:
     folder = make_tiny(tmp_path / "a", hidden=40, heads=2, kv_heads=1)
     check_exportable(folder)
