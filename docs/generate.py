@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 
 from ai_forge.config import FineTuneConfig, Settings, load_recipes, load_settings
 from ai_forge.config.models import load_models
-from ai_forge.training.apple import apple_defaults, mlx_memory_of
+from ai_forge.training.apple import MLX_LM_MODULES, apple_defaults, mlx_memory_of
 from ai_forge.training.plan import memory_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,7 +39,19 @@ SHAPES = {  # hidden, layers, heads, key/value heads, intermediate, vocabulary, 
     "Qwen2.5-Coder-1.5B-Instruct": (1536, 28, 12, 2, 8960, 151936, True),
     "Qwen2.5-Coder-3B-Instruct": (2048, 36, 16, 2, 11008, 151936, True),
     "Qwen2.5-Coder-7B-Instruct": (3584, 28, 28, 4, 18944, 152064, False),
+    "Qwen3-0.6B": (1024, 28, 16, 8, 3072, 151936, True),
+    "Qwen3-1.7B": (2048, 28, 16, 8, 6144, 151936, True),
+    "Qwen3-4B": (2560, 36, 32, 8, 9728, 151936, True),
+    "Qwen3-8B": (4096, 36, 32, 8, 12288, 151936, False),
+    "Mistral-7B-Instruct-v0.3": (4096, 32, 32, 8, 14336, 32768, False),
+    "Phi-3-mini-4k-instruct": (3072, 32, 32, 32, 8192, 32064, False),
+    "gemma-2-2b-it": (2304, 26, 8, 4, 9216, 256000, True),
+    "gemma-2-9b-it": (3584, 42, 16, 8, 14336, 256000, True),
+    "gemma-3-270m-it": (640, 18, 4, 1, 2048, 262144, True),
+    "gemma-3-1b-it": (1152, 26, 4, 1, 6912, 262144, True),
 }
+HEAD_DIM = {"qwen3": 128, "gemma2": 256, "gemma3_text": 256}
+"""Units of a head where they are not the hidden width divided by the heads."""
 SHORT = {"micro_batch_size": 1, "max_seq_len": 1024}
 """Settings for short memory: a quarter of the activations."""
 SHARE = 0.75
@@ -127,7 +139,14 @@ def config_of(name: str, **changes: Any) -> FineTuneConfig:
 def shape_of(name: str) -> dict[str, Any]:
     """The parts of a named base's `config.json` that memory depends on."""
     keys = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size")
-    return dict(zip((*keys, "vocab_size", "tie_word_embeddings"), SHAPES[name], strict=True))
+    architecture = load_models().models[name].architecture
+    shape = dict(zip((*keys, "vocab_size", "tie_word_embeddings"), SHAPES[name], strict=True))
+    return shape | {"model_type": architecture, "head_dim": HEAD_DIM.get(architecture)}
+
+
+def served(name: str, kind: str) -> bool:
+    """Whether a kind of machine trains this base."""
+    return kind != MLX or load_models().models[name].architecture in MLX_LM_MODULES
 
 
 def gigabytes(name: str, kind: str, **changes: Any) -> float:
@@ -144,14 +163,18 @@ def memory() -> str:
     """The estimate for every named base."""
     columns = [(kind, changes) for kind in HELD for changes in ({}, SHORT)]
     headings = [f"{kind}{', short' if changes else ''}" for kind, changes in columns]
-    rows = [(name, *(f"{gigabytes(name, kind, **changes):.1f}" for kind, changes in columns)) for name in SHAPES]
+
+    def cell(name: str, kind: str, changes: dict[str, Any]) -> str:
+        return f"{gigabytes(name, kind, **changes):.1f}" if served(name, kind) else "–"
+
+    rows = [(name, *(cell(name, kind, changes) for kind, changes in columns)) for name in SHAPES]
     return table(("base", *headings), rows)
 
 
 def largest(limit: float, kind: str, **changes: Any) -> str:
     """The largest named base that fits into `limit` GB."""
     known = load_models().models
-    fitting = [name for name in SHAPES if gigabytes(name, kind, **changes) <= limit]
+    fitting = [name for name in SHAPES if served(name, kind) and gigabytes(name, kind, **changes) <= limit]
     return max(fitting, key=lambda name: known[name].parameters) if fitting else "none"
 
 

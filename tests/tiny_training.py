@@ -1,5 +1,6 @@
 """Small examples and settings for training tiny models."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,10 @@ def raft_examples(n: int) -> list[RAFTExample]:
 
 
 def reference_model(folder: Path) -> Any:
-    """The model in `folder` as plain transformers runs it, float32."""
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").eval()
+    """The model in `folder` as plain transformers runs it, float32; Gemma 2's capped scores are not in PyTorch's kernel."""
+    kind = json.loads((folder / "config.json").read_text())["model_type"]
+    attention = "eager" if kind == "gemma2" else "sdpa"
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention).eval()
 
 
 def reference_log_probs(model: Any, example: TokenizedExample) -> Tensor:

@@ -61,8 +61,8 @@ VERSIONS = {
     "prefer": 1,
     "merge": 1,
     "evaluate": 2,
-    "export": 1,
-    "parity": 3,
+    "export": 2,
+    "parity": 4,
     "handbook": 1,
     "compliance": 1,
 }
@@ -373,6 +373,7 @@ class Pipeline:
 
     def _training(self, name: str, fit: Callable[[Path], TrainingResult], **inputs: Any) -> Stage:
         """A stage that continues where it was cut off."""
+        from ai_forge.judge.gguf_writer import check_exportable
         from ai_forge.training.backends import backend_name
 
         config = self.settings.training
@@ -381,6 +382,8 @@ class Pipeline:
             manifest = self.workspace.finished(name, key)
             if manifest is None:
                 self._require_room(self.base, config)
+                kind, ollama = self.settings.export.quantization, self.settings.runtime.kind == "ollama"
+                check_exportable(self.base.folder, kind, prompt_template=config.prompt_template, ollama=ollama)
                 counts = {k: v for k, v in asdict(fit(self.workspace.work_folder(name, key))).items() if k != "folder"}
                 self.workspace.promote(name, key, counts)
                 tell(counts)

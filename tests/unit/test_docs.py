@@ -41,9 +41,13 @@ def test_every_named_base_has_a_shape_with_its_number_of_parameters(generate: Mo
     models = load_models().models
     assert set(generate.SHAPES) == set(models)
     for name, (hidden, layers, heads, kv_heads, inner, vocabulary, tied) in generate.SHAPES.items():
-        keys = hidden // heads * kv_heads
-        biases = hidden + 2 * keys if models[name].architecture == "qwen2" else 0
-        layer = 2 * hidden * (hidden + keys) + 3 * hidden * inner + 2 * hidden + biases
+        architecture = models[name].architecture
+        head = generate.HEAD_DIM.get(architecture, hidden // heads)
+        queries, keys = head * heads, head * kv_heads
+        biases = queries + 2 * keys if architecture == "qwen2" else 0
+        norms = hidden * (4 if architecture.startswith("gemma") else 2)
+        norms += 2 * head if architecture in ("qwen3", "gemma3_text") else 0
+        layer = 2 * hidden * (queries + keys) + 3 * hidden * inner + norms + biases
         assert layers * layer + vocabulary * hidden * (1 if tied else 2) + hidden == models[name].parameters, name
 
 

@@ -196,6 +196,17 @@ def test_a_runtime_that_is_not_there_is_told_before_training(
         serving.require_runtime(asked)
 
 
+def test_a_base_that_cannot_be_exported_is_told_before_training(run: TinyRun, tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "odd")
+    path = base / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pre_tokenizer": {"type": "Whitespace"}}))
+    events: list[Event] = []
+    with pytest.raises(InputError, match=r"way of splitting text is not one llama\.cpp knows"):
+        _ = pipeline(TinyRun(run.home, run.repo, base, run.outcome), events).train
+    assert "dataset" in {event.stage for event in events if isinstance(event, StageFinished)}
+    assert not list(run.home.glob("cache/*/*.work"))
+
+
 # -- small parts ----------------------------------------------------------------------------------------------------
 
 

@@ -34,10 +34,10 @@ class ModelEntry(_Frozen):
 
     hub: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
     parameters: int = Field(gt=0)
-    architecture: Literal["llama", "qwen2"]
+    architecture: Literal["llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text"]
     context_length: int = Field(gt=0)
     licence: str
-    chat_template: Literal["chatml", "llama3"]
+    chat_template: Literal["chatml", "llama3", "mistral", "phi3", "gemma"]
     source: WheelSource | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     synthesis: dict[str, Any] = Field(default_factory=dict)

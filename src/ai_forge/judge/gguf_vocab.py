@@ -1,11 +1,13 @@
 """The `tokenizer.*` metadata of a GGUF, from a model folder.
 
 Method: where the base came from a GGUF, its header travels in the folder as `tokenizer.gguf` and is carried over byte
-for byte. Else it is built from `tokenizer.json`: tokens and types as llama.cpp's converter writes them, the
-pre-tokenizer recognised from its split expressions, and whether a begin token is added found out by encoding. The chat
-template is always the folder's, because that is what the model was trained with.
+for byte. Else it is built from `tokenizer.json`: tokens and types as llama.cpp's converter writes them, and what llama.cpp
+cuts by: for byte-level BPE the pre-tokenizer, recognised from its split expressions; for SentencePiece vocabularies the
+scores (`training/spm_vocabulary`; the official converter, given only `tokenizer.json`, writes −1000 for all, which gives
+other ids). The chat template is always the folder's, because that is what the model was trained with, and a begin token is
+asked for only where that template begins with it: the trainer adds none.
 
-Byte-level BPE only. Source: llama.cpp `conversion/base.py` (get_vocab_base), `gguf-py/gguf/vocab.py` (SpecialVocab).
+Source: llama.cpp `conversion/base.py` (get_vocab_base), `gguf-py/gguf/vocab.py` (SpecialVocab).
 """
 
 import json
@@ -17,27 +19,65 @@ from tokenizers import Tokenizer
 
 from ai_forge.errors import InputError
 from ai_forge.training.bases import chat_template
+from ai_forge.training.chat import ChatTokenizer
 from ai_forge.training.gguf_import import TOKENIZER_GGUF
-from ai_forge.training.gguf_metadata import boolean, int32s, string, strings, uint32
+from ai_forge.training.gguf_metadata import boolean, float32s, int32s, string, strings, uint32
 from ai_forge.training.gguf_reader import read_gguf
 from ai_forge.training.pretokenizers import recognise
-from ai_forge.training.tokenizer import CONTROL, NORMAL, UNUSED, USER_DEFINED
+from ai_forge.training.spm_vocabulary import BYTE_TOKEN, scores_from_merges, space_prefix
+from ai_forge.training.tokenizer import (
+    BYTE,
+    BYTE_LEVEL,
+    CONTROL,
+    NORMAL,
+    PHI3_NAME,
+    PHI3_UNSTRIPPED,
+    SENTENCEPIECE,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+)
 
 TEMPLATE_KEY = "tokenizer.chat_template"
+ADD_BOS_KEY = "tokenizer.ggml.add_bos_token"
 
 
 def tokenizer_metadata(folder: Path, config: Mapping[str, Any]) -> dict[str, bytes]:
     """Key → encoded value for everything under `tokenizer.`; as many tokens as the model has embeddings.
 
     Raises:
-        InputError: no tokenizer.json, not byte-level BPE, an unknown way of splitting, or more tokens than embeddings.
+        InputError: no tokenizer.json, one that llama.cpp would follow otherwise, or more tokens than embeddings.
     """
     vocab_size = int(config["vocab_size"])
     values = _carried(folder, vocab_size) or _built(folder, config, vocab_size)
     template = chat_template(folder)
     if template is not None:
         values[TEMPLATE_KEY] = string(template)
+        if values.get(ADD_BOS_KEY) == boolean(True) and not ChatTokenizer(folder).prompts_begin_with_bos():
+            values[ADD_BOS_KEY] = boolean(False)
     return values
+
+
+def served_name(name: str, folder: Path) -> str:
+    """`name` as `general.name` may say it: llama.cpp reads from it whether special tokens swallow what follows.
+
+    Raises:
+        InputError: the tokenizer's special tokens swallow whitespace in a way that llama.cpp knows no name for.
+    """
+    added = _read_json(folder / "tokenizer.json").get("added_tokens", [])
+    stripping = {row["content"] for row in added if row.get("rstrip")}
+    contents = {row["content"] for row in added}
+    if any(row.get("lstrip") or row.get("single_word") for row in added) or (
+        stripping and (stripping != contents - PHI3_UNSTRIPPED or not contents > {"</s>", *PHI3_UNSTRIPPED})
+    ):
+        raise InputError(
+            f"The special tokens in {folder / 'tokenizer.json'} swallow whitespace beside them, which llama.cpp does "
+            "for Phi-3's only.",
+            "choose another base: ai-forge models.",
+        )
+    if stripping:
+        return name if PHI3_NAME.search(name) else f"{name} (Phi-3)"
+    return PHI3_NAME.sub("phi 3", name)
 
 
 def _carried(folder: Path, vocab_size: int) -> dict[str, bytes] | None:
@@ -54,29 +94,59 @@ def _built(folder: Path, config: Mapping[str, Any], vocab_size: int) -> dict[str
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise InputError(f"{folder} has no tokenizer.json.", "save the tokenizer there with tokenizer.save_pretrained.")
-    data = json.loads(path.read_text(encoding="utf-8"))
+    data = _read_json(path)
     model = data.get("model", {})
-    if model.get("type") != "BPE" or model.get("byte_fallback"):
+    if model.get("type") != "BPE":
         raise InputError(
-            f"{path} is of kind {model.get('type')!r}{' with byte fallback' if model.get('byte_fallback') else ''}; "
-            "only byte-level BPE can be exported.",
-            "use a base with a GPT-2, Llama 3 or Qwen style tokenizer.",
+            f"{path} is of kind {model.get('type')!r}; only BPE can be exported, byte-level or SentencePiece's.",
+            "use a base with a GPT-2, Llama, Mistral, Qwen, Phi-3 or Gemma style tokenizer.",
         )
-    pre = recognise(data.get("pre_tokenizer"))
-    tokens, types = _tokens(data, vocab_size, path)
     settings_path = folder / "tokenizer_config.json"
-    settings = json.loads(settings_path.read_text(encoding="utf-8")) if settings_path.is_file() else {}
-    values = {
-        "tokenizer.ggml.model": string("gpt2"),
-        "tokenizer.ggml.pre": string(pre),
-        "tokenizer.ggml.tokens": strings(tokens),
-        "tokenizer.ggml.token_type": int32s(types),
-        "tokenizer.ggml.merges": strings([_merge(pair) for pair in model.get("merges", [])]),
-    }
+    settings = _read_json(settings_path) if settings_path.is_file() else {}
+    tokens, types = _tokens(data, vocab_size, path)
+    if model.get("byte_fallback"):
+        values = _sentencepiece(folder, data, tokens, types)
+    else:
+        values = {
+            "tokenizer.ggml.model": string(BYTE_LEVEL),
+            "tokenizer.ggml.pre": string(recognise(data.get("pre_tokenizer"))),
+            "tokenizer.ggml.merges": strings([_merge(pair) for pair in model.get("merges", [])]),
+        }
+    values |= {"tokenizer.ggml.tokens": strings(tokens), "tokenizer.ggml.token_type": int32s(types)}
     values |= _special_ids(data, settings, config)
     bos = values.get("tokenizer.ggml.bos_token_id")
-    values["tokenizer.ggml.add_bos_token"] = boolean(bos is not None and _adds_first(path, bos))
+    values[ADD_BOS_KEY] = boolean(bos is not None and _adds_first(path, bos))
     return values
+
+
+def _sentencepiece(folder: Path, data: Mapping[str, Any], tokens: list[str], types: list[int]) -> dict[str, bytes]:
+    """What llama.cpp cuts by, and the types of byte tokens and of the unknown one set in `types`."""
+    prefix = space_prefix(data)
+    if prefix == "first" and not ChatTokenizer(folder).prompts_begin_with_special():
+        raise InputError(
+            f"The tokenizer in {folder} puts a space before the first word of a text only, and its chat template begins "
+            "with a word: llama.cpp would put one after every special token.",
+            "choose another base: ai-forge models.",
+        )
+    unknown = data["model"].get("unk_token")
+    for index, token in enumerate(tokens):
+        if BYTE_TOKEN.fullmatch(token):
+            types[index] = BYTE
+        elif token == unknown:
+            types[index] = UNKNOWN
+    merges = [pair.split(" ", 1) if isinstance(pair, str) else pair for pair in data["model"].get("merges", [])]
+    added = frozenset(row["content"] for row in data.get("added_tokens", []))
+    return {
+        "tokenizer.ggml.model": string(SENTENCEPIECE),
+        "tokenizer.ggml.pre": string("default"),
+        "tokenizer.ggml.scores": float32s(scores_from_merges(tokens, merges, added)),
+        "tokenizer.ggml.add_space_prefix": boolean(prefix == "always"),
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return data
 
 
 def _tokens(data: Mapping[str, Any], vocab_size: int, path: Path) -> tuple[list[str], list[int]]:

@@ -8,7 +8,7 @@ file. One tensor is in memory at a time; the file appears whole or not at all.
 Measured, SmolLM2-135M on 2 cores: f16 1.6 s, q4_k_m 2.7 s, as long as llama-quantize itself takes.
 Weights are rounded to float16 first, then quantised. Against llama.cpp's own converter on the same folder (SmolLM2, and
 a bfloat16 Llama with Llama 3 rope): every tensor byte-identical, and all metadata but the file's title and size label.
-It covers the dense Llama, Mistral, Qwen2 and Qwen3 architectures. Source: llama.cpp `conversion/llama.py`, `conversion/base.py`.
+It covers the architectures of `training/architectures`. Source: llama.cpp `conversion/`.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,12 +19,17 @@ from typing import Any
 import numpy as np
 from gguf import GGMLQuantizationType as Type
 
+from ai_forge.config.training import PromptTemplate
+from ai_forge.data_pipeline.prompt import messages_for
 from ai_forge.errors import InputError
-from ai_forge.judge.gguf_vocab import tokenizer_metadata
+from ai_forge.judge.gguf_vocab import served_name, tokenizer_metadata
 from ai_forge.judge.kquants import MIXES, choose_types, quantise, quantised_bytes
-from ai_forge.training.architectures import GGUF_ARCHITECTURES, gguf_name, llama3_rope_factors, permute, permuted_heads
+from ai_forge.judge.ollama_prompt import check_followable
+from ai_forge.training.architectures import GGUF_ARCHITECTURES, gguf_name, norm_shift, permute, permuted_heads
 from ai_forge.training.bases import check_folder
-from ai_forge.training.gguf_metadata import encode_header, float32, padded, string, uint32
+from ai_forge.training.chat import ChatTokenizer
+from ai_forge.training.gguf_config import head_dim, llama3_rope_factors, rope_of, settings_to_gguf
+from ai_forge.training.gguf_metadata import encode_header, padded, string, uint32
 from ai_forge.training.gguf_reader import GGUFTensor
 from ai_forge.training.tensor_files import Weights, bf16_to_f32, to_storage
 from ai_forge.workspace import atomic_file, require_disk
@@ -65,14 +70,14 @@ def write_gguf(
     kind = quantization.lower()
     if kind not in QUANTIZATIONS:
         raise InputError(f"Quantization {quantization!r} is not one of {', '.join(QUANTIZATIONS)}.")
-    config = check_folder(folder)
-    weights = Weights(folder)
+    config, weights = check_folder(folder), Weights(folder)
     rows = _plan(weights, config, kind)
     table = [GGUFTensor(row.name, row.shape, row.type, 0, quantised_bytes(row.shape, row.type)) for row in rows]
     output_path.parent.mkdir(parents=True, exist_ok=True)
     n_bytes = sum(padded(tensor.n_bytes) for tensor in table) + HEADER_ALLOWANCE_BYTES
     require_disk(output_path.parent, n_bytes, f"Writing {output_path.name}")
-    values = _metadata(config, weights, name or folder.name, kind) | tokenizer_metadata(folder, config)
+    values = settings_to_gguf(config) | {"general.name": string(served_name(name or folder.name, folder))}
+    values |= tokenizer_metadata(folder, config)
     values |= {"general.quantization_version": uint32(2), "general.file_type": uint32(_file_type(kind))}
     header = encode_header(values, table)
     with atomic_file(output_path) as out:
@@ -86,6 +91,27 @@ def write_gguf(
     return output_path
 
 
+def check_exportable(
+    folder: Path, quantization: str = "f16", *, prompt_template: PromptTemplate = "chat", ollama: bool = False
+) -> None:
+    """Find out before training whether what is trained on the base in `folder` can be written as GGUF. Writes nothing.
+
+    `prompt_template` is how it is to be asked; `ollama`: it is to be served there, so a Go template must be able to follow.
+
+    Raises:
+        InputError: it cannot: architecture, shapes, tokenizer, chat template or rope scaling are in the way.
+    """
+    config = check_folder(folder)
+    _plan(Weights(folder), config, quantization)
+    settings_to_gguf(config)
+    served_name(folder.name, folder)
+    tokenizer_metadata(folder, config)
+    tokenizer = ChatTokenizer(folder, prompt_template)
+    tokenizer.render(messages_for("Does it render?", ()))
+    if ollama:
+        check_followable(tokenizer)
+
+
 def _file_type(kind: str) -> int:
     return MIXES[kind].file_type if kind in MIXES else F16_FILE_TYPE
 
@@ -96,13 +122,13 @@ def _plan(weights: Weights, config: Mapping[str, Any], kind: str) -> list[_Row]:
     for source, spec in weights.specs.items():
         if source.endswith("rotary_emb.inv_freq") or (tied and source == "lm_head.weight"):
             continue
-        name = gguf_name(source)
+        name = gguf_name(source, GGUF_ARCHITECTURES[config["model_type"]])
         if name is None:
             raise InputError(f"{weights.folder} has a tensor {source} that {config['model_type']} models have not.")
         matrix = len(spec.shape) > 1 and not name.endswith("_norm.weight")
         rows.append(_Row(name, source, spec.shape, Type.F16 if matrix else Type.F32))
-    if _rope(config)["rope_type"] == "llama3":
-        rows.append(_Row(ROPE_FREQS, None, (_head_dim(config) // 2,), Type.F32))
+    if rope_of(config)["rope_type"] == "llama3":
+        rows.append(_Row(ROPE_FREQS, None, (head_dim(config) // 2,), Type.F32))
     rows.sort(key=_loading_order)
     if kind not in MIXES:
         return rows
@@ -122,13 +148,14 @@ def _loading_order(row: _Row) -> tuple[int, bytes]:
 def _encoded(row: _Row, weights: Weights, config: Mapping[str, Any]) -> np.ndarray:
     """The bytes of a tensor, uint8 `[n_bytes]`."""
     if row.source is None:
-        return llama3_rope_factors(_rope(config), _head_dim(config)).view(np.uint8)
+        return llama3_rope_factors(rope_of(config), head_dim(config)).view(np.uint8)
     stored = weights.stored(row.source)
     if heads := permuted_heads(GGUF_ARCHITECTURES[config["model_type"]], row.name, config):
         stored = permute(stored, heads)
     widen = bf16_to_f32 if weights.specs[row.source].dtype == "BF16" else np.ndarray.__array__
     if row.type == Type.F32:
-        return np.ascontiguousarray(widen(stored), dtype=np.float32).reshape(-1).view(np.uint8)
+        shift = np.float32(norm_shift(GGUF_ARCHITECTURES[config["model_type"]], row.name))
+        return (np.ascontiguousarray(widen(stored), dtype=np.float32) + shift).reshape(-1).view(np.uint8)
 
     def half(first: int, last: int) -> np.ndarray:
         return to_storage(widen(stored[first:last]), "F16", row.source or row.name)
@@ -137,51 +164,3 @@ def _encoded(row: _Row, weights: Weights, config: Mapping[str, Any]) -> np.ndarr
         return np.ascontiguousarray(half(0, row.shape[0])).reshape(-1).view(np.uint8)
     shape = (row.shape[0], row.shape[1])
     return quantise(lambda first, last: half(first, last).astype(np.float32), shape, row.type)
-
-
-def _metadata(config: Mapping[str, Any], weights: Weights, name: str, kind: str) -> dict[str, bytes]:
-    arch = GGUF_ARCHITECTURES[config["model_type"]]
-    rope = _rope(config)
-    values = {
-        "general.architecture": string(arch),
-        "general.type": string("model"),
-        "general.name": string(name),
-        f"{arch}.block_count": uint32(config["num_hidden_layers"]),
-        f"{arch}.context_length": uint32(config["max_position_embeddings"]),
-        f"{arch}.embedding_length": uint32(config["hidden_size"]),
-        f"{arch}.feed_forward_length": uint32(config["intermediate_size"]),
-        f"{arch}.attention.head_count": uint32(config["num_attention_heads"]),
-        f"{arch}.attention.head_count_kv": uint32(config["num_key_value_heads"]),
-        f"{arch}.rope.freq_base": float32(float(rope["rope_theta"])),
-        f"{arch}.attention.layer_norm_rms_epsilon": float32(float(config["rms_norm_eps"])),
-    }
-    if config.get("head_dim"):
-        values |= {f"{arch}.attention.{part}_length": uint32(config["head_dim"]) for part in ("key", "value")}
-    if arch == "llama":
-        values |= {
-            "llama.vocab_size": uint32(config["vocab_size"]),
-            "llama.rope.dimension_count": uint32(_head_dim(config)),
-        }
-    scaling = rope.get("rope_type", "default")
-    if scaling in ("linear", "yarn"):
-        values |= {
-            f"{arch}.rope.scaling.type": string(scaling),
-            f"{arch}.rope.scaling.factor": float32(float(rope["factor"])),
-        }
-        if original := rope.get("original_max_position_embeddings"):
-            values[f"{arch}.rope.scaling.original_context_length"] = uint32(int(original))
-    elif scaling not in ("default", "llama3"):
-        raise InputError(f"Rope scaling {scaling!r} cannot be exported (default, linear, yarn, llama3).")
-    return values
-
-
-def _head_dim(config: Mapping[str, Any]) -> int:
-    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
-
-
-def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Rope settings in transformers 5's form, from either form of `config.json`."""
-    rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    rope.setdefault("rope_theta", config.get("rope_theta", 10_000.0))
-    rope.setdefault("rope_type", rope.get("type", "default"))
-    return rope

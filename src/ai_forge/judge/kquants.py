@@ -57,7 +57,8 @@ def choose_types(
         InputError: a matrix whose rows are not a multiple of 32; llama-quantize refuses it as well.
     """
     tied = all(name != "output.weight" for name, _, _ in tensors)
-    n_attention_v = sum("attn_v.weight" in name for name, _, _ in tensors)
+    holds_values = ("attn_v.weight", "attn_qkv.weight")
+    n_attention_v = sum(name.endswith(holds_values) for name, _, _ in tensors)
     seen_v = seen_down = 0
     types = []
     for name, shape, present in tensors:
@@ -67,7 +68,7 @@ def choose_types(
         chosen = mix.common
         if name == "output.weight" or (tied and name == "token_embd.weight"):
             chosen = Type.Q8_0 if shape[-1] % 256 else Type.Q6_K
-        elif "attn_v.weight" in name:
+        elif name.endswith(holds_values):
             if mix.raises_some and use_more_bits(seen_v, n_attention_v):
                 chosen = Type.Q6_K
             if is_70b and chosen == Type.Q4_K:

@@ -22,6 +22,7 @@ from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ai_forge.errors import InputError
+from ai_forge.training.chat import ChatTokenizer
 from ai_forge.training.gguf_reader import read_gguf
 from ai_forge.training.tokenizer import CONTROL, token_at
 
@@ -113,6 +114,11 @@ def ollama_prompt(gguf_path: Path) -> OllamaPrompt:
         {token for token in control if token in between} | ({eos} if eos else set()), key=lambda t: (t != eos, t)
     )
     return OllamaPrompt(pieces.go(), tuple(stop))
+
+
+def check_followable(tokenizer: ChatTokenizer) -> None:
+    """Find out before there is a GGUF whether Ollama can ask as the trainer does. Raises `InputError` if not."""
+    _pieces(tokenizer.chat_template, tokenizer.special("bos_token"), tokenizer.special("eos_token"), "")
 
 
 def _pieces(jinja: str, bos: str, eos: str, strip: str) -> _Pieces:

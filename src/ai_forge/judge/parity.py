@@ -39,8 +39,8 @@ class ServedFile(Protocol):
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt by the file's own template."""
 
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids by the file's own tokenizer."""
+    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
+        """Token ids by the file's own tokenizer; `add_special` adds a begin token where the file asks for one."""
 
     def greedy_top(
         self, prompt: Sequence[int], max_tokens: int, n_top: int
@@ -124,7 +124,8 @@ def compare(
     answers = trainer.generate(prompts, n_tokens)
     for done, (chat, prompt, expected) in enumerate(zip(chats, prompts, answers, strict=True)):
         progress(done, len(chats))
-        same_prompt += files.f16.tokenize(files.f16.render(chat)) == prompt
+        # llama.cpp takes a begin token off what it renders, to add it again where it reads the prompt
+        same_prompt += files.f16.tokenize(files.f16.render(chat), add_special=True) == prompt
         told = files.f16.greedy_top(prompt, n_tokens, 1)
         served = _until(tokenizer.end_of_turn_id, [token for token, _ in told])
         difference = first_difference(expected, served)

@@ -1,33 +1,42 @@
-"""Llama, Mistral, Qwen2 and Qwen3 under their two sets of names: Hugging Face's (`config.json`) and llama.cpp's (GGUF).
+"""Tensor names and settings of the bases that are trained: Hugging Face's (`config.json`) and llama.cpp's (GGUF).
 
 Method: one table of tensor names and one of settings, read in both directions by the importer and the exporter, so
 that the two cannot drift apart. Llama's q and k rows are stored interleaved by llama.cpp (its rotary embedding pairs
-neighbours, Hugging Face's pairs halves): `permute` and `unpermute` are each other's inverse. A Mistral without sliding
-window is a Llama to llama.cpp, and comes back from a GGUF as one.
+neighbours, Hugging Face's pairs halves): `permute` and `unpermute` are each other's inverse. A Mistral is a Llama to
+llama.cpp, and comes back from a GGUF as one.
 
-Sources: llama.cpp `conversion/llama.py`, `conversion/qwen.py`, `gguf-py/gguf/tensor_mapping.py`.
-It covers dense models with RMS norm, SwiGLU and rotary embeddings (none, linear, YaRN and Llama 3 scaling); no experts,
-no sliding windows, no soft-capping.
+llama.cpp computes Gemma's sliding windows; those of Mistral and Phi-3 it leaves out, so these are exact as far as the
+window reaches and their context ends there (`context_of`).
+
+Sources: llama.cpp `conversion/llama.py`, `qwen.py`, `phi.py`, `gemma.py`, `gguf-py/gguf/tensor_mapping.py`, `src/models/`.
+It covers dense text models with RMS norm, gated feed-forward and rotary embeddings (none, linear, YaRN and Llama 3
+scaling); no experts, no LongRoPE, no images.
 """
 
-import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
-
-from ai_forge.errors import InputError
 
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
 }
 """`model_type` of the bases that are trained → transformers' class."""
 
-GGUF_ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+GGUF_ARCHITECTURES = {
+    "llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "phi3": "phi3", "gemma2": "gemma2",
+    "gemma3_text": "gemma3",
+}  # fmt: skip
 """`model_type` → llama.cpp's `general.architecture`."""
+MODEL_TYPES = {arch: kind for kind, arch in GGUF_ARCHITECTURES.items() if kind != "mistral"}
+"""And back; a Mistral comes back as the Llama that it is to llama.cpp."""
 
 _GLOBAL = {
     "token_embd": "model.embed_tokens",
@@ -47,36 +56,59 @@ _BLOCK = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-_BLOCK_BACK = {hf: gguf for gguf, hf in _BLOCK.items()}
+_GEMMA = {
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+_OTHERWISE = {
+    "phi3": {"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"},
+    "gemma2": _GEMMA,
+    "gemma3": _GEMMA,
+}
+_FUSED_IN_PHI3 = ("attn_q", "attn_k", "attn_v", "ffn_gate")
+GEMMA_ARCHITECTURES = ("gemma2", "gemma3")  # in llama.cpp's words
 _GLOBAL_BACK = {hf: gguf for gguf, hf in _GLOBAL.items()}
 
-LLAMA3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+
+@cache
+def _block(arch: str) -> dict[str, str]:
+    """Names inside a layer, GGUF's → Hugging Face's, in llama.cpp's architecture `arch`."""
+    known = _BLOCK | _OTHERWISE.get(arch, {})
+    return {name: hf for name, hf in known.items() if not (arch == "phi3" and name in _FUSED_IN_PHI3)}
 
 
-def hf_name(gguf_name: str) -> str | None:
+def hf_name(gguf_name: str, arch: str) -> str | None:
     """GGUF tensor name → Hugging Face's, or None for one that has no place there.
 
-    >>> hf_name("blk.3.attn_q.weight")
+    >>> hf_name("blk.3.attn_q.weight", "llama")
     'model.layers.3.self_attn.q_proj.weight'
     """
     stem, _, kind = gguf_name.rpartition(".")
     if stem.startswith("blk."):
         _, layer, part = stem.split(".", 2)
-        return f"model.layers.{layer}.{_BLOCK[part]}.{kind}" if part in _BLOCK and layer.isdecimal() else None
+        names = _block(arch)
+        return f"model.layers.{layer}.{names[part]}.{kind}" if part in names and layer.isdecimal() else None
     return f"{_GLOBAL[stem]}.{kind}" if stem in _GLOBAL else None
 
 
-def gguf_name(hf: str) -> str | None:
+def gguf_name(hf: str, arch: str) -> str | None:
     """Hugging Face tensor name → GGUF's, or None for one that has no place there.
 
-    >>> gguf_name("model.layers.3.mlp.down_proj.weight")
-    'blk.3.ffn_down.weight'
+    >>> gguf_name("model.layers.3.post_attention_layernorm.weight", "gemma2")
+    'blk.3.post_attention_norm.weight'
     """
     stem, _, kind = hf.rpartition(".")
     if stem.startswith("model.layers."):
         layer, _, part = stem.removeprefix("model.layers.").partition(".")
-        return f"blk.{layer}.{_BLOCK_BACK[part]}.{kind}" if part in _BLOCK_BACK and layer.isdecimal() else None
+        names = {there: here for here, there in _block(arch).items()}
+        return f"blk.{layer}.{names[part]}.{kind}" if part in names and layer.isdecimal() else None
     return f"{_GLOBAL_BACK[stem]}.{kind}" if stem in _GLOBAL_BACK else None
+
+
+def norm_shift(arch: str, name: str) -> float:
+    """What a GGUF's tensor holds more than Hugging Face's: Gemma's norms multiply by 1 + weight there, by weight here."""
+    return 1.0 if arch in GEMMA_ARCHITECTURES and name.endswith("norm.weight") else 0.0
 
 
 def permute(rows: np.ndarray, n_heads: int) -> np.ndarray:
@@ -100,113 +132,103 @@ def permuted_heads(architecture: str, gguf: str, config: Mapping[str, Any]) -> i
     return int(config["num_key_value_heads"]) if ".attn_k." in gguf else None
 
 
+_GEMMA_DEFAULTS = {
+    "tie_word_embeddings": True,
+    "head_dim": 256,
+    "query_pre_attn_scalar": 256,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "sliding_window": 4096,
+    "rms_norm_eps": 1e-6,
+}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "gemma2": _GEMMA_DEFAULTS
+    | {"max_position_embeddings": 8192, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+    "gemma3_text": _GEMMA_DEFAULTS
+    | {"max_position_embeddings": 131_072, "attn_logit_softcapping": None, "final_logit_softcapping": None},
+}
+"""What published `config.json` leave out because it is transformers' default."""
+SWA_PATTERN = {"gemma2": 2, "gemma3_text": 6}
+"""Every how many layers one sees the whole context; the others see a window."""
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A `config.json` with the settings that it leaves to transformers' defaults."""
+    known = {"num_key_value_heads": config.get("num_attention_heads")} | DEFAULTS.get(str(config.get("model_type")), {})
+    return {**known, **config}
+
+
+def context_of(config: Mapping[str, Any]) -> int:
+    """Tokens that a model with this (completed) `config.json` reads exactly, here and in llama.cpp; 0 for unknown."""
+    kind = config["model_type"]
+    context = int(config.get("max_position_embeddings") or 0)
+    window = None
+    if kind in ("mistral", "phi3") or config.get("use_sliding_window"):
+        window = config.get("sliding_window", 4096 if kind == "mistral" else None)
+    return min(context, int(window)) if window else context
+
+
 def unserved(config: Mapping[str, Any]) -> str | None:
-    """What a model with this `config.json` computes that AI Forge would not compute exactly, in words; None if nothing.
+    """What a model with this (completed) `config.json` computes that is not computed exactly here or in llama.cpp, in words.
 
-    A window as long as the context never cuts anything off, so it is none. Defaults are transformers'.
+    None if nothing.
 
-    >>> unserved({"model_type": "mistral", "max_position_embeddings": 32768})
-    'a sliding window of 4096 tokens in a context of 32768'
+    >>> unserved({"model_type": "qwen3", "attention_bias": True})
+    'attention biases in a qwen3 model'
     """
     kind = config["model_type"]
-    window = None
-    if kind == "mistral" or config.get("use_sliding_window"):
-        window = config.get("sliding_window", 4096)
-    context = int(config.get("max_position_embeddings") or 0)
-    biased = kind in ("mistral", "qwen3") and config.get("attention_bias")
+    gemma = kind in SWA_PATTERN
+    activation = config.get("hidden_activation") if gemma else config.get("hidden_act", "silu")
+    head_dim = int(config.get("head_dim") or 0)
+    even_head_dim = int(config.get("hidden_size") or 0) // int(config.get("num_attention_heads") or 1)
     found = {
-        f"a sliding window of {window} tokens in a context of {context}": window is not None and window < context,
-        f"the activation {config.get('hidden_act')}": config.get("hidden_act", "silu") != "silu",
-        f"attention biases in a {kind} model": biased,
+        f"the activation {activation}": activation != ("gelu_pytorch_tanh" if gemma else "silu"),
+        f"attention biases in a {kind} model": kind not in ("llama", "qwen2") and config.get("attention_bias"),
+        f"heads of {head_dim} units in a phi3 model": kind == "phi3" and head_dim not in (0, even_head_dim),
     }
+    if gemma:
+        scalar, expected = config["query_pre_attn_scalar"], gemma_scalar(config)
+        caps = [config[f"{what}_logit_softcapping"] for what in ("attn", "final")]
+        found |= {
+            f"attention scores divided by √{scalar} where llama.cpp divides by √{expected}": scalar != expected,
+            "bidirectional attention": bool(config.get("use_bidirectional_attention")),
+            "an unusual pattern of sliding windows": layer_types(config)
+            != config.get("layer_types", layer_types(config))
+            or config.get("sliding_window_pattern", SWA_PATTERN[kind]) != SWA_PATTERN[kind]
+            or not config["sliding_window"],
+            f"soft-capping by {caps[0]} and {caps[1]}": (caps[0] is not None or caps[1] == 0)
+            if kind == "gemma3_text"
+            else not all(caps),
+        }
     return next((what for what, is_so in found.items() if is_so), None)
 
 
-def config_from_gguf(
-    metadata: Mapping[str, Any], *, vocab_size: int, tied: bool, rope_freqs: np.ndarray | None
-) -> dict[str, Any]:
-    """The `config.json` of a GGUF's model. Raises `InputError` for another architecture or a missing setting."""
-    arch = metadata.get("general.architecture")
-    known = sorted(set(GGUF_ARCHITECTURES.values()))
-    if arch not in known:
-        raise InputError(
-            f"The architecture {arch!r} is not supported; AI Forge trains GGUFs of {', '.join(known)}.",
-            "choose another base: ai-forge models.",
-        )
-    if int(metadata.get(f"{arch}.expert_count", 0)):
-        raise InputError("Mixture-of-experts models are not supported.", "choose a dense base: ai-forge models.")
+def layer_types(config: Mapping[str, Any]) -> list[str]:
+    """Which layers of a Gemma see a window and which the whole context, in transformers' words."""
+    period = SWA_PATTERN[config["model_type"]]
+    kinds = ("sliding_attention", "full_attention")
+    return [kinds[(layer + 1) % period == 0] for layer in range(int(config["num_hidden_layers"]))]
 
-    def need(key: str) -> Any:
-        if f"{arch}.{key}" not in metadata:
-            raise InputError(f"The GGUF lacks {arch}.{key}.", "convert the model again with a current llama.cpp.")
-        return metadata[f"{arch}.{key}"]
 
-    heads = int(need("attention.head_count"))
-    hidden = int(need("embedding_length"))
-    if heads < 1 or hidden % heads:
-        raise InputError(f"The GGUF claims {hidden} hidden units in {heads} heads, which does not divide.")
-    config: dict[str, Any] = {
-        "architectures": [ARCHITECTURES[arch]],
-        "model_type": arch,
-        "vocab_size": vocab_size,
-        "hidden_size": hidden,
-        "intermediate_size": int(need("feed_forward_length")),
-        "num_hidden_layers": int(need("block_count")),
-        "num_attention_heads": heads,
-        "num_key_value_heads": int(metadata.get(f"{arch}.attention.head_count_kv", heads)),
-        "hidden_act": "silu",
-        "max_position_embeddings": int(need("context_length")),
-        # the stored float32 prints as 9.999999747378752e-06; seven digits give back what was meant
-        "rms_norm_eps": float(f"{need('attention.layer_norm_rms_epsilon'):.7g}"),
-        "tie_word_embeddings": tied,
-        "rope_parameters": _rope_from_gguf(metadata, arch, rope_freqs),
-        "attention_dropout": 0.0,
-        "use_cache": True,
-    }
-    if arch == "llama":
-        config |= {
-            "attention_bias": False,
-            "mlp_bias": False,
-            "head_dim": int(metadata.get("llama.attention.key_length", hidden // heads)),
+def gemma_scalar(config: Mapping[str, Any]) -> int:
+    """By whose root llama.cpp divides attention scores: the head's width, but in the 27B models (known by their layers)."""
+    largest = {"gemma2": 46, "gemma3_text": 62}[config["model_type"]]
+    is_largest = config["num_hidden_layers"] == largest
+    return int(config["hidden_size"] // config["num_attention_heads"] if is_largest else config["head_dim"])
+
+
+def linear_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Name inside a layer → [out, in] of its linear layers, for a (completed) `config.json`."""
+    hidden, inner, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
+    head_dim = config["head_dim"] if config.get("model_type") == "qwen3" else config.get("head_dim") or hidden // heads
+    queries, keys = heads * head_dim, config["num_key_value_heads"] * head_dim
+    if config.get("model_type") == "phi3":
+        first = {"self_attn.qkv_proj": (queries + 2 * keys, hidden), "mlp.gate_up_proj": (2 * inner, hidden)}
+    else:
+        first = {
+            "self_attn.q_proj": (queries, hidden),
+            "self_attn.k_proj": (keys, hidden),
+            "self_attn.v_proj": (keys, hidden),
+            "mlp.gate_proj": (inner, hidden),
+            "mlp.up_proj": (inner, hidden),
         }
-    if arch == "qwen3":
-        config |= {"attention_bias": False, "head_dim": int(need("attention.key_length"))}
-    return config
-
-
-def _rope_from_gguf(metadata: Mapping[str, Any], arch: str, rope_freqs: np.ndarray | None) -> dict[str, Any]:
-    theta = float(metadata.get(f"{arch}.rope.freq_base", 10_000.0))
-    if rope_freqs is not None:
-        # Llama 3.1+ stores only the resulting factors; their maximum is `factor`, the other three never varied.
-        rope = {"rope_type": "llama3", "rope_theta": theta, "factor": float(rope_freqs.max()), **LLAMA3_ROPE}
-        if not np.allclose(llama3_rope_factors(rope, 2 * len(rope_freqs)), rope_freqs, rtol=1e-3):
-            raise InputError(
-                "The GGUF's rope_freqs follow no published Llama 3 rule.", "name the original model instead."
-            )
-        return rope
-    kind = metadata.get(f"{arch}.rope.scaling.type", "none")
-    if kind in ("none", ""):
-        return {"rope_type": "default", "rope_theta": theta}
-    if kind not in ("linear", "yarn"):
-        raise InputError(f"Rope scaling {kind!r} is not supported (none, linear, yarn, llama3).")
-    rope = {"rope_type": kind, "rope_theta": theta, "factor": float(metadata.get(f"{arch}.rope.scaling.factor", 1.0))}
-    original = metadata.get(f"{arch}.rope.scaling.original_context_length")
-    return rope | ({"original_max_position_embeddings": int(original)} if original and kind == "yarn" else {})
-
-
-def llama3_rope_factors(rope: Mapping[str, Any], head_dim: int) -> np.ndarray:
-    """The divisors of Llama 3's rotary frequencies, float32 `[head_dim / 2]` (llama.cpp's `rope_freqs.weight`)."""
-    freqs = 1.0 / (float(rope["rope_theta"]) ** (np.arange(0, head_dim, 2, dtype=np.float32) / head_dim))
-    low, high, factor = (float(rope[key]) for key in ("low_freq_factor", "high_freq_factor", "factor"))
-    original = float(rope["original_max_position_embeddings"])
-    factors = []
-    for freq in freqs.tolist():
-        wavelength = 2 * math.pi / freq
-        if wavelength < original / high:
-            factors.append(1.0)
-        elif wavelength > original / low:
-            factors.append(factor)
-        else:
-            smooth = (original / wavelength - low) / (high - low)
-            factors.append(1 / ((1 - smooth) / factor + smooth))
-    return np.array(factors, dtype=np.float32)
+    return first | {"self_attn.o_proj": (hidden, queries), "mlp.down_proj": (hidden, inner)}

@@ -24,7 +24,7 @@ from typing import Any, Literal
 from ai_forge.config.models import load_models
 from ai_forge.errors import InputError
 from ai_forge.training import base_sources
-from ai_forge.training.architectures import ARCHITECTURES, unserved
+from ai_forge.training.architectures import ARCHITECTURES, completed, context_of, unserved
 from ai_forge.training.gguf_import import (
     PLAIN,
     TOKENIZER_GGUF,
@@ -183,7 +183,7 @@ def _from_gguf(
                 "fingerprint": fingerprint(work, None),
                 "architecture": config["model_type"],
                 "n_parameters": _n_parameters(work),
-                "context_length": config["max_position_embeddings"],
+                "context_length": context_of(config),
             }
             (work / BASE_FILE).write_text(json.dumps(facts, indent=2), encoding="utf-8")
     known = json.loads(record.read_text(encoding="utf-8"))
@@ -211,7 +211,7 @@ def _from_folder(name: str, folder: Path, kind: Kind, about: str, cache_dir: Pat
         origin=Origin(kind, about),
         architecture=config["model_type"],
         n_parameters=_n_parameters(folder),
-        context_length=int(config.get("max_position_embeddings", 0)),
+        context_length=context_of(config),
         gguf_metadata=carried if carried.is_file() else None,
         training=training,
     )
@@ -233,10 +233,16 @@ def check_folder(folder: Path) -> dict[str, Any]:
             f"{folder} is of architecture {config.get('model_type')!r}; AI Forge trains {', '.join(ARCHITECTURES)}.",
             "choose another base: ai-forge models.",
         )
-    if what := unserved(config):
-        raise InputError(
-            f"{folder} has {what}, which AI Forge does not compute exactly.", "choose another base: ai-forge models."
-        )
+    config = completed(config)
+    try:
+        if what := unserved(config):
+            raise InputError(
+                f"{folder} has {what}, which AI Forge does not compute exactly.",
+                "choose another base: ai-forge models.",
+            )
+        expected = expected_shapes(config)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder / 'config.json'} lacks the setting {error}.") from error
     if config.get("quantization_config"):
         raise _quantised(folder, config)
     weights = Weights(folder)
@@ -249,11 +255,6 @@ def check_folder(folder: Path) -> dict[str, Any]:
             f"{folder} has no tokenizer_config.json: nothing says how a chat is written.",
             "download it with the weights, or choose the instruct version of the base.",
         )
-    config.setdefault("num_key_value_heads", config.get("num_attention_heads"))
-    try:
-        expected = expected_shapes(config)
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{folder / 'config.json'} lacks the setting {error}.") from error
     for tensor, shape in expected.items():
         spec = weights.specs.get(tensor)
         if spec is None:

@@ -3,8 +3,12 @@
 Only `tokenizers` and jinja2 are needed, so `ask` starts without transformers; that the result equals
 `transformers.PreTrainedTokenizer.apply_chat_template` is tested. Templates come with models and are untrusted: they are
 rendered in jinja2's immutable sandbox.
+
+A template that refuses or drops the system message (Gemma 2, the first Mistrals) gives way to its family's plain one, which
+writes it at the head of the first user turn; that one is trained with and exported.
 """
 
+import contextlib
 import datetime
 import json
 from collections.abc import Sequence
@@ -19,7 +23,8 @@ from tokenizers import Tokenizer
 from ai_forge.config.training import PromptTemplate
 from ai_forge.data_pipeline.prompt import Message
 from ai_forge.errors import InputError
-from ai_forge.training.chat_templates import alpaca_jinja
+from ai_forge.training.chat_templates import JINJA, alpaca_jinja, family_of
+from ai_forge.training.tokenizer import END_TOKENS
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -48,11 +53,22 @@ class ChatTokenizer:
                 "choose the instruct version of the base.",
             )
         self.chat_template = template
+        if not self._shows_the_system_message():
+            with contextlib.suppress(InputError):
+                self.chat_template = JINJA[family_of(template)]
+                del self._template
+
+    def _shows_the_system_message(self) -> bool:
+        mark = "<<system>>"
+        try:
+            return mark in self.render([{"role": "system", "content": mark}, {"role": "user", "content": "Say hi."}])
+        except InputError:
+            return False
 
     def _begins_with_bos(self) -> bool:
         """Whether the base's tokenizer puts its begin token before a text."""
         tokens = self._tokenizer.encode("a", add_special_tokens=True).tokens
-        return bool(tokens) and tokens[0] == self._special("bos_token")
+        return bool(tokens) and tokens[0] == self.special("bos_token")
 
     @cached_property
     def _template(self) -> Any:
@@ -64,14 +80,22 @@ class ChatTokenizer:
         environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
         return environment.from_string(self.chat_template)
 
-    def _special(self, name: str) -> str:
+    def special(self, name: str) -> str:
+        """The text of a special token ("bos_token", "eos_token", …), empty where there is none."""
         token = self._config.get(name) or ""
         return token["content"] if isinstance(token, dict) else token
 
-    @property
+    @cached_property
     def end_of_turn(self) -> str:
-        """The token that ends an assistant's turn."""
-        return self._special("eos_token")
+        """The token that ends an assistant's turn: what the template writes behind one, else the end token."""
+        end, mark = self.special("eos_token"), "<<answer>>"
+        talk: list[Message] = [{"role": role, "content": "Say hi."} for role in ("user", "assistant", "user")]
+        talk[1]["content"] = mark
+        try:
+            behind = self.render(talk).partition(mark)[2].lstrip()
+        except InputError:
+            return end
+        return next((token for token in (end, *END_TOKENS) if token and behind.startswith(token)), end)
 
     @property
     def end_of_turn_id(self) -> int:
@@ -87,7 +111,7 @@ class ChatTokenizer:
         Raises:
             InputError: the template fails, refuses the chat, or reaches for what it must not.
         """
-        special = {name: self._special(name) for name in SPECIAL_TOKENS}
+        special = {name: self.special(name) for name in SPECIAL_TOKENS}
         try:
             return str(
                 self._template.render(
@@ -99,6 +123,22 @@ class ChatTokenizer:
                 f"The base's chat template cannot render the chat: {error}",
                 "choose another base, or mend its template.",
             ) from error
+
+    def _prompt_tokens(self) -> list[str]:
+        return list(
+            self._tokenizer.encode(
+                self.render([{"role": "user", "content": "Say hi."}]), add_special_tokens=False
+            ).tokens
+        )
+
+    def prompts_begin_with_bos(self) -> bool:
+        """Whether the template writes the begin token before a chat."""
+        return self._prompt_tokens()[:1] == [self.special("bos_token")]
+
+    def prompts_begin_with_special(self) -> bool:
+        """Whether a chat begins with a token that is not cut out of text."""
+        added = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
+        return bool(added.intersection(self._prompt_tokens()[:1]))
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; special tokens written in it are recognised, none are added."""

@@ -1,7 +1,8 @@
-"""The two families of chat prompts, ChatML and Llama 3: how to tell them, and a plain Jinja template of each; Alpaca's.
+"""The families of chat prompts: how to tell them, and a plain Jinja template of each; Alpaca's.
 
 Method: a family is recognised by the markers in a template's text. Many models of Ollama's library carry a Go template
 only; their family's plain Jinja then becomes the folder's chat template, and the exporter derives the Go one from it.
+Gemma and Mistral have no system turn: their system message stands at the head of the first user turn.
 No default system message is put in: what a Go template does not say, the trainer must not say either.
 Tools, images and thinking blocks are not covered.
 """
@@ -10,7 +11,7 @@ from typing import Literal
 
 from ai_forge.errors import InputError
 
-Family = Literal["chatml", "llama3"]
+Family = Literal["chatml", "llama3", "gemma", "phi3", "mistral"]
 
 JINJA: dict[Family, str] = {
     "chatml": (
@@ -24,7 +25,36 @@ JINJA: dict[Family, str] = {
         "{{ message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
     ),
+    "gemma": (
+        "{{ bos_token }}{% for message in messages %}"
+        "{% if message['role'] == 'assistant' %}{{ '<start_of_turn>model\\n' + message['content'] + '<end_of_turn>\\n' }}"
+        "{% elif message['role'] == 'user' %}{{ '<start_of_turn>user\\n' }}"
+        "{% if loop.index0 == 1 and messages[0]['role'] == 'system' %}{{ messages[0]['content'] + '\\n\\n' }}{% endif %}"
+        "{{ message['content'] + '<end_of_turn>\\n' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}"
+    ),
+    "phi3": (
+        "{% for message in messages %}"
+        "{{ '<|' + message['role'] + '|>\\n' + message['content'] + '<|end|>\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
+    ),
+    "mistral": (
+        "{{ bos_token }}{% for message in messages %}"
+        "{% if message['role'] == 'assistant' %}{{ ' ' + message['content'] + eos_token }}"
+        "{% elif message['role'] == 'user' %}{{ '[INST] ' }}"
+        "{% if loop.index0 == 1 and messages[0]['role'] == 'system' %}{{ messages[0]['content'] + '\\n\\n' }}{% endif %}"
+        "{{ message['content'] + ' [/INST]' }}{% endif %}{% endfor %}"
+    ),
 }
+
+_MARKS: dict[Family, str] = {
+    "chatml": "<|im_start|>",
+    "llama3": "<|start_header_id|>",
+    "gemma": "<start_of_turn>",
+    "phi3": "<|end|>",
+    "mistral": "[INST]",
+}
+"""What tells a family."""
 
 
 ALPACA_SYSTEM = (
@@ -55,11 +85,10 @@ def family_of(template: str) -> Family:
     >>> family_of("<|im_start|>{{ role }}")
     'chatml'
     """
-    if "<|im_start|>" in template:
-        return "chatml"
-    if "<|start_header_id|>" in template:
-        return "llama3"
+    for family, mark in _MARKS.items():
+        if mark in template:
+            return family
     raise InputError(
-        "The model's chat template is neither ChatML (<|im_start|>) nor Llama 3 (<|start_header_id|>).",
+        f"The model's chat template is of no known family ({', '.join(f'{k}: {v}' for k, v in _MARKS.items())}).",
         "use an instruct model of one of these families.",
     )

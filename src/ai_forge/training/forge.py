@@ -117,9 +117,10 @@ class FineTuneTrainer:
                 "leave it out here.",
             )
         self.group = group
-        self.config = config
         self.workspace = workspace or Workspace.open()
         self.base = base or resolve_base(config.base_model, cache_dir=self.workspace.cache_dir)
+        longest = min(config.max_seq_len, self.base.context_length or config.max_seq_len)
+        self.config = config.model_copy(update={"max_seq_len": longest})
         self.folder = folder or self.workspace.work_folder("train", stage_key(**config.model_dump()))
         self.tokenizer = ChatTokenizer(self.base.folder, config.prompt_template)
         self.backend = load_backend(config.backend)
@@ -277,7 +278,7 @@ class FineTuneTrainer:
             "best_step": best_step,
             "history": history,
         }
-        if config.prompt_template != "chat":
+        if self.tokenizer.chat_template != self.base.chat_template:
             atomic_write(self.folder / CHAT_TEMPLATE, self.tokenizer.chat_template)
         atomic_write(self.folder / "training.json", json.dumps(record | more, indent=1))
         for checkpoint in self.folder.glob("step-*"):

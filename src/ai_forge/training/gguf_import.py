@@ -19,8 +19,9 @@ from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize
 
 from ai_forge.errors import InputError
-from ai_forge.training.architectures import config_from_gguf, hf_name, permuted_heads, unpermute
+from ai_forge.training.architectures import hf_name, linear_shapes, norm_shift, permuted_heads, unpermute
 from ai_forge.training.chat_templates import JINJA, family_of
+from ai_forge.training.gguf_config import config_from_gguf
 from ai_forge.training.gguf_metadata import encode_header
 from ai_forge.training.gguf_reader import GGUFFile, GGUFTensor
 from ai_forge.training.tensor_files import STORAGE, WEIGHTS_NAME, TensorSpec, to_storage, write_safetensors
@@ -65,7 +66,7 @@ def check_convertible(file: GGUFFile) -> dict[str, Any]:
     for role in ("bos", "eos"):
         if (index := file.metadata.get(f"tokenizer.ggml.{role}_token_id")) is not None:
             config[f"{role}_token_id"] = index
-    config["dtype"] = next(spec.dtype for _, spec in _plan(file) if spec.name.endswith("q_proj.weight"))
+    config["dtype"] = next(spec.dtype for _, spec in _plan(file) if spec.name.endswith("o_proj.weight"))
     config["dtype"] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}[config["dtype"]]
     return config
 
@@ -105,7 +106,7 @@ def _plan(file: GGUFFile) -> list[tuple[GGUFTensor, TensorSpec]]:
     """Source and target of every tensor that the folder gets, in file order."""
     plan = []
     for tensor in file.tensors.values():
-        name = hf_name(tensor.name)
+        name = hf_name(tensor.name, file.architecture)
         if name is not None:
             plan.append((tensor, TensorSpec(name, PLAIN.get(tensor.type, "F16"), tensor.shape)))
     return plan
@@ -116,7 +117,9 @@ def _converted(
 ) -> Iterator[tuple[TensorSpec, np.ndarray]]:
     for tensor, spec in plan:
         heads = permuted_heads(file.architecture, tensor.name, config)
-        if tensor.type in PLAIN:
+        if shift := norm_shift(file.architecture, tensor.name):
+            values = to_storage(read_tensor(file, tensor) - np.float32(shift), spec.dtype, spec.name)
+        elif tensor.type in PLAIN:
             values = file.raw(tensor.name).view(STORAGE[spec.dtype]).reshape(tensor.shape)
         else:
             values = _dequantised(file, tensor, spec)
@@ -141,8 +144,10 @@ def _check_tensors(file: GGUFFile, config: dict[str, Any]) -> None:
             f"{file.path} claims {config['num_hidden_layers']} layers but holds {len(file.tensors)} tensors."
         )
     expected = expected_shapes(config)
-    found = {name: tensor.shape for tensor in file.tensors.values() if (name := hf_name(tensor.name))}
-    surplus = [t for t in file.tensors if t != ROPE_FREQS and hf_name(t) not in expected]
+    found = {
+        name: tensor.shape for tensor in file.tensors.values() if (name := hf_name(tensor.name, file.architecture))
+    }
+    surplus = [t for t in file.tensors if t != ROPE_FREQS and hf_name(t, file.architecture) not in expected]
     if missing := [name for name in expected if name not in found]:
         raise InputError(f"{file.path} lacks {len(missing)} tensors, first {missing[0]}.", "download the file again.")
     if surplus:
@@ -155,30 +160,23 @@ def _check_tensors(file: GGUFFile, config: dict[str, Any]) -> None:
 
 
 def expected_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Hugging Face name → shape of every tensor that a model with this `config.json` has."""
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
-    head_dim = config["head_dim"] if config["model_type"] == "qwen3" else config.get("head_dim") or hidden // heads
+    """Hugging Face name → shape of every tensor that a model with this (completed) `config.json` has."""
+    hidden, kind = config["hidden_size"], config["model_type"]
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    linear = linear_shapes(config)
+    head_dim = linear["self_attn.o_proj"][1] // config["num_attention_heads"]
+    norms = ["input_layernorm", "post_attention_layernorm"]
+    if kind.startswith("gemma"):
+        norms += ["pre_feedforward_layernorm", "post_feedforward_layernorm"]
     for layer in range(config["num_hidden_layers"]):
         at = f"model.layers.{layer}."
-        shapes |= {
-            f"{at}input_layernorm.weight": (hidden,),
-            f"{at}post_attention_layernorm.weight": (hidden,),
-            f"{at}self_attn.q_proj.weight": (heads * head_dim, hidden),
-            f"{at}self_attn.k_proj.weight": (kv_heads * head_dim, hidden),
-            f"{at}self_attn.v_proj.weight": (kv_heads * head_dim, hidden),
-            f"{at}self_attn.o_proj.weight": (hidden, heads * head_dim),
-            f"{at}mlp.gate_proj.weight": (inner, hidden),
-            f"{at}mlp.up_proj.weight": (inner, hidden),
-            f"{at}mlp.down_proj.weight": (hidden, inner),
-        }
-        if config["model_type"] == "qwen3":
+        shapes |= {f"{at}{name}.weight": (hidden,) for name in norms}
+        shapes |= {f"{at}{name}.weight": shape for name, shape in linear.items()}
+        if kind in ("qwen3", "gemma3_text"):
             shapes |= {f"{at}self_attn.{p}_norm.weight": (head_dim,) for p in ("q", "k")}
-        if config["model_type"] == "qwen2":
+        if kind == "qwen2":
             shapes |= {
-                f"{at}self_attn.{p}_proj.bias": (n * head_dim,)
-                for p, n in (("q", heads), ("k", kv_heads), ("v", kv_heads))
+                f"{at}{name}.bias": linear[name][:1] for name in (f"self_attn.{part}_proj" for part in ("q", "k", "v"))
             }
     shapes["model.norm.weight"] = (hidden,)
     if not config.get("tie_word_embeddings", False):

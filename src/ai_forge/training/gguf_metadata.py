@@ -43,6 +43,11 @@ def int32s(values: Sequence[int]) -> bytes:
     return struct.pack(f"<IIQ{len(values)}i", 9, 5, len(values), *values)
 
 
+def float32s(values: Sequence[float]) -> bytes:
+    """An array of 32-bit floats with its type."""
+    return struct.pack(f"<IIQ{len(values)}f", 9, 6, len(values), *values)
+
+
 def _text(value: str) -> bytes:
     raw = value.encode("utf-8")
     return struct.pack("<Q", len(raw)) + raw

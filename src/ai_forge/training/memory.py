@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ai_forge.config import ALL_LINEAR_MODULES, FineTuneConfig
+from ai_forge.config import FineTuneConfig
 from ai_forge.config.models import load_models
-from ai_forge.config.training import ALL_LINEAR
 from ai_forge.errors import PrerequisiteError
+from ai_forge.training.architectures import completed, linear_shapes
 from ai_forge.training.initialisation import chosen_layers, rank_of
 
 SPREAD = {"activations": (0.75, 1.25), "attention scores": (0.75, 1.25), "logits": (0.5, 1.5), "program": (0.7, 1.6)}
@@ -49,20 +49,12 @@ def memory_of(
     values of the hidden width, 7 of the inner width and each adapter's rank are kept (attention scores never are).
     `packed_nf4` is how CUDA holds the frozen weights; `dtype_bytes` are those of a value where the model computes.
     """
-    shape = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    shape = completed(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     hidden, n_layers, vocabulary = shape["hidden_size"], shape["num_hidden_layers"], shape["vocab_size"]
     inner = shape["intermediate_size"]
-    head = shape.get("head_dim") or hidden // shape["num_attention_heads"]
-    queries = head * shape["num_attention_heads"]
-    keys = head * shape.get("num_key_value_heads", shape["num_attention_heads"])
-    sides = {
-        "self_attn.q_proj": (hidden, queries), "self_attn.k_proj": (hidden, keys), "self_attn.v_proj": (hidden, keys),
-        "self_attn.o_proj": (queries, hidden), "mlp.gate_proj": (hidden, inner), "mlp.up_proj": (hidden, inner),
-        "mlp.down_proj": (inner, hidden),
-    }  # fmt: skip
-    layers = {f"model.layers.{i}.{name}": size for i in range(n_layers) for name, size in sides.items()}
-    names = ALL_LINEAR_MODULES if config.target_modules == (ALL_LINEAR,) else config.target_modules
-    ranks = {name: rank_of(config, name) for name in chosen_layers(list(layers), names)[0]}
+    linear = linear_shapes(shape)
+    layers = {f"model.layers.{i}.{name}": size for i in range(n_layers) for name, size in linear.items()}
+    ranks = {name: rank_of(config, name) for name in chosen_layers(list(layers), config.target_modules)[0]}
     n_adapted = sum(layers[name][0] * layers[name][1] for name in ranks)
     n_trainable = sum(rank * sum(layers[name]) for name, rank in ranks.items())
     n_linear = sum(a * b for a, b in layers.values())

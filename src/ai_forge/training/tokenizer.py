@@ -6,21 +6,32 @@ model-specific classes of transformers 5 rebuild the pre-tokenizer and lose the 
 AutoTokenizer takes its own class whatever the file says; that one splits alike but normalises to NFC.)
 
 Measured: 0.3 s for SmolLM2's 49k tokens (transformers' GGUF loader: about 25 s). Ids equal llama.cpp's on 70 of 70
-standard-library files. Byte-level BPE only ("gpt2" in GGUF's words); SentencePiece vocabularies are refused.
+standard-library files. Byte-level BPE ("gpt2" in GGUF's words) and SentencePiece's BPE ("llama", see `spm_vocabulary`);
+unigram, WordPiece and others are refused.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ai_forge.errors import InputError
 from ai_forge.training.pretokenizers import WHOLE_PIECES, pre_tokenizer_json
+from ai_forge.training.spm_vocabulary import SPACE, decoder_json, merges_from_scores, normalizer_json
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+BYTE_LEVEL, SENTENCEPIECE = "gpt2", "llama"
+"""The kinds of vocabulary that are carried over, in GGUF's words."""
+
+PHI3_NAME = re.compile(r"phi-?3", re.IGNORECASE)
+PHI3_UNSTRIPPED = frozenset({"<unk>", "<s>", "<|endoftext|>"})
+"""llama.cpp drops the whitespace after every special token but these where `general.name` says Phi-3, and nowhere else."""
 
 # llama.cpp ends generation at these whatever the file's eos is (llama-vocab.cpp, special_eog_ids)
-END_TOKENS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|eom_id|>", "<|end_of_text|>", "</s>", "<EOT>")
+END_TOKENS = (
+    "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<|end_of_text|>", "</s>", "<EOT>",
+)  # fmt: skip
 
 JSON = dict[str, Any]
 
@@ -32,9 +43,10 @@ def tokenizer_files(metadata: Mapping[str, Any]) -> dict[str, JSON]:
         InputError: the vocabulary is missing, inconsistent, or of a kind that is not byte-level BPE.
     """
     kind = metadata.get("tokenizer.ggml.model")
-    if kind != "gpt2":
+    if kind not in (BYTE_LEVEL, SENTENCEPIECE):
         raise InputError(
-            f"The GGUF's vocabulary is of kind {kind!r}; only byte-level BPE ('gpt2') can be carried over exactly.",
+            f"The GGUF's vocabulary is of kind {kind!r}; only byte-level BPE ('{BYTE_LEVEL}') and SentencePiece "
+            f"('{SENTENCEPIECE}') can be carried over exactly.",
             "name the original Hugging Face model instead of the GGUF.",
         )
     tokens: list[str] = metadata.get("tokenizer.ggml.tokens", [])
@@ -44,36 +56,76 @@ def tokenizer_files(metadata: Mapping[str, Any]) -> dict[str, JSON]:
         raise InputError(
             f"The GGUF's vocabulary is damaged: {len(tokens)} tokens, {len(vocab)} distinct, {len(types)} types."
         )
-    pre = str(metadata.get("tokenizer.ggml.pre", "default"))
     bos = token_at(metadata, tokens, "bos")
-    add_bos = bos is not None and bool(metadata.get("tokenizer.ggml.add_bos_token", pre in WHOLE_PIECES))
+    adds_by_default = kind == SENTENCEPIECE or metadata.get("tokenizer.ggml.pre") in WHOLE_PIECES
+    add_bos = bos is not None and bool(metadata.get("tokenizer.ggml.add_bos_token", adds_by_default))
+    parts = _byte_level_parts(metadata, vocab) if kind == BYTE_LEVEL else _sentencepiece_parts(metadata, tokens, types)
+    strips = bool(PHI3_NAME.search(str(metadata.get("general.name", ""))))
+    if add_bos:
+        parts["post_processor"] = _with_begin_token(str(bos), vocab, parts["post_processor"])
     return {
         "tokenizer.json": {
             "version": "1.0",
             "truncation": None,
             "padding": None,
             "added_tokens": [
-                _added(i, tokens[i], types[i]) for i in range(len(tokens)) if types[i] in (CONTROL, USER_DEFINED)
+                _added(i, tokens[i], types[i], rstrip=strips and tokens[i] not in PHI3_UNSTRIPPED)
+                for i in range(len(tokens))
+                if types[i] in (CONTROL, USER_DEFINED) or (kind == SENTENCEPIECE and types[i] == UNKNOWN)
             ],
-            "normalizer": None,
-            "pre_tokenizer": pre_tokenizer_json(pre),
-            "post_processor": _post_processor(bos, vocab) if add_bos else _byte_level(),
-            "decoder": _byte_level(),
-            "model": {
-                "type": "BPE",
-                "dropout": None,
-                "unk_token": None,
-                "continuing_subword_prefix": None,
-                "end_of_word_suffix": None,
-                "fuse_unk": False,
-                "byte_fallback": False,
-                "ignore_merges": pre in WHOLE_PIECES,
-                "vocab": vocab,
-                "merges": _merges(metadata.get("tokenizer.ggml.merges", []), vocab),
-            },
-        },
+        }
+        | parts,
         "tokenizer_config.json": _config(metadata, tokens, add_bos=add_bos),
         "generation_config.json": _generation_config(metadata, vocab),
+    }
+
+
+_BPE: JSON = {
+    "type": "BPE",
+    "dropout": None,
+    "unk_token": None,
+    "continuing_subword_prefix": None,
+    "end_of_word_suffix": None,
+    "fuse_unk": False,
+    "byte_fallback": False,
+    "ignore_merges": False,
+}
+
+
+def _byte_level_parts(metadata: Mapping[str, Any], vocab: Mapping[str, int]) -> JSON:
+    pre = str(metadata.get("tokenizer.ggml.pre", "default"))
+    merges = _merges(metadata.get("tokenizer.ggml.merges", []), vocab)
+    return {
+        "normalizer": None,
+        "pre_tokenizer": pre_tokenizer_json(pre),
+        "post_processor": _byte_level(),
+        "decoder": _byte_level(),
+        "model": _BPE | {"ignore_merges": pre in WHOLE_PIECES, "vocab": vocab, "merges": merges},
+    }
+
+
+def _sentencepiece_parts(metadata: Mapping[str, Any], tokens: list[str], types: list[int]) -> JSON:
+    scores: list[float] = metadata.get("tokenizer.ggml.scores", [])
+    if len(scores) != len(tokens):
+        raise InputError(f"The GGUF's vocabulary is damaged: {len(tokens)} tokens, {len(scores)} scores.")
+    prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
+    # others are taken out of the text before anything is merged
+    reached = [
+        kind == NORMAL or (kind == USER_DEFINED and SPACE in token) for token, kind in zip(tokens, types, strict=True)
+    ]
+    model = {
+        "unk_token": token_at(metadata, tokens, "unknown"),
+        "fuse_unk": True,
+        "byte_fallback": True,
+        "vocab": {token: index for index, token in enumerate(tokens)},
+        "merges": merges_from_scores(tokens, scores, reached),
+    }
+    return {
+        "normalizer": normalizer_json(add_space_prefix=prefix),
+        "pre_tokenizer": None,
+        "post_processor": None,
+        "decoder": decoder_json(add_space_prefix=prefix),
+        "model": _BPE | model,
     }
 
 
@@ -87,9 +139,9 @@ def token_at(metadata: Mapping[str, Any], tokens: list[str], role: str) -> str |
     return tokens[index]
 
 
-def _added(index: int, token: str, kind: int) -> JSON:
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    return {"id": index, "content": token, **flags, "special": kind == CONTROL}
+def _added(index: int, token: str, kind: int, *, rstrip: bool) -> JSON:
+    flags = {"single_word": False, "lstrip": False, "rstrip": rstrip, "normalized": False}
+    return {"id": index, "content": token, **flags, "special": kind in (CONTROL, UNKNOWN)}
 
 
 def _merges(lines: list[str], vocab: Mapping[str, int]) -> list[list[str]]:
@@ -106,8 +158,7 @@ def _byte_level() -> JSON:
     return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 
 
-def _post_processor(bos: str | None, vocab: Mapping[str, int]) -> JSON:
-    assert bos is not None
+def _with_begin_token(bos: str, vocab: Mapping[str, int], before: JSON | None) -> JSON:
     template: JSON = {
         "type": "TemplateProcessing",
         "single": [{"SpecialToken": {"id": bos, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
@@ -119,7 +170,7 @@ def _post_processor(bos: str | None, vocab: Mapping[str, int]) -> JSON:
         ],
         "special_tokens": {bos: {"id": bos, "ids": [vocab[bos]], "tokens": [bos]}},
     }
-    return {"type": "Sequence", "processors": [_byte_level(), template]}
+    return {"type": "Sequence", "processors": [before, template]} if before else template
 
 
 def _config(metadata: Mapping[str, Any], tokens: list[str], *, add_bos: bool) -> JSON:

@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from ai_forge.errors import InputError, PrerequisiteError
-from ai_forge.judge.gguf_writer import QUANTIZATIONS, write_gguf
+from ai_forge.judge.gguf_writer import QUANTIZATIONS, check_exportable, write_gguf
 from ai_forge.training.bases import Base, resolve_base
 from ai_forge.training.gguf_reader import read_gguf
 from llama_cpp import LlamaCpp
@@ -91,7 +91,7 @@ def test_merges_in_the_old_form_are_read(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"model": {"type": "Unigram", "vocab": []}}, "kind 'Unigram'"),
-        ({"model": {"type": "BPE", "byte_fallback": True, "vocab": {}, "merges": []}}, "byte fallback"),
+        ({"model": {"type": "BPE", "byte_fallback": True, "vocab": {}, "merges": []}}, "treating spaces"),
         ({"pre_tokenizer": {"type": "Metaspace"}}, "not one llama.cpp knows"),
         ({"added_tokens": [{"id": 9999, "content": "<x>", "special": True}]}, "the model has 512 embeddings"),
     ],
@@ -105,6 +105,78 @@ def test_tokenizers_that_cannot_be_exported_are_refused(
     with pytest.raises(InputError, match=message):
         write_gguf(folder, tmp_path / "a.gguf")
     assert list(tmp_path.glob("*.gguf*")) == []
+
+
+SYSTEM_LAST = "{% for message in messages | reverse %}{{ message['content'] }}<|im_end|>{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "message"),
+    [
+        (
+            "config.json",
+            {"rope_scaling": {"type": "longrope"}, "rope_parameters": None},
+            "'longrope' cannot be exported",
+        ),
+        ("config.json", {"hidden_act": "gelu"}, "the activation gelu"),
+        ("tokenizer.json", {"pre_tokenizer": {"type": "Whitespace"}}, "not one llama.cpp knows"),
+        ("tokenizer.json", {"model": {"type": "WordPiece", "vocab": {}}}, "kind 'WordPiece'"),
+        ("tokenizer_config.json", {"chat_template": "{{ raise_exception('no chats') }}"}, "no chats"),
+        ("tokenizer_config.json", {"chat_template": SYSTEM_LAST}, "no Go template can follow it"),
+    ],
+)
+def test_what_cannot_be_exported_is_found_without_writing(
+    spoil: str, options: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    folder = make_tiny(tmp_path / "a")
+    check_exportable(folder, ollama=True)
+    path = folder / spoil
+    path.write_text(json.dumps(json.loads(path.read_text()) | options))
+    with pytest.raises(InputError, match=message):
+        check_exportable(folder, ollama=True)
+    if "Go template" in message:
+        check_exportable(folder)
+
+
+def test_a_base_without_a_chat_template_can_be_asked_in_alpacas_way(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path / "a")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "chat_template"}))
+    check_exportable(folder, prompt_template="alpaca", ollama=True)
+    with pytest.raises(InputError, match="has no chat template"):
+        check_exportable(folder)
+
+
+def test_rows_that_the_mix_does_not_hold_are_found_without_writing(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path / "a", hidden=40, heads=2, kv_heads=1)
+    check_exportable(folder)
+    with pytest.raises(InputError, match="K-quants need a multiple of 32"):
+        check_exportable(folder, "q4_k_m")
+
+
+def test_special_tokens_that_swallow_whitespace_otherwise_than_phi3s_are_refused(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path / "a")
+    data = json.loads((folder / "tokenizer.json").read_text())
+    data["added_tokens"][1]["rstrip"] = True
+    (folder / "tokenizer.json").write_text(json.dumps(data))
+    with pytest.raises(InputError, match="swallow whitespace beside them, which llama"):
+        check_exportable(folder)
+
+
+def test_no_begin_token_is_asked_for_where_the_chat_has_none(tmp_path: Path) -> None:
+    """The trainer adds none to a chat, so llama.cpp must not either."""
+    folder = make_tiny(tmp_path / "a")
+    data = json.loads((folder / "tokenizer.json").read_text())
+    bos = {"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}
+    data["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [bos, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [bos, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|im_start|>": {"id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"]}},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(data))
+    (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    assert read_gguf(write_gguf(folder, tmp_path / "a.gguf")).metadata["tokenizer.ggml.add_bos_token"] is False
 
 
 def test_an_unknown_quantization_lists_the_allowed_ones(tmp_path: Path) -> None:

@@ -31,6 +31,17 @@ MODELS: dict[str, dict[str, Any]] = {
         "layers": 2,
         "tied": False,
     },
+    "phi3": {
+        "architecture": "phi3",
+        "hidden": 256,
+        "heads": 4,
+        "kv_heads": 4,
+        "inner": 512,
+        "layers": 6,
+        "tied": False,
+    },
+    "gemma2": {"architecture": "gemma2", "hidden": 256, "heads": 4, "kv_heads": 2, "inner": 768, "layers": 4},
+    "gemma3": {"architecture": "gemma3_text", "hidden": 192, "heads": 3, "kv_heads": 1, "inner": 512, "layers": 7},
     "llama-80-layers": {"hidden": 32, "heads": 2, "kv_heads": 1, "inner": 256, "layers": 80},
 }
 

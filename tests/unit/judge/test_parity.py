@@ -15,7 +15,7 @@ from ai_forge.judge.exporter import convert_to_gguf
 from ai_forge.judge.parity import Files, Parity, ServedFile, bucketed_kl, compare, first_difference
 from ai_forge.training.backends.torch_model import TorchGenerator
 from ai_forge.training.chat import ChatTokenizer
-from tiny_models import make_tiny
+from tiny_models import make_tiny, with_gemma_tokenizer
 from tiny_training import raft_examples
 
 CHATS = [messages_for(e.question, e.shown_documents[:1]) for e in raft_examples(4)]
@@ -65,6 +65,17 @@ def test_the_exported_file_is_the_trained_model(folder: Path, served: dict[str, 
     assert "divergence of q4_k_m from the trainer" in parity.rows
 
 
+def test_a_gemma_without_a_system_turn_is_served_as_trained(tmp_path: Path) -> None:
+    """SentencePiece, a begin token that llama.cpp adds itself, and a template of ours in place of one that refuses."""
+    folder = with_gemma_tokenizer(make_tiny(tmp_path / "model", "gemma2", hidden=256, inner=256, dtype="F16"))
+    tokenizer = ChatTokenizer(folder)
+    assert tokenizer.encode_prompt(CHATS[0])[:2] == [1, 4]
+    (folder / "chat_template.jinja").write_text(tokenizer.chat_template)  # as the merge leaves it
+    with LlamaServer(convert_to_gguf(folder, tmp_path / "f16.gguf", "f16"), 512, 1) as server:
+        parity = compared(folder, server, server, "f16")
+    assert (parity.same_prompt, parity.same_greedy + parity.near_ties) == (4, 4)
+
+
 def test_divergence_of_f16_is_far_below_that_of_four_bits(folder: Path, served: dict[str, LlamaServer]) -> None:
     exact = compared(folder, served["f16"], Same(served["f16"]), "f16").kl_mean
     four_bits = compared(folder, served["f16"], served["q4_k_m"], "q4_k_m").kl_mean
@@ -101,8 +112,8 @@ class Same:
     def render(self, messages: Sequence[Message]) -> str:
         return self._template + self._server.render(messages)
 
-    def tokenize(self, text: str) -> list[int]:
-        return [token + self._shift for token in self._server.tokenize(text)]
+    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
+        return [token + self._shift for token in self._server.tokenize(text, add_special=add_special)]
 
     def greedy_top(self, prompt: Sequence[int], max_tokens: int, n_top: int) -> list[tuple[int, Mapping[int, float]]]:
         return list(self._server.greedy_top(prompt, max_tokens, n_top))

@@ -10,7 +10,7 @@ from ai_forge.config.training import FineTuneConfig
 from ai_forge.errors import InputError, PrerequisiteError
 from ai_forge.judge.gguf_writer import write_gguf
 from ai_forge.training.base_sources import cached_sha256, ollama_names, wheel_file
-from ai_forge.training.bases import Base, as_json, resolve_base
+from ai_forge.training.bases import Base, as_json, check_folder, resolve_base
 from ai_forge.training.gguf_metadata import encode_header
 from ai_forge.training.gguf_reader import read_gguf
 from tiny_models import CHATML, make_tiny
@@ -130,12 +130,6 @@ def _config(folder: Path, **change: object) -> None:
             lambda f: _config(f, quantization_config={"quant_method": "gptq"}, _name_or_path="org/Model-7B-GPTQ-4bit"),
             r"quantised weights \(gptq\); .* use the unquantised version",
         ),
-        (
-            lambda f: _config(f, model_type="mistral", sliding_window=64),
-            "a sliding window of 64 tokens in a context of 512",
-        ),
-        (lambda f: _config(f, model_type="mistral", max_position_embeddings=8192), "window of 4096 tokens in .* 8192"),
-        (lambda f: _config(f, use_sliding_window=True, sliding_window=511), "a sliding window of 511 tokens"),
         (lambda f: _config(f, model_type="qwen3"), "lacks the setting 'head_dim'"),
         (
             lambda f: _config(f, model_type="qwen3", head_dim=16),
@@ -144,8 +138,8 @@ def _config(folder: Path, **change: object) -> None:
         (lambda f: _config(f, model_type="qwen3", attention_bias=True), "attention biases in a qwen3 model"),
         (lambda f: _config(f, hidden_act="gelu"), "the activation gelu"),
         (
-            lambda f: _config(f, model_type="gemma2"),
-            "architecture 'gemma2'; AI Forge trains llama, mistral, qwen2, qwen3",
+            lambda f: _config(f, model_type="gemma3n"),
+            "architecture 'gemma3n'; AI Forge trains llama, mistral, qwen2, qwen3, phi3, gemma2, gemma3_text",
         ),
         (lambda f: _config(f, num_hidden_layers=3), "lacks the tensor model.layers.2"),
         (lambda f: _config(f, intermediate_size=7), "config.json says"),
@@ -158,6 +152,54 @@ def test_a_folder_that_cannot_be_trained_says_why(spoil: object, message: str, t
     spoil(folder)
     with pytest.raises(InputError, match=message):
         resolve_base(str(folder), cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "change", "context"),
+    [
+        ("mistral", {"sliding_window": 64}, 64),
+        ("mistral", {"sliding_window": None}, 512),
+        ("mistral", {"sliding_window": 4096}, 512),
+        ("phi3", {"sliding_window": 255}, 255),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 511}, 511),
+        ("gemma2", {"sliding_window": 64}, 512),
+    ],
+)
+def test_a_context_ends_where_a_window_that_llama_cpp_leaves_out_would_cut(
+    architecture: str, change: dict[str, object], context: int, tmp_path: Path
+) -> None:
+    folder = make_tiny(tmp_path / "m", architecture)
+    _config(folder, **change)
+    assert resolve_base(str(folder), cache_dir=tmp_path / "cache").context_length == context
+
+
+@pytest.mark.parametrize(
+    ("architecture", "change", "message"),
+    [
+        ("gemma2", {"query_pre_attn_scalar": 144}, "divided by √144 where llama.cpp divides by √32"),
+        ("gemma2", {"attn_logit_softcapping": None}, "soft-capping by None and 3.0"),
+        ("gemma2", {"layer_types": ["full_attention"] * 2}, "an unusual pattern of sliding windows"),
+        ("gemma3_text", {"sliding_window_pattern": 3}, "an unusual pattern of sliding windows"),
+        ("gemma3_text", {"use_bidirectional_attention": True}, "bidirectional attention"),
+        ("gemma3_text", {"hidden_activation": "gelu"}, "the activation gelu"),
+        ("phi3", {"attention_bias": True}, "attention biases in a phi3 model"),
+    ],
+)
+def test_what_llama_cpp_would_compute_otherwise_is_refused(
+    architecture: str, change: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    folder = make_tiny(tmp_path / "m", architecture)
+    _config(folder, **change)
+    with pytest.raises(InputError, match=message):
+        resolve_base(str(folder), cache_dir=tmp_path / "cache")
+
+
+def test_gemmas_settings_that_are_transformers_defaults_need_not_be_written(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path / "m", "gemma2")
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in config.items() if key != "tie_word_embeddings"}))
+    assert check_folder(folder)["tie_word_embeddings"] is True
 
 
 # -- GGUF files -----------------------------------------------------------------------------------------------------

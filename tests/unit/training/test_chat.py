@@ -12,7 +12,7 @@ from ai_forge.errors import InputError
 from ai_forge.training.bases import Base
 from ai_forge.training.chat import ChatTokenizer
 from ai_forge.training.chat_templates import JINJA
-from tiny_models import CHATML, make_tiny
+from tiny_models import CHATML, make_tiny, with_gemma_tokenizer
 from tiny_training import raft_examples
 
 LLAMA3 = """{{- bos_token }}
@@ -117,10 +117,33 @@ def test_a_missing_or_broken_tokenizer_names_the_folder(tmp_path: Path, name: st
         ChatTokenizer(folder)
 
 
+def test_a_template_that_refuses_system_messages_gives_way_to_its_familys(tmp_path: Path) -> None:
+    folder = with_gemma_tokenizer(make_tiny(tmp_path))
+    chat = ChatTokenizer(folder)
+    user: list[Message] = [{"role": "user", "content": "Say hi."}]
+    theirs = AutoTokenizer.from_pretrained(folder).apply_chat_template(user, tokenize=False, add_generation_prompt=True)
+    assert chat.render(user) == theirs
+    assert chat.render([{"role": "system", "content": "Be brief."}, *user]) == theirs.replace("Say", "Be brief.\n\nSay")
+    assert (chat.end_of_turn, chat.special("eos_token")) == ("<end_of_turn>", "<eos>")
+    assert chat.prompts_begin_with_bos()
+
+
+def test_a_template_of_no_known_family_stays_though_it_refuses(tmp_path: Path) -> None:
+    refusing = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}Q: {{ messages[0]['content'] }}"
+    )
+    chat = ChatTokenizer(with_template(tmp_path, refusing))
+    assert chat.chat_template == refusing
+    with pytest.raises(InputError, match="cannot render the chat: no"):
+        chat.render([{"role": "system", "content": "x"}, {"role": "user", "content": "y"}])
+
+
 def test_an_end_of_turn_outside_the_vocabulary_is_refused(tmp_path: Path) -> None:
     folder = make_tiny(tmp_path)
     config = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"eos_token": "<|nowhere|>"}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(config | {"eos_token": "<|nowhere|>", "chat_template": "{{ eos_token }}"})
+    )
     with pytest.raises(InputError, match=r"^The base's end-of-turn token '<\|nowhere\|>' is not in its vocabulary"):
         _ = ChatTokenizer(folder).end_of_turn_id
 

@@ -62,6 +62,9 @@ def test_unpermute_undoes_permute(heads: int, rows: int) -> None:
         ("qwen2", {"tied": False, "pre": "qwen2"}),
         ("qwen2", {"rope": YARN, "dtype": "BF16"}),
         ("qwen3", {"pre": "qwen2"}),
+        ("phi3", {"tied": False, "pre": "spm"}),
+        ("gemma2", {"pre": "spm"}),
+        ("gemma3_text", {"pre": "spm", "layers": 7, "rope": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0}}),
     ],
 )
 def test_there_and_back_gives_the_same_weights_and_settings(
@@ -78,7 +81,8 @@ def test_there_and_back_gives_the_same_weights_and_settings(
         expected = before.load(name)
         if len(expected.shape) > 1:
             expected = expected.astype(np.float16).astype(np.float32)
-        assert np.array_equal(after.load(name), expected), name
+        # Gemma's norms are stored with 1 added, in float32
+        np.testing.assert_allclose(after.load(name), expected, rtol=0, atol=1e-7 if "gemma" in architecture else 0)
     config, config_back = (json.loads((folder / "config.json").read_text()) for folder in (original, back))
     for key in set(config) - {"dtype", "architectures"}:
         assert config_back[key] == config[key], key
@@ -117,6 +121,9 @@ def test_transformers_loads_the_folder_without_a_word(
         ("mistral", {"tied": False}),
         ("qwen3", {}),
         ("qwen3", {"tied": False, "rope": YARN}),
+        ("phi3", {"tied": False}),
+        ("gemma2", {}),
+        ("gemma3_text", {"layers": 7, "rope": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0}}),
     ],
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -179,8 +186,8 @@ def _edited(file: GGUFFile, path: Path, change: dict[str, bytes | None]) -> GGUF
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"general.architecture": string("gemma3")}, "architecture 'gemma3' is not supported"),
-        ({"general.architecture": string("mistral")}, "GGUFs of llama, qwen2, qwen3"),
+        ({"general.architecture": string("gemma3n")}, "architecture 'gemma3n' is not supported"),
+        ({"general.architecture": string("mistral")}, "GGUFs of gemma2, gemma3, llama, phi3, qwen2, qwen3"),
         ({"llama.block_count": None}, r"lacks llama.block_count"),
         ({"llama.block_count": uint32(2**31)}, "claims 2147483648 layers"),
         ({"llama.block_count": uint32(3)}, "lacks 9 tensors"),
@@ -189,7 +196,8 @@ def _edited(file: GGUFFile, path: Path, change: dict[str, bytes | None]) -> GGUF
         ({"llama.attention.head_count": uint32(7)}, "does not divide"),
         ({"llama.attention.head_count": uint32(0)}, "does not divide"),
         ({"llama.expert_count": uint32(8)}, "Mixture-of-experts"),
-        ({"tokenizer.ggml.model": string("llama")}, "byte-level BPE"),
+        ({"tokenizer.ggml.model": string("llama")}, "512 tokens, 0 scores"),
+        ({"tokenizer.ggml.model": string("t5")}, "of kind 't5'; only byte-level BPE"),
         ({"tokenizer.ggml.pre": string("tekken")}, "splits text as 'tekken'"),
         ({"tokenizer.ggml.eos_token_id": uint32(99999)}, "outside its vocabulary"),
         ({"llama.rope.scaling.type": string("longrope")}, "longrope"),

@@ -21,11 +21,14 @@ from tiny_training import check_batch, tiny_config
         {"target_modules": ("all-linear",)},
         {"target_modules": ("q_proj", "mlp.up_proj"), "rank_pattern": {"layers.1.mlp.up_proj": 3}},
         {"target_modules": ALL_LINEAR_MODULES, "rank_pattern": {"q_proj": 2}},
+        {"target_modules": ("all-linear",), "architecture": "phi3"},
+        {"target_modules": ("q_proj", "o_proj"), "architecture": "gemma2"},
     ],
 )
 def test_trained_values_are_those_of_the_real_adapters(tmp_path: Path, changes: dict[str, object]) -> None:
-    folder = make_tiny(tmp_path)
-    config = tiny_config(quantization="none", **changes)
+    options = dict(changes)
+    folder = make_tiny(tmp_path, str(options.pop("architecture", "llama")))
+    config = tiny_config(quantization="none", **options)
     trainee, _ = initialise(folder, config, check_batch(), exact=True)
     parts = memory_of(folder, config)
     assert parts["adapters and gradients"] == 8 * trainee.n_trainable
@@ -110,7 +113,7 @@ def test_where_no_setting_helps_a_base_is_named(tmp_path: Path) -> None:
     config = config_of("Llama-3.2-1B-Instruct", max_seq_len=512)
     needed = memory_of(folder, config) | {"frozen weights": 3_000_000_000}
     ways = what_would_fit(needed, 2_500_000_000, config, lambda changed: needed)
-    assert ways == ["--base Qwen2.5-Coder-0.5B-Instruct"]
+    assert ways == ["--base Qwen3-0.6B"]
     assert what_would_fit(needed, 100, config, lambda changed: needed) == []
     with pytest.raises(PrerequisiteError, match=r"choose a smaller base, or lower training\.micro_batch_size"):
         require_memory(needed, 100, config, lambda changed: needed)

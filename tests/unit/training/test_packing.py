@@ -27,9 +27,12 @@ from tiny_models import make_tiny
 from tiny_training import raft_examples, random_examples, reference_log_probs, reference_model
 
 
-@pytest.fixture(scope="module", params=["llama", "qwen2"])
+@pytest.fixture(scope="module", params=["llama", "qwen2", "phi3", "gemma2", "gemma3_text"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny(tmp_path_factory.mktemp("packing") / request.param, request.param, tied=request.param == "llama")
+    layers = 6 if request.param == "gemma3_text" else 2  # the sixth sees everything
+    return make_tiny(
+        tmp_path_factory.mktemp("packing") / request.param, request.param, tied=request.param == "llama", layers=layers
+    )
 
 
 def test_packed_log_probs_equal_those_of_each_example_alone(folder: Path) -> None:

@@ -103,7 +103,7 @@ def test_generation_ends_where_llama_cpp_ends_it() -> None:
         ({"merges": ["zzz yyy"]}, "leads outside"),
         ({"merges": ["nospace"]}, "leads outside"),
         ({"bos_token_id": -1}, "outside its vocabulary"),
-        ({"model": "llama"}, "byte-level BPE"),
+        ({"model": "bert"}, "byte-level BPE"),
         ({"pre": "unheard-of"}, "unheard-of"),
     ],
 )

@@ -25,13 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ai_forge.errors import InputError
+from ai_forge.training.apple import MLX_LM_MODULES
 from ai_forge.training.backends.mlx_layers import PackedRow, PositionedRope
 from ai_forge.training.packing import IGNORE, Batch
 from ai_forge.training.tensor_files import weight_files
 
 CHUNK = 256
-MODULES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
-"""`model_type` of a base → mlx-lm's module; each is tested against transformers."""
 
 
 def mlx_lm_module(name: str) -> ModuleType:
@@ -73,7 +72,7 @@ def _translated(config: dict[str, Any]) -> dict[str, Any]:
     rope = config.get("rope_parameters") or {}
     sliding = config.get("sliding_window") and (kind == "mistral" or config.get("use_sliding_window"))
     unserved = {
-        f"architecture {kind}": kind not in MODULES,
+        f"architecture {kind}": kind not in MLX_LM_MODULES,
         f"a sliding window of {config.get('sliding_window')} tokens": sliding,
         f"activation {config.get('hidden_act')}": config.get("hidden_act", "silu") != "silu",
         "rotary embeddings of type dynamic": rope.get("rope_type") == "dynamic",
@@ -82,7 +81,7 @@ def _translated(config: dict[str, Any]) -> dict[str, Any]:
     for what, found in unserved.items():
         if found:
             raise InputError(
-                f"The MLX backend does not serve {what} (it has {', '.join(MODULES)}).",
+                f"The MLX backend does not serve {what} (it has {', '.join(MLX_LM_MODULES)}).",
                 "train this base with training.backend=torch.",
             )
     if rope:
@@ -104,7 +103,7 @@ def load_model(folder: Path, *, dtype: mx.Dtype) -> Any:
         InputError: an architecture that this backend does not serve, or weights that do not fit the configuration.
     """
     config = _translated(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    module = mlx_lm_module(MODULES[config["model_type"]])
+    module = mlx_lm_module(MLX_LM_MODULES[config["model_type"]])
     model = module.Model(module.ModelArgs.from_dict(config))
     weights: dict[str, mx.array] = {}
     for path in weight_files(folder):

@@ -66,23 +66,40 @@ def rows(x: Tensor, *spans: range) -> Tensor:
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """Causal attention of q [heads, n, d], which are the last n of the positions of k and v [kv_heads, m, d]."""
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None = None, softcap: float | None = None
+) -> Tensor:
+    """Causal attention of q [heads, n, d], which are the last n of the positions of k and v [kv_heads, m, d].
+
+    A position sees the last `window` positions, itself among them; `softcap` bounds the scores to ±softcap (Gemma 2,
+    arXiv 2408.00118, section 2).
+    """
+    if window is not None and window >= k.shape[1]:
+        window = None
+    whole = q.shape[1] == k.shape[1] and window is None
+    if softcap is not None:
+        groups = q.shape[0] // k.shape[0]
+        scores = torch.matmul(q * scale, k.repeat_interleave(groups, dim=0).transpose(1, 2))
+        scores = softcap * torch.tanh(scores / softcap)
+        scores = scores.masked_fill(~_last_rows_mask(q, k, torch.bool, window), float("-inf"))
+        weights = scores.softmax(-1, dtype=torch.float32).to(v.dtype)
+        return torch.matmul(weights, v.repeat_interleave(groups, dim=0))
     return functional.scaled_dot_product_attention(
         q[None],
         k[None],
         v[None],
-        attn_mask=None if q.shape[1] == k.shape[1] else _last_rows_mask(q, k, torch.bool),
-        is_causal=q.shape[1] == k.shape[1],
+        attn_mask=None if whole else _last_rows_mask(q, k, torch.bool, window),
+        is_causal=whole,
         scale=scale,
         enable_gqa=q.shape[0] != k.shape[0],
     )[0]
 
 
-def _last_rows_mask(q: Tensor, k: Tensor, dtype: torch.dtype) -> Tensor:
+def _last_rows_mask(q: Tensor, k: Tensor, dtype: torch.dtype, window: int | None = None) -> Tensor:
     """Which of the m keys each of the last n positions sees [n, m]: true, or as addends where `dtype` is not bool."""
     n, m = q.shape[1], k.shape[1]
     seen = torch.ones(n, m, dtype=torch.bool, device=q.device).tril(m - n)
+    seen = seen if window is None else seen.triu(m - n - window + 1)
     return seen if dtype == torch.bool else torch.zeros(n, m, dtype=dtype).masked_fill_(~seen, float("-inf"))
 
 

@@ -5,6 +5,7 @@ on the CPU, where bitsandbytes' NF4 product is about three times slower than a b
 they are dequantised once: the same values, for two bytes a weight.
 """
 
+import functools
 from typing import Any
 
 import bitsandbytes.functional as bnb
@@ -12,6 +13,7 @@ import torch
 from bitsandbytes.functional import QuantState
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
@@ -111,16 +113,27 @@ def _attend_within_segments(
     segments: list[tuple[range, range]],
     scaling: float | None = None,
     dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention inside each segment of a packed row and over its parent: query [1, heads, n_tokens, head_dim]."""
+    """Causal attention inside each segment of a packed row and over its parent: query [1, heads, n_tokens, head_dim].
+
+    The written-out gradients know neither windows that are shorter than a segment nor soft-capped scores: there autograd
+    takes over, and capped scores are made again in the backward pass instead of kept.
+    """
     if scaling is None:
         scaling = query.shape[-1] ** -0.5
-    if query.device.type == "cpu":
+    longest = max(len(parent) + len(own) for parent, own in segments)
+    window = sliding_window if sliding_window is not None and sliding_window < longest else None
+    if query.device.type == "cpu" and window is None and softcap is None:
         row = SegmentAttention.apply(query[0], key[0], value[0], segments, scaling)
     else:
+        attention = attend if softcap is None else functools.partial(checkpoint, attend, use_reentrant=False)
         pieces = [
-            attend(rows(query[0], own), rows(key[0], parent, own), rows(value[0], parent, own), scaling)
+            attention(
+                rows(query[0], own), rows(key[0], parent, own), rows(value[0], parent, own), scaling, window, softcap
+            )
             for parent, own in segments
         ]
         row = torch.cat(pieces, dim=1)
@@ -135,15 +148,18 @@ def _attend_with_cache(
     attention_mask: Tensor | None,
     *,
     scaling: float | None = None,
+    softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention of a padded batch over its cache: query [batch, heads, n, head_dim], mask True where it may look.
+
+    Windows are in the mask.
 
     A single query a row (decoding) is multiplied group by group, so that keys and values are read once and never
     repeated for the heads that share them: that copy is most of what decoding a long prompt on a CPU costs.
     """
     batch, heads, n, width = query.shape
-    if n > 1 or attention_mask is None:
+    if softcap is None and (n > 1 or attention_mask is None):
         grouped = heads != key.shape[1]
         out = functional.scaled_dot_product_attention(
             query,
@@ -155,10 +171,16 @@ def _attend_with_cache(
             enable_gqa=grouped,
         )
         return out.transpose(1, 2), None
-    rows = query.reshape(batch, key.shape[1], -1, width) * (width**-0.5 if scaling is None else scaling)
-    scores = torch.matmul(rows, key.transpose(2, 3)).masked_fill_(~attention_mask, float("-inf"))
+    queries = query.reshape(batch, key.shape[1], -1, width) * (width**-0.5 if scaling is None else scaling)
+    scores = torch.matmul(queries, key.transpose(2, 3))
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if attention_mask is None:
+        attention_mask = scores.new_ones(n, key.shape[2], dtype=torch.bool).tril(key.shape[2] - n)[None, None]
+    nothing = torch.finfo(scores.dtype).min  # not −inf: the rows of padding may look nowhere, and NaN would spread
+    scores.view(batch, key.shape[1], -1, n, key.shape[2]).masked_fill_(~attention_mask[:, :, None], nothing)
     weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
-    return torch.matmul(weights, value).reshape(batch, 1, heads, width), None
+    return torch.matmul(weights, value).reshape(batch, heads, n, width).transpose(1, 2), None
 
 
 AttentionInterface.register(CACHED_ATTENTION, _attend_with_cache)

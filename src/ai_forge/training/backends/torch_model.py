@@ -26,7 +26,7 @@ from ai_forge.training.backends.torch_layers import CACHED_ATTENTION, PACKED_ATT
 from ai_forge.training.packing import IGNORE, Batch, n_common_to_all
 
 CHUNK = 256
-PLAIN_RMS_NORMS = ("LlamaRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm", "MistralRMSNorm")
+PLAIN_RMS_NORMS = ("LlamaRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm", "MistralRMSNorm", "Phi3RMSNorm")
 """Norms that are weight · x / rms(x); others (Gemma's 1 + weight) are left as they are."""
 
 transformers_logging.disable_progress_bar()
@@ -100,9 +100,16 @@ def hidden_at_targets(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     return output.last_hidden_state[0].index_select(0, supervised), targets[supervised]
 
 
-def _score(hidden: Tensor, head: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _logits(model: Any, hidden: Tensor) -> Tensor:
+    """Logits [n, vocabulary] of hidden states [n, hidden], float32, soft-capped where the model does so."""
+    logits = functional.linear(hidden, model.get_output_embeddings().weight).float()
+    cap = getattr(model.config, "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def _score(model: Any, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probability of each target, and whether it is the most likely token."""
-    logits = functional.linear(hidden, head).float()
+    logits = _logits(model, hidden)
     chosen = logits.gather(1, targets[:, None]).squeeze(1)
     return chosen - logits.logsumexp(1), logits.argmax(1) == targets
 
@@ -110,10 +117,9 @@ def _score(hidden: Tensor, head: Tensor, targets: Tensor) -> tuple[Tensor, Tenso
 def target_log_probs(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     """Log-probability [n_supervised] (float32, nats) of each target and whether it was the top-1 prediction."""
     hidden, targets = hidden_at_targets(model, batch)
-    head = model.get_output_embeddings().weight
     scores, hits = [], []
     for first in range(0, len(targets), CHUNK):
-        part = hidden[first : first + CHUNK], head, targets[first : first + CHUNK]
+        part = model, hidden[first : first + CHUNK], targets[first : first + CHUNK]
         score, hit = checkpoint(_score, *part, use_reentrant=False) if hidden.requires_grad else _score(*part)
         scores.append(score)
         hits.append(hit)
@@ -124,7 +130,7 @@ def vocabulary_log_probs(model: Any, batch: Batch) -> Tensor:
     """Log-probabilities over the whole vocabulary [n_supervised, vocabulary], float32."""
     with torch.no_grad():
         hidden, _ = hidden_at_targets(model, batch)
-        return functional.linear(hidden, model.get_output_embeddings().weight).float().log_softmax(1)
+        return _logits(model, hidden).log_softmax(1)
 
 
 class TorchGenerator:
@@ -160,10 +166,12 @@ class TorchGenerator:
         """
         self.model.set_attn_implementation(CACHED_ATTENTION)
         try:
-            shared = n_common_to_all(prompts)
+            longest = max(map(len, prompts)) + max(max_new_tokens, *map(len, references))
+            # a window counts rows of the cache, so nothing may be padded between the beginning and the rest
+            window = getattr(self.model.config, "sliding_window", None)
+            shared = n_common_to_all(prompts) if window is None or window >= longest else 0
             ids, mask = self._padded([prompt[shared:] for prompt in prompts], left=True)
             mask = torch.cat([mask.new_ones(len(prompts), shared), mask], dim=1)
-            longest = mask.shape[1] + max(max_new_tokens, *(len(reference) for reference in references))
             cache = self._beginning(prompts[0][:shared], len(prompts), longest)
             logits = self._continue(ids, mask, cache)
             nats = self._score_references(logits, references, mask, cache)

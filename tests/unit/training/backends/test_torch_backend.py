@@ -21,15 +21,15 @@ from ai_forge.workspace import Workspace
 from tiny_models import make_tiny
 from tiny_training import random_examples, reference_model, tiny_config
 
-CONFIG = tiny_config(rank=32)  # 4096 elements and more: moments in 8 bits
+CONFIG = tiny_config(rank=32, target_modules=("all-linear",))  # 4096 elements and more: moments in 8 bits
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's call
 
 
-@pytest.fixture(scope="module", params=["llama", "mistral", "qwen2", "qwen3"])
+@pytest.fixture(scope="module", params=["llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text"])
 def start(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(base folder, folder with a fresh QPiSSA adapter and its residual)."""
     root = tmp_path_factory.mktemp(request.param)
-    folder = make_tiny(root / "base", request.param, hidden=128, inner=256)
+    folder = make_tiny(root / "base", request.param, hidden=128, inner=256, window=12)
     workspace = Workspace.open(root / "home")
     base = resolve_base(str(folder), cache_dir=workspace.cache_dir)
     trainer = FineTuneTrainer(CONFIG, base=base, folder=root / "work", workspace=workspace)
@@ -79,7 +79,7 @@ def test_loss_and_gradients_equal_transformers_with_peft(start: tuple[Path, Path
     assert sums.n_tokens == sum(e.n_supervised for e in examples)
     assert sums.mean_loss == pytest.approx(float(loss.detach()), abs=1e-4)
     assert set(ours) == set(theirs)
-    assert len(ours) == 28
+    assert len(ours) == (16 if "phi3" in str(start[0]) else 28)
     largest = max(float(g.abs().max()) for g in theirs.values())
     for name, gradient in theirs.items():
         torch.testing.assert_close(ours[name], gradient, atol=1e-5 * largest + 1e-6, rtol=1e-3)

@@ -45,3 +45,18 @@ def test_a_query_among_the_last_rows_sees_the_keys_before_it() -> None:
     torch.testing.assert_close(attend(q[:, 4:], k, v, 0.5), whole[:, 4:])
     scores = (q @ k.transpose(1, 2) * 0.5).masked_fill(~torch.ones(7, 7, dtype=torch.bool).tril(), float("-inf"))
     torch.testing.assert_close(whole, scores.softmax(-1) @ v)
+
+
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("window", [None, 1, 3, 7])
+def test_windows_and_capped_scores_are_the_formula(window: int | None, softcap: float | None) -> None:
+    torch.manual_seed(2)
+    q, k, v = (torch.randn(heads, 7, 4, dtype=torch.float64) for heads in (4, 2, 2))
+    scores = q @ k.repeat_interleave(2, dim=0).transpose(1, 2) * 0.5
+    scores = scores if softcap is None else softcap * (scores / softcap).tanh()
+    behind = torch.arange(7)[:, None] - torch.arange(7)
+    seen = (behind >= 0) & (behind < (window or 7))
+    expected = scores.masked_fill(~seen, float("-inf")).softmax(-1) @ v.repeat_interleave(2, dim=0)
+    # capped weights pass through float32
+    torch.testing.assert_close(attend(q, k, v, 0.5, window, softcap), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(attend(q[:, 4:], k, v, 0.5, window, softcap), expected[:, 4:], atol=1e-6, rtol=0)

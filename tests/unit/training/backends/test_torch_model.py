@@ -14,9 +14,9 @@ from tiny_training import check_batch, random_examples, reference_log_probs, ref
 END = 2
 
 
-@pytest.fixture(scope="module", params=["llama", "mistral", "qwen3"])
+@pytest.fixture(scope="module", params=["llama", "mistral", "qwen3", "phi3", "gemma2", "gemma3_text"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny(tmp_path_factory.mktemp("model") / request.param, request.param)
+    return make_tiny(tmp_path_factory.mktemp("model") / request.param, request.param, window=16)
 
 
 @pytest.mark.parametrize("kind", ["padded batch", "one prompt", "equal lengths", "one beginning"])
