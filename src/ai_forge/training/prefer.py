@@ -77,7 +77,7 @@ class PreferenceTrainer(FineTuneTrainer):
         schedule = Schedule(n_steps, len(train), speed, n_tokens / speed, f"{len(train)} pairs")
         best_step, history = self._run(trainee, train, held_out, config, schedule, objective, ())
         record = {"n_too_long": n_long, "preferences": {"pairs": len(train), "loss": config.dpo_loss}}
-        return self._finish(trainee, start, config, schedule, best_step, history, record)
+        return self.group.first(lambda: self._finish(trainee, start, config, schedule, best_step, history, record))
 
     def _pairs(self, pairs: Sequence[PreferencePair]) -> tuple[list[TokenizedPair], int]:
         """The pairs that fit into `max_seq_len` tokens, and how many did not."""
