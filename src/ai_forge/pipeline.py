@@ -356,18 +356,17 @@ class Pipeline:
         config = self.settings.training
         if config.preferences is None:
             return self.train
-        pairs = self.preference_pairs
+        from ai_forge.training.prefer import PreferenceTrainer, split_pairs
+
+        sides = split_pairs(self.preference_pairs)  # before the first phase: it may be hours until the second
         settings = config.model_dump(exclude=SPREAD | {"preferences"})
-        ids = [pair.id for pair in pairs]
+        ids = [pair.id for pair in self.preference_pairs]
 
         def fit(folder: Path) -> TrainingResult:
             from ai_forge.training.launcher import run_trainer
-            from ai_forge.training.prefer import PreferenceTrainer, split_pairs
 
             parts = self._trainer_parts(folder) | {"adapter": self.train.folder}
-            return run_trainer(
-                PreferenceTrainer, config, "train_preferences", *split_pairs(pairs), emit=self.emit, **parts
-            )
+            return run_trainer(PreferenceTrainer, config, "train_preferences", *sides, emit=self.emit, **parts)
 
         return self._training("prefer", fit, train=self.train.key, pairs=ids, config=settings)
 
@@ -656,7 +655,7 @@ class Pipeline:
         """`report.html` in the run's folder (`report.md` beside it)."""
         from ai_forge.judge.report import ReportData, unknowns, write_report
 
-        folder = self.run_folder
+        folder, adapter = self.run_folder, self.adapter
         training = json.loads((self.train.folder / "training.json").read_text(encoding="utf-8"))
         origin = self.base.origin
         mined, data = self.mine.counts, self.dataset.counts
@@ -689,7 +688,7 @@ class Pipeline:
             html, _ = write_report(folder, values)
             for name, stage in {
                 "dataset": self.dataset,
-                "adapter": self.adapter,
+                "adapter": adapter,
                 "model": self.merge,
                 "gguf": self.export,
             }.items():

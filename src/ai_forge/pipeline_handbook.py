@@ -170,8 +170,8 @@ class HandbookPipeline(Pipeline):
         """`compliance.md` in the run's folder."""
         from ai_forge.judge.compliance import compliance_report
 
+        compliance, pairs = self.compliance, self.dataset.counts
         training = json.loads((self.train.folder / "training.json").read_text(encoding="utf-8"))
-        pairs = self.dataset.counts
         figures = {
             "base": f"{self.base.name} ({self.base.origin.description})",
             "pairs": f"{pairs['train']} trained on, {pairs['valid']} of other rules held out",
@@ -179,7 +179,7 @@ class HandbookPipeline(Pipeline):
             "steps": str(training["schedule"]["n_steps"]),
         }
         path = self.run_folder / "compliance.md"
-        atomic_write(path, compliance_report(self.verdict, self.compliance, figures))
+        atomic_write(path, compliance_report(self.verdict, compliance, figures))
         return path
 
     @property

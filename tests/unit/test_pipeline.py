@@ -17,7 +17,7 @@ from ai_forge.data_pipeline.schemas import RAFTExample
 from ai_forge.data_pipeline.schemas.preference_pairs import ChatMessage, PairOrigin, PreferencePair
 from ai_forge.data_pipeline.storage import write_jsonl
 from ai_forge.errors import InputError, PrerequisiteError, TransientError
-from ai_forge.events import Event, Notice, StageFinished
+from ai_forge.events import Event, Notice, StageFinished, StageStarted
 from ai_forge.judge.held_out import spread
 from ai_forge.pipeline import Pipeline, slug
 from ai_forge.serving import Reply
@@ -140,8 +140,18 @@ def test_preference_pairs_train_the_adapter_further_and_never_on_held_out_files(
         == second.merge.key
     )
     assert all(event.cached for event in again if isinstance(event, StageFinished) and event.stage != "base")
-    with pytest.raises(InputError, match=r"gone\.jsonl"):
-        pipeline(run, [], training__preferences=str(tmp_path / "gone.jsonl")).merge  # noqa: B018
+
+
+def test_preference_pairs_that_are_missing_or_too_few_are_told_before_training(run: TinyRun, tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    prompt = (ChatMessage(role="user", content="What is it?"),)
+    origin = PairOrigin(path="elsewhere.py")
+    write_jsonl(file, [PreferencePair(prompt=prompt, chosen="One.", rejected="Two.", kind="fix", origin=origin)])
+    for path, told in ((tmp_path / "gone.jsonl", r"gone\.jsonl"), (file, "1 preference pairs are too few")):
+        events: list[Event] = []
+        with pytest.raises(InputError, match=told):
+            pipeline(run, events, training__preferences=str(path), training__seed=7).report  # noqa: B018
+        assert "train" not in {event.stage for event in events if isinstance(event, StageStarted)}
 
 
 # -- the run's record -----------------------------------------------------------------------------------------------
