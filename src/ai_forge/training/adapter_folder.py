@@ -165,10 +165,11 @@ class AdapterFolder:
             )
         return self.initial.load(self._key(layer, "A")), self.initial.load(self._key(layer, "B"))
 
-    def frozen(self, layer: str) -> np.ndarray | None:
-        """The weight [out, in] that `layer` was trained on, float32; None where that is the base's own."""
+    def frozen(self, layer: str, n_rows: int | None = None) -> np.ndarray | None:
+        """The weight [out, in] that `layer` was trained on, or its first rows, float32; None where that is the base's own."""
         name = f"{layer}.weight"
-        return self.residual.load(name) if self.residual is not None and name in self.residual.specs else None
+        held = self.residual is not None and name in self.residual.specs
+        return self.residual.load(name, n_rows) if held and self.residual is not None else None
 
 
 def _optional(path: Path) -> SafetensorsFile | None:

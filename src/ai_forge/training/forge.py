@@ -268,8 +268,12 @@ class FineTuneTrainer:
         shutil.copyfile(start / CONFIG, self.folder / CONFIG)
         first = start / INITIAL
         link_or_copy(first if first.exists() else start / WEIGHTS, self.folder / INITIAL)
-        for residual in start.glob("residual*.safetensors"):  # where it is held packed, another beside it
-            link_or_copy(residual, self.folder / residual.name)
+        residuals = [path.name for path in start.glob("residual*.safetensors")]  # where it is held packed, two
+        for left in self.folder.glob("residual*.safetensors"):
+            if left.name not in residuals:
+                left.unlink()  # an earlier training's, in the same folder
+        for name in residuals:
+            link_or_copy(start / name, self.folder / name)
         record = {
             "config": config.model_dump(),
             "base": self.base.name,

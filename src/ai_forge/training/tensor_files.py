@@ -121,9 +121,9 @@ class SafetensorsFile:
         flat = np.frombuffer(self._map, dtype=dtype, count=spec.n_bytes // dtype.itemsize, offset=self._starts[name])
         return flat.reshape(spec.shape)
 
-    def load(self, name: str) -> np.ndarray:
-        """The tensor as float32."""
-        stored = self.stored(name)
+    def load(self, name: str, n_rows: int | None = None) -> np.ndarray:
+        """The tensor, or its first `n_rows`, as float32."""
+        stored = self.stored(name) if n_rows is None else self.stored(name)[:n_rows]
         return bf16_to_f32(stored) if self.specs[name].dtype == "BF16" else stored.astype(np.float32)
 
 

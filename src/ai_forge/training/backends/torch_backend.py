@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InputError
-from ai_forge.training.adapter_folder import AdapterFolder
+from ai_forge.training.adapter_folder import RESIDUAL, AdapterFolder
 from ai_forge.training.backends.base import Loss, TokenSums
 from ai_forge.training.backends.torch_layers import AdapterLinear, FrozenWeight
 from ai_forge.training.backends.torch_model import compute_dtype, load_model, pick_device, target_log_probs
@@ -81,6 +81,30 @@ def packed_weights(folder: Path) -> dict[str, dict[str, Tensor]]:
     return layers
 
 
+def packed_weight(
+    adapter: AdapterFolder, name: str, parts: dict[str, Tensor], dtype: torch.dtype, device: torch.device
+) -> FrozenWeight:
+    """The packed weight of a layer, which must be what `residual.safetensors` holds: that is what is merged.
+
+    Raises:
+        InputError: it is not. Compared are the shape and the first row, to the rounding of bf16.
+    """
+    row = adapter.frozen(name, 1)
+    try:
+        weight = FrozenWeight.from_packed(parts, dtype, device)
+        dense = weight.dense()
+        if tuple(dense.shape) != adapter.shape(name):
+            raise ValueError(f"it has the shape {list(dense.shape)}")
+        if row is None or not torch.allclose(dense[:1].float().cpu(), torch.from_numpy(row), rtol=2**-7, atol=1e-6):
+            raise ValueError("it is another weight")
+    except ValueError as error:
+        raise InputError(
+            f"{adapter.folder / PACKED_RESIDUAL} does not fit {RESIDUAL} beside it: {name}, {error}.",
+            f"remove {PACKED_RESIDUAL}: it saves memory only.",
+        ) from error
+    return weight
+
+
 @contextlib.contextmanager
 def out_of_memory_told() -> Iterator[None]:
     """Turn torch's ways of running out of memory into Python's MemoryError.
@@ -137,7 +161,7 @@ class TorchTrainee:
                 )
             a, b = (torch.from_numpy(side).to(device) for side in adapter.pair(name))
             if name in packed:
-                frozen = FrozenWeight.from_packed(packed[name], dtype, device)
+                frozen = packed_weight(adapter, name, packed[name], dtype, device)
             else:
                 held = adapter.frozen(name)
                 weight = linear.weight.data if held is None else torch.from_numpy(held).to(device)

@@ -45,11 +45,24 @@ class FrozenWeight:
 
     @classmethod
     def from_packed(cls, tensors: dict[str, Tensor], dtype: torch.dtype, device: torch.device) -> "FrozenWeight":
-        """What `packed` gave."""
-        weight = cls(torch.empty(0), dtype, None, packed=False)
-        state = QuantState.from_dict({k: v for k, v in tensors.items() if k != CODES}, device)
+        """What `packed` gave.
+
+        Raises:
+            ValueError: it is something else; CUDA would read past the end of parts that are too short.
+        """
+        weight, codes = cls(torch.empty(0), dtype, None, packed=False), tensors.get(CODES, torch.empty(0))
+        try:
+            state = QuantState.from_dict({k: v for k, v in tensors.items() if k != CODES}, device)
+            n, n_blocks = state.shape.numel(), -(-state.shape.numel() // state.blocksize)
+            expected = (torch.uint8, torch.uint8, n - n // 2, n_blocks, 16, -(-n_blocks // state.state2.blocksize), 256)
+            scales = state.absmax, state.code, state.state2.absmax, state.state2.code
+            found = (codes.dtype, state.absmax.dtype, codes.numel(), *(part.numel() for part in scales))
+        except (AssertionError, AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise ValueError(f"not NF4 with double quantisation ({error!r})") from error
+        if found != expected or state.quant_type != "nf4":
+            raise ValueError(f"{state.quant_type} of {list(state.shape)} with parts of {found} instead of {expected}")
         state.dtype = dtype
-        weight._dense, weight._codes = None, (tensors[CODES].to(device), state)
+        weight._dense, weight._codes = None, (codes.to(device), state)
         return weight
 
     def packed(self) -> dict[str, Tensor]:

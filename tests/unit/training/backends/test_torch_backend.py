@@ -10,9 +10,12 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from ai_forge.training.backends.torch_backend import TorchTrainee, flatten, unflatten
+from ai_forge.errors import InputError
+from ai_forge.training.adapter_folder import AdapterFolder
+from ai_forge.training.backends.torch_backend import TorchTrainee, flatten, packed_weight, unflatten
+from ai_forge.training.backends.torch_layers import FrozenWeight
 from ai_forge.training.bases import resolve_base
 from ai_forge.training.forge import FineTuneTrainer
 from ai_forge.training.losses import sft_loss
@@ -44,6 +47,21 @@ def peft_model(start: tuple[Path, Path]) -> Any:
     missing = model.load_state_dict(load_file(adapter / "residual.safetensors"), strict=False)
     assert not missing.unexpected_keys
     return PeftModel.from_pretrained(model, adapter, is_trainable=True)
+
+
+def test_a_packed_residual_that_is_not_the_residual_is_refused(start: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(start[1], tmp_path / "adapter")
+    residual = load_file(tmp_path / "adapter" / "residual.safetensors")
+    name = "model.layers.0.self_attn.o_proj"
+    right, other = (
+        FrozenWeight(residual[f"{name}.weight"].float() * scale, torch.float32, 64, packed=True) for scale in (1, 1.1)
+    )
+    save_file({f"{name}.weight": right.dense().bfloat16()}, tmp_path / "adapter" / "residual.safetensors")
+    adapter, told = AdapterFolder(tmp_path / "adapter"), (torch.float32, torch.device("cpu"))
+    assert torch.equal(packed_weight(adapter, name, right.packed(), *told).dense(), right.dense())
+    for layer, parts in ((name, other.packed()), (name.replace(".0.", ".1."), right.packed()), (name, {})):
+        with pytest.raises(InputError, match=r"residual_nf4\.safetensors does not fit residual\.safetensors"):
+            packed_weight(adapter, layer, parts, *told)
 
 
 def padded(examples: list[TokenizedExample]) -> dict[str, torch.Tensor]:

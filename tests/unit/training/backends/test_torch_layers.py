@@ -33,6 +33,14 @@ def test_packed_and_dense_nf4_are_the_same_layer_and_survive_being_stored() -> N
     assert torch.equal(made[0], made[2])
 
 
+def test_packed_parts_that_do_not_fit_together_are_refused() -> None:
+    parts = FrozenWeight(weight(), torch.bfloat16, 64, packed=True).packed()
+    for name in parts:
+        for broken in (parts | {name: parts[name][:-1]}, {k: v for k, v in parts.items() if k != name}):
+            with pytest.raises(ValueError, match=r"NF4|nf4"):
+                FrozenWeight.from_packed(broken, torch.bfloat16, torch.device("cpu"))
+
+
 def test_packed_nf4_takes_a_quarter_of_bf16() -> None:
     parts = FrozenWeight(weight(1024, 1024), torch.bfloat16, 64, packed=True).packed()
     n_bits = 8 * sum(tensor.numel() * tensor.element_size() for tensor in parts.values())
