@@ -93,7 +93,7 @@ class Lab:
         pipeline = self.pipeline(run)
         key = stage_key(run=pipeline.run_id, data=pipeline.dataset.key, tokens=self.tokens, versions=VERSIONS)
         if (known := self._records().get(key)) is not None:
-            return known, False
+            return {**known, "variant": run.variant.name}, False  # another study may call the same training otherwise
         began, steps = time.monotonic(), self.steps(pipeline)
         pipeline = self.pipeline(run, max_steps=len(steps))
         config = pipeline.settings.training

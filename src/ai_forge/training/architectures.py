@@ -163,7 +163,7 @@ def context_of(config: Mapping[str, Any]) -> int:
     context = int(config.get("max_position_embeddings") or 0)
     window = None
     if kind in ("mistral", "phi3") or config.get("use_sliding_window"):
-        window = config.get("sliding_window", 4096 if kind == "mistral" else None)
+        window = config.get("sliding_window", None if kind == "phi3" else 4096)
     return min(context, int(window)) if window else context
 
 

@@ -95,7 +95,8 @@ class ChatTokenizer:
             behind = self.render(talk).partition(mark)[2].lstrip()
         except InputError:
             return end
-        return next((token for token in (end, *END_TOKENS) if token and behind.startswith(token)), end)
+        known = (token for token in (end, *END_TOKENS) if token and self._tokenizer.token_to_id(token) is not None)
+        return next((token for token in known if behind.startswith(token)), end)
 
     @property
     def end_of_turn_id(self) -> int:

@@ -162,6 +162,7 @@ def test_a_folder_that_cannot_be_trained_says_why(spoil: object, message: str, t
         ("mistral", {"sliding_window": 4096}, 512),
         ("phi3", {"sliding_window": 255}, 255),
         ("qwen2", {"use_sliding_window": True, "sliding_window": 511}, 511),
+        ("qwen2", {"use_sliding_window": True, "max_position_embeddings": 32768}, 4096),
         ("gemma2", {"sliding_window": 64}, 512),
     ],
 )

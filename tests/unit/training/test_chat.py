@@ -138,6 +138,12 @@ def test_a_template_of_no_known_family_stays_though_it_refuses(tmp_path: Path) -
         chat.render([{"role": "system", "content": "x"}, {"role": "user", "content": "y"}])
 
 
+def test_what_a_template_writes_as_plain_text_ends_no_turn(tmp_path: Path) -> None:
+    chat = ChatTokenizer(with_template(tmp_path, "{% for m in messages %}{{ m['content'] }}<|eom_id|>{% endfor %}"))
+    assert chat.end_of_turn == chat.special("eos_token")
+    assert chat.end_of_turn_id is not None
+
+
 def test_an_end_of_turn_outside_the_vocabulary_is_refused(tmp_path: Path) -> None:
     folder = make_tiny(tmp_path)
     config = json.loads((folder / "tokenizer_config.json").read_text())
