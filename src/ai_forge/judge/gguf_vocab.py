@@ -42,18 +42,25 @@ TEMPLATE_KEY = "tokenizer.chat_template"
 ADD_BOS_KEY = "tokenizer.ggml.add_bos_token"
 
 
-def tokenizer_metadata(folder: Path, config: Mapping[str, Any]) -> dict[str, bytes]:
+def tokenizer_metadata(
+    folder: Path, config: Mapping[str, Any], tokenizer: ChatTokenizer | None = None
+) -> dict[str, bytes]:
     """Key → encoded value for everything under `tokenizer.`; as many tokens as the model has embeddings.
+
+    `tokenizer` is how the model is asked, where the folder's chat template does not say it.
 
     Raises:
         InputError: no tokenizer.json, one that llama.cpp would follow otherwise, or more tokens than embeddings.
     """
     vocab_size = int(config["vocab_size"])
-    values = _carried(folder, vocab_size) or _built(folder, config, vocab_size)
+    values = _carried(folder, vocab_size) or _built(folder, config, vocab_size, tokenizer)
     template = chat_template(folder)
     if template is not None:
         values[TEMPLATE_KEY] = string(template)
-        if values.get(ADD_BOS_KEY) == boolean(True) and not ChatTokenizer(folder).prompts_begin_with_bos():
+        if (
+            values.get(ADD_BOS_KEY) == boolean(True)
+            and not (tokenizer or ChatTokenizer(folder)).prompts_begin_with_bos()
+        ):
             values[ADD_BOS_KEY] = boolean(False)
     return values
 
@@ -90,7 +97,9 @@ def _carried(folder: Path, vocab_size: int) -> dict[str, bytes] | None:
     return {key: raw for key, raw in header.raw_values.items() if key.startswith("tokenizer.")}
 
 
-def _built(folder: Path, config: Mapping[str, Any], vocab_size: int) -> dict[str, bytes]:
+def _built(
+    folder: Path, config: Mapping[str, Any], vocab_size: int, tokenizer: ChatTokenizer | None
+) -> dict[str, bytes]:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise InputError(f"{folder} has no tokenizer.json.", "save the tokenizer there with tokenizer.save_pretrained.")
@@ -105,7 +114,7 @@ def _built(folder: Path, config: Mapping[str, Any], vocab_size: int) -> dict[str
     settings = _read_json(settings_path) if settings_path.is_file() else {}
     tokens, types = _tokens(data, vocab_size, path)
     if model.get("byte_fallback"):
-        values = _sentencepiece(folder, data, tokens, types)
+        values = _sentencepiece(folder, data, tokens, types, tokenizer)
     else:
         values = {
             "tokenizer.ggml.model": string(BYTE_LEVEL),
@@ -119,10 +128,12 @@ def _built(folder: Path, config: Mapping[str, Any], vocab_size: int) -> dict[str
     return values
 
 
-def _sentencepiece(folder: Path, data: Mapping[str, Any], tokens: list[str], types: list[int]) -> dict[str, bytes]:
+def _sentencepiece(
+    folder: Path, data: Mapping[str, Any], tokens: list[str], types: list[int], tokenizer: ChatTokenizer | None
+) -> dict[str, bytes]:
     """What llama.cpp cuts by, and the types of byte tokens and of the unknown one set in `types`."""
     prefix = space_prefix(data)
-    if prefix == "first" and not ChatTokenizer(folder).prompts_begin_with_special():
+    if prefix == "first" and not (tokenizer or ChatTokenizer(folder)).prompts_begin_with_special():
         raise InputError(
             f"The tokenizer in {folder} puts a space before the first word of a text only, and its chat template begins "
             "with a word: llama.cpp would put one after every special token.",

@@ -105,8 +105,8 @@ def check_exportable(
     _plan(Weights(folder), config, quantization)
     settings_to_gguf(config)
     served_name(folder.name, folder)
-    tokenizer_metadata(folder, config)
     tokenizer = ChatTokenizer(folder, prompt_template)
+    tokenizer_metadata(folder, config, tokenizer)
     tokenizer.render(messages_for("Does it render?", ()))
     if ollama:
         check_followable(tokenizer)

@@ -11,7 +11,7 @@ from ai_forge.judge.gguf_writer import QUANTIZATIONS, check_exportable, write_gg
 from ai_forge.training.bases import Base, resolve_base
 from ai_forge.training.gguf_reader import read_gguf
 from llama_cpp import LlamaCpp
-from tiny_models import SPECIAL, make_tiny, tokenizer_json
+from tiny_models import SPECIAL, make_tiny, tokenizer_json, with_gemma_tokenizer
 
 
 def test_smollm2s_tokenizer_is_carried_over_byte_for_byte(smollm2: Base, base_gguf: Path, tmp_path: Path) -> None:
@@ -145,6 +145,21 @@ def test_a_base_without_a_chat_template_can_be_asked_in_alpacas_way(tmp_path: Pa
     check_exportable(folder, prompt_template="alpaca", ollama=True)
     with pytest.raises(InputError, match="has no chat template"):
         check_exportable(folder)
+
+
+def test_a_space_before_the_first_word_is_exportable_where_the_template_asked_for_begins_with_a_token(
+    tmp_path: Path,
+) -> None:
+    """Llama 2 and Mistral before their instruct versions: no chat template, so Alpaca's."""
+    folder = with_gemma_tokenizer(make_tiny(tmp_path / "model"))
+    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
+    for name, changes in {
+        "tokenizer.json": {"normalizer": None, "pre_tokenizer": metaspace},
+        "tokenizer_config.json": {"chat_template": None},
+    }.items():
+        data = json.loads((folder / name).read_text(encoding="utf-8"))
+        (folder / name).write_text(json.dumps(data | changes), encoding="utf-8")
+    check_exportable(folder, prompt_template="alpaca")
 
 
 def test_rows_that_the_mix_does_not_hold_are_found_without_writing(tmp_path: Path) -> None:
