@@ -101,6 +101,8 @@ class TorchTrainee:
     # -- making one ---------------------------------------------------------------------------------------------
 
     @classmethod
+        if config.gradient_checkpointing == "on":  # the trainer has settled auto
+            recompute_layers(model)
     def from_adapter(
         cls, folder: Path, adapter_folder: Path, config: FineTuneConfig, *, exact: bool = False
     ) -> "TorchTrainee":
