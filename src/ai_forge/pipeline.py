@@ -72,7 +72,7 @@ VERSIONS = {
 }
 """Raised when a stage's code changes what it makes from the same input."""
 SIDES = ("train", "valid", "test")
-SPREAD = {"nproc"}
+SPREAD = {"nproc", "gradient_checkpointing", "sharded"}
 """Settings of a training that change nothing but its speed (and rounding)."""
 
 

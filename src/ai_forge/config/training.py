@@ -76,6 +76,9 @@ class FineTuneConfig(BaseModel):
         "auto", description="compute activations again in the backward pass; auto: where they would not fit in memory"
     )
     nproc: int = Field(1, ge=1, le=64, description="processes that share each step, on one machine (torch)")
+    sharded: bool = Field(
+        False, description="hold the base's layers in pieces, one a process (FSDP), where no device holds it whole"
+    )
     max_seq_len: int = Field(2048, ge=64, le=131072, description="tokens; longer examples are left out and counted")
 
     reasoning_weight: float = Field(1.0, ge=0, le=100, description="weight of the reasoning's tokens in the loss")

@@ -117,21 +117,21 @@ class FineTuneTrainer:
                 f"training.nproc is {config.nproc}, which only `ai-forge train` and `run` can start.",
                 "leave it out here.",
             )
+        if config.sharded and (group.size == 1 or backend_name(config.backend) != "torch"):
+            raise InputError(
+                "training.sharded cuts the base into pieces for several processes on torch; this is one, or another backend.",
+                "add --nproc, start it with torchrun, or leave the setting out.",
+            )
         self.group = group
         self.workspace = workspace or Workspace.open()
         self.base = base or resolve_base(config.base_model, cache_dir=self.workspace.cache_dir)
         self.folder = folder or self.workspace.work_folder("train", stage_key(**config.model_dump()))
         self.tokenizer = ChatTokenizer(self.base.folder, config.prompt_template)
         self.backend = load_backend(config.backend)
+        self.config = self._settled(config)
         self.adapter = adapter
         self._emit = emit
 
-    # -- initialisation -----------------------------------------------------------------------------------------
-
-        self.config = self._settled(config)
-    def _initialisation_key(self) -> str:
-        settings = self.config.model_dump(include=INITIALISATION_SETTINGS)
-        made_by = {"version": INITIALISATION_VERSION, "base": self.base.fingerprint, "backend": self.backend.name}
     def _settled(self, config: FineTuneConfig) -> FineTuneConfig:
         """`config` with gradient checkpointing on or off, alike in all processes; MLX settles auto batch by batch."""
         if self.backend.name != "torch":
@@ -144,6 +144,11 @@ class FineTuneTrainer:
         (n_short,) = self.group.sum([chosen.gradient_checkpointing == "on"])
         return config.model_copy(update={"gradient_checkpointing": "on" if n_short else "off"})
 
+    # -- initialisation -----------------------------------------------------------------------------------------
+
+    def _initialisation_key(self) -> str:
+        settings = self.config.model_dump(include=INITIALISATION_SETTINGS)
+        made_by = {"version": INITIALISATION_VERSION, "base": self.base.fingerprint, "backend": self.backend.name}
         return stage_key(**made_by, **settings)
 
     def _check_batch(self) -> Batch:
@@ -235,6 +240,10 @@ class FineTuneTrainer:
         }
         return self.group.first(lambda: self._finish(trainee, start, config, schedule, best_step, history, record))
 
+    def _trainee(self, start: Path, config: FineTuneConfig) -> Any:
+        sharded = {"sharded": True} if config.sharded else {}
+        return self.backend.trainee.from_adapter(self.base.folder, start, config, **sharded)
+
     def _loss_on(self, examples: Sequence[TokenizedExample], trainee: Any) -> float:
         micro = MicroBatches.of(self.config, self._emit, self.group)
         return micro.evaluate(trainee, SupervisedObjective(), examples).mean_loss
@@ -314,6 +323,7 @@ class FineTuneTrainer:
         start, _ = self.group.first(self._start)
         trainee = self._trainee(start, self.config)
         schedule = self._schedule(trainee, train, held_out, self.config)
+        needed = self.backend.memory_needed(self.base.folder, self.config)
         return {
             **dataclasses.asdict(schedule),
             "train_examples": len(train),
@@ -321,9 +331,12 @@ class FineTuneTrainer:
             "supervised_tokens": sum(example.n_supervised for example in train),
             "longest_example_tokens": max(len(example.ids) for example in train),
             "n_too_long": n_too_long,
+            "processes": self.group.size,
+            "gradient_checkpointing": self.config.gradient_checkpointing,
+            "memory_bytes": needed,
+            "memory_range_bytes": {name: dataclasses.asdict(size) for name, size in memory_range(needed).items()},
         }
 
-        needed = self.backend.memory_needed(self.base.folder, self.config)
     def _weigh(self, example: RAFTExample) -> tuple[float, ...]:
         starts = self.tokenizer.target_starts(example.target)
         return token_weights(starts, example.target, len(example.final_answer.strip()), self.config)
@@ -331,10 +344,6 @@ class FineTuneTrainer:
     def tokenized(
         self, train_dataset: Sequence[RAFTExample], eval_dataset: Sequence[RAFTExample]
     ) -> tuple[list[TokenizedExample], list[TokenizedExample], int]:
-            "processes": self.group.size,
-            "gradient_checkpointing": self.config.gradient_checkpointing,
-            "memory_bytes": needed,
-            "memory_range_bytes": {name: dataclasses.asdict(size) for name, size in memory_range(needed).items()},
         """What the steps read, what the evaluations read, and how many training examples are too long.
 
         Raises:
