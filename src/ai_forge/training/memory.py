@@ -52,8 +52,10 @@ def memory_of(
 ) -> dict[str, int]:
     """Bytes by component at the peak of a training step of the base in `folder`, read off its `config.json`.
 
-    Activations are those of a micro batch of the longest examples without gradient checkpointing: for a token and layer 12
-    values of the hidden width, 7 of the inner width and each adapter's rank are kept (attention scores never are).
+    Activations are those of a micro batch of the longest examples: for a token and layer 12 values of the hidden width, 7 of
+    the inner width and each adapter's rank (attention scores are never kept). With gradient checkpointing it is one value of
+    the hidden width, and `RECOMPUTED_LAYERS` times what one layer keeps; `auto` counts so, because it makes do with that.
+    A sharded base lies in pieces in `config.nproc` processes, but for the vocabulary and two layers at a time.
     `packed_nf4` is how CUDA holds the frozen weights; `dtype_bytes` are those of a value where the model computes.
     """
     shape = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -75,15 +77,17 @@ def memory_of(
     n_linear = sum(a * b for a, b in layers.values())
     n_embedding = vocabulary * hidden * (1 if shape.get("tie_word_embeddings") else 2)
     packed = packed_nf4 and config.quantization == "nf4"
-    frozen = n_adapted * 9 // 16 if packed else n_adapted * dtype_bytes
+    in_layers = (n_linear - n_adapted) * dtype_bytes + (n_adapted * 9 // 16 if packed else n_adapted * dtype_bytes)
+    if config.sharded:
+        in_layers = in_layers // config.nproc + 2 * in_layers // n_layers
     n_tokens = config.micro_batch_size * config.max_seq_len
-    return {
-        "frozen weights": (n_linear - n_adapted + n_embedding) * dtype_bytes + frozen,
-        "adapters and gradients": n_trainable * 8,
-        "optimizer (8-bit)": n_trainable * 2,
     kept = n_layers * (12 * hidden + 7 * inner) + sum(ranks.values())
     if config.gradient_checkpointing != "off":
         kept = n_layers * hidden + RECOMPUTED_LAYERS * kept // n_layers
+    return {
+        "frozen weights": n_embedding * dtype_bytes + in_layers,
+        "adapters and gradients": n_trainable * 8,
+        "optimizer (8-bit)": n_trainable * 2,
         "activations": n_tokens * kept * dtype_bytes,
         "logits": 2 * 256 * vocabulary * 4,
         "program": 900_000_000,
@@ -105,10 +109,6 @@ def memory_range(components: Mapping[str, int]) -> dict[str, MemoryRange]:
     return ranges | {"total": MemoryRange(*total)}
 
 
-def require_memory(
-    components: Mapping[str, int],
-    available: int,
-    config: FineTuneConfig | None = None,
 def with_checkpointing_settled(config: FineTuneConfig, available: int, estimate: Estimate) -> FineTuneConfig:
     """`config` with `gradient_checkpointing` auto made off where the estimate fits into `available` bytes with it, else on."""
     if config.gradient_checkpointing != "auto":
@@ -118,6 +118,10 @@ def with_checkpointing_settled(config: FineTuneConfig, available: int, estimate:
     return keeping if fits else config.model_copy(update={"gradient_checkpointing": "on"})
 
 
+def require_memory(
+    components: Mapping[str, int],
+    available: int,
+    config: FineTuneConfig | None = None,
     estimate: Estimate | None = None,
 ) -> None:
     """Stop before loading what cannot fit, and name what would: with `config` and its `estimate`.

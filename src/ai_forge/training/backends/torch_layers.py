@@ -21,20 +21,20 @@ PACKED_ATTENTION = "ai_forge_packed"
 CACHED_ATTENTION = "ai_forge_cached"
 
 
-class FrozenWeight:
+class FrozenWeight(nn.Module):
     """The weights that are not trained [out, in]: dense, or NF4 packed with its scales."""
 
     def __init__(self, weight: Tensor, dtype: torch.dtype, nf4_block_size: int | None, packed: bool) -> None:
+        super().__init__()
         self._state: Any = None
         if nf4_block_size is None:
-            self._tensor = weight.to(dtype)
-            return
-        codes, state = bnb.quantize_4bit(weight.float().contiguous(), blocksize=nf4_block_size, quant_type="nf4")
-        state.dtype = dtype
-        if packed:
-            self._tensor, self._state = codes, state
+            held = weight.to(dtype)
         else:
-            self._tensor = bnb.dequantize_4bit(codes, state)
+            codes, state = bnb.quantize_4bit(weight.float().contiguous(), blocksize=nf4_block_size, quant_type="nf4")
+            state.dtype = dtype
+            held = codes if packed else bnb.dequantize_4bit(codes, state)
+            self._state = state if packed else None
+        self._tensor = nn.Parameter(held, requires_grad=False)
 
     def dense(self) -> Tensor:
         """The weights as they enter the product."""
