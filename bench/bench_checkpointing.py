@@ -1,6 +1,6 @@
 """Gradient checkpointing on SmolLM2-135M: what a step takes in memory and in seconds, with activations kept and computed again.
 
-QPiSSA's shapes without its start: rank 32 on all linear layers, one row of 2,048 tokens in four documents, every token
+QPiSSA's shapes without its start: rank 32 on all linear layers, one row of 1,024 tokens in four documents, every token
 supervised. Correctness first: both must have the same gradients, bit by bit. Memory is the growth of the process's peak over
 one step, each in a process of its own; the estimate stands beside it.
 """
@@ -27,7 +27,7 @@ from ai_forge.training.packing import Batch, TokenizedExample, collate
 from measure import interleaved, record
 
 SETTINGS = "off", "on"
-N_DOCUMENTS, LENGTH = 4, 512
+N_DOCUMENTS, LENGTH = 4, 256
 
 
 def config_of(setting: str) -> FineTuneConfig:

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ai_forge.errors import InputError
+from ai_forge.errors import InputError, PrerequisiteError
+from ai_forge.events import ignore, read_events
 from ai_forge.training import cluster
-from ai_forge.training.cluster import in_cluster, place_of
-from ai_forge.training.group import Place
+from ai_forge.training.bases import resolve_base
+from ai_forge.training.cluster import Cluster, in_cluster, place_of
+from ai_forge.training.forge import FineTuneTrainer
+from ai_forge.training.group import Alone, Place
 from cli_runs import ai_forge, flags, stdlib_copy, tiny_base
+from tiny_models import make_tiny
+from tiny_training import tiny_config
 
 LAUNCHED = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
@@ -38,14 +44,17 @@ def started(command: Sequence[str], **variables: str) -> "subprocess.Popen[str]"
     )
 
 
-def together(given: Sequence[str], n: int = 2) -> list[tuple[int, str, str]]:
-    """(exit code, stdout, stderr) of `python -m ai_forge given…` in `n` processes, by rank."""
+def both(given: Sequence[str]) -> list["subprocess.Popen[str]"]:
+    """`python -m ai_forge given…` in two processes, by rank."""
     port = free_port()
-    running = [
-        started(["-m", "ai_forge", *given], **LAUNCHED | {"RANK": str(rank), "WORLD_SIZE": str(n), "MASTER_PORT": port})
-        for rank in range(n)
+    return [
+        started(["-m", "ai_forge", *given], **LAUNCHED | {"RANK": str(rank), "MASTER_PORT": port}) for rank in range(2)
     ]
-    ended = []
+
+
+def together(given: Sequence[str]) -> list[tuple[int, str, str]]:
+    """(exit code, stdout, stderr) of `both`."""
+    running, ended = both(given), []
     for process in running:
         out, err = process.communicate(timeout=300)
         ended.append((process.returncode, out, err))
@@ -54,8 +63,8 @@ def together(given: Sequence[str], n: int = 2) -> list[tuple[int, str, str]]:
 
 def curve(root: Path) -> list[tuple[str, int, float]]:
     """What `events.jsonl` says of the losses."""
-    (path,) = (root / "home" / "runs").glob("*/events.jsonl")
-    events: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines()]
+    paths = (root / "home" / "runs").glob("*/events.jsonl")
+    events = [event for path in paths for event in read_events(path)]
     return [(e["event"], e["step"], e["loss"]) for e in events if e["event"] in ("StepLogged", "EvalFinished")]
 
 
@@ -140,6 +149,37 @@ def test_processes_beside_a_launchers_are_refused(material: tuple[Path, Path], t
     assert (first, second) == (2, 0)
     assert "training.nproc is 2, and a launcher has started 2 processes already" in err
     assert silent == ["", ""]
+
+
+@pytest.mark.slow
+def test_a_lost_process_is_told_and_the_same_command_continues(material: tuple[Path, Path], tmp_path: Path) -> None:
+    given = words("train", material[0], tmp_path, material[1], training__max_steps=80, training__num_epochs=100)
+    first, second = both(given)
+    while not any(event == "StepLogged" and step > 5 for event, step, _ in curve(tmp_path)):
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.1)
+    second.kill()
+    _, err = first.communicate(timeout=60)
+    second.communicate()
+    assert first.returncode == 4
+    assert "try_again: Process 0 of 2 lost the others (" in err
+    (again, out, err), (other, *silent) = together(given)
+    assert (again, other, silent) == (0, 0, ["", ""]), err
+    assert json.loads(out)["n_steps"] == 80
+    assert "continuing after step" in err
+
+
+def test_a_machine_that_does_not_see_the_folders_is_named(tmp_path: Path) -> None:
+    class Two(Alone):
+        size = 2
+
+        def gather(self, value: Any) -> list[Any]:
+            return [value, [str(tmp_path / "unseen")]]
+
+    base = resolve_base(str(make_tiny(tmp_path / "base")), cache_dir=tmp_path)
+    group: Any = Two()
+    with pytest.raises(PrerequisiteError, match=r"^Process 1 of 2 does not see \S+unseen\. Next: let AI_FORGE_HOME"):
+        Cluster(group).train(FineTuneTrainer, tiny_config(), "train", (), {"base": base, "folder": tmp_path}, ignore)
 
 
 @pytest.mark.parametrize("variables", [{}, {"WORLD_SIZE": "1", "RANK": "0"}, {"RANK": "3"}])

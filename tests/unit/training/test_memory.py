@@ -54,7 +54,7 @@ for n in {lengths}:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 @pytest.mark.parametrize("setting", ["off", "on"])
-def test_activations_lie_between_low_and_high_of_what_a_step_really_takes(tmp_path: Path, setting: str) -> None:
+def test_what_activations_really_take_lies_within_the_estimate(tmp_path: Path, setting: str) -> None:
     folder = make_tiny(tmp_path, hidden=256, inner=704, layers=8)
     lengths = 600, 1400
     script = MEASURE.format(tests=str(Path(__file__).parents[2]), folder=str(folder), lengths=lengths, setting=setting)
@@ -66,7 +66,9 @@ def test_activations_lie_between_low_and_high_of_what_a_step_really_takes(tmp_pa
         memory_range(memory_of(folder, config.model_copy(update={"max_seq_len": n}), dtype_bytes=4))["activations"]
         for n in lengths
     ]
-    assert expected[1].low - expected[0].low <= slope <= expected[1].high - expected[0].high
+    assert slope <= expected[1].high - expected[0].high
+    if setting == "off":  # of the little that is taken otherwise, much is memory that the process had already
+        assert slope >= expected[1].low - expected[0].low
 
 
 def test_the_bounds_enclose_what_is_expected(tmp_path: Path) -> None:
