@@ -10,8 +10,8 @@
 
 Activations of a micro batch of the longest examples were measured on SmolLM2-135M (rank 32 on all linear layers, 256 to 2,048
 tokens, CPU): in float32 6 % below, in bfloat16 6 % above the formula. `low` and `high` allow for four times that. With gradient
-checkpointing, logits and gradients included, a step of 1,024 and 2,048 tokens took 281 and 567 MB in bfloat16; the formula
-says 357 and 576 (without: 1,187 MB of 1,024 tokens; 1,226).
+checkpointing, logits and gradients included, a step of 1,024 tokens in bfloat16 took 281 to 647 MB in five runs and one of 2,048
+567 MB, by how the heap lay; the formula says 358 and 577 (without: 919 to 1,204 MB of 1,024 tokens; 1,239).
 """
 
 import json
