@@ -137,6 +137,9 @@ def main() -> int:
                 killed = killed_after(pid, moment)
                 if killed == -signal.SIGKILL:
                     break
+                if killed:
+                    print(log.read_text()[-2000:], file=sys.stderr)
+                    return killed  # it failed by itself
                 seconds = time.monotonic() - began  # it was through before: the machine is faster now
                 shutil.rmtree(home)
             stage = stage_at_work(home)

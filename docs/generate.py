@@ -59,6 +59,9 @@ SHARE = 0.75
 BF16, FP32, CUDA, MLX = "CPU, bf16", "CPU, float32", "NVIDIA", "Apple, MLX"
 HELD: dict[str, dict[str, Any]] = {BF16: {}, FP32: {"dtype_bytes": 4}, CUDA: {"packed_nf4": True}, MLX: {}}
 """How each kind of machine holds weights and activations; a CPU computes in bf16 only where it multiplies it natively."""
+KEPT_OR_AGAIN: dict[str, dict[str, Any]] = {"kept": {"gradient_checkpointing": "off"}, "again": {}}
+WAYS = {BF16: KEPT_OR_AGAIN, FP32: KEPT_OR_AGAIN, CUDA: KEPT_OR_AGAIN, MLX: {"again": {}, "short": SHORT}}
+"""Columns of the memory table: activations kept or computed again, and for MLX, whose scores outweigh them, short settings."""
 HARDWARE = (
     *((f"Apple M1–M4, {size} GB", size, MLX) for size in (8, 16, 24, 32, 64)),
     *((f"NVIDIA, {size} GB", size, CUDA) for size in (8, 12, 16, 24, 48, 80)),
@@ -161,14 +164,13 @@ def gigabytes(name: str, kind: str, **changes: Any) -> float:
 
 def memory() -> str:
     """The estimate for every named base."""
-    columns = [(kind, changes) for kind in HELD for changes in ({}, SHORT)]
-    headings = [f"{kind}{', short' if changes else ''}" for kind, changes in columns]
+    columns = [(f"{kind}, {way}", kind, changes) for kind in HELD for way, changes in WAYS[kind].items()]
 
     def cell(name: str, kind: str, changes: dict[str, Any]) -> str:
         return f"{gigabytes(name, kind, **changes):.1f}" if served(name, kind) else "–"
 
-    rows = [(name, *(cell(name, kind, changes) for kind, changes in columns)) for name in SHAPES]
-    return table(("base", *headings), rows)
+    rows = [(name, *(cell(name, kind, changes) for _, kind, changes in columns)) for name in SHAPES]
+    return table(("base", *(heading for heading, *_ in columns)), rows)
 
 
 def largest(limit: float, kind: str, **changes: Any) -> str:

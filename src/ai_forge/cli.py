@@ -39,6 +39,7 @@ from ai_forge.errors import AIForgeError, InputError
 from ai_forge.events import Event, EventStream, Notice
 from ai_forge.pipeline import Pipeline
 from ai_forge.serving import Reply
+from ai_forge.training.cluster import in_cluster
 
 app = typer.Typer(
     help="Fine-tune a local language model on your repository, see whether it helped, serve it. All on this machine.",
@@ -258,7 +259,8 @@ def _root(
 def main() -> NoReturn:
     """The entry point: every error on purpose becomes one line and its exit code."""
     try:
-        code = app(prog_name="ai-forge", standalone_mode=False)  # gives the exit code of `typer.Exit`; 130 is Ctrl-C
+        # gives the exit code of `typer.Exit`; 130 is Ctrl-C
+        code = in_cluster(lambda: app(prog_name="ai-forge", standalone_mode=False))
     except AIForgeError as error:
         code = _complain(error)
     except (KeyboardInterrupt, typer.Abort):

@@ -69,7 +69,7 @@ VERSIONS = {
 """Raised when a stage's code changes what it makes from the same input."""
 SECOND_PHASE = {"preferences", "dpo_loss", "dpo_beta", "dpo_learning_rate", "dpo_epochs"}
 """Settings of a training that do not enter its first phase."""
-SPREAD = {"nproc"}
+SPREAD = {"nproc", "gradient_checkpointing", "sharded"}
 """Settings of a training that change nothing but its speed (and rounding)."""
 
 
@@ -366,7 +366,10 @@ class Pipeline:
             from ai_forge.training.launcher import run_trainer
 
             parts = self._trainer_parts(folder) | {"adapter": self.train.folder}
-            return run_trainer(PreferenceTrainer, config, "train_preferences", *sides, emit=self.emit, **parts)
+            result: TrainingResult = run_trainer(
+                PreferenceTrainer, config, "train_preferences", *sides, emit=self.emit, **parts
+            )
+            return result
 
         return self._training("prefer", fit, train=self.train.key, pairs=ids, config=settings)
 
@@ -420,7 +423,10 @@ class Pipeline:
         from ai_forge.training.launcher import run_trainer
 
         data, parts = (self.examples("train"), self.examples("valid")), self._trainer_parts(folder)
-        return run_trainer(FineTuneTrainer, self.settings.training, "train", *data, emit=self.emit, **parts)
+        result: TrainingResult = run_trainer(
+            FineTuneTrainer, self.settings.training, "train", *data, emit=self.emit, **parts
+        )
+        return result
 
     def _trainer_parts(self, folder: Path) -> dict[str, Any]:
         return {"base": self.base, "folder": folder, "workspace": self.workspace}
@@ -447,32 +453,31 @@ class Pipeline:
     def plan(self) -> dict[str, Any]:
         """Counts, tokens, memory and time of a training, measured on the machine, without training."""
         from ai_forge.training.forge import FineTuneTrainer
-        from ai_forge.training.memory import memory_range
+        from ai_forge.training.launcher import run_trainer
 
-        config = self.settings.training.model_copy(update={"nproc": 1})
+        config = self.settings.training
         self._require_room(self.base, config)
-        trainer = FineTuneTrainer(
-            config, base=self.base, folder=self.run_folder, workspace=self.workspace, emit=self.emit
-        )
+        data, parts = (self.examples("train"), self.examples("valid")), self._trainer_parts(self.run_folder)
         with self.told("plan") as tell:
-            plan = trainer.plan(self.examples("train"), self.examples("valid"))
-            plan["memory_bytes"] = memory_needed(self.base.folder, config)
-            plan["memory_range_bytes"] = {n: asdict(r) for n, r in memory_range(plan["memory_bytes"]).items()}
+            plan: dict[str, Any] = run_trainer(FineTuneTrainer, config, "plan", *data, emit=self.emit, **parts)
             tell({"steps": plan["n_steps"]})
         return plan
 
     def _require_room(self, base: Base, config: FineTuneConfig) -> None:
         """Find out before training starts that disk or memory will not do."""
-        import psutil
-
+        from ai_forge.training.backends import load_backend
+        from ai_forge.training.launcher import n_processes
         from ai_forge.training.memory import require_memory
 
         require_disk(self.workspace.root, 5 * 2 * base.n_parameters, "Training, merging and exporting")
 
-        def estimate(changed: FineTuneConfig) -> dict[str, int]:
-            return memory_needed(base.folder, changed)
+        backend, (n, n_here) = load_backend(config.backend), n_processes(config)
+        config = config.model_copy(update={"nproc": n})
 
-        require_memory(estimate(config), psutil.virtual_memory().available // config.nproc, config, estimate)
+        def estimate(changed: FineTuneConfig) -> dict[str, int]:
+            return backend.memory_needed(base.folder, changed)
+
+        require_memory(estimate(config), backend.free_bytes(n_here), config, estimate)
 
     @cached_property
     def merge(self) -> Stage:
@@ -731,14 +736,3 @@ class Pipeline:
             "platform": platform.platform(),
             "packages": {name: metadata.version(name) for name in sorted(packages & installed)},
         }
-
-
-def memory_needed(folder: Path, config: FineTuneConfig) -> dict[str, int]:
-    """The estimate of the training's peak, by component, for the backend that will train."""
-    from ai_forge.training.apple import mlx_memory_of_folder
-    from ai_forge.training.backends import backend_name, is_apple_silicon
-    from ai_forge.training.plan import memory_of
-
-    if backend_name(config.backend) == "mlx":
-        return mlx_memory_of_folder(folder, config, value_bytes=2 if is_apple_silicon() else 4)
-    return memory_of(folder, config)

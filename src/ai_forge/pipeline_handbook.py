@@ -115,7 +115,10 @@ class HandbookPipeline(Pipeline):
         from ai_forge.training.launcher import run_trainer
 
         data, parts = (_pairs(self.dataset.folder / FINE_TUNING_FILE), self.held_out_pairs), self._trainer_parts(folder)
-        return run_trainer(HandbookTrainer, self.settings.training, "train_pairs", *data, emit=self.emit, **parts)
+        result: TrainingResult = run_trainer(
+            HandbookTrainer, self.settings.training, "train_pairs", *data, emit=self.emit, **parts
+        )
+        return result
 
     # -- measurements -------------------------------------------------------------------------------------------
 

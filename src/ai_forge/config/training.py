@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 ATTENTION_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
 ALL_LINEAR_MODULES = (*ATTENTION_MODULES, "gate_proj", "up_proj", "down_proj")
@@ -24,6 +24,12 @@ def _is_expression(text: str) -> str:
     return text
 
 
+def _on_or_off(value: object) -> object:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+GradientCheckpointing = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)]
+"""YAML reads `on` and `off` as true and false."""
 Layers = Annotated[str, Field(min_length=1), AfterValidator(_is_expression)]
 """The end of a layer's full name, or a regular expression for it, as PEFT's patterns."""
 
@@ -66,7 +72,13 @@ class FineTuneConfig(BaseModel):
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this global norm")
     micro_batch_size: int = Field(2, ge=1, le=1024, description="examples in one forward pass, packed without padding")
     grad_accum_steps: int = Field(4, ge=1, le=1024, description="forward passes in one optimizer step")
+    gradient_checkpointing: GradientCheckpointing = Field(
+        "auto", description="compute activations again in the backward pass; auto: where they would not fit in memory"
+    )
     nproc: int = Field(1, ge=1, le=64, description="processes that share each step, on one machine (torch)")
+    sharded: bool = Field(
+        False, description="hold the base's layers in pieces, one a process (FSDP), where no device holds it whole"
+    )
     max_seq_len: int = Field(2048, ge=64, le=131072, description="tokens; longer examples are left out and counted")
 
     reasoning_weight: float = Field(1.0, ge=0, le=100, description="weight of the reasoning's tokens in the loss")

@@ -52,7 +52,8 @@ def score_bytes(*, heads: int, n_tokens: int) -> int:
 def mlx_memory_of(shape: Mapping[str, Any], config: FineTuneConfig, *, value_bytes: int = 2) -> dict[str, int]:
     """Bytes by component at the peak of a training step, for a base whose `config.json` holds `shape`.
 
-    A micro batch of the longest examples is counted, with every block computed again in the backward pass.
+    A micro batch of the longest examples is counted, with every block computed again in the backward pass unless
+    `gradient_checkpointing` is off.
     """
     hidden, n_layers, inner = shape["hidden_size"], shape["num_hidden_layers"], shape["intermediate_size"]
     heads, vocabulary = shape["num_attention_heads"], shape["vocab_size"]
@@ -70,13 +71,14 @@ def mlx_memory_of(shape: Mapping[str, Any], config: FineTuneConfig, *, value_byt
     n_trainable = n_layers * config.rank * sum(a + b for a, b in adapted)
     bits = 4 + 2 * 16 / config.nf4_block_size if config.quantization == "nf4" else 8 * value_bytes
     n_tokens = config.micro_batch_size * config.max_seq_len
+    sizes = {"n_layers": n_layers, "hidden": hidden, "inner": inner, "n_tokens": n_tokens, "value_bytes": value_bytes}
     return {
         "frozen weights": int(n_adapted * bits / 8) + n_other * value_bytes,
         "adapters and gradients": n_trainable * 12,  # the gradients of a micro batch and the sum they are added to
         "optimizer (float32)": n_trainable * 8,
-        "activations": recomputed_bytes(
-            n_layers=n_layers, hidden=hidden, inner=inner, n_tokens=n_tokens, value_bytes=value_bytes
-        ),
+        "activations": kept_bytes(heads=heads, **sizes)
+        if config.gradient_checkpointing == "off"
+        else recomputed_bytes(**sizes),
         "attention scores": score_bytes(heads=heads, n_tokens=n_tokens),
         "logits": 3 * LOGIT_CHUNK * vocabulary * 4,
         "program": PROGRAM_BYTES,

@@ -27,13 +27,14 @@ from ai_forge.data_pipeline.schemas import RAFTExample
 from ai_forge.errors import InputError
 from ai_forge.events import AdapterInitialised, Notice, PlanMade, Sink, StageProgress, ignore
 from ai_forge.training.adapter_folder import CHAT_TEMPLATE, CONFIG, INITIAL, WEIGHTS, AdapterFolder, peft_config
-from ai_forge.training.backends import load_backend
+from ai_forge.training.backends import backend_name, load_backend
 from ai_forge.training.bases import Base, resolve_base
 from ai_forge.training.care import MicroBatches
 from ai_forge.training.chat import ChatTokenizer
 from ai_forge.training.group import ALONE, Group
 from ai_forge.training.loop import run_loop
 from ai_forge.training.losses import SupervisedObjective, sft_loss, token_weights
+from ai_forge.training.memory import memory_range, with_checkpointing_settled
 from ai_forge.training.packing import (
     Batch,
     TokenizedExample,
@@ -116,6 +117,11 @@ class FineTuneTrainer:
                 f"training.nproc is {config.nproc}, which only `ai-forge train` and `run` can start.",
                 "leave it out here.",
             )
+        if config.sharded and (group.size == 1 or backend_name(config.backend) != "torch"):
+            raise InputError(
+                "training.sharded cuts the base into pieces for several processes on torch; this is one, or another backend.",
+                "add --nproc, start it with torchrun, or leave the setting out.",
+            )
         self.group = group
         self.workspace = workspace or Workspace.open()
         self.base = base or resolve_base(config.base_model, cache_dir=self.workspace.cache_dir)
@@ -124,8 +130,21 @@ class FineTuneTrainer:
         self.folder = folder or self.workspace.work_folder("train", stage_key(**config.model_dump()))
         self.tokenizer = ChatTokenizer(self.base.folder, config.prompt_template)
         self.backend = load_backend(config.backend)
+        self.config = self._settled(config)
         self.adapter = adapter
         self._emit = emit
+
+    def _settled(self, config: FineTuneConfig) -> FineTuneConfig:
+        """`config` with gradient checkpointing on or off, alike in all processes; MLX settles auto batch by batch."""
+        if self.backend.name != "torch":
+            return config
+
+        def estimate(changed: FineTuneConfig) -> dict[str, int]:
+            return self.backend.memory_needed(self.base.folder, changed)
+
+        chosen = with_checkpointing_settled(config, self.backend.free_bytes(self.group.n_here), estimate)
+        (n_short,) = self.group.sum([chosen.gradient_checkpointing == "on"])
+        return config.model_copy(update={"gradient_checkpointing": "on" if n_short else "off"})
 
     # -- initialisation -----------------------------------------------------------------------------------------
 
@@ -211,7 +230,7 @@ class FineTuneTrainer:
     ) -> TrainingResult:
         """Supervised training from start to result; the loss on `told` is measured before and after."""
         start, initialisation = self.group.first(self._start)
-        trainee = self.backend.trainee.from_adapter(self.base.folder, start, config)
+        trainee = self._trainee(start, config)
         path = self.folder / SCHEDULE
         known = self.group.first(lambda: Schedule.load(path) if path.exists() else None)
         schedule = known or self._schedule(trainee, train, held_out, config)
@@ -225,8 +244,12 @@ class FineTuneTrainer:
         }
         return self.group.first(lambda: self._finish(trainee, start, config, schedule, best_step, history, record))
 
+    def _trainee(self, start: Path, config: FineTuneConfig) -> Any:
+        sharded = {"sharded": True} if config.sharded else {}
+        return self.backend.trainee.from_adapter(self.base.folder, start, config, **sharded)
+
     def _loss_on(self, examples: Sequence[TokenizedExample], trainee: Any) -> float:
-        micro = MicroBatches(self.config.micro_batch_size, self._emit, self.group)
+        micro = MicroBatches.of(self.config, self._emit, self.group)
         return micro.evaluate(trainee, SupervisedObjective(), examples).mean_loss
 
     def _run(
@@ -302,11 +325,13 @@ class FineTuneTrainer:
         )
 
     def plan(self, train_dataset: Sequence[RAFTExample], eval_dataset: Sequence[RAFTExample]) -> dict[str, Any]:
-        """What `train` would do: examples, tokens, steps and seconds, by a probe; nothing is trained."""
+        """What `train` would do: examples, tokens, steps and seconds, by a probe in these processes, and the memory of each of
+        them; nothing is trained."""
         train, held_out, n_too_long = self.tokenized(train_dataset, eval_dataset)
-        start, _ = self._start()
-        trainee = self.backend.trainee.from_adapter(self.base.folder, start, self.config)
+        start, _ = self.group.first(self._start)
+        trainee = self._trainee(start, self.config)
         schedule = self._schedule(trainee, train, held_out, self.config)
+        needed = self.backend.memory_needed(self.base.folder, self.config)
         return {
             **dataclasses.asdict(schedule),
             "train_examples": len(train),
@@ -314,6 +339,10 @@ class FineTuneTrainer:
             "supervised_tokens": sum(example.n_supervised for example in train),
             "longest_example_tokens": max(len(example.ids) for example in train),
             "n_too_long": n_too_long,
+            "processes": self.group.size,
+            "gradient_checkpointing": self.config.gradient_checkpointing,
+            "memory_bytes": needed,
+            "memory_range_bytes": {name: dataclasses.asdict(size) for name, size in memory_range(needed).items()},
         }
 
     def _weigh(self, example: RAFTExample) -> tuple[float, ...]:

@@ -3,20 +3,44 @@
 Each holds the whole model and a share of every step's examples. A step's loss is a sum over its tokens divided by their number,
 which every process knows, since all know the whole step (`packing.step_order`): so gradients are summed, never averaged, and the
 result is that of one process but for the order of additions. What decides anything (losses, Ctrl-C, the schedule, the
-checkpoint to continue from) is made equal everywhere, so all processes take the same branches. Rank 0 alone writes and tells.
+checkpoint to continue from, whether memory ran out anywhere) is made equal everywhere, so all processes take the same branches.
+Rank 0 alone writes and tells.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
+
+from ai_forge.errors import TransientError
 
 T = TypeVar("T")
 
 
-class Group(Protocol):
-    """Processes 0 … `size` − 1; `rank` is this one."""
+@dataclass(frozen=True)
+class Place:
+    """Where a process stands: `rank` of `size`, and on its machine `local_rank` of `n_here`.
+
+    `meeting` is where they all meet, an init method of torch.distributed: `file:///…`, or `env://` for the address in the
+    environment.
+    """
 
     rank: int
     size: int
+    local_rank: int
+    n_here: int
+    meeting: str
+
+
+class LostError(TransientError):
+    """Another process went away while this one waited for it: what it says of itself is the cause."""
+
+
+class Group(Protocol):
+    """Processes 0 … `size` − 1; `rank` is this one, and `n_here` of them share this machine's memory."""
+
+    rank: int
+    size: int
+    n_here: int
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """The sums of `values` over all processes."""
@@ -24,14 +48,17 @@ class Group(Protocol):
     def sum_gradients(self, trainee: Any) -> None:
         """Replace the trainee's gradients by their sums over all processes."""
 
+    def gather(self, value: T) -> list[T]:
+        """The `value` of each process, by rank."""
+
     def first(self, make: Callable[[], T]) -> T:
-        """What `make` gives in rank 0, for all; the others wait for it."""
+        """What `make` gives in rank 0, for all; the others wait for it. What it raises there, all raise."""
 
 
 class Alone:
     """One process."""
 
-    rank, size = 0, 1
+    rank, size, n_here = 0, 1, 1
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """The values themselves."""
@@ -39,6 +66,10 @@ class Alone:
 
     def sum_gradients(self, trainee: Any) -> None:
         """They are the sums."""
+
+    def gather(self, value: T) -> list[T]:
+        """The value alone."""
+        return [value]
 
     def first(self, make: Callable[[], T]) -> T:
         """What `make` gives."""

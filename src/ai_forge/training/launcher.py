@@ -24,7 +24,9 @@ from ai_forge.config import FineTuneConfig
 from ai_forge.errors import AIForgeError, InputError, InternalError, TransientError
 from ai_forge.events import Sink, ignore
 from ai_forge.training.backends import backend_name
-from ai_forge.training.forge import FineTuneTrainer, TrainingResult
+from ai_forge.training.cluster import joined
+from ai_forge.training.forge import FineTuneTrainer
+from ai_forge.training.group import LostError, Place
 
 GRACE_S = 5.0
 """How long the others may still say what happened to them after the first has failed."""
@@ -33,29 +35,50 @@ _SAFE_PATH = "PYTHONSAFEPATH"
 """Python's own variable: where it is set, the current folder is not searched for modules."""
 
 
+def n_processes(config: FineTuneConfig) -> tuple[int, int]:
+    """How many processes will train, in all and on this machine: those that a launcher started, else `config.nproc`.
+
+    Raises:
+        InputError: there is a launcher, and `config.nproc` asks for others.
+    """
+    cluster = joined()
+    if cluster is None:
+        return config.nproc, config.nproc
+    if config.nproc > 1:
+        raise InputError(
+            f"training.nproc is {config.nproc}, and a launcher has started {cluster.group.size} processes already.",
+            "leave --nproc out.",
+        )
+    return cluster.group.size, cluster.group.n_here
+
+
 def run_trainer(
     kind: type[FineTuneTrainer], config: FineTuneConfig, method: str, *data: Any, emit: Sink, **parts: Any
-) -> TrainingResult:
-    """`kind(config, **parts).method(*data)` in `config.nproc` processes, which is one more than this where it is not 1.
+) -> Any:
+    """`kind(config, **parts).method(*data)` in as many processes as `n_processes` says: those of a launcher, or started here.
 
     Raises:
         InputError: several processes on another backend than torch; and whatever the method raises.
         TransientError: a process was ended from outside.
         KeyboardInterrupt: Ctrl-C; a checkpoint has been saved.
     """
-    if config.nproc == 1:
-        result: TrainingResult = getattr(kind(config, **parts, emit=emit), method)(*data)
-        return result
+    n, _ = n_processes(config)
+    if n == 1:
+        return getattr(kind(config, **parts, emit=emit), method)(*data)
     if backend_name(config.backend) != "torch":
         raise InputError(
-            f"training.nproc is {config.nproc}, and only torch trains in several processes.", "leave --nproc out."
+            f"{n} processes are to train, and only torch trains in several processes.",
+            "leave --nproc or the launcher out.",
         )
+    cluster = joined()
+    if cluster is not None:
+        return cluster.train(kind, config, method, data, parts, emit)
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="ai-forge-") as folder:
         processes: list[BaseProcess] = []
         ears: list[Any] = []
         try:
-            for rank in range(config.nproc):
+            for rank in range(n):
                 ear, mouth = context.Pipe(duplex=False)
                 words = (rank, Path(folder) / "meeting", mouth, kind, config, method, data, parts)
                 process = context.Process(target=_process, args=words, daemon=True)
@@ -88,7 +111,7 @@ def _process(
     try:
         from ai_forge.training.backends.torch_group import TorchGroup
 
-        group = TorchGroup(rank, config.nproc, meeting_place)
+        group = TorchGroup(Place(rank, config.nproc, rank, config.nproc, meeting_place.as_uri()))
         emit = (lambda event: mouth.send(("event", event))) if rank == 0 else ignore
         mouth.send(("result", getattr(kind(config, **parts, emit=emit, group=group), method)(*data)))
     except (AIForgeError, KeyboardInterrupt) as error:
@@ -138,9 +161,9 @@ def _interrupts_handed_on(processes: Sequence[BaseProcess]) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _listen(processes: Sequence[BaseProcess], ears: Sequence[Any], emit: Sink) -> TrainingResult:
+def _listen(processes: Sequence[BaseProcess], ears: Sequence[Any], emit: Sink) -> Any:
     """Pass events on until all have a result; raise what went wrong first of all."""
-    results: dict[int, TrainingResult] = {}
+    results: dict[int, Any] = {}
     problems: list[BaseException] = []
     open_ears: dict[Any, int] = {ear: rank for rank, ear in enumerate(ears)}
     until = None
@@ -177,6 +200,6 @@ def _listen(processes: Sequence[BaseProcess], ears: Sequence[Any], emit: Sink) -
 
 
 def _rank_of(problem: BaseException) -> int:
-    """Causes before consequences: what a process says of itself, one that was killed, Ctrl-C, a crash."""
-    order = (TransientError, KeyboardInterrupt, InternalError)
-    return next((place for place, kind in enumerate(order, 1) if isinstance(problem, kind)), 0)
+    """Causes before consequences: what a process says of itself, one that was killed, Ctrl-C, a crash, a lost connection."""
+    order = (LostError, InternalError, KeyboardInterrupt, TransientError)
+    return next((len(order) - place for place, kind in enumerate(order) if isinstance(problem, kind)), 0)

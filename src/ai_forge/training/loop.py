@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ai_forge.config import FineTuneConfig
-from ai_forge.errors import TransientError
+from ai_forge.errors import RefusedError, TransientError
 from ai_forge.events import (
     AnswerSampled,
     CheckpointSaved,
@@ -44,7 +44,6 @@ from ai_forge.training.packing import step_order
 from ai_forge.training.plan import Schedule
 
 MIN_EVALUATIONS = 4
-LOWER_RATE = "lower training.learning_rate (now {:g}) and run again."
 
 
 def learning_rate_at(step: int, n_steps: int, config: FineTuneConfig) -> float:
@@ -112,7 +111,7 @@ def run_loop(
     metrics, stopping = MetricsLogger(), EarlyStopping(config.early_stopping_patience)
     plotter = LossPlotter(folder / "loss.png") if group.rank == 0 else ignore
     monitor = MemoryMonitor(trainee.memory_total_bytes(), config.memory_warn_fraction, emit)
-    objective, micro, guard = as_objective(loss), MicroBatches(config.micro_batch_size, emit, group), DivergenceGuard()
+    objective, micro, guard = as_objective(loss), MicroBatches.of(config, emit, group), DivergenceGuard()
 
     def publish(event: Event) -> None:
         for listener in (metrics, stopping, guard, plotter, monitor, emit):
@@ -129,6 +128,10 @@ def run_loop(
     def judge(step: int) -> None:
         sums = micro.evaluate(trainee, objective, held_out)
         publish(EvalFinished(step, sums.mean_loss, sums.accuracy, sums.n_tokens))
+
+    def stopped(step: int, why: str, chosen: Sequence[Any]) -> RefusedError:
+        lower = f"lower training.learning_rate (now {config.learning_rate:g}) and run again."
+        return group.first(lambda: stop_training(folder, step, why, objective, chosen, lower))
 
     first_step = 0
     checkpoint = group.first(
@@ -163,7 +166,7 @@ def run_loop(
             grad_norm = trainee.clip_gradients(config.max_grad_norm)
             if not (math.isfinite(mean_loss) and math.isfinite(grad_norm)):
                 why = f"The loss is {mean_loss}{'' if math.isfinite(grad_norm) else ' and its gradient no number'} at step {step}."
-                raise stop_training(folder, step, why, objective, chosen, LOWER_RATE.format(config.learning_rate))
+                raise stopped(step, why, chosen)
             learning_rate = learning_rate_at(step - 1, schedule.n_steps, config)
             trainee.step(learning_rate)
             publish(
@@ -180,10 +183,8 @@ def run_loop(
                 )
             )
             if guard.reason:
-                raise stop_training(
-                    folder, step, guard.reason, objective, chosen, LOWER_RATE.format(config.learning_rate)
-                )
-            if config.sample_every and step % config.sample_every == 0 and group.rank == 0:
+                raise stopped(step, guard.reason, chosen)
+            if config.sample_every and step % config.sample_every == 0 and (group.rank == 0 or config.sharded):
                 for question, answer in sample():
                     publish(AnswerSampled(step, question, answer))
             if step % eval_steps == 0 or step == schedule.n_steps:

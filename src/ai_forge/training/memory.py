@@ -9,7 +9,9 @@
     program                 Python, torch and its libraries
 
 Activations of a micro batch of the longest examples were measured on SmolLM2-135M (rank 32 on all linear layers, 256 to 2,048
-tokens, CPU): in float32 6 % below, in bfloat16 6 % above the formula. `low` and `high` allow for four times that.
+tokens, CPU): in float32 6 % below, in bfloat16 6 % above the formula. `low` and `high` allow for four times that. With gradient
+checkpointing, logits and gradients included, a step of 1,024 tokens in bfloat16 took 281 to 647 MB in five runs and one of 2,048
+567 MB, by how the heap lay; the formula says 358 and 577 (without: 919 to 1,204 MB of 1,024 tokens; 1,239).
 """
 
 import json
@@ -26,9 +28,14 @@ from ai_forge.training.initialisation import chosen_layers, rank_of
 SPREAD = {"activations": (0.75, 1.25), "attention scores": (0.75, 1.25), "logits": (0.5, 1.5), "program": (0.7, 1.6)}
 """By how much a component may be smaller or larger than expected; those not named are exact."""
 SHORTEST_SEQ_LEN, SMALLEST_RANK = 256, 8
+RECOMPUTED_LAYERS = 5
+"""What one layer keeps, so many times, is what computing it again and its backward pass take together. That of torch's own
+allocations is about one; the rest is memory that a CPU's allocator does not use again."""
 
 Estimate = Callable[[FineTuneConfig], Mapping[str, int]]
 """The memory of a training with these settings, by component."""
+Ways = list[dict[str, int | str]]
+"""Changes of settings."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,10 @@ def memory_of(
 ) -> dict[str, int]:
     """Bytes by component at the peak of a training step of the base in `folder`, read off its `config.json`.
 
-    Activations are those of a micro batch of the longest examples without gradient checkpointing: for a token and layer 12
-    values of the hidden width, 7 of the inner width and each adapter's rank are kept (attention scores never are).
+    Activations are those of a micro batch of the longest examples: for a token and layer 12 values of the hidden width, 7 of
+    the inner width and each adapter's rank (attention scores are never kept). With gradient checkpointing it is one value of
+    the hidden width, and `RECOMPUTED_LAYERS` times what one layer keeps; `auto` counts so, because it makes do with that.
+    A sharded base lies in pieces in `config.nproc` processes, but for the vocabulary and two layers at a time.
     `packed_nf4` is how CUDA holds the frozen weights; `dtype_bytes` are those of a value where the model computes.
     """
     shape = completed(json.loads((folder / "config.json").read_text(encoding="utf-8")))
@@ -60,13 +69,18 @@ def memory_of(
     n_linear = sum(a * b for a, b in layers.values())
     n_embedding = vocabulary * hidden * (1 if shape.get("tie_word_embeddings") else 2)
     packed = packed_nf4 and config.quantization == "nf4"
-    frozen = n_adapted * 9 // 16 if packed else n_adapted * dtype_bytes
+    in_layers = (n_linear - n_adapted) * dtype_bytes + (n_adapted * 33 // 64 if packed else n_adapted * dtype_bytes)
+    if config.sharded:
+        in_layers = in_layers // config.nproc + 2 * in_layers // n_layers
     n_tokens = config.micro_batch_size * config.max_seq_len
+    kept = n_layers * (12 * hidden + 7 * inner) + sum(ranks.values())
+    if config.gradient_checkpointing != "off":
+        kept = n_layers * hidden + RECOMPUTED_LAYERS * kept // n_layers
     return {
-        "frozen weights": (n_linear - n_adapted + n_embedding) * dtype_bytes + frozen,
+        "frozen weights": n_embedding * dtype_bytes + in_layers,
         "adapters and gradients": n_trainable * 8,
         "optimizer (8-bit)": n_trainable * 2,
-        "activations": n_tokens * (n_layers * (12 * hidden + 7 * inner) + sum(ranks.values())) * dtype_bytes,
+        "activations": n_tokens * kept * dtype_bytes,
         "logits": 2 * 256 * vocabulary * 4,
         "program": 900_000_000,
     }
@@ -85,6 +99,15 @@ def memory_range(components: Mapping[str, int]) -> dict[str, MemoryRange]:
     }
     total = [sum(getattr(part, end) for part in ranges.values()) for end in ("low", "expected", "high")]
     return ranges | {"total": MemoryRange(*total)}
+
+
+def with_checkpointing_settled(config: FineTuneConfig, available: int, estimate: Estimate) -> FineTuneConfig:
+    """`config` with `gradient_checkpointing` auto made off where the estimate fits into `available` bytes with it, else on."""
+    if config.gradient_checkpointing != "auto":
+        return config
+    keeping = config.model_copy(update={"gradient_checkpointing": "off"})
+    fits = sum(estimate(keeping).values()) <= available
+    return keeping if fits else config.model_copy(update={"gradient_checkpointing": "on"})
 
 
 def require_memory(
@@ -116,23 +139,25 @@ def require_memory(
 def what_would_fit(
     components: Mapping[str, int], available: int, config: FineTuneConfig, estimate: Estimate
 ) -> list[str]:
-    """Flags that make it fit: the largest micro batch, length and rank that do alone, else together, else a named base."""
+    """Flags that make it fit: gradient checkpointing, the largest micro batch, length and rank that do alone, else together,
+    else a named base."""
     steps = config.micro_batch_size * config.grad_accum_steps
-    batches = [
+    batches: Ways = [
         {"micro_batch_size": size, "grad_accum_steps": steps // size}
         for size in _halves(config.micro_batch_size, 1)
         if steps % size == 0
     ]
-    lengths = [{"max_seq_len": length} for length in _halves(config.max_seq_len, SHORTEST_SEQ_LEN)]
-    ranks = [{"rank": rank} for rank in _halves(config.rank, SMALLEST_RANK)]
+    lengths: Ways = [{"max_seq_len": length} for length in _halves(config.max_seq_len, SHORTEST_SEQ_LEN)]
+    ranks: Ways = [{"rank": rank} for rank in _halves(config.rank, SMALLEST_RANK)]
 
-    def first_that_fits(ways: list[dict[str, int]]) -> list[dict[str, int]]:
+    def first_that_fits(ways: Ways) -> Ways:
         fits = (way for way in ways if sum(estimate(config.model_copy(update=way)).values()) <= available)
         return [way for way in (next(fits, None),) if way]
 
-    found = [way for ways in (batches, lengths, ranks) for way in first_that_fits(ways)]
+    recomputing: Ways = [{"gradient_checkpointing": "on"}] if config.gradient_checkpointing == "off" else []
+    found = [way for ways in (recomputing, batches, lengths, ranks) for way in first_that_fits(ways)]
     if not found:
-        least = {"micro_batch_size": 1, "grad_accum_steps": steps}
+        least = {"micro_batch_size": 1, "grad_accum_steps": steps, **(recomputing[0] if recomputing else {})}
         short = [least | length for length in lengths]
         found = first_that_fits([*short, *(way | rank for way in short for rank in ranks)])
     flags = [" ".join(f"--set training.{key}={value}" for key, value in way.items()) for way in found]

@@ -61,7 +61,7 @@ def probe_speed(
 ) -> float:
     """Training tokens per second over a few micro batches of each process (the first warms up and is not counted)."""
     n_tokens, seconds = 0, 0.0
-    objective, micro = as_objective(loss), MicroBatches(config.micro_batch_size, ignore, group)
+    objective, micro = as_objective(loss), MicroBatches.of(config, ignore, group)
     contexts = [item.context for item in items]
     for index in range(PROBE_BATCHES):
         chosen = [items[i] for i in step_order(contexts, group.size * config.micro_batch_size, index, config.seed)]

@@ -26,7 +26,9 @@ from ai_forge.errors import AIForgeError, InputError
 from ai_forge.events import StageProgress
 from ai_forge.training.adapter_folder import WEIGHTS
 from ai_forge.training.bases import resolve_base
+from ai_forge.training.cluster import in_cluster
 from ai_forge.training.forge import FineTuneTrainer, TrainingResult
+from ai_forge.training.launcher import run_trainer
 from ai_forge.training.losses import PreferenceObjective, TokenizedPair, with_reference
 from ai_forge.training.packing import tokenize_chat
 from ai_forge.training.plan import Schedule, probe_speed
@@ -55,7 +57,9 @@ class PreferenceTrainer(FineTuneTrainer):
             raise InputError(
                 "Preference training needs a trained adapter to start from.", "train one first, and give its folder."
             )
-        start, _ = self._start()
+        if self.config.sharded:
+            raise InputError("Preference training cannot shard the base.", "leave training.sharded out.")
+        start, _ = self.group.first(self._start)
         config = self.config.model_copy(
             update={"learning_rate": self.config.dpo_learning_rate, "num_epochs": self.config.dpo_epochs}
         )
@@ -67,14 +71,17 @@ class PreferenceTrainer(FineTuneTrainer):
                 "raise training.max_seq_len, or give more pairs.",
             )
         trainee = self.backend.trainee.from_adapter(self.base.folder, start, config)
-        train, held_out = self._with_reference(trainee, start, train), self._with_reference(trainee, start, held_out)
+        train = self.group.first(lambda: self._with_reference(trainee, start, train))
+        held_out = self.group.first(lambda: self._with_reference(trainee, start, held_out))
         per_step = config.micro_batch_size * config.grad_accum_steps
         n_steps = math.ceil(config.num_epochs * len(train) / per_step)
         n_steps = n_steps if config.max_steps is None else min(n_steps, config.max_steps)
         objective = PreferenceObjective.of(config)
-        speed = probe_speed(trainee, train, config, objective)
+        speed = probe_speed(trainee, train, config, objective, group=self.group)
         n_tokens = sum(len(e.ids) for e in objective.examples(train)) / len(train) * per_step * n_steps
-        schedule = Schedule(n_steps, len(train), speed, n_tokens / speed, f"{len(train)} pairs")
+        schedule = self.group.first(
+            lambda: Schedule(n_steps, len(train), speed, n_tokens / speed, f"{len(train)} pairs")
+        )
         best_step, history = self._run(trainee, train, held_out, config, schedule, objective, ())
         record = {"n_too_long": n_long, "preferences": {"pairs": len(train), "loss": config.dpo_loss}}
         return self.group.first(lambda: self._finish(trainee, start, config, schedule, best_step, history, record))
@@ -136,28 +143,39 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, help="where bases are kept; AI_FORGE_HOME otherwise")
     chosen = parser.parse_args(words)
     try:
-        flags = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in chosen.set)}
-        layers = [file_layer(chosen.config)] if chosen.config else []
-        flags["training.base_model"] = chosen.base
-        config = load_settings(*layers, environment_layer(), ("flag", flags)).settings.training
-        workspace = Workspace.open(chosen.home)
-        train, held_out = split_pairs(read_jsonl(chosen.pairs, PreferencePair))
-        chosen.output.mkdir(parents=True, exist_ok=True)
-        trainer = PreferenceTrainer(
-            config,
-            base=resolve_base(chosen.base, cache_dir=workspace.cache_dir),
-            folder=chosen.output,
-            workspace=workspace,
-            adapter=chosen.adapter,
-            emit=lambda event: print(json.dumps({type(event).__name__: asdict(event)}), file=sys.stderr),
-        )
-        result = trainer.train_preferences(train, held_out)
+        result = in_cluster(lambda: _prefer(chosen))
     except AIForgeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(json.dumps(asdict(result), indent=1, default=str))
+    if result is not None:
+        print(json.dumps(asdict(result), indent=1, default=str))
     return 0
 
 
+def _prefer(chosen: argparse.Namespace) -> TrainingResult:
+    flags = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in chosen.set)}
+    layers = [file_layer(chosen.config)] if chosen.config else []
+    flags["training.base_model"] = chosen.base
+    config = load_settings(*layers, environment_layer(), ("flag", flags)).settings.training
+    workspace = Workspace.open(chosen.home)
+    train, held_out = split_pairs(read_jsonl(chosen.pairs, PreferencePair))
+    chosen.output.mkdir(parents=True, exist_ok=True)
+    parts: dict[str, Any] = {
+        "base": resolve_base(chosen.base, cache_dir=workspace.cache_dir),
+        "folder": chosen.output,
+        "workspace": workspace,
+        "adapter": chosen.adapter,
+    }
+    tell = lambda event: print(json.dumps({type(event).__name__: asdict(event)}), file=sys.stderr)  # noqa: E731
+    result: TrainingResult = run_trainer(
+        PreferenceTrainer, config, "train_preferences", train, held_out, emit=tell, **parts
+    )
+    return result
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    from ai_forge.training.prefer import (
+        main as entry,
+    )  # so that other processes find the trainer under its module's name
+
+    sys.exit(entry())

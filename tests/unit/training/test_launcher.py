@@ -1,5 +1,6 @@
 """Several processes train as one does: the same losses and adapter; a dead process, an error and Ctrl-C end them all."""
 
+import dataclasses
 import os
 import signal
 import sys
@@ -13,12 +14,15 @@ import pytest
 from safetensors.numpy import load_file
 
 from ai_forge.config import FineTuneConfig
-from ai_forge.errors import InputError, TransientError
+from ai_forge.errors import InputError, InternalError, TransientError
 from ai_forge.events import CheckpointSaved, EvalFinished, Event, Notice, StepLogged
+from ai_forge.training.backends.base import Loss, TokenSums
+from ai_forge.training.backends.torch_backend import TorchTrainee
 from ai_forge.training.bases import Base, resolve_base
 from ai_forge.training.checkpoint import newest_checkpoint
 from ai_forge.training.forge import FineTuneTrainer, TrainingResult
 from ai_forge.training.launcher import run_trainer
+from ai_forge.training.packing import Batch
 from ai_forge.workspace import Workspace
 from tiny_models import make_tiny
 from tiny_training import raft_examples, tiny_config
@@ -34,11 +38,16 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 
 
 def train(
-    base: Base, root: Path, config: FineTuneConfig, emit: Callable[[Event], None] = lambda _: None
+    base: Base,
+    root: Path,
+    config: FineTuneConfig,
+    emit: Callable[[Event], None] = lambda _: None,
+    kind: type[FineTuneTrainer] = FineTuneTrainer,
 ) -> TrainingResult:
     (root / "work").mkdir(parents=True, exist_ok=True)
     parts: dict[str, Any] = {"base": base, "folder": root / "work", "workspace": Workspace.open(root / "home")}
-    return run_trainer(FineTuneTrainer, config, "train", raft_examples(8), raft_examples(3), emit=emit, **parts)
+    result: TrainingResult = run_trainer(kind, config, "train", raft_examples(8), raft_examples(3), emit=emit, **parts)
+    return result
 
 
 def many(n: int = 2, **changes: Any) -> FineTuneConfig:
@@ -75,6 +84,65 @@ def test_the_losses_and_the_adapter_are_those_of_one_process(
     for name, values in theirs.items():
         moved = np.abs(values - before[name]).mean()
         assert np.abs(ours[name] - values).mean() < 0.05 * moved, name
+
+
+class ShortOfMemory(TorchTrainee):
+    """Has room for one document at a time."""
+
+    def forward_backward(self, batch: Batch, loss: Loss, divisor: float) -> TokenSums:
+        if len(batch.boundaries) > 2:
+            raise MemoryError("you tried to allocate 2 GB")
+        return super().forward_backward(batch, loss, divisor)
+
+
+class SecondIsShort(FineTuneTrainer):
+    """The second process has less memory than the first."""
+
+    def __init__(self, *args: Any, **parts: Any) -> None:
+        super().__init__(*args, **parts)
+        if self.group.rank == 1:
+            self.backend = dataclasses.replace(self.backend, trainee=ShortOfMemory)
+
+
+def test_memory_that_runs_out_in_one_process_is_told_and_all_halve(base: Base, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"micro_batch_size": 8, "grad_accum_steps": 1, "max_steps": 3})
+    heard: dict[str, list[Event]] = {"alone": [], "short": []}
+    train(base, tmp_path / "alone", config, heard["alone"].append)
+    train(base, tmp_path / "short", config.model_copy(update={"nproc": 2}), heard["short"].append, SecondIsShort)
+    told = [e.message for e in heard["short"] if isinstance(e, Notice) and "out of memory" in e.message]
+    assert told == [
+        f"out of memory with {before} examples at a time: now {before // 2}, {8 // before} passes a step; the result is the "
+        "same (process 1 of 2: you tried to allocate 2 GB)."
+        for before in (8, 4, 2)
+    ]
+    np.testing.assert_allclose(steps(heard["short"]), steps(heard["alone"]), rtol=2e-3)
+    checkpoint = newest_checkpoint(tmp_path / "short" / "work")
+    assert checkpoint is None  # a finished training leaves none
+
+
+def test_a_plan_is_measured_in_the_processes_that_would_train(base: Base, tmp_path: Path) -> None:
+    plans = [plan_of(base, tmp_path / str(n), many(n)) for n in (1, 2)]
+    assert [plan["processes"] for plan in plans] == [1, 2]
+    assert plans[0]["memory_bytes"] == plans[1]["memory_bytes"]  # of each of them
+    assert plans[0]["n_steps"] == plans[1]["n_steps"] == 6
+    assert all(plan["tokens_per_s"] > 0 and plan["gradient_checkpointing"] in ("off", "on") for plan in plans)
+    assert plans[1]["memory_range_bytes"]["total"]["expected"] == sum(plans[1]["memory_bytes"].values())
+
+
+def plan_of(base: Base, root: Path, config: FineTuneConfig) -> dict[str, Any]:
+    (root / "work").mkdir(parents=True)
+    parts: dict[str, Any] = {"base": base, "folder": root / "work", "workspace": Workspace.open(root / "home")}
+    plan: dict[str, Any] = run_trainer(
+        FineTuneTrainer, config, "plan", raft_examples(8), raft_examples(3), emit=lambda _: None, **parts
+    )
+    return plan
+
+
+def test_what_fails_in_the_first_process_fails_in_all_with_the_same_words(base: Base, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "schedule.json").write_text('{"n_steps": 1}')
+    with pytest.raises(InternalError, match=r"(?s)Process 0 failed: .*missing 4 required positional arguments"):
+        train(base, tmp_path, many())
 
 
 def workers() -> list[int]:

@@ -108,7 +108,7 @@ def test_memory_counts_the_bases_own_parameters(tmp_path: Path, tied: bool) -> N
     assert dense["adapters and gradients"] == 8 * n_trainable
     packed = memory_of(folder, tiny_config(), packed_nf4=True)
     linear = sum(n for key, n in matrices.items() if "proj" in key)
-    assert dense["frozen weights"] - packed["frozen weights"] == 2 * linear - linear * 9 // 16
+    assert dense["frozen weights"] - packed["frozen weights"] == 2 * linear - linear * 33 // 64
 
 
 def test_four_bits_shrink_a_7b_base_by_about_three_quarters(tmp_path: Path) -> None:
@@ -131,7 +131,9 @@ def test_four_bits_shrink_a_7b_base_by_about_three_quarters(tmp_path: Path) -> N
 def test_activations_grow_with_the_tokens_of_a_micro_batch(tmp_path: Path) -> None:
     folder = make_tiny(tmp_path)
     one, two, longer = (
-        memory_of(folder, tiny_config(micro_batch_size=size, max_seq_len=length))["activations"]
+        memory_of(folder, tiny_config(micro_batch_size=size, max_seq_len=length, gradient_checkpointing="off"))[
+            "activations"
+        ]
         for size, length in ((1, 128), (2, 128), (1, 512))
     )
     assert (two, longer) == (2 * one, 4 * one)

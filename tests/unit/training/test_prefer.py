@@ -114,6 +114,20 @@ def test_a_cut_off_run_keeps_its_reference_and_ends_with_the_same_bytes(
     assert cut == straight
 
 
+def test_two_processes_prefer_as_one_does(trained: tuple[Workspace, Base, Path], tmp_path: Path) -> None:
+    workspace, base, adapter = trained
+    steps: dict[int, list[float]] = {1: [], 2: []}
+    for n, losses in steps.items():
+        (folder := tmp_path / str(n)).mkdir()
+        config = CONFIG.model_copy(update={"nproc": n, "micro_batch_size": 1, "grad_accum_steps": 4, "max_steps": 4})
+        parts: dict[str, Any] = {"base": base, "folder": folder, "workspace": workspace, "adapter": adapter}
+        heard = lambda event, losses=losses: losses.append(event.loss) if isinstance(event, StepLogged) else None  # noqa: E731
+        run_trainer(PreferenceTrainer, config, "train_preferences", pairs(8), pairs(10)[8:], emit=heard, **parts)
+        assert json.loads((folder / "training.json").read_text())["preferences"]["pairs"] == 8
+    assert len(steps[1]) == 4
+    assert steps[2] == pytest.approx(steps[1], rel=5e-3)
+
+
 def test_what_cannot_be_trained_on_is_told(trained: tuple[Workspace, Base, Path], tmp_path: Path) -> None:
     workspace, base, _ = trained
     without = PreferenceTrainer(CONFIG, base=base, folder=tmp_path, workspace=workspace)

@@ -9,8 +9,10 @@ import logging
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from ai_forge.config import FineTuneConfig
 from ai_forge.errors import PrerequisiteError
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on import it lists the optional kernels that it lacks
@@ -21,12 +23,18 @@ PACKAGES = {"torch": ("torch", "transformers", "bitsandbytes"), "mlx": ("mlx", "
 
 @dataclass(frozen=True)
 class Backend:
-    """An array library: how adapters are made, trained and asked. `trainee` and `generator` are classes of `base.py`."""
+    """An array library: how adapters are made, trained and asked. `trainee` and `generator` are classes of `base.py`.
+
+    `memory_needed` is what a training of the base in a folder takes on this machine, by component; `free_bytes` what each of
+    so many processes may take.
+    """
 
     name: str
     initialise: Callable[..., Any]
     trainee: Any
     generator: Any
+    memory_needed: Callable[[Path, FineTuneConfig], dict[str, int]]
+    free_bytes: Callable[[int], int]
 
 
 def is_apple_silicon() -> bool:
@@ -61,7 +69,21 @@ def load_backend(setting: str) -> Backend:
     if name == "mlx":
         from ai_forge.training.backends import mlx_backend, mlx_init, mlx_model
 
-        return Backend(name, mlx_init.initialise, mlx_backend.MLXTrainee, mlx_model.MLXGenerator)
+        return Backend(
+            name,
+            mlx_init.initialise,
+            mlx_backend.MLXTrainee,
+            mlx_model.MLXGenerator,
+            mlx_backend.memory_needed,
+            mlx_backend.free_bytes,
+        )
     from ai_forge.training.backends import torch_backend, torch_init, torch_model
 
-    return Backend(name, torch_init.initialise, torch_backend.TorchTrainee, torch_model.TorchGenerator)
+    return Backend(
+        name,
+        torch_init.initialise,
+        torch_backend.TorchTrainee,
+        torch_model.TorchGenerator,
+        torch_model.memory_needed,
+        torch_model.free_bytes,
+    )

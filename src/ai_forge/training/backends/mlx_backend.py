@@ -5,8 +5,9 @@ The same adapters, files and losses as the torch backend, with three differences
 - `nf4` is MLX's own 4-bit format (`mlx_layers`), and the optimizer keeps its moments in float32: MLX has no 8-bit AdamW;
 - `residual_mlx.safetensors` holds the packed codes beside `residual.safetensors`, the same values written out in float32
   for the merge: packing those again would choose other groups' scales;
-- a block's activations are made again in the backward pass where keeping them would take more than half of the memory
-  that is free. That changes the time, not one bit of the result (tested on a CPU).
+- where `gradient_checkpointing` is auto, a block's activations are made again in the backward pass if keeping those of this
+  very batch would take more than half of the memory that is free. That changes the time, not one bit of the result (tested on
+  a CPU).
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,7 +26,7 @@ from safetensors.numpy import load_file, save_file
 from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InputError
 from ai_forge.training.adapter_folder import PREFIX, WEIGHTS, AdapterFolder
-from ai_forge.training.apple import kept_bytes, recomputed_bytes, score_bytes
+from ai_forge.training.apple import kept_bytes, mlx_memory_of_folder, recomputed_bytes, score_bytes
 from ai_forge.training.backends.base import Loss, TokenSums
 from ai_forge.training.backends.mlx_layers import BITS, AdapterLinear, FrozenWeight, hooked_blocks
 from ai_forge.training.backends.mlx_model import compute_dtype, load_arrays, load_model, on_gpu, target_log_probs
@@ -90,6 +91,7 @@ class MLXTrainee:
     def __init__(self, model: Any, layers: Mapping[str, AdapterLinear], config: FineTuneConfig) -> None:
         self.model = model
         self._layers = layers
+        self._config = config
         self._parameters = {
             f"{PREFIX}{name}.{side}.weight": getattr(layer, side) for name, layer in layers.items() for side in SIDES
         }
@@ -179,15 +181,12 @@ class MLXTrainee:
         sides: Any = {"hidden": args.hidden_size, "inner": args.intermediate_size, "n_tokens": batch.n_tokens}
         sides |= {"n_layers": args.num_hidden_layers, "value_bytes": self.model.model.norm.weight.itemsize}
         scores = score_bytes(heads=args.num_attention_heads, n_tokens=batch.n_tokens)
-        least, free = recomputed_bytes(**sides) + scores, self._free_bytes()
+        least, free = recomputed_bytes(**sides) + scores, free_bytes()
         if least > free:
             raise MemoryError(f"{batch.n_tokens} tokens need {least / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
+        if self._config.gradient_checkpointing != "auto":
+            return self._config.gradient_checkpointing == "off"
         return kept_bytes(heads=args.num_attention_heads, **sides) + scores < free / 2
-
-    def _free_bytes(self) -> int:
-        if on_gpu():
-            return self.memory_total_bytes() - self.memory_bytes()
-        return int(psutil.virtual_memory().available)
 
     @contextmanager
     def _recomputing(self, batch: Batch) -> Iterator[None]:
@@ -280,10 +279,28 @@ class MLXTrainee:
         return int(mx.get_active_memory()) if on_gpu() else int(psutil.Process().memory_info().rss)
 
     def memory_total_bytes(self) -> int:
-        """Memory that there is: on the GPU what Metal recommends to use of it."""
-        if on_gpu():
-            return int(mx.device_info()["max_recommended_working_set_size"])
-        return int(psutil.virtual_memory().total)
+        """Memory that there is."""
+        return memory_total_bytes()
+
+
+def memory_total_bytes() -> int:
+    """Memory that there is: on the GPU what Metal recommends to use of it."""
+    if on_gpu():
+        return int(mx.device_info()["max_recommended_working_set_size"])
+    return int(psutil.virtual_memory().total)
+
+
+def free_bytes(n_processes: int = 1) -> int:
+    """Memory that each of `n_processes` on this machine may still take."""
+    free = int(psutil.virtual_memory().available)
+    if on_gpu():
+        free = min(free, memory_total_bytes() - int(mx.get_active_memory()))
+    return free // n_processes
+
+
+def memory_needed(folder: Path, config: FineTuneConfig) -> dict[str, int]:
+    """Bytes by component at the peak of training the base in `folder` here; see `apple.mlx_memory_of`."""
+    return mlx_memory_of_folder(folder, config, value_bytes=compute_dtype().size)
 
 
 def _packed_residual(folder: Path, dtype: mx.Dtype) -> dict[str, FrozenWeight]:

@@ -25,7 +25,14 @@ from ai_forge.errors import InputError
 from ai_forge.training.adapter_folder import RESIDUAL, AdapterFolder
 from ai_forge.training.backends.base import Loss, TokenSums
 from ai_forge.training.backends.torch_layers import AdapterLinear, FrozenWeight
-from ai_forge.training.backends.torch_model import compute_dtype, load_model, pick_device, target_log_probs
+from ai_forge.training.backends.torch_model import (
+    compute_dtype,
+    load_model,
+    pick_device,
+    recompute_layers,
+    target_log_probs,
+)
+from ai_forge.training.backends.torch_shards import shard_layers
 from ai_forge.training.initialisation import chosen_layers
 from ai_forge.training.packing import Batch
 
@@ -130,6 +137,8 @@ class TorchTrainee:
         self._config = config
         self.parameters = [p for layer in layers.values() for p in (layer.lora_A, layer.lora_B)]
         self.n_trainable = sum(p.numel() for p in self.parameters)
+        if config.gradient_checkpointing == "on":  # the trainer has settled auto
+            recompute_layers(model)
         self._optimizer = AdamW8bit(
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.999)
         )
@@ -138,15 +147,24 @@ class TorchTrainee:
 
     @classmethod
     def from_adapter(
-        cls, folder: Path, adapter_folder: Path, config: FineTuneConfig, *, exact: bool = False
+        cls,
+        folder: Path,
+        adapter_folder: Path,
+        config: FineTuneConfig,
+        *,
+        exact: bool = False,
+        sharded: bool = False,
     ) -> "TorchTrainee":
         """The base in `folder` with an adapter, ours or PEFT's, on the weights that it was trained on.
+
+        `exact` computes in float32; `sharded` leaves this process of the group its piece of the layers only.
 
         Raises:
             InputError: there is no such adapter, or it does not fit the base.
         """
-        device = pick_device()
-        dtype = torch.float32 if exact else compute_dtype(device)
+        computes_on = pick_device()
+        device = torch.device("cpu") if sharded else computes_on
+        dtype = torch.float32 if exact else compute_dtype(computes_on)
         model = load_model(folder, device=device, dtype=dtype)
         adapter = AdapterFolder(adapter_folder)
         packed = {} if exact or device.type == "cpu" else packed_weights(adapter_folder)
@@ -168,6 +186,8 @@ class TorchTrainee:
                 frozen = FrozenWeight(weight, dtype, None, packed=False)
             layers[name] = AdapterLinear(frozen, linear.bias, a, b, adapter.scaling(name))
             replace_layer(model, name, layers[name])
+        if sharded:
+            shard_layers(model, computes_on)
         return cls(model, layers, config)
 
     # -- the loop's verbs ---------------------------------------------------------------------------------------

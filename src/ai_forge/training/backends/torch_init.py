@@ -62,7 +62,7 @@ def initialise(
         InternalError: the logits moved further than quantisation explains.
     """
     began = time.perf_counter()
-    device = pick_device()
+    device = torch.device("cpu") if config.sharded else pick_device()  # no device may hold the whole base
     dtype = torch.float32 if exact else compute_dtype(device)
     model = load_model(folder, device=device, dtype=dtype)
     targets = target_layers(model, config.target_modules)

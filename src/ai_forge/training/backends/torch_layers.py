@@ -24,15 +24,16 @@ CACHED_ATTENTION = "ai_forge_cached"
 CODES = "codes"
 
 
-class FrozenWeight:
+class FrozenWeight(nn.Module):
     """The weights that are not trained [out, in]: dense, or packed: NF4 codes, scales by block, double quantisation."""
 
     def __init__(self, weight: Tensor, dtype: torch.dtype, nf4_block_size: int | None, packed: bool) -> None:
+        super().__init__()
         self._codes: tuple[Tensor, Any] | None = None
         self._frame: Tensor | None = None
-        self._dense: Tensor | None = None
+        self._dense: nn.Parameter | None = None
         if nf4_block_size is None:
-            self._dense = weight.to(dtype)
+            self._dense = frozen(weight.to(dtype))
             return
         codes, state = bnb.quantize_4bit(
             weight.float().contiguous(), blocksize=nf4_block_size, quant_type="nf4", compress_statistics=True
@@ -41,7 +42,7 @@ class FrozenWeight:
         if packed:
             self._codes = codes, state
         else:
-            self._dense = bnb.dequantize_4bit(codes, state)
+            self._dense = frozen(bnb.dequantize_4bit(codes, state))
 
     @classmethod
     def from_packed(cls, tensors: dict[str, Tensor], dtype: torch.dtype, device: torch.device) -> "FrozenWeight":
@@ -78,24 +79,31 @@ class FrozenWeight:
             weight: Tensor = bnb.dequantize_4bit(*self._codes)
             return weight
         assert self._dense is not None
-        return self._dense
+        return self._dense.detach()
 
     def framed(self, a: Tensor, b: Tensor) -> Tensor:
         """[[W, B], [A, ·]] of shape [out + rank, in + rank]; the corner is never read.
 
-        Dense weights live in the frame from the first call on, which only writes A and B; it may be called again while
-        what an earlier call returned is still in use, as long as A and B are the same.
+        Dense weights that are whole live in the frame from the first call on, which only writes A and B; it may be called
+        again while what an earlier call returned is still in use, as long as A and B are the same.
         """
         weight, frame = self.dense(), self._frame
         n_out, n_in = weight.shape
         if frame is None or frame.shape[0] != n_out + len(a):
             frame = weight.new_empty(n_out + len(a), n_in + len(a))
             frame[:n_out, :n_in] = weight
-            if self._codes is None:
-                self._frame, self._dense = frame, frame[:n_out, :n_in]
-        with torch.no_grad():
-            frame.data[n_out:, :n_in], frame.data[:n_out, n_in:] = a, b
+            if self._codes is None and not self.in_pieces:
+                self._frame, self._dense = frame, frozen(frame[:n_out, :n_in])
+        frame.data[n_out:, :n_in], frame.data[:n_out, n_in:] = a.detach(), b.detach()
         return frame
+
+    in_pieces = False
+    """Whether the weights are put together only while their layer computes (`torch_shards`)."""
+
+
+def frozen(weight: Tensor) -> nn.Parameter:
+    """A parameter that is not trained."""
+    return nn.Parameter(weight, requires_grad=False)
 
 
 class AdapterLinear(nn.Module):

@@ -1,4 +1,4 @@
-"""A base folder as a torch model: loading, packed log-probabilities, greedy answers.
+"""A base folder as a torch model: loading, memory, packed log-probabilities, greedy answers.
 
 The head is applied on supervised positions only and the vocabulary's logits exist for `CHUNK` positions at a time; with
 gradients they are recomputed in the backward pass (a chunk of 256 × 49k float32 logits is 50 MB; all would be GBs).
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,9 +21,11 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
+from ai_forge.config import FineTuneConfig
 from ai_forge.training.backends.torch_cache import repeated, reserved_cache
 from ai_forge.training.backends.torch_kernels import FrozenRMSNorm
 from ai_forge.training.backends.torch_layers import CACHED_ATTENTION, PACKED_ATTENTION
+from ai_forge.training.memory import memory_of
 from ai_forge.training.packing import IGNORE, Batch, n_common_to_all
 
 CHUNK = 256
@@ -84,6 +87,36 @@ def load_model(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Any
             if type(module).__name__ in PLAIN_RMS_NORMS:
                 model.set_submodule(name, FrozenRMSNorm(module.weight, module.variance_epsilon))
     return model
+
+
+def recompute_layers(model: Any) -> None:
+    """Let each decoder layer keep only its input for the backward pass and compute the rest again there.
+
+    The same operations on the same values: on a CPU the gradients are equal bit by bit. Nothing in these layers draws random
+    numbers, so no generator's state is kept.
+    """
+    for layer in model.model.layers:
+        layer.forward = functools.partial(_recomputed, type(layer).forward.__get__(layer))
+
+
+def _recomputed(forward: Any, *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+
+def free_bytes(n_processes: int = 1) -> int:
+    """Memory that each of `n_processes` on this machine may still take: of its GPU, or its share of the machine's."""
+    if pick_device().type == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    return int(psutil.virtual_memory().available) // n_processes
+
+
+def memory_needed(folder: Path, config: FineTuneConfig) -> dict[str, int]:
+    """Bytes by component at the peak of training the base in `folder` here; see `memory.memory_of`."""
+    device = pick_device()
+    packed = device.type == "cuda" and not config.sharded
+    return memory_of(folder, config, dtype_bytes=compute_dtype(device).itemsize, packed_nf4=packed)
 
 
 def hidden_at_targets(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ mx = pytest.importorskip("mlx.core", reason="MLX is not installed: pip install '
 from ai_forge.errors import InputError  # noqa: E402
 from ai_forge.training.adapter_folder import peft_config  # noqa: E402
 from ai_forge.training.apple import kept_bytes, mlx_memory_of, recomputed_bytes, score_bytes  # noqa: E402
+from ai_forge.training.backends import mlx_backend  # noqa: E402
 from ai_forge.training.backends.mlx_backend import MLXTrainee, out_of_memory_told  # noqa: E402
 from ai_forge.training.backends.mlx_init import initialise  # noqa: E402
 from ai_forge.training.backends.mlx_model import vocabulary_log_probs  # noqa: E402
@@ -169,9 +170,13 @@ def test_blocks_are_computed_again_where_memory_is_short_and_refused_where_there
     all_kept = kept_bytes(heads=4, n_tokens=n, **sides) + scores
     least = recomputed_bytes(n_tokens=n, **sides) + scores
     for free, keeps in ((2 * all_kept, False), (2 * all_kept + 2, True), (least, False)):
-        monkeypatch.setattr(trainee, "_free_bytes", lambda free=free: free)
+        monkeypatch.setattr(mlx_backend, "free_bytes", lambda free=free: free)
         assert trainee.keeps_activations(BATCH) is keeps
-    monkeypatch.setattr(trainee, "_free_bytes", lambda: least - 1)
+    for setting, free, keeps in (("on", 10 * all_kept, False), ("off", least, True)):
+        asked = MLXTrainee.from_adapter(*llama, CONFIG.model_copy(update={"gradient_checkpointing": setting}))
+        monkeypatch.setattr(mlx_backend, "free_bytes", lambda free=free: free)
+        assert asked.keeps_activations(BATCH) is keeps
+    monkeypatch.setattr(mlx_backend, "free_bytes", lambda: least - 1)
     with pytest.raises(MemoryError, match=rf"^{n} tokens need 0\.0 GB, 0\.0 GB are free$"):
         trainee.forward_backward(BATCH, sft_loss, 1.0)
     monkeypatch.undo()

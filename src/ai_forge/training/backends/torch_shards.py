@@ -1,0 +1,44 @@
+"""A base that no single device holds: its decoder layers in pieces, one a process (FSDP, torch's `fully_shard`).
+
+A layer's frozen weights are put together for as long as the layer computes, forward and backward, and lie in pieces
+otherwise. Whole in every process stay the vocabulary's matrices, norms' weights on a CPU, and the adapters: their gradients,
+optimizer and checkpoints are those of `torch_backend`. The base is read into the host's memory first, and goes to the device
+layer by layer.
+
+All processes must do the same number of passes, because putting a layer together takes all of them: `care.MicroBatches`
+sees to that, and nobody can go on alone where memory runs out.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from ai_forge.training.backends.torch_layers import FrozenWeight
+
+
+def shard_layers(model: Any, device: torch.device) -> None:
+    """Cut the layers of `model`, which lies in the host's memory, into this process's pieces on `device`."""
+    for module in model.modules():
+        if isinstance(module, FrozenWeight):
+            module.in_pieces = True
+    for layer in model.model.layers:
+        trained = {parameter for parameter in layer.parameters() if parameter.requires_grad}
+        _move(trained, device)
+        fully_shard(layer, reshard_after_forward=True, ignored_params=trained)
+    whole = {parameter for parameter in model.parameters() if not isinstance(parameter, DTensor)}
+    _move(whole, device)
+    fully_shard(model.model, ignored_params=whole)
+
+
+def held_bytes(model: Any) -> int:
+    """Bytes of the parameters that this process holds."""
+    pieces = (p.to_local() if isinstance(p, DTensor) else p for p in model.parameters())
+    return sum(piece.numel() * piece.element_size() for piece in pieces)
+
+
+def _move(parameters: set[nn.Parameter], device: torch.device) -> None:
+    for parameter in parameters:
+        parameter.data = parameter.data.to(device)
