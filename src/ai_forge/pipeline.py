@@ -356,9 +356,10 @@ class Pipeline:
         config = self.settings.training
         if config.preferences is None:
             return self.train
-        from ai_forge.training.prefer import PreferenceTrainer, split_pairs
+        from ai_forge.training.prefer import PreferenceTrainer, require_whole_base, split_pairs
 
-        sides = split_pairs(self.preference_pairs)  # before the first phase: it may be hours until the second
+        require_whole_base(config)  # before the first phase: it may be hours until the second
+        sides = split_pairs(self.preference_pairs)
         settings = config.model_dump(exclude=SPREAD | {"preferences"})
         ids = [pair.id for pair in self.preference_pairs]
 

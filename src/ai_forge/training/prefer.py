@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from ai_forge.config import environment_layer, file_layer, load_settings
+from ai_forge.config import FineTuneConfig, environment_layer, file_layer, load_settings
 from ai_forge.data_pipeline.prompt import Message
 from ai_forge.data_pipeline.schemas.preference_pairs import PreferencePair
 from ai_forge.data_pipeline.storage import read_jsonl
@@ -57,8 +57,7 @@ class PreferenceTrainer(FineTuneTrainer):
             raise InputError(
                 "Preference training needs a trained adapter to start from.", "train one first, and give its folder."
             )
-        if self.config.sharded:
-            raise InputError("Preference training cannot shard the base.", "leave training.sharded out.")
+        require_whole_base(self.config)
         start, _ = self.group.first(self._start)
         config = self.config.model_copy(
             update={"learning_rate": self.config.dpo_learning_rate, "num_epochs": self.config.dpo_epochs}
@@ -113,6 +112,12 @@ class PreferenceTrainer(FineTuneTrainer):
             replace(pair, reference_chosen=chosen, reference_rejected=rejected)
             for pair, (chosen, rejected) in zip(pairs, known["log_probs"], strict=True)
         ]
+
+
+def require_whole_base(config: FineTuneConfig) -> None:
+    """Raises `InputError` where the base is to be cut into pieces."""
+    if config.sharded:
+        raise InputError("Preference training cannot shard the base.", "leave training.sharded out.")
 
 
 def split_pairs(pairs: list[PreferencePair]) -> tuple[list[PreferencePair], list[PreferencePair]]:

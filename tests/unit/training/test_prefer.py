@@ -82,16 +82,6 @@ def test_the_chosen_answers_gain_and_the_result_is_an_adapter(
     assert (merge_adapters_to_base(trained[1], result.folder, tmp_path / "merged") / "model.safetensors").is_file()
 
 
-def test_two_processes_leave_one_result(trained: tuple[Workspace, Base, Path], tmp_path: Path) -> None:
-    workspace, base, adapter = trained
-    parts: dict[str, Any] = {"base": base, "folder": tmp_path, "workspace": workspace, "adapter": adapter}
-    config, sides = CONFIG.model_copy(update={"nproc": 2, "dpo_epochs": 2}), split_pairs(pairs(20))
-    result = run_trainer(PreferenceTrainer, config, "train_preferences", *sides, emit=[].append, **parts)
-    assert result.last_loss < result.first_loss
-    assert (tmp_path / "training.json").is_file()
-    assert not list(tmp_path.glob("step-*"))
-
-
 def test_a_cut_off_run_keeps_its_reference_and_ends_with_the_same_bytes(
     trained: tuple[Workspace, Base, Path], tmp_path: Path
 ) -> None:
