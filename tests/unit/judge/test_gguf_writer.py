@@ -107,6 +107,13 @@ def test_tokenizers_that_cannot_be_exported_are_refused(
     assert list(tmp_path.glob("*.gguf*")) == []
 
 
+WORD_PIECE = {
+    "type": "WordPiece",
+    "vocab": {"a": 0},
+    "unk_token": "a",
+    "continuing_subword_prefix": "##",
+    "max_input_chars_per_word": 100,
+}
 SYSTEM_LAST = "{% for message in messages | reverse %}{{ message['content'] }}<|im_end|>{% endfor %}"
 
 
@@ -120,7 +127,7 @@ SYSTEM_LAST = "{% for message in messages | reverse %}{{ message['content'] }}<|
         ),
         ("config.json", {"hidden_act": "gelu"}, "the activation gelu"),
         ("tokenizer.json", {"pre_tokenizer": {"type": "Whitespace"}}, "not one llama.cpp knows"),
-        ("tokenizer.json", {"model": {"type": "WordPiece", "vocab": {}}}, "kind 'WordPiece'"),
+        ("tokenizer.json", {"model": WORD_PIECE}, "kind 'WordPiece'"),
         ("tokenizer_config.json", {"chat_template": "{{ raise_exception('no chats') }}"}, "no chats"),
         ("tokenizer_config.json", {"chat_template": SYSTEM_LAST}, "no Go template can follow it"),
     ],
