@@ -15,6 +15,7 @@ from ai_forge.config import MinerSettings, load_settings
 from ai_forge.data_pipeline import SourceFile, mine
 from ai_forge.data_pipeline.repository import blob_id
 from ai_forge.data_pipeline.secrets import find_secrets, scrub, scrub_text, without_secrets
+from ai_forge.judge.held_out import code_of
 from ai_forge.pipeline import Pipeline
 from ai_forge.workspace import Workspace
 from conftest import git
@@ -183,7 +184,11 @@ def test_nothing_that_the_stages_write_holds_a_planted_secret(tmp_path: Path) ->
     assert len(masked) > 400, "the blocks are there, without their secrets"
     assert pipeline.dataset.counts["train"] > 50
     assert "secret" not in pipeline.dataset.counts["rejected"], "the last look finds nothing"
-    written += "".join(text for _, text in pipeline._held_out_code())
+    settings = pipeline.settings
+    code_shown = code_of(
+        pipeline.repository.files, pipeline.held_out_files, settings.judge, settings.miner.secret_placeholder
+    )
+    written += "".join(text for _, text in code_shown)
     left = Counter(secret.kind for secret, _ in SECRETS if survives(written, secret))
     print("left in what was written:", dict(left))
     assert not set(left) & set(KNOWN)

@@ -290,9 +290,9 @@ def test_a_slow_teacher_ends_with_advice_and_keeps_what_it_said(
     examples: list[RAFTExample], ask: Callable[..., Teaching], server: TeacherServer
 ) -> None:
     ask(examples[:4])
-    server.delay_s = 1.0
-    with pytest.raises(TransientError, match=r"within 0.05 s.*teacher_timeout_s"):
-        ask(examples, teacher_timeout_s=0.05, teacher_concurrency=8)
+    server.delay_s = 2.0
+    with pytest.raises(TransientError, match=r"within 0.5 s.*teacher_timeout_s"):
+        ask(examples, teacher_timeout_s=0.5, teacher_concurrency=8)
     server.delay_s = 0
     n = len(server.questions)
     assert ask(examples).n_reworded == len(examples)
@@ -444,7 +444,12 @@ def test_the_dataset_stage_uses_the_teacher_and_has_another_key(
     assert cost["reworded"] > 0
     assert cost["tokens_in"] == 100 * len(server.bodies)
     reworded = [e for side in ("train", "valid", "test") for e in read_examples(taught.folder / f"{side}.jsonl")]
-    assert sum(e.question.startswith("Please tell me") for e in reworded) == cost["reworded"] == len(reworded)
+    before, after = (sum(stage.counts["rejected"].values()) for stage in (plain, taught))
+    n_spoilt = after - before  # what its words made a duplicate of
+    assert cost["reworded"] + sum(cost["kept_as_they_were"].values()) == len(reworded) + n_spoilt
+    n_said = sum(example.question.startswith("Please tell me") for example in reworded)
+    assert cost["reworded"] - n_spoilt <= n_said <= cost["reworded"]
+    assert n_said > 0.9 * len(reworded)
     told = [event.message for event in events if isinstance(event, Notice)]
     assert any("requests" in text and "tokens to read" in text for text in told)
     assert any("examples reworded" in text for text in told)
