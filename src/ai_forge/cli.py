@@ -17,23 +17,7 @@ from ai_forge import __version__, serving
 from ai_forge.cli_data import data_app, handbook
 from ai_forge.cli_look import config_app, doctor, models, runs
 from ai_forge.cli_model import ask, chat, print_answer, rollback
-from ai_forge.cli_options import (
-    AllowLicence,
-    AsJson,
-    Base,
-    Budget,
-    Choices,
-    Config,
-    Epochs,
-    Home,
-    Nproc,
-    Recipe,
-    Repo,
-    Set,
-    Steps,
-    Teacher,
-    show,
-)
+from ai_forge.cli_options import AsJson, Choices, Repo, show, taking
 from ai_forge.console import Display, stderr, summary
 from ai_forge.errors import AIForgeError, InputError
 from ai_forge.events import Event, EventStream, Notice
@@ -72,22 +56,9 @@ def opened(repo: Path, choices: Choices) -> Iterator[tuple[Pipeline, Display]]:
 
 
 @app.command()
-def run(
-    repo: Repo = Path(),
-    base: Base = None,
-    steps: Steps = None,
-    epochs: Epochs = None,
-    time_budget: Budget = None,
-    teacher: Teacher = None,
-    set: Set = None,
-    config: Config = None,
-    home: Home = None,
-    allow_licence: AllowLicence = None,
-    recipe: Recipe = None,
-    json: AsJson = False,
-) -> None:
+@taking()
+def run(choices: Choices, repo: Repo = Path(), json: AsJson = False) -> None:
     """Mine, train, judge, export and deploy, then answer a first question. Again: only what changed."""
-    choices = Choices(base, steps, epochs, time_budget, teacher, set, config, home, allow_licence, recipe)
     with opened(repo, choices) as (pipeline, display):
         wanted = pipeline.settings.runtime.deploy
         if wanted != "never":
@@ -163,30 +134,16 @@ def first_answer(pipeline: Pipeline) -> tuple[str, Reply]:
 
 
 def _stage_command(name: str, text: str, act: Callable[[Pipeline], Any]) -> None:
-    def command(
-        repo: Repo = Path(),
-        base: Base = None,
-        steps: Steps = None,
-        epochs: Epochs = None,
-        time_budget: Budget = None,
-        teacher: Teacher = None,
-        set: Set = None,
-        config: Config = None,
-        home: Home = None,
-        allow_licence: AllowLicence = None,
-        recipe: Recipe = None,
-        nproc: Nproc = None,
-    ) -> None:
-        if recipe and name not in WITH_RECIPE:
+    def command(choices: Choices, repo: Repo = Path()) -> None:
+        if choices.recipe and name not in WITH_RECIPE:
             verbs = ("run", *WITH_RECIPE, "ask", "chat", "rollback")
             raise InputError(f"`ai-forge {name}` knows no recipe.", f"give it to one of {', '.join(verbs)}.")
-        choices = Choices(base, steps, epochs, time_budget, teacher, set, config, home, allow_licence, recipe, nproc)
         with opened(repo, choices) as (pipeline, _):
             result = act(pipeline)
         show(result)
 
     command.__doc__ = text
-    app.command(name)(command)
+    app.command(name)(taking()(command))
 
 
 def _stage(attribute: str) -> Callable[[Pipeline], Any]:

@@ -2,17 +2,17 @@
 
 import typer
 
-from ai_forge.cli_options import AsJson, Base, Choices, Config, Home, Set, show
+from ai_forge.cli_options import AsJson, Choices, Home, show, taking
 from ai_forge.workspace import Workspace
 
 config_app = typer.Typer(help="Settings: their values and where each came from.", no_args_is_help=True)
 
 
-def doctor(home: Home = None, set: Set = None, json: AsJson = False) -> None:
+@taking("home", "set")
+def doctor(choices: Choices, json: AsJson = False) -> None:
     """What is here, what is missing, what to do about it."""
     from ai_forge.doctor import examine
 
-    choices = Choices(set=set, home=home)
     findings = examine(choices.settings().settings, choices.home)
     if json:
         show([vars(finding) for finding in findings])
@@ -70,9 +70,10 @@ def runs(home: Home = None, json: AsJson = False) -> None:
 
 
 @config_app.command("show")
-def config_show(base: Base = None, set: Set = None, config: Config = None, json: AsJson = False) -> None:
+@taking("base", "set", "config")
+def config_show(choices: Choices, json: AsJson = False) -> None:
     """Each setting, its value and where it came from."""
-    rows = Choices(base=base, set=set, config=config).settings().rows()
+    rows = choices.settings().rows()
     if json:
         show([{"key": key, "value": value, "source": source} for key, value, source in rows])
         return

@@ -7,25 +7,20 @@ import typer
 from rich.markup import escape
 
 from ai_forge import serving
-from ai_forge.cli_options import AsJson, Choices, Config, Home, Recipe, Repo, Set, show
+from ai_forge.cli_options import AsJson, Choices, Repo, show, taking
 from ai_forge.console import stderr
 from ai_forge.serving import Reply
 
 Question = Annotated[str, typer.Argument(help="A question about the repository.")]
 OfRepo = Annotated[Path, typer.Option("--repo", help="The repository.")]
+OF_DEPLOYED = ("set", "config", "home", "recipe")
+"""Flags of the commands for a deployed model."""
 
 
-def ask(
-    question: Question,
-    repo: OfRepo = Path(),
-    set: Set = None,
-    config: Config = None,
-    home: Home = None,
-    recipe: Recipe = None,
-    json: AsJson = False,
-) -> None:
+@taking(*OF_DEPLOYED)
+def ask(choices: Choices, question: Question, repo: OfRepo = Path(), json: AsJson = False) -> None:
     """Ask the deployed model about the repository; prints the answer and the code it cites."""
-    pipeline = Choices(set=set, config=config, home=home, recipe=recipe).pipeline(repo)
+    pipeline = choices.pipeline(repo)
     reply = serving.ask(pipeline, question)
     for piece in reply:
         if not json:
@@ -39,15 +34,10 @@ def ask(
     print_citations(reply)
 
 
-def chat(
-    repo: OfRepo = Path(),
-    set: Set = None,
-    config: Config = None,
-    home: Home = None,
-    recipe: Recipe = None,
-) -> None:
+@taking(*OF_DEPLOYED)
+def chat(choices: Choices, repo: OfRepo = Path()) -> None:
     """Ask one question after the other; an empty line ends."""
-    pipeline = Choices(set=set, config=config, home=home, recipe=recipe).pipeline(repo)
+    pipeline = choices.pipeline(repo)
     while True:
         try:
             question = input("> ").strip()
@@ -62,11 +52,10 @@ def chat(
         print_citations(reply)
 
 
-def rollback(
-    repo: Repo = Path(), set: Set = None, config: Config = None, home: Home = None, recipe: Recipe = None
-) -> None:
+@taking(*OF_DEPLOYED)
+def rollback(choices: Choices, repo: Repo = Path()) -> None:
     """Return to the version that the active one replaced."""
-    pipeline = Choices(set=set, config=config, home=home, recipe=recipe).pipeline(repo)
+    pipeline = choices.pipeline(repo)
     activation = serving.rollback(pipeline)
     show({"model": f"{pipeline.model_name}:{activation.version}", "runtime": activation.runtime})
 

@@ -1,8 +1,10 @@
 """The flags that commands share, and what they mean as settings."""
 
+import inspect
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +22,6 @@ PIPELINES: dict[str | None, type[Pipeline]] = {kind.recipe: kind for kind in (Pi
 """What a recipe works on; its settings stand in `config/recipes.yaml`."""
 
 Repo = Annotated[Path, typer.Argument(help="The repository: a folder, under git or not.", show_default="this folder")]
-Question = Annotated[str, typer.Argument(help="A question about the repository.")]
 Base = Annotated[
     str | None,
     typer.Option(
@@ -57,19 +58,19 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 @dataclass(frozen=True)
 class Choices:
-    """The flags that commands share."""
+    """The flags that commands share; a field is a flag."""
 
-    base: str | None = None
-    steps: int | None = None
-    epochs: int | None = None
-    time_budget: str | None = None
-    teacher: str | None = None
-    set: list[str] | None = None
-    config: Path | None = None
-    home: Path | None = None
-    allow_licence: list[str] | None = None
-    recipe: str | None = None
-    nproc: int | None = None
+    base: Base = None
+    steps: Steps = None
+    epochs: Epochs = None
+    time_budget: Budget = None
+    teacher: Teacher = None
+    set: Set = None
+    config: Config = None
+    home: Home = None
+    allow_licence: AllowLicence = None
+    recipe: Recipe = None
+    nproc: Nproc = None
 
     def settings(self) -> LoadedSettings:
         """All layers put together."""
@@ -106,6 +107,27 @@ class Choices:
         """The pipeline that was asked for."""
         settings = self.settings()  # which tells of a recipe that there is not
         return PIPELINES[self.recipe](repo, settings, self.workspace(), emit)
+
+
+def taking(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Makes `command(choices, …)` a command with the flags `names` of `Choices` (none named: all) behind its own."""
+    shared = [field for field in fields(Choices) if not names or field.name in names]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def called(**given: Any) -> None:
+            command(Choices(**{field.name: given.pop(field.name) for field in shared}), **given)
+
+        own = list(inspect.signature(command).parameters.values())[1:]
+        flags = [
+            inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=field.type)
+            for field in shared
+        ]
+        called.__name__, called.__doc__ = command.__name__, command.__doc__
+        called.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
+        called.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *flags)}
+        return called
+
+    return decorate
 
 
 def seconds_of(text: str) -> float:

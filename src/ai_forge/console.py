@@ -138,6 +138,8 @@ def summary(event: StageFinished) -> str:
             return f"{counts['name']}, {counts['parameters'] / 1e6:.0f} M parameters{lossy}"
         case "mine":
             return f"{counts['documents']} blocks in {counts['files']} files, {counts['subjects']} to ask about"
+        case "words":
+            return f"{counts['commits']} blocks explained by their commit, {counts['sections']} by the documentation"
         case "dataset":
             return f"{counts['train']} examples to train on, {counts['valid']} to stop on, {counts['test']} held out"
         case "train":

@@ -5,9 +5,8 @@ is not run again; one that was cut off is run again, or continued where it can b
 crash, a Ctrl-C or a small change does only what is left to do.
 
     base ─┐
-    mine → dataset → train (→ prefer) → merge → evaluate
-              │                            └──→ export → parity → report
-              └→ index
+    mine → words → dataset → train (→ prefer) → merge → evaluate
+      └→ index                                    └──→ export → parity → report
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from ai_forge.data_pipeline.context import documents_for
 from ai_forge.data_pipeline.dataset import SIDES, Dataset, make_dataset, require_no_leak, taught
 from ai_forge.data_pipeline.file_dates import read_dates
 from ai_forge.data_pipeline.miner import MiningResult, mine_repository
-from ai_forge.data_pipeline.project_words import ProjectWords, read_words
+from ai_forge.data_pipeline.project_words import ProjectWords, read_words, state_of_words
 from ai_forge.data_pipeline.prompt import SYSTEM_PROMPT, Message, messages_for
 from ai_forge.data_pipeline.repository import Repository, read_repository
 from ai_forge.data_pipeline.retrieval import Index
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
 
 VERSIONS = {
     "mine": 3,
+    "words": 1,
     "dataset": 9,
     "index": 2,
     "train": 4,
@@ -224,7 +224,14 @@ class Pipeline:
         families = set(self.settings.synthesis.families)
         if families and families.isdisjoint({"why", "fits_together"}):
             return ProjectWords()
-        return read_words(self.repository, self.mined.documents)
+
+        def build(folder: Path) -> dict[str, Any]:
+            words = read_words(self.repository, self.mined.documents)
+            atomic_write(folder / "words.json", words.model_dump_json(indent=1))
+            return {"commits": len(words.commits), "sections": len(words.sections)}
+
+        stage = self._stage("words", build, mine=self.mine.key, **state_of_words(self.repository))
+        return ProjectWords.model_validate_json((stage.folder / "words.json").read_text(encoding="utf-8"))
 
     @cached_property
     def _dates(self) -> dict[str, int]:

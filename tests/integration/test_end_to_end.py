@@ -90,7 +90,20 @@ def forge(tmp_path_factory: pytest.TempPathFactory, smollm2: Base) -> Forge:
 def test_a_run_ends_with_a_verdict_a_report_and_an_answer(forge: Forge) -> None:
     result = forge.result
     assert {row["stage"]: row["cached"] for row in result["stages"]} == dict.fromkeys(
-        ("base", "mine", "dataset", "index", "train", "merge", "evaluate", "export", "parity", "report", "deploy"),
+        (
+            "base",
+            "mine",
+            "words",
+            "dataset",
+            "index",
+            "train",
+            "merge",
+            "evaluate",
+            "export",
+            "parity",
+            "report",
+            "deploy",
+        ),
         False,
     )
     counts = {row["stage"]: row["counts"] for row in result["stages"]}

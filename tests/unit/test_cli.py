@@ -129,7 +129,19 @@ def test_run_ends_with_table_verdict_report_and_an_answer(finished: TinyRun) -> 
     outcome = finished.outcome
     assert outcome.code == 0, outcome.err
     assert "Not shown to be better than the base" in outcome.out
-    for stage in ("base", "mine", "dataset", "train", "merge", "index", "evaluate", "export", "parity", "report"):
+    for stage in (
+        "base",
+        "mine",
+        "words",
+        "dataset",
+        "train",
+        "merge",
+        "index",
+        "evaluate",
+        "export",
+        "parity",
+        "report",
+    ):
         assert re.search(rf"^{stage} +[\d.]+  \S", outcome.out, re.MULTILINE), stage
         assert re.search(rf"^✓ {stage} ", outcome.err, re.MULTILINE), stage
     assert re.search(r"^deployed  repo:[0-9a-f]{12}; ", outcome.out, re.MULTILINE)
@@ -149,7 +161,7 @@ def test_the_same_command_again_does_nothing_loads_no_torch_and_prints_json_alon
     result = json.loads(done.stdout)
     again = {row["stage"]: row["cached"] for row in result["stages"]}
     assert [stage for stage, cached in again.items() if not cached] == ["base", "report"]
-    assert len(again) == 11
+    assert len(again) == 12
     assert result["better"] is False
     assert result["verdict"].startswith("Not shown")
     assert result["deployed"] == f"repo:{result['run_id']}"

@@ -84,6 +84,7 @@ def test_markup_in_messages_is_text() -> None:
     ("stage", "counts", "text"),
     [
         ("base", {"name": "Tiny", "parameters": 134_500_000, "lossy": True}, "Tiny, 134 M parameters (lossy source)"),
+        ("words", {"commits": 4, "sections": 2}, "4 blocks explained by their commit, 2 by the documentation"),
         ("dataset", {"train": 5, "valid": 2, "test": 3}, "5 examples to train on, 2 to stop on, 3 held out"),
         ("export", {"bytes": {"f16": 270e6, "q4_k_m": 105e6}}, "f16 270 MB, q4_k_m 105 MB"),
         ("evaluate", {"questions": 48, "code_files": 3}, "48 held-out questions, 3 held-out files"),

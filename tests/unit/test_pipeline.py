@@ -25,7 +25,7 @@ from ai_forge.workspace import Workspace
 from cli_runs import SETTINGS, TinyRun, stdlib_copy, tiny_base
 from tiny_training import document, raft_examples
 
-ALL = ("base", "mine", "dataset", "train", "merge", "index", "evaluate", "export", "parity", "report")
+ALL = ("base", "mine", "words", "dataset", "train", "merge", "index", "evaluate", "export", "parity", "report")
 
 
 @pytest.fixture
@@ -78,13 +78,33 @@ def test_a_changed_file_is_mined_again_and_all_that_follows(run: TinyRun) -> Non
     file = run.repo / "bisect.py"
     text = file.read_text(encoding="utf-8").replace("Insert item x in list a", "Put the item x into the list a")
     file.write_text(text, encoding="utf-8")
-    assert redone(run) == {"mine", "dataset", "train", "merge", "index", "evaluate", "export", "parity"}
+    assert redone(run) == {"mine", "words", "dataset", "train", "merge", "index", "evaluate", "export", "parity"}
     assert redone(run) == set()
 
 
 def test_a_file_that_is_no_code_changes_nothing(run: TinyRun) -> None:
     (run.repo / "notes.txt").write_text("to do")
     assert redone(run) == set()
+
+
+def test_what_people_wrote_is_read_again_only_where_it_changed(run: TinyRun) -> None:
+    def said() -> tuple[set[str], bool]:
+        events: list[Event] = []
+        words = pipeline(run, events).words
+        (stage,) = [e for e in events if isinstance(e, StageFinished) and e.stage == "words"]
+        return {one.quotation for one in words.said}, stage.cached
+
+    assert said() == (set(), True)
+    readme = run.repo / "README.md"
+    for sentence in ("`insort_left` keeps a list in order.", "A list stays in order with `insort_left`."):
+        readme.write_text(f"# Lists\n\n{sentence}\n")
+        assert said() == ({sentence}, False)
+        assert said() == ({sentence}, True)
+    git = ["git", "-C", str(run.repo), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "Lists are kept in order by bisection"]):
+        subprocess.run([*git, *command], check=True)
+    assert said()[1] is False
+    assert said()[1] is True
 
 
 def test_what_lost_a_file_is_made_again(run: TinyRun) -> None:

@@ -12,10 +12,11 @@ import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from ai_forge.data_pipeline.file_dates import author_time
 from ai_forge.data_pipeline.filters import is_test_path
@@ -25,7 +26,7 @@ from ai_forge.data_pipeline.schemas import CodeBlock, Document, content_id
 from ai_forge.data_pipeline.secrets import scrub_text
 from ai_forge.data_pipeline.text import approximate_tokens, first_sentence, identifiers, one_line
 
-__all__ = ["ProjectWords", "Said", "read_words"]
+__all__ = ["ProjectWords", "Said", "read_words", "state_of_words"]
 
 _MARKDOWN = (".md", ".markdown")
 _NEWEST = sys.maxsize
@@ -47,12 +48,13 @@ _NOT_ABOUT_CODE = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(BaseModel):
     """A sentence about a block, word for word, and the document that holds it.
 
     `time` is that of the commit, or of the newest line of the section, in s since 1970; 0 where there is no history.
     """
+
+    model_config = ConfigDict(frozen=True)
 
     block_id: str
     kind: Literal["commit", "section"]
@@ -61,9 +63,10 @@ class Said:
     time: int = 0
 
 
-@dataclass(frozen=True)
-class ProjectWords:
+class ProjectWords(BaseModel):
     """Everything that was said about the blocks of a repository."""
+
+    model_config = ConfigDict(frozen=True)
 
     said: tuple[Said, ...] = ()
 
@@ -120,7 +123,7 @@ class ProjectWords:
                 chosen = ""
             dealt[one.document.citation] = chosen
         return ProjectWords(
-            tuple(
+            said=tuple(
                 one
                 for one in self.said
                 if dealt[one.document.citation] == side == side_of_block[one.block_id]
@@ -132,7 +135,18 @@ class ProjectWords:
 def read_words(repository: Repository, blocks: Sequence[CodeBlock]) -> ProjectWords:
     """What the history and the Markdown files of a repository say about `blocks`."""
     sections = _dated(repository, _sections(repository.root, blocks))
-    return ProjectWords((*_commits(repository, blocks), *sections))
+    return ProjectWords(said=(*_commits(repository, blocks), *sections))
+
+
+def state_of_words(repository: Repository) -> dict[str, Any]:
+    """What `read_words` reads besides the blocks: the same state and the same blocks give the same words."""
+    is_shallow = repository.is_git and git_output(repository.root, "rev-parse", "--is-shallow-repository")
+    documents = read_documents(repository.root, _MARKDOWN, _MAX_SECTION_FILES)
+    return {
+        "commit": repository.commit,
+        "is_shallow": is_shallow == b"true\n",
+        "documents": [(path, blob_id(content)) for path, content in documents],
+    }
 
 
 def _commits(repository: Repository, blocks: Sequence[CodeBlock]) -> list[Said]:
@@ -165,7 +179,7 @@ def _commits(repository: Repository, blocks: Sequence[CodeBlock]) -> list[Said]:
         quotation = _reason(message, block, wrote[commit]) if message else None
         if quotation is not None:
             document = _commit_document(commit, f"{message}\n\n{share[block.id]}")
-            said.append(Said(block.id, "commit", document, quotation, time))
+            said.append(Said(block_id=block.id, kind="commit", document=document, quotation=quotation, time=time))
     return said
 
 
@@ -193,8 +207,10 @@ def _dated(repository: Repository, said: Sequence[Said]) -> list[Said]:
             writers[path] = _blame(repository.root, path)
     times = _times(repository.root, {commit for lines in writers.values() for commit in lines})
     return [
-        replace(
-            one, time=max((times.get(c, _NEWEST) for c in writers.get(path, ())[first - 1 : last]), default=_NEWEST)
+        one.model_copy(
+            update={
+                "time": max((times.get(c, _NEWEST) for c in writers.get(path, ())[first - 1 : last]), default=_NEWEST)
+            }
         )
         for one, (path, first, last) in zip(said, places, strict=True)
     ]
@@ -293,9 +309,8 @@ def _sections(root: Path, blocks: Sequence[CodeBlock]) -> list[Said]:
                             path, section.heading, lines, (part.first_line, part.last_line)
                         )
                         if document is not None:
-                            said.setdefault(
-                                (block.id, document.citation), Said(block.id, "section", document, sentence)
-                            )
+                            one = Said(block_id=block.id, kind="section", document=document, quotation=sentence)
+                            said.setdefault((block.id, document.citation), one)
     return list(said.values())
 
 
