@@ -121,6 +121,17 @@ class FrozenWeight:
         codes, scales, offsets = self.arrays
         return mx.quantized_matmul(x, codes, scales, offsets, transpose=True, group_size=self.group_size, bits=BITS)
 
+    def product_plus(self, x: mx.array, addend: mx.array) -> mx.array:
+        """x·Wᵀ + addend for x [..., in], in the dtype of x, rounded once.
+
+        In bfloat16 a product that is rounded before the addition loses what a fresh adapter adds: it is below half a step
+        of the grid. MLX's `addmm` adds in its accumulator; beside 4-bit groups there is no such kernel, so that product is
+        made in float32.
+        """
+        if self.group_size is None:
+            return mx.addmm(addend, x, self.arrays[0].T)
+        return (self.product(x.astype(mx.float32)) + addend).astype(x.dtype)
+
 
 class FrozenLinear(nn.Module):  # type: ignore[misc]  # mlx.nn has no types
     """y = W·x + bias, W frozen."""
@@ -148,7 +159,8 @@ class AdapterLinear(FrozenLinear):
     def __call__(self, x: mx.array) -> mx.array:
         """x [..., in] to y [..., out], in the dtype of x."""
         low = x @ self.lora_A.T.astype(x.dtype)
-        return super().__call__(x) + low @ (self.scaling * self.lora_B).T.astype(x.dtype)
+        y = self.frozen.product_plus(x, low @ (self.scaling * self.lora_B).T.astype(x.dtype))
+        return y if self.bias is None else y + self.bias
 
 
 class Positions(NamedTuple):

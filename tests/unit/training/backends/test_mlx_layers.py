@@ -58,6 +58,18 @@ def test_the_adapter_layer_is_the_formula(group_size: int | None) -> None:
     np.testing.assert_allclose(np.array(layer(mx.array(INPUT))), expected, atol=1e-4, rtol=1e-5)
 
 
+def test_in_bfloat16_what_a_fresh_adapter_adds_is_not_rounded_away() -> None:
+    a, b = RANDOM.standard_normal((4, 256)).astype(np.float32), RANDOM.standard_normal((96, 4)).astype(np.float32)
+    x, frozen = mx.array(INPUT).astype(mx.bfloat16), FrozenWeight.of(mx.array(WEIGHT), mx.bfloat16, 64)
+    without = x.astype(mx.float32) @ frozen.dense().T
+    added = 3e-5 * x.astype(mx.float32) @ mx.array(b @ a).T
+    assert mx.abs(added).mean() < mx.abs(without).mean() / 2**9  # half a step of the grid
+    layer = AdapterLinear(frozen, None, mx.array(a), mx.array(3e-5 * b), 1.0)
+    moved = np.array(layer(x).astype(mx.float32) - without.astype(mx.bfloat16).astype(mx.float32))
+    kept = (moved * np.array(added)).sum() / np.square(np.array(added)).sum()
+    assert abs(kept - 1) < 0.3
+
+
 def test_each_token_is_rotated_by_its_own_position() -> None:
     rope = nn.RoPE(16)
     x = mx.array(RANDOM.standard_normal((1, 4, 6, 16)).astype(np.float32))
