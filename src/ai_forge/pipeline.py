@@ -456,7 +456,11 @@ class Pipeline:
         """The tuned model's tokenizer, with the template that it is asked through."""
         from ai_forge.training.chat import ChatTokenizer
 
-        return ChatTokenizer(self.base.folder, self.settings.training.prompt_template)
+        tokenizer = ChatTokenizer(self.base.folder, self.settings.training.prompt_template)
+        if tokenizer.replaced:
+            text = f"The base's chat template leaves out system messages; the plain one of {tokenizer.replaced} is used."
+            self.emit(Notice("info", text))
+        return tokenizer
 
     def plan(self) -> dict[str, Any]:
         """Counts, tokens, memory and time of a training, measured on the machine, without training."""

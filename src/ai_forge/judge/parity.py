@@ -193,7 +193,7 @@ def bucketed_kl(truth: NDArray[np.float32], top: Mapping[int, float]) -> float:
     log_p = truth[ids].astype(np.float64)
     log_q = np.fromiter(top.values(), dtype=np.float64)
     p, q = np.exp(log_p), np.exp(log_q)
-    rest_p, rest_q = max(1 - p.sum(), 0.0), max(1 - q.sum(), 1e-9)
+    rest_p, rest_q = max(1 - float(p.sum()), 0.0), max(1 - float(q.sum()), 1e-9)
     total = float((p * (log_p - log_q)).sum())
     if rest_p > 0:
         total += rest_p * math.log(rest_p / rest_q)

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from ai_forge.config.training import PromptTemplate
 from ai_forge.data_pipeline.prompt import Message
 from ai_forge.errors import InputError
-from ai_forge.training.chat_templates import JINJA, alpaca_jinja, family_of
+from ai_forge.training.chat_templates import JINJA, Family, alpaca_jinja, family_of
 from ai_forge.training.tokenizer import END_TOKENS
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -32,9 +32,13 @@ SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 class ChatTokenizer:
     """The tokenizer of a base folder (`tokenizer.json`, `tokenizer_config.json`) with its chat template, or Alpaca's.
 
+    A chat template that does not show a system message gives way to the plain one of its family; `replaced` names the family.
+
     Raises:
         InputError: a file is missing, or the base has no chat template.
     """
+
+    replaced: Family | None = None
 
     def __init__(self, folder: Path, prompt_template: PromptTemplate = "chat") -> None:
         try:
@@ -55,7 +59,8 @@ class ChatTokenizer:
         self.chat_template = template
         if not self._shows_the_system_message():
             with contextlib.suppress(InputError):
-                self.chat_template = JINJA[family_of(template)]
+                self.replaced = family_of(template)
+                self.chat_template = JINJA[self.replaced]
                 del self._template
 
     def _shows_the_system_message(self) -> bool:

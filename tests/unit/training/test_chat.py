@@ -126,6 +126,7 @@ def test_a_template_that_refuses_system_messages_gives_way_to_its_familys(tmp_pa
     assert chat.render([{"role": "system", "content": "Be brief."}, *user]) == theirs.replace("Say", "Be brief.\n\nSay")
     assert (chat.end_of_turn, chat.special("eos_token")) == ("<end_of_turn>", "<eos>")
     assert chat.prompts_begin_with_bos()
+    assert chat.replaced == "gemma"
 
 
 def test_a_template_of_no_known_family_stays_though_it_refuses(tmp_path: Path) -> None:
@@ -134,6 +135,7 @@ def test_a_template_of_no_known_family_stays_though_it_refuses(tmp_path: Path) -
     )
     chat = ChatTokenizer(with_template(tmp_path, refusing))
     assert chat.chat_template == refusing
+    assert chat.replaced is None
     with pytest.raises(InputError, match="cannot render the chat: no"):
         chat.render([{"role": "system", "content": "x"}, {"role": "user", "content": "y"}])
 
