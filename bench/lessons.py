@@ -19,7 +19,8 @@ from ai_forge.data_pipeline.schemas import Document, RAFTExample
 from ai_forge.data_pipeline.storage import read_examples, write_dataset
 from ai_forge.data_pipeline.text import names_in
 from ai_forge.errors import InputError
-from ai_forge.pipeline import Pipeline, Stage
+from ai_forge.pipeline import Pipeline
+from ai_forge.stages import Stage
 from ai_forge.training.packing import TokenizedExample, n_packed_tokens, step_order
 
 Examples = list[RAFTExample]

@@ -15,9 +15,9 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,8 +40,9 @@ from ai_forge.data_pipeline.teacher_http import resolve_teacher
 from ai_forge.data_pipeline.teacher_prompt import PROMPT_VERSION
 from ai_forge.data_pipeline.validator import generate_quality_report
 from ai_forge.errors import InputError
-from ai_forge.events import Notice, Sink, StageFinished, StageProgress, StageStarted
+from ai_forge.events import Notice, Sink, StageProgress
 from ai_forge.file_cache import FileCache
+from ai_forge.stages import Stage, Stages
 from ai_forge.training.bases import Base, as_json, resolve_base
 from ai_forge.workspace import Workspace, atomic_write, file_sha256, require_disk, stage_key
 
@@ -52,35 +53,10 @@ if TYPE_CHECKING:
     from ai_forge.training.chat import ChatTokenizer
     from ai_forge.training.forge import TrainingResult
 
-VERSIONS = {
-    "mine": 3,
-    "words": 1,
-    "dataset": 9,
-    "index": 2,
-    "train": 4,
-    "prefer": 1,
-    "merge": 1,
-    "evaluate": 2,
-    "export": 2,
-    "parity": 4,
-    "handbook": 1,
-    "compliance": 1,
-}
-"""Raised when a stage's code changes what it makes from the same input."""
 SECOND_PHASE = {"preferences", "dpo_loss", "dpo_beta", "dpo_learning_rate", "dpo_epochs"}
 """Settings of a training that do not enter its first phase."""
 SPREAD = {"nproc", "gradient_checkpointing", "sharded"}
 """Settings of a training that change nothing but its speed (and rounding)."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A finished stage: where its output lies, and what it counted."""
-
-    name: str
-    key: str
-    folder: Path
-    counts: dict[str, Any]
 
 
 def slug(name: str) -> str:
@@ -92,7 +68,7 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._") or "repository"
 
 
-class Pipeline:
+class Pipeline(Stages):
     """One repository, one resolved configuration. Stages are properties: asking for one runs what it needs.
 
     Args:
@@ -107,39 +83,10 @@ class Pipeline:
     system_prompt = SYSTEM_PROMPT
 
     def __init__(self, repository: Path, loaded: LoadedSettings, workspace: Workspace, emit: Sink) -> None:
+        super().__init__(workspace, emit)
         self.path = repository
         self.loaded = loaded
         self.settings = loaded.settings
-        self.workspace = workspace
-        self.emit = emit
-
-    # -- running a stage ----------------------------------------------------------------------------------------
-
-    @contextmanager
-    def told(self, stage: str) -> Iterator[Callable[[dict[str, Any]], None]]:
-        """Tell that `stage` starts and ends; the yielded function takes its counts."""
-        began = time.monotonic()
-        told: dict[str, Any] = {}
-        self.emit(StageStarted(stage))
-        yield told.update
-        self.emit(StageFinished(stage, time.monotonic() - began, bool(told.pop("cached", False)), told))
-
-    def _stage(self, name: str, build: Callable[[Path], dict[str, Any]], /, **inputs: Any) -> Stage:
-        """The output of a stage: from the cache where it is whole, else built into a folder that appears when it is."""
-        key = stage_key(stage=name, version=VERSIONS[name], **inputs)
-        with self.told(name) as tell:
-            manifest = self.workspace.finished(name, key)
-            if manifest is None:
-                with self.workspace.building(name, key) as (folder, counts):
-                    counts.update(build(folder))
-                manifest = {"counts": counts}
-                tell(counts)
-            else:
-                tell({**manifest["counts"], "cached": True})
-        return Stage(name, key, self.workspace.stage_folder(name, key), manifest["counts"])
-
-    def _progress(self, stage: str) -> Callable[[int, int], None]:
-        return lambda done, total: self.emit(StageProgress(stage, done, total))
 
     # -- inputs -------------------------------------------------------------------------------------------------
 
@@ -242,6 +189,7 @@ class Pipeline:
     def dataset(self) -> Stage:
         """Train, valid and test examples, split before synthesis, validated, with a quality report."""
         settings = self.settings
+        asked: dict[str, Any] = {"prompt": PROMPT_VERSION} if settings.synthesis.teacher else {}
 
         def build(folder: Path) -> dict[str, Any]:
             made = make_dataset(
@@ -288,7 +236,7 @@ class Pipeline:
             dates=self._dates,
             synthesis=settings.synthesis.model_dump(),
             validator=settings.validator.model_dump(),
-            **({"prompt": PROMPT_VERSION} if settings.synthesis.teacher else {}),
+            **asked,
         )
 
     def _taught(self, dataset: Dataset) -> tuple[Dataset, dict[str, Any]]:
@@ -387,20 +335,14 @@ class Pipeline:
         from ai_forge.training.backends import backend_name
 
         config = self.settings.training
-        key = stage_key(stage=name, version=VERSIONS[name], backend=backend_name(config.backend), **inputs)
-        with self.told(name) as tell:
-            manifest = self.workspace.finished(name, key)
-            if manifest is None:
-                self._require_room(self.base, config)
-                kind, ollama = self.settings.export.quantization, self.settings.runtime.kind == "ollama"
-                check_exportable(self.base.folder, kind, prompt_template=config.prompt_template, ollama=ollama)
-                counts = {k: v for k, v in asdict(fit(self.workspace.work_folder(name, key))).items() if k != "folder"}
-                self.workspace.promote(name, key, counts)
-                tell(counts)
-            else:
-                counts = manifest["counts"]
-                tell({**counts, "cached": True})
-        return Stage(name, key, self.workspace.stage_folder(name, key), counts)
+
+        def build(folder: Path) -> dict[str, Any]:
+            self._require_room(self.base, config)
+            kind, ollama = self.settings.export.quantization, self.settings.runtime.kind == "ollama"
+            check_exportable(self.base.folder, kind, prompt_template=config.prompt_template, ollama=ollama)
+            return {k: v for k, v in asdict(fit(folder)).items() if k != "folder"}
+
+        return self._stage(name, build, continues=True, backend=backend_name(config.backend), **inputs)
 
     @cached_property
     def preference_pairs(self) -> list[PreferencePair]:
@@ -458,7 +400,9 @@ class Pipeline:
 
         tokenizer = ChatTokenizer(self.base.folder, self.settings.training.prompt_template)
         if tokenizer.replaced:
-            text = f"The base's chat template leaves out system messages; the plain one of {tokenizer.replaced} is used."
+            text = (
+                f"The base's chat template leaves out system messages; the plain one of {tokenizer.replaced} is used."
+            )
             self.emit(Notice("info", text))
         return tokenizer
 

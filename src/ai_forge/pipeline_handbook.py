@@ -26,7 +26,8 @@ from ai_forge.data_pipeline.schemas.instructions import AlpacaPair
 from ai_forge.data_pipeline.schemas.probes import ComplianceProbe
 from ai_forge.data_pipeline.storage import read_jsonl
 from ai_forge.errors import InputError
-from ai_forge.pipeline import Pipeline, Stage
+from ai_forge.pipeline import Pipeline
+from ai_forge.stages import Stage
 from ai_forge.training.chat_templates import ALPACA_SYSTEM
 from ai_forge.workspace import atomic_write, file_sha256, stage_key
 

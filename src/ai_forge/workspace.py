@@ -197,17 +197,23 @@ class Workspace:
             write_manifest(folder, counts)
 
     def work_folder(self, stage: str, key: str) -> Path:
-        """The folder in which a stage that can be continued works; see `promote`."""
+        """The folder in which a stage that can be continued works."""
         folder = self.stage_folder(stage, f"{key}.work")
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def promote(self, stage: str, key: str, counts: Mapping[str, Any]) -> Path:
-        """Turn the finished work folder into the stage's output."""
-        work, target = self.work_folder(stage, key), self.stage_folder(stage, key)
+    @contextlib.contextmanager
+    def continuing(self, stage: str, key: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """As `building`, in a folder that outlives a stage that is cut off: the next attempt finds what is in it."""
+        work, counts = self.work_folder(stage, key), dict[str, Any]()
+        try:
+            yield work, counts
+        except BaseException:
+            if not any(work.iterdir()):  # it did not come to work
+                work.rmdir()
+            raise
         write_manifest(work, counts)
-        replace_folder(work, target)
-        return target
+        replace_folder(work, self.stage_folder(stage, key))
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:

@@ -172,13 +172,16 @@ def test_a_failed_stage_leaves_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "cache" / "mine").iterdir()) == []
 
 
-def test_a_work_folder_stays_until_it_is_promoted(tmp_path: Path) -> None:
+def test_what_a_stage_that_was_cut_off_left_is_there_when_it_continues(tmp_path: Path) -> None:
     workspace = Workspace.open(tmp_path)
-    (workspace.work_folder("train", "k") / "adapter").write_text("abc")
-    assert (Workspace.open(tmp_path).work_folder("train", "k") / "adapter").read_text() == "abc"
+    with pytest.raises(KeyboardInterrupt), workspace.continuing("train", "k") as (work, _):
+        (work / "adapter").write_text("abc")
+        raise KeyboardInterrupt
     assert workspace.finished("train", "k") is None
-    folder = workspace.promote("train", "k", {"steps": 3})
-    assert folder == workspace.stage_folder("train", "k")
+    with Workspace.open(tmp_path).continuing("train", "k") as (again, counts):
+        assert (again / "adapter").read_text() == "abc"
+        counts["steps"] = 3
+    folder = workspace.stage_folder("train", "k")
     assert workspace.finished("train", "k") == {"counts": {"steps": 3}, "files": {"adapter": 3}}
     assert [p.name for p in folder.parent.iterdir()] == ["k"]
 

@@ -14,7 +14,8 @@ from ai_forge.data_pipeline.file_dates import read_dates
 from ai_forge.data_pipeline.project_words import read_words
 from ai_forge.errors import InputError
 from ai_forge.events import Event, Notice
-from ai_forge.pipeline import Pipeline, Stage
+from ai_forge.pipeline import Pipeline
+from ai_forge.stages import Stage
 from ai_forge.workspace import Workspace
 from conftest import git
 
