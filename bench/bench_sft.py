@@ -2,6 +2,7 @@
 
     python bench/bench_sft.py                               SmolLM2-135M, this repository's own examples
     python bench/bench_sft.py --base FOLDER --steps 8       another base; on CUDA where there is one
+    python bench/bench_sft.py --shape 8b --rank 16 --max-seq-len 2048      random weights in the shape of Llama 3.1 8B (or 3b)
 
 Both read the same examples in the same order, with the same supervised tokens, the same start of the adapters (TRL's PEFT loads
 ours), NF4 with double quantisation, 8-bit AdamW and learning rates. Correctness first: step by step their losses must agree.
@@ -13,8 +14,10 @@ a step's first forward pass to the end of its optimizer step; the first step war
 """
 
 import argparse
+import json
 import multiprocessing
 import resource
+import shutil
 import statistics
 import sys
 import tempfile
@@ -42,6 +45,36 @@ from measure import ROUNDS, record
 
 TOLERANCE = 0.02
 """Largest relative difference of two losses of the same step: bf16 products in another order, and NF4 scales that each rounds."""
+
+
+SHAPES = {
+    "3b": {"hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 28, "num_attention_heads": 24},
+    "8b": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32},
+}
+"""Of Llama 3.2 3B and Llama 3.1 8B, where they differ."""
+
+
+def random_base(folder: Path, like: Path, **shape: int) -> Path:
+    """A Llama of that shape with random bf16 weights in `folder`, a file a layer; tokenizer and template are those of `like`."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    common = {"vocab_size": 128256, "num_key_value_heads": 8, "max_position_embeddings": 8192}
+    config = LlamaConfig(**(common | shape), dtype="bfloat16", tie_word_embeddings=False)
+    with torch.device("meta"):
+        names = {name: value.shape for name, value in AutoModelForCausalLM.from_config(config).state_dict().items()}
+    shutil.copytree(like, folder, ignore=shutil.ignore_patterns("*.safetensors*", "*.gguf", "config.json"))
+    config.save_pretrained(folder)
+    files = {name: f"model-{'-'.join(name.split('.')[1:3])}.safetensors" for name in names}
+    for file in dict.fromkeys(files.values()):
+        drawn = {name: 0.02 * torch.randn(names[name], dtype=torch.bfloat16) for name in names if files[name] == file}
+        save_file(
+            {k: torch.ones_like(v) if "norm" in k else v for k, v in drawn.items()}, folder / file, {"format": "pt"}
+        )
+    index = {"metadata": {}, "weight_map": files}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    return folder
 
 
 class Turns:
@@ -215,6 +248,7 @@ def race(
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="SmolLM2-135M-Instruct")
+    parser.add_argument("--shape", choices=SHAPES, help="random weights of this shape instead")
     parser.add_argument("--steps", type=int, default=ROUNDS + 1)
     parser.add_argument("--rank", type=int, default=64)
     parser.add_argument("--max-seq-len", type=int, default=1024)
@@ -223,8 +257,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home)
         base = resolve_base(given.base, cache_dir=Path(tempfile.gettempdir()) / "ai-forge-bench")
+        if given.shape:
+            whole = random_base(folder / given.shape, base.folder, **SHAPES[given.shape])
+            base = resolve_base(str(whole), cache_dir=folder / "cache")
         config = FineTuneConfig(
-            base_model=given.base,
+            base_model=base.name,
             init_method="lora",
             quantization="nf4",
             rank=given.rank,
