@@ -19,42 +19,41 @@ BLOCK = 128
 """Query rows of one block in the attention backward: a block's scores stay in the cache."""
 
 
-class Frame(Protocol):
-    """A frozen weight that can lie beside the low-rank factors; see `torch_layers.FrozenWeight`."""
+class Frozen(Protocol):
+    """A weight that is not trained; see `torch_layers.FrozenWeight`."""
 
-    def framed(self, a: Tensor, b: Tensor) -> Tensor:
-        """[[W, B], [A, ·]] of shape [out + rank, in + rank]."""
+    def dense(self) -> Tensor:
+        """Its values [out, in] as they enter the product."""
 
 
 class AdapterProduct(torch.autograd.Function):
     """y = x·Wᵀ + bias + s·(x·Aᵀ)·Bᵀ for x [n, in], W [out, in] frozen, A [rank, in], B [out, rank] float32.
 
-    Both branches are one product, [x, x·Aᵀ]·[W, s·B]ᵀ, so that in bf16 their sum is rounded once. Added to an x·Wᵀ that is
-    rounded already, what an adapter says below half a step of bf16's grid would be lost, not rounded up as often as down:
-    a LoRA that starts from zero then learns more slowly. The gradient of x is one product for the same reason.
+    What the adapter adds is added in the product's accumulator (`addmm`), so that in bf16 the sum is rounded once. Added to
+    an x·Wᵀ that is rounded already, what lies below half a step of bf16's grid would be lost, not rounded up as often as
+    down: a LoRA that starts from zero then learns more slowly. The bias follows for the same reason; the gradient of x alike.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, frozen: Frame, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float
+        ctx: Any, x: Tensor, frozen: Frozen, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float
     ) -> Tensor:
         """y [n, out]."""
-        n_out, n_in = len(b), x.shape[1]
-        frame = frozen.framed(a, scaling * b)
-        low = x @ frame[n_out:, :n_in].T
+        low = x @ a.to(x.dtype).T
         ctx.save_for_backward(x, low, a, b)
         ctx.frozen, ctx.scaling = frozen, scaling
-        return functional.linear(torch.cat([x, low], 1), frame[:n_out], bias)
+        y = torch.addmm(low @ (scaling * b).to(x.dtype).T, x, frozen.dense().T)
+        return y if bias is None else y.add_(bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x, A and B."""
         x, low, a, b = ctx.saved_tensors
-        n_out, n_in = len(b), x.shape[1]
-        frame = ctx.frozen.framed(a, ctx.scaling * b)
-        through_b = grad @ frame[:n_out, n_in:]
-        grad_x = torch.cat([grad, through_b], 1) @ frame[:, :n_in] if ctx.needs_input_grad[0] else None
+        through_b = grad @ (ctx.scaling * b).to(grad.dtype)
+        grad_x = (
+            torch.addmm(through_b @ a.to(grad.dtype), grad, ctx.frozen.dense()) if ctx.needs_input_grad[0] else None
+        )
         grad_a = (through_b.T @ x).float()
         grad_b = (grad.T @ low).float().mul_(ctx.scaling)
         return grad_x, None, None, grad_a, grad_b, None

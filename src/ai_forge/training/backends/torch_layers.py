@@ -30,7 +30,6 @@ class FrozenWeight(nn.Module):
     def __init__(self, weight: Tensor, dtype: torch.dtype, nf4_block_size: int | None, packed: bool) -> None:
         super().__init__()
         self._codes: tuple[Tensor, Any] | None = None
-        self._frame: Tensor | None = None
         self._dense: nn.Parameter | None = None
         if nf4_block_size is None:
             self._dense = frozen(weight.to(dtype))
@@ -80,25 +79,6 @@ class FrozenWeight(nn.Module):
             return weight
         assert self._dense is not None
         return self._dense.detach()
-
-    def framed(self, a: Tensor, b: Tensor) -> Tensor:
-        """[[W, B], [A, ·]] of shape [out + rank, in + rank]; the corner is never read.
-
-        Dense weights that are whole live in the frame from the first call on, which only writes A and B; it may be called
-        again while what an earlier call returned is still in use, as long as A and B are the same.
-        """
-        weight, frame = self.dense(), self._frame
-        n_out, n_in = weight.shape
-        if frame is None or frame.shape[0] != n_out + len(a):
-            frame = weight.new_empty(n_out + len(a), n_in + len(a))
-            frame[:n_out, :n_in] = weight
-            if self._codes is None and not self.in_pieces:
-                self._frame, self._dense = frame, frozen(frame[:n_out, :n_in])
-        frame.data[n_out:, :n_in], frame.data[:n_out, n_in:] = a.detach(), b.detach()
-        return frame
-
-    in_pieces = False
-    """Whether the weights are put together only while their layer computes (`torch_shards`)."""
 
 
 def frozen(weight: Tensor) -> nn.Parameter:

@@ -16,14 +16,9 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from ai_forge.training.backends.torch_layers import FrozenWeight
-
 
 def shard_layers(model: Any, device: torch.device) -> None:
     """Cut the layers of `model`, which lies in the host's memory, into this process's pieces on `device`."""
-    for module in model.modules():
-        if isinstance(module, FrozenWeight):
-            module.in_pieces = True
     for layer in model.model.layers:
         trained = {parameter for parameter in layer.parameters() if parameter.requires_grad}
         _move(trained, device)
