@@ -3,6 +3,7 @@
     python bench/learning.py methods REPO                        LoRA, rsLoRA, QLoRA, LoftQ, PiSSA, QPiSSA × 5 rates × 3 seeds
     python bench/learning.py families REPO                       one group of question families left out at a time
     python bench/learning.py distractors REPO                    retrieved, random or no documents beside the oracle
+    python bench/learning.py data REPO --other FILE.jsonl        this data against other examples about the same files
     python bench/learning.py methods REPO --only LoRA PiSSA --rates 3e-4 --seeds 1 --tokens 20000
 
 Each variant × rate × seed is one training by the product's own pipeline; those at a variant's best rate are judged. A lab that
@@ -37,7 +38,7 @@ from ai_forge.events import ignore
 from ai_forge.workspace import Workspace, atomic_write
 from lab import Lab, Run, Variant
 from learning_table import best_runs, draw, summarise, table
-from lessons import Distractors, WithoutFamilies
+from lessons import Distractors, Instead, WithoutFamilies
 from measure import RESULTS
 
 FIRST_SEED = 42
@@ -96,6 +97,9 @@ STUDIES = {
 }
 
 
+THIS_DATA = Variant("this data")
+
+
 def runs_of(variants: Sequence[Variant], rates: Sequence[float], n_seeds: int) -> list[Run]:
     """Seed by seed, so that a lab that is stopped early has something of each variant."""
     chosen = rates or (None,)
@@ -145,8 +149,9 @@ def write(folder: Path, name: str, lab: Lab, records: Sequence[Mapping[str, Any]
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("study", choices=(*STUDIES, "data"))
     parser.add_argument("repo", type=Path)
+    parser.add_argument("--other", type=Path, help="RAFT examples, for the study `data`")
     parser.add_argument("--tokens", type=int, default=58_000, help="computed training tokens of a run")
     parser.add_argument("--questions", type=int, default=96, help="held-out questions")
     parser.add_argument("--seeds", type=int, default=3)
@@ -162,7 +167,13 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = parsed(arguments)
-    study = STUDIES[given.study]
+    if given.study == "data":
+        if given.other is None:
+            print("The study `data` compares with --other FILE.jsonl.", file=sys.stderr)
+            return 2
+        study = Study((THIS_DATA, Variant(given.other.stem, lesson=Instead.of(given.other))))
+    else:
+        study = STUDIES[given.study]
     names = [variant.name for variant in study.variants]
     unknown = sorted(set(given.only or ()) - set(names))
     if unknown:

@@ -22,6 +22,7 @@ from ai_forge.errors import InputError
 from ai_forge.pipeline import Pipeline
 from ai_forge.stages import Stage
 from ai_forge.training.packing import TokenizedExample, n_packed_tokens, step_order
+from ai_forge.workspace import file_sha256
 
 Examples = list[RAFTExample]
 Lesson = Callable[[Sequence[RAFTExample]], Examples]
@@ -59,6 +60,27 @@ class Distractors:
         pool = {d.block_id: d for example in examples for d in example.distractor_documents}
         documents = [pool[key] for key in sorted(pool)]
         return [example.model_copy(update=_beside(dealt(example, documents))) for example in answerable]
+
+
+@dataclass(frozen=True)
+class Instead:
+    """The examples of a file (JSON Lines) in place of the dataset's, those that show no file which the dataset held out."""
+
+    path: Path
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> "Instead":
+        """The file as it is now."""
+        return cls(path, file_sha256(path))
+
+    def __call__(self, examples: Sequence[RAFTExample]) -> Examples:
+        trained_on = {_path(d) for example in examples for d in _shown(example)} | {e.subject_path for e in examples}
+        return [e for e in read_examples(self.path) if trained_on.issuperset(_path(d) for d in _shown(e))]
+
+
+def _shown(example: RAFTExample) -> tuple[Document, ...]:
+    return (*example.oracle_documents, *example.distractor_documents)
 
 
 def _beside(distractors: tuple[Document, ...]) -> dict[str, Any]:

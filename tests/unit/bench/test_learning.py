@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 import learning
+from ai_forge.data_pipeline.storage import write_jsonl
 from ai_forge.training.packing import TokenizedExample, collate, step_order
 from cli_runs import SETTINGS, stdlib_copy, tiny_base
-from lessons import Distractors, WithoutFamilies, step_tokens
+from lessons import Distractors, Instead, WithoutFamilies, step_tokens
 from tiny_training import document, raft_examples, tiny_config
 
 PROMPTS = {context: tuple(range(100 * n, 100 * n + 90)) for n, context in enumerate("abc", 1)}
@@ -55,6 +56,14 @@ def test_distractors_change_and_questions_and_oracles_do_not() -> None:
         assert not set(after.distractor_documents) & set(before.oracle_documents)
     assert any(a.distractor_documents != b.distractor_documents for a, b in zip(examples, made["random"], strict=True))
     assert Distractors("random")(given) == made["random"]
+
+
+def test_other_examples_stand_in_but_for_those_that_show_a_held_out_file(tmp_path: Path) -> None:
+    ours = raft_examples(6)
+    held_out = document("seek").model_copy(update={"citation": "held_out.py:1-2"})
+    leaking = ours[0].model_copy(update={"distractor_documents": (held_out,)})
+    write_jsonl(tmp_path / "other.jsonl", [ours[3], leaking, ours[1]])
+    assert Instead.of(tmp_path / "other.jsonl")(ours) == [ours[3], ours[1]]
 
 
 @pytest.mark.slow
