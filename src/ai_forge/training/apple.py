@@ -21,7 +21,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ai_forge.config import ALL_LINEAR_MODULES, FineTuneConfig
 
-MLX_LM_MODULES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+MLX_LM_MODULES = {
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "phi3": "phi3",
+    "gemma3_text": "gemma3_text",
+}
 """`model_type` of a base that the MLX backend serves → mlx-lm's module; each is tested against transformers."""
 GPU_SHARE = 0.7
 """Of the unified memory, what training may take: Metal recommends about two thirds to three quarters to a program."""

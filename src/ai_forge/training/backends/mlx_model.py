@@ -7,7 +7,8 @@ read.
 mlx-lm's model classes are imported without mlx-lm's own `__init__`: that one pulls in transformers (and torch, where it
 is installed) and lowers the limit of open files of the whole process. mlx-lm 0.32 reads `rope_theta` and `rope_scaling`
 only; the `rope_parameters` that transformers 5 writes would be passed over and every Llama 3 rotated wrongly, so they
-are translated here. Sliding windows and softcapped logits are not served; such bases are refused.
+are translated here. A window that is as long as the base's context (`architectures.context_of`) is never met; where
+layers differ in it, as in Gemma 3, mlx-lm asks for the mask of each. Soft-capped logits (Gemma 2) are refused.
 """
 
 import functools
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 
 from ai_forge.errors import InputError
 from ai_forge.training.apple import MLX_LM_MODULES
+from ai_forge.training.architectures import completed, unserved
 from ai_forge.training.backends.mlx_layers import PackedRow, PositionedRope
 from ai_forge.training.packing import IGNORE, Batch
 from ai_forge.training.tensor_files import weight_files
@@ -68,25 +70,29 @@ def _translated(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: the base computes something that this backend does not.
     """
-    kind = config["model_type"]
-    rope = config.get("rope_parameters") or {}
-    sliding = config.get("sliding_window") and (kind == "mistral" or config.get("use_sliding_window"))
-    unserved = {
-        f"architecture {kind}": kind not in MLX_LM_MODULES,
-        f"a sliding window of {config.get('sliding_window')} tokens": sliding,
-        f"activation {config.get('hidden_act')}": config.get("hidden_act", "silu") != "silu",
-        "rotary embeddings of type dynamic": rope.get("rope_type") == "dynamic",
+    config = completed(config)
+    kind, rope = config["model_type"], config.get("rope_parameters") or {}
+    known = kind in MLX_LM_MODULES
+    local = rope.get("sliding_attention", {}) if kind == "gemma3_text" else {}
+    rope = rope.get("full_attention", rope) if kind == "gemma3_text" else rope
+    rope_type = rope.get("rope_type", "default")
+    unserved_here = {
+        f"architecture {kind}": not known,
+        f"rotary embeddings of type {rope_type}": rope_type == "dynamic" or (kind == "phi3" and rope_type != "default"),
         "rotary embeddings that differ by layer": any(isinstance(value, dict) for value in rope.values()),
     }
-    for what, found in unserved.items():
-        if found:
-            raise InputError(
-                f"The MLX backend does not serve {what} (it has {', '.join(MLX_LM_MODULES)}).",
-                "train this base with training.backend=torch.",
-            )
+    what = next((name for name, found in unserved_here.items() if found), None) or unserved(config)
+    if what:
+        raise InputError(
+            f"The MLX backend does not serve {what} (it has {', '.join(MLX_LM_MODULES)}).",
+            "train this base with training.backend=torch.",
+        )
     if rope:
         config = config | {"rope_theta": rope["rope_theta"]}
-        config["rope_scaling"] = None if rope.get("rope_type", "default") == "default" else rope
+        config["rope_scaling"] = None if rope_type == "default" else rope
+        config["partial_rotary_factor"] = rope.get("partial_rotary_factor", 1.0)
+    if local:
+        config["rope_local_base_freq"] = local["rope_theta"]
     return config
 
 
@@ -108,7 +114,8 @@ def load_model(folder: Path, *, dtype: mx.Dtype) -> Any:
     weights: dict[str, mx.array] = {}
     for path in weight_files(folder):
         weights |= load_arrays(path)
-    weights = {name: value.astype(dtype) for name, value in model.sanitize(weights).items()}
+    sanitize = getattr(model, "sanitize", dict)  # Phi-3's has nothing to change
+    weights = {name: value.astype(dtype) for name, value in sanitize(weights).items()}
     try:
         model.load_weights(list(weights.items()), strict=True)
     except ValueError as error:

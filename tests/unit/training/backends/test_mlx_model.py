@@ -66,6 +66,25 @@ def test_other_architectures_too(kind: str, tmp_path: Path) -> None:
     assert distance(tmp_path, [*random_examples(3), *SHARED]) < 2e-5
 
 
+@pytest.mark.parametrize(
+    "made",
+    [{"architecture": "phi3"}, {"architecture": "gemma3_text", "layers": 6, "window": 16}],
+    ids=lambda m: m["architecture"],
+)
+def test_fused_projections_and_windows_too(made: dict[str, Any], tmp_path: Path) -> None:
+    """Six layers, so that Gemma's last one sees the whole context."""
+    folder = make_tiny(tmp_path, **made)
+    assert distance(folder, [*random_examples(3), *SHARED]) < 5e-5
+    prompts = [example.ids for example in random_examples(2, seed=2)]
+    model = reference_model(folder)
+    for prompt, answer in zip(prompts, MLXGenerator.load(folder, END, exact=True).generate(prompts, 12), strict=True):
+        whole = model.generate(
+            torch.tensor([prompt]), do_sample=False, max_new_tokens=12, eos_token_id=END, pad_token_id=END
+        )
+        expected = whole[0, len(prompt) :].tolist()
+        assert answer == (expected[: expected.index(END)] if END in expected else expected)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny(tmp_path_factory.mktemp("model"))
@@ -124,9 +143,8 @@ def test_vocabulary_log_probs_are_distributions_that_hold_the_targets(folder: Pa
     ("change", "what"),
     [
         ({"model_type": "gemma2"}, "architecture gemma2"),
-        ({"model_type": "mistral", "sliding_window": 64}, "a sliding window of 64 tokens"),
-        ({"model_type": "qwen2", "sliding_window": 64, "use_sliding_window": True}, "a sliding window of 64 tokens"),
-        ({"hidden_act": "gelu"}, "activation gelu"),
+        ({"hidden_act": "gelu"}, "the activation gelu"),
+        ({"model_type": "phi3", "rope_parameters": {"rope_type": "longrope"}}, "rotary embeddings of type longrope"),
         ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4}}, "rotary embeddings of type dynamic"),
         ({"rope_parameters": {"full_attention": {}}}, "rotary embeddings that differ by layer"),
     ],
@@ -137,7 +155,7 @@ def test_what_is_not_served_is_refused_by_name(folder: Path, tmp_path: Path, cha
     with pytest.raises(InputError) as caught:
         load_model(tmp_path, dtype=mx.float32)
     assert str(caught.value) == (
-        f"The MLX backend does not serve {what} (it has llama, mistral, qwen2, qwen3). "
+        f"The MLX backend does not serve {what} (it has llama, mistral, qwen2, qwen3, phi3, gemma3_text). "
         "Next: train this base with training.backend=torch."
     )
 
