@@ -1,6 +1,6 @@
 """The learning lab: variants of a recipe, each trained on the same number of tokens and asked the same held-out questions.
 
-    python bench/learning.py methods REPO                        LoRA, rsLoRA, QLoRA, LoftQ, PiSSA, QPiSSA × 5 rates × 3 seeds
+    python bench/learning.py methods REPO                        LoRA, rsLoRA, QLoRA, rsQLoRA, LoftQ, PiSSA, QPiSSA × 5 rates × 3 seeds
     python bench/learning.py families REPO                       one group of question families left out at a time
     python bench/learning.py distractors REPO                    retrieved, random or no documents beside the oracle
     python bench/learning.py data REPO --other FILE.jsonl        this data against other examples about the same files
@@ -74,6 +74,7 @@ STUDIES = {
             method("LoRA", "lora", "none"),
             method("rsLoRA", "lora", "none", rslora=True),
             method("QLoRA", "lora", "nf4"),
+            method("rsQLoRA", "lora", "nf4", rslora=True),
             method("LoftQ", "loftq", "nf4"),
             method("PiSSA", "pissa", "none"),
             method("QPiSSA", "pissa", "nf4"),
