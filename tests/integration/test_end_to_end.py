@@ -93,7 +93,6 @@ def test_a_run_ends_with_a_verdict_a_report_and_an_answer(forge: Forge) -> None:
         (
             "base",
             "mine",
-            "words",
             "dataset",
             "index",
             "train",
