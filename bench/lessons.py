@@ -8,7 +8,7 @@ examples, questions, code and index are those of the whole dataset, so variants 
 import random
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -66,7 +66,7 @@ class Distractors:
 class Instead:
     """The examples of a file (JSON Lines) in place of the dataset's, those that show no file which the dataset held out."""
 
-    path: Path
+    path: Path = field(repr=False)  # a dataset is keyed by the repr
     sha256: str
 
     @classmethod
