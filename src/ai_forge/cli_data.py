@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from ai_forge.cli_options import AsJson, show
 from ai_forge.console import stderr
 from ai_forge.errors import InputError
 
@@ -16,12 +17,7 @@ Source = Annotated[
     Path, typer.Argument(help="A dataset: .jsonl, .json, .parquet, .txt, or a folder with dataset.json.")
 ]
 Target = Annotated[Path, typer.Argument(help="The file to write: .jsonl, .json, .parquet or .txt.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 From = Annotated[str | None, typer.Option("--from", help="The format, where the first record does not tell it.")]
-
-
-def _print(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def _read(path: Path, format: str | None = None) -> Any:
@@ -54,7 +50,7 @@ def convert(
     made = formats.convert(_read(source, format), _format(to))
     formats.write_records(target, made)
     if json:
-        _print({"file": str(target), "format": to, "records": len(made.records), "lost": list(made.losses)})
+        show({"file": str(target), "format": to, "records": len(made.records), "lost": list(made.losses)})
         return
     print(f"{len(made.records)} records as {to} in {target}")
     for loss in made.losses:
@@ -62,7 +58,7 @@ def convert(
 
 
 @data_app.command("show")
-def show(
+def show_records(
     source: Source,
     n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 3,
     family: Annotated[
@@ -77,7 +73,7 @@ def show(
 
     chosen = dataset_views.select(_read(source, format), family=family, difficulty=difficulty)[:n]
     if json:
-        _print([{"id": record.id, **record.model_dump(mode="json")} for record in chosen])
+        show([{"id": record.id, **record.model_dump(mode="json")} for record in chosen])
         return
     print("\n\n".join(map(dataset_views.readable, chosen)))
 
@@ -89,7 +85,7 @@ def stats(source: Source, format: From = None, json: AsJson = False) -> None:
 
     found = dataset_views.figures(_read(source, format))
     if json:
-        _print(found)
+        show(found)
         return
     for name, value in found.items():
         if not isinstance(value, dict):
@@ -112,7 +108,7 @@ def diff(
 
     found = dataset_views.compare(_read(first), _read(second))
     if json:
-        _print(found.summary())
+        show(found.summary())
         return
     for mark, records in (("+", found.added), ("-", found.removed), ("~", [after for _, after in found.changed])):
         for record in records:
@@ -150,7 +146,7 @@ def preferences(
     write_records(out, Dataset("preference", pairs))
     counts = {"file": str(out), "pairs": len(pairs), "sources": [part.summary() for part in made]}
     if json:
-        _print(counts)
+        show(counts)
         return
     for part in made:
         for kind, n in part.summary()["by_kind"].items():  # type: ignore[attr-defined]
@@ -175,7 +171,7 @@ def handbook(
     written = [] if dry_run else _write_handbook(made)
     summary = made.summary() | {"written": [str(file) for file in written]}
     if json:
-        _print(summary)
+        show(summary)
         return
     for kind, n in summary["by_kind"].items():  # type: ignore[attr-defined]
         print(f"{kind:<12} {n}")

@@ -72,12 +72,12 @@ def _translated(config: dict[str, Any]) -> dict[str, Any]:
     """
     config = completed(config)
     kind, rope = config["model_type"], config.get("rope_parameters") or {}
-    known = kind in MLX_LM_MODULES
-    local = rope.get("sliding_attention", {}) if kind == "gemma3_text" else {}
-    rope = rope.get("full_attention", rope) if kind == "gemma3_text" else rope
+    local = {}
+    if kind == "gemma3_text":
+        local, rope = rope.get("sliding_attention", {}), rope.get("full_attention", rope)
     rope_type = rope.get("rope_type", "default")
     unserved_here = {
-        f"architecture {kind}": not known,
+        f"architecture {kind}": kind not in MLX_LM_MODULES,
         f"rotary embeddings of type {rope_type}": rope_type == "dynamic" or (kind == "phi3" and rope_type != "default"),
         "rotary embeddings that differ by layer": any(isinstance(value, dict) for value in rope.values()),
     }
