@@ -9,8 +9,10 @@ ours), NF4 with double quantisation, 8-bit AdamW and learning rates. Correctness
 Each trainer runs in a process of its own, so that peak memory is its own, and they take turns, a step each. A step of eight
 examples is one micro batch for ours, which shares the prompts in it, and four for TRL, which pads less that way.
 
-Tokens are those of the examples, each counted whole: what a shared prompt saves shows as speed. Seconds are from the start of
-a step's first forward pass to the end of its optimizer step; the first step warms up and is not counted.
+Tokens are those of the examples, each counted whole: what a shared prompt saves shows as speed; how many ours computes stands
+beside them. The examples are those that a training on all of them reads first, so prompts are shared as often as there.
+Seconds are from the start of a step's first forward pass to the end of its optimizer step; the first step warms up and is
+not counted.
 """
 
 import argparse
@@ -211,13 +213,15 @@ def device_name() -> str:
     return f"CPU, {torch.get_num_threads()} threads"
 
 
-def real_examples(n: int, config: FineTuneConfig, base: Base) -> list[RAFTExample]:
-    """This repository's own examples that fit, `n` of them."""
+def real_examples(config: FineTuneConfig, base: Base) -> list[RAFTExample]:
+    """Those that the first steps of a training on all of this repository's own examples read."""
     mined = mine_repository(read_repository(Path(__file__).parent.parent))
     made = synthesize(mined.blocks[:200], documents=mined.documents, settings=SynthesisSettings(max_context_tokens=400))
     tokenizer = ChatTokenizer(base.folder)
-    fitting = (e for e in made.examples if len(tokenize(e, tokenizer).ids) <= config.max_seq_len)
-    return [example for example, _ in zip(fitting, range(n), strict=False)]
+    rows = [(example, tokenize(example, tokenizer)) for example in made.examples]
+    fitting = [(example, row) for example, row in rows if len(row.ids) <= config.max_seq_len]
+    order = steps_of([row for _, row in fitting], config)
+    return [fitting[i][0] for chosen in order for i in chosen]
 
 
 def race(
@@ -273,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             warmup_ratio=0.0,
             replay_share=0.0,
         )
-        examples = real_examples(given.steps * config.micro_batch_size * config.grad_accum_steps, config, base)
+        examples = real_examples(config, base)
         workspace = Workspace.open(folder)
         starting = FineTuneTrainer(config, base=base, folder=folder / "start", workspace=workspace)
         starting.compute_pissa_init()
@@ -283,7 +287,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     losses = {name: [step["loss"] for step in steps] for name, steps in told.items()}
     for a, b in zip(*losses.values(), strict=True):
         assert abs(a - b) <= TOLERANCE * b, losses
-    tokens = [sum(len(rows[i].ids) for i in chosen) for chosen in steps_of(rows, config)]
+    steps = [[rows[i] for i in chosen] for chosen in steps_of(rows, config)]
+    tokens = [sum(len(row.ids) for row in step) for step in steps]
+    computed = [n_packed_tokens(step, len(step)) for step in steps]
     speeds = {
         name: round(statistics.median(n / step["seconds"] for n, step in list(zip(tokens, steps, strict=True))[1:]))
         for name, steps in told.items()
@@ -296,6 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "rank": config.rank,
             "batch": [config.micro_batch_size, config.grad_accum_steps],
             "tokens_of_a_step": round(statistics.mean(tokens)),
+            "computed_tokens_of_a_step": round(statistics.mean(computed)),
             "steps": given.steps,
             "loss": {name: [round(loss, 4) for loss in curve] for name, curve in losses.items()},
             "tokens_per_s": speeds,

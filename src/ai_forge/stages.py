@@ -19,7 +19,7 @@ VERSIONS = {
     "words": 1,
     "dataset": 9,
     "index": 2,
-    "train": 5,
+    "train": 6,
     "prefer": 1,
     "merge": 1,
     "evaluate": 2,

@@ -89,29 +89,20 @@ def assert_equal(ours: list[tuple[str, int, float]], theirs: list[tuple[str, int
     np.testing.assert_allclose([loss for *_, loss in ours], [loss for *_, loss in theirs], rtol=2e-3)
 
 
+TORCHRUN = "-m torch.distributed.run --nnodes 2 --node_rank {rank} --master_addr 127.0.0.1 --master_port {port}"
+ACCELERATE = (  # what it does where there are several GPUs
+    "-m accelerate.commands.launch --multi_gpu --mixed_precision no --dynamo_backend no --num_machines 2 --num_processes 2"
+    " --machine_rank {rank} --main_process_ip 127.0.0.1 --main_process_port {port}"
+)
+
+
 @pytest.mark.slow
-def test_two_nodes_of_torchrun_have_the_losses_of_one_process(
-    material: tuple[Path, Path], alone: list[tuple[str, int, float]], tmp_path: Path
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate launch"])
+def test_two_nodes_have_the_losses_of_one_process(
+    launcher: str, material: tuple[Path, Path], alone: list[tuple[str, int, float]], tmp_path: Path
 ) -> None:
-    port = free_port()
-    nodes = [
-        started(
-            [
-                *(
-                    "-m",
-                    "torch.distributed.run",
-                    "--nnodes",
-                    "2",
-                    "--node_rank",
-                    str(node),
-                    "--master_addr",
-                    "127.0.0.1",
-                ),
-                *("--master_port", port, "-m", "ai_forge", *words("train", material[0], tmp_path, material[1])),
-            ]
-        )
-        for node in range(2)
-    ]
+    port, train = free_port(), words("train", material[0], tmp_path, material[1])
+    nodes = [started([*launcher.format(rank=rank, port=port).split(), "-m", "ai_forge", *train]) for rank in range(2)]
     (first, told), (second, silent) = [(n.communicate(timeout=300), n.returncode) for n in nodes]
     assert (told, silent) == (0, 0), (first, second)
     assert json.loads(first[0])["n_steps"] == 3

@@ -60,8 +60,9 @@ def alone(base: Base, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainin
     return train(base, tmp_path_factory.mktemp("alone"), CONFIG, heard.append), heard
 
 
-def steps(heard: list[Event]) -> list[tuple[int, float, float, float]]:
-    return [(e.step, e.loss, e.accuracy, e.grad_norm) for e in heard if isinstance(e, StepLogged)]
+def steps(heard: list[Event]) -> list[tuple[int, float, float]]:
+    """Without the accuracy, which jumps by a whole token where two are as likely as each other."""
+    return [(e.step, e.loss, e.grad_norm) for e in heard if isinstance(e, StepLogged)]
 
 
 def held_out(heard: list[Event]) -> list[tuple[int, float, int]]:

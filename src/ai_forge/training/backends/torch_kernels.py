@@ -2,8 +2,8 @@
 
 Autograd's own gradients of these are right but move much more memory than they compute. Measured on 2 cores with AMX
 (SmolLM2-135M, rank 32 on all linear layers, 1,800 tokens in four documents, CPU seconds of a step, see `bench/`):
-written out, the adapter product saves the sums of its branches, the attention backward works in bf16 matrix products
-block by block instead of PyTorch's flash backward, and the norm keeps one tensor instead of five.
+written out, the adapter product saves the sums of its branches, attention works in bf16 matrix products block by block
+instead of PyTorch's flash kernel, and the norm keeps one tensor instead of five.
 
 All three are tested against the plain formulas' gradients.
 """
@@ -105,39 +105,32 @@ def _last_rows_mask(q: Tensor, k: Tensor, dtype: torch.dtype, window: int | None
 class SegmentAttention(torch.autograd.Function):
     """Causal attention inside each segment and over its parent: q [heads, n, d], k and v [kv_heads, n, d].
 
-    `segments` are those of `packing.Batch`; heads of a group lie together. Forward by PyTorch's flash kernel for CPUs.
-    Backward (Dao 2022, arXiv 2205.14135, algorithm 4) by blocks of queries, with the heads of a group stacked as rows,
-    so that keys and values are never repeated.
+    `segments` are those of `packing.Batch`; heads of a group lie together. Forward and backward (Dao 2022, arXiv
+    2205.14135, algorithms 1 and 4) go by blocks of queries, with the heads of a group stacked as rows, so that keys and
+    values are never repeated; what is kept for the backward pass does not grow with the square of the length.
     """
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, segments: list[tuple[range, range]], scale: float) -> Tensor:
         """The output [heads, n, d]."""
-        groups = q.shape[0] // k.shape[0]
-        wide_k, wide_v = k.repeat_interleave(groups, dim=0), v.repeat_interleave(groups, dim=0)
-        outs, log_sums = [], []
+        out, log_sum = torch.empty_like(q), q.new_empty(q.shape[:2], dtype=torch.float32)
+        scaled, k_one = q * scale, _with_ones(k)
         for parent, own in segments:
-            queries, keys, values = rows(q, own), rows(wide_k, parent, own), rows(wide_v, parent, own)
-            mask = _last_rows_mask(queries, keys, q.dtype) if parent else None
-            out, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                queries[None], keys[None], values[None], 0.0, not parent, attn_mask=mask, scale=scale
+            _segment_forward(
+                rows(scaled, own), rows(k_one, parent, own), rows(v, parent, own), rows(out, own), rows(log_sum, own)
             )
-            outs.append(out[0])
-            log_sums.append(log_sum[0])
-        result = torch.cat(outs, dim=1)
-        ctx.save_for_backward(q, k, v, result, torch.cat(log_sums, dim=1))
+        ctx.save_for_backward(q, k, v, out, log_sum)
         ctx.segments, ctx.scale = segments, scale
-        return result
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of q, k and v."""
         q, k, v, out, log_sum = ctx.saved_tensors
-        ones = k.new_ones(*k.shape[:2], 2)
         delta = (grad * out).sum(-1, dtype=torch.float32)  # [heads, n]
-        q_minus, k_one = _with_offset(q * ctx.scale, -log_sum), torch.cat([k, ones], dim=2)
-        grad_minus, v_one = _with_offset(grad, -delta), torch.cat([v, ones], dim=2)
+        q_minus, k_one = _with_offset(q * ctx.scale, -log_sum), _with_ones(k)
+        grad_minus, v_one = _with_offset(grad, -delta), _with_ones(v)
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for parent, own in ctx.segments:
             part_k, part_v = _segment_backward(
@@ -149,6 +142,31 @@ class SegmentAttention(torch.autograd.Function):
                     rows(total, parent).add_(part[:, : len(parent)])
                 rows(total, own).add_(part[:, len(parent) :])
         return grad_q.mul_(ctx.scale), grad_k, grad_v, None, None
+
+
+def _segment_forward(q: Tensor, k_one: Tensor, v: Tensor, out: Tensor, log_sum: Tensor) -> None:
+    """Write the output [heads, n, d] and the logarithm of the sum of exp(scores) [heads, n], float32.
+
+    Queries are the last n of the m positions of `k_one` and `v` [kv_heads, m, d]. A block's scores are made twice: first to
+    find each row's largest, then with it taken off before they are rounded, so that in bf16 the weights that count keep all
+    its digits.
+    """
+    heads, n, d = q.shape
+    n_kv, m, _ = v.shape
+    groups, ahead = heads // n_kv, m - n
+    for first in range(0, n, BLOCK):
+        last = min(first + BLOCK, n)
+        size, seen = last - first, ahead + last
+        queries = q[:, first:last].reshape(n_kv, groups * size, d)
+        scores = torch.bmm(queries, k_one[:, :seen, :d].transpose(1, 2))
+        own = scores.view(n_kv, groups, size, seen)[..., ahead + first :]
+        own.add_(own.new_full((size, size), float("-inf")).triu_(1))
+        largest = scores.amax(-1).float()
+        p = torch.bmm(_with_offset(queries, -largest), k_one[:, :seen].transpose(1, 2), out=scores).exp_()
+        own.tril_()
+        total = p.sum(-1, dtype=torch.float32)
+        out[:, first:last] = torch.bmm(p, v[:, :seen]).div_(total.unsqueeze(-1)).view(heads, size, d)
+        log_sum[:, first:last] = total.log_().add_(largest).view(heads, size)
 
 
 def _segment_backward(
@@ -179,11 +197,16 @@ def _segment_backward(
 def _with_offset(rows: Tensor, offset: Tensor) -> Tensor:
     """`rows` [heads, n, d] with two more columns that add up to the float32 `offset` [heads, n].
 
-    A product with rows that end in two ones then yields `rows·other + offset`, added before the sum is rounded.
+    A product with rows that end in two ones (`_with_ones`) then yields `rows·other + offset`, added before the sum is rounded.
     """
     high = offset.to(rows.dtype)
     low = (offset - high.float()).to(rows.dtype)
     return torch.cat([rows, high.unsqueeze(-1), low.unsqueeze(-1)], dim=2)
+
+
+def _with_ones(rows: Tensor) -> Tensor:
+    """`rows` [heads, n, d] with two more columns of ones, the counterpart of `_with_offset`."""
+    return torch.cat([rows, rows.new_ones(*rows.shape[:2], 2)], dim=2)
 
 
 class RMSNormProduct(torch.autograd.Function):
