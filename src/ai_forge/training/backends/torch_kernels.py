@@ -8,6 +8,8 @@ instead of PyTorch's flash kernel, and the norm keeps one tensor instead of five
 All three are tested against the plain formulas' gradients.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
@@ -80,26 +82,25 @@ def attend(
         groups = q.shape[0] // k.shape[0]
         scores = torch.matmul(q * scale, k.repeat_interleave(groups, dim=0).transpose(1, 2))
         scores = softcap * torch.tanh(scores / softcap)
-        scores = scores.masked_fill(~_last_rows_mask(q, k, torch.bool, window), float("-inf"))
+        scores = scores.masked_fill(~_last_rows_mask(q, k, window), float("-inf"))
         weights = scores.softmax(-1, dtype=torch.float32).to(v.dtype)
         return torch.matmul(weights, v.repeat_interleave(groups, dim=0))
     return functional.scaled_dot_product_attention(
         q[None],
         k[None],
         v[None],
-        attn_mask=None if whole else _last_rows_mask(q, k, torch.bool, window),
+        attn_mask=None if whole else _last_rows_mask(q, k, window),
         is_causal=whole,
         scale=scale,
         enable_gqa=q.shape[0] != k.shape[0],
     )[0]
 
 
-def _last_rows_mask(q: Tensor, k: Tensor, dtype: torch.dtype, window: int | None = None) -> Tensor:
-    """Which of the m keys each of the last n positions sees [n, m]: true, or as addends where `dtype` is not bool."""
+def _last_rows_mask(q: Tensor, k: Tensor, window: int | None) -> Tensor:
+    """Which of the m keys each of the last n positions sees [n, m]."""
     n, m = q.shape[1], k.shape[1]
     seen = torch.ones(n, m, dtype=torch.bool, device=q.device).tril(m - n)
-    seen = seen if window is None else seen.triu(m - n - window + 1)
-    return seen if dtype == torch.bool else torch.zeros(n, m, dtype=dtype).masked_fill_(~seen, float("-inf"))
+    return seen if window is None else seen.triu(m - n - window + 1)
 
 
 class SegmentAttention(torch.autograd.Function):
@@ -114,10 +115,10 @@ class SegmentAttention(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, segments: list[tuple[range, range]], scale: float) -> Tensor:
         """The output [heads, n, d]."""
         out, log_sum = torch.empty_like(q), q.new_empty(q.shape[:2], dtype=torch.float32)
-        scaled, k_one = q * scale, _with_ones(k)
+        scaled, wide_k = (q * scale).float(), k.float()
         for parent, own in segments:
             _segment_forward(
-                rows(scaled, own), rows(k_one, parent, own), rows(v, parent, own), rows(out, own), rows(log_sum, own)
+                rows(scaled, own), rows(wide_k, parent, own), rows(v, parent, own), rows(out, own), rows(log_sum, own)
             )
         ctx.save_for_backward(q, k, v, out, log_sum)
         ctx.segments, ctx.scale = segments, scale
@@ -144,12 +145,11 @@ class SegmentAttention(torch.autograd.Function):
         return grad_q.mul_(ctx.scale), grad_k, grad_v, None, None
 
 
-def _segment_forward(q: Tensor, k_one: Tensor, v: Tensor, out: Tensor, log_sum: Tensor) -> None:
+def _segment_forward(q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_sum: Tensor) -> None:
     """Write the output [heads, n, d] and the logarithm of the sum of exp(scores) [heads, n], float32.
 
-    Queries are the last n of the m positions of `k_one` and `v` [kv_heads, m, d]. A block's scores are made twice: first to
-    find each row's largest, then with it taken off before they are rounded, so that in bf16 the weights that count keep all
-    its digits.
+    Queries are the last n of the m positions of `k` and `v` [kv_heads, m, d]. q and k are float32 that holds values of v's
+    type, so a product in that type loses nothing, and the scores are not rounded before the largest is taken off.
     """
     heads, n, d = q.shape
     n_kv, m, _ = v.shape
@@ -157,16 +157,28 @@ def _segment_forward(q: Tensor, k_one: Tensor, v: Tensor, out: Tensor, log_sum: 
     for first in range(0, n, BLOCK):
         last = min(first + BLOCK, n)
         size, seen = last - first, ahead + last
-        queries = q[:, first:last].reshape(n_kv, groups * size, d)
-        scores = torch.bmm(queries, k_one[:, :seen, :d].transpose(1, 2))
-        own = scores.view(n_kv, groups, size, seen)[..., ahead + first :]
-        own.add_(own.new_full((size, size), float("-inf")).triu_(1))
-        largest = scores.amax(-1).float()
-        p = torch.bmm(_with_offset(queries, -largest), k_one[:, :seen].transpose(1, 2), out=scores).exp_()
-        own.tril_()
-        total = p.sum(-1, dtype=torch.float32)
-        out[:, first:last] = torch.bmm(p, v[:, :seen]).div_(total.unsqueeze(-1)).view(heads, size, d)
+        with _products_in(v.dtype):
+            scores = torch.bmm(q[:, first:last].reshape(n_kv, groups * size, d), k[:, :seen].transpose(1, 2))
+        unseen = scores.new_full((size, size), float("-inf")).triu_(1)
+        scores.view(n_kv, groups, size, seen)[..., ahead + first :].add_(unseen)
+        largest = scores.amax(-1, keepdim=True)
+        p = scores.sub_(largest).exp_()
+        total = p.sum(-1, keepdim=True)
+        out[:, first:last] = torch.bmm(p.to(v.dtype), v[:, :seen]).div_(total).view(heads, size, d)
         log_sum[:, first:last] = total.log_().add_(largest).view(heads, size)
+
+
+@contextlib.contextmanager
+def _products_in(dtype: torch.dtype) -> Iterator[None]:
+    """float32 products multiply in `dtype` and add in float32; a switch of oneDNN's, without effect elsewhere."""
+    onednn: Any = torch.backends.mkldnn
+    matmul = onednn.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "bf16" if dtype == torch.bfloat16 else before
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
 
 
 def _segment_backward(
