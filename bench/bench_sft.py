@@ -32,10 +32,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from ai_forge.config import ALL_LINEAR_MODULES, FineTuneConfig
-from ai_forge.config.data import SynthesisSettings
-from ai_forge.data_pipeline.miner import mine_repository
-from ai_forge.data_pipeline.raft_generator import synthesize
-from ai_forge.data_pipeline.repository import read_repository
 from ai_forge.data_pipeline.schemas import RAFTExample
 from ai_forge.events import Event, PlanMade, StepLogged
 from ai_forge.training.bases import Base, resolve_base
@@ -43,7 +39,7 @@ from ai_forge.training.chat import ChatTokenizer
 from ai_forge.training.forge import FineTuneTrainer
 from ai_forge.training.packing import TokenizedExample, n_packed_tokens, step_order, tokenize, tokenize_all
 from ai_forge.workspace import Workspace
-from measure import ROUNDS, record
+from measure import ROUNDS, own_examples, record
 
 TOLERANCE = 0.02
 """Largest relative difference of two losses of the same step: bf16 products in another order, and NF4 scales that each rounds."""
@@ -213,12 +209,10 @@ def device_name() -> str:
     return f"CPU, {torch.get_num_threads()} threads"
 
 
-def real_examples(config: FineTuneConfig, base: Base) -> list[RAFTExample]:
+def read_first(config: FineTuneConfig, base: Base) -> list[RAFTExample]:
     """Those that the first steps of a training on all of this repository's own examples read."""
-    mined = mine_repository(read_repository(Path(__file__).parent.parent))
-    made = synthesize(mined.blocks[:200], documents=mined.documents, settings=SynthesisSettings(max_context_tokens=400))
     tokenizer = ChatTokenizer(base.folder)
-    rows = [(example, tokenize(example, tokenizer)) for example in made.examples]
+    rows = [(example, tokenize(example, tokenizer)) for example in own_examples()]
     fitting = [(example, row) for example, row in rows if len(row.ids) <= config.max_seq_len]
     order = steps_of([row for _, row in fitting], config)
     return [fitting[i][0] for chosen in order for i in chosen]
@@ -277,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             warmup_ratio=0.0,
             replay_share=0.0,
         )
-        examples = real_examples(config, base)
+        examples = read_first(config, base)
         workspace = Workspace.open(folder)
         starting = FineTuneTrainer(config, base=base, folder=folder / "start", workspace=workspace)
         starting.compute_pissa_init()
@@ -287,9 +281,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     losses = {name: [step["loss"] for step in steps] for name, steps in told.items()}
     for a, b in zip(*losses.values(), strict=True):
         assert abs(a - b) <= TOLERANCE * b, losses
-    steps = [[rows[i] for i in chosen] for chosen in steps_of(rows, config)]
-    tokens = [sum(len(row.ids) for row in step) for step in steps]
-    computed = [n_packed_tokens(step, len(step)) for step in steps]
+    batches = [[rows[i] for i in chosen] for chosen in steps_of(rows, config)]
+    tokens = [sum(len(row.ids) for row in batch) for batch in batches]
+    computed = [n_packed_tokens(batch, len(batch)) for batch in batches]
     speeds = {
         name: round(statistics.median(n / step["seconds"] for n, step in list(zip(tokens, steps, strict=True))[1:]))
         for name, steps in told.items()

@@ -17,10 +17,6 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from ai_forge.config import ALL_LINEAR_MODULES, FineTuneConfig
-from ai_forge.config.data import SynthesisSettings
-from ai_forge.data_pipeline.miner import mine_repository
-from ai_forge.data_pipeline.raft_generator import synthesize
-from ai_forge.data_pipeline.repository import read_repository
 from ai_forge.training.backends.base import TokenSums
 from ai_forge.training.backends.torch_init import initialise
 from ai_forge.training.backends.torch_model import compute_dtype, pick_device
@@ -28,7 +24,7 @@ from ai_forge.training.bases import resolve_base
 from ai_forge.training.chat import ChatTokenizer
 from ai_forge.training.losses import sft_loss
 from ai_forge.training.packing import TokenizedExample, collate, step_order, tokenize_all
-from measure import interleaved, record
+from measure import interleaved, own_examples, record
 
 RANK = 64
 N_EXAMPLES = 8
@@ -36,9 +32,7 @@ N_EXAMPLES = 8
 
 def real_examples(tokenizer: ChatTokenizer) -> list[TokenizedExample]:
     """The first step's examples of a training on this repository."""
-    mined = mine_repository(read_repository(Path(__file__).parent.parent))
-    made = synthesize(mined.blocks[:200], documents=mined.documents, settings=SynthesisSettings(max_context_tokens=400))
-    examples, _ = tokenize_all(made.examples, tokenizer, 1024)
+    examples, _ = tokenize_all(own_examples(), tokenizer, 1024)
     return [examples[i] for i in step_order([example.context for example in examples], N_EXAMPLES, 0, seed=0)]
 
 

@@ -60,9 +60,8 @@ def alone(base: Base, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainin
     return train(base, tmp_path_factory.mktemp("alone"), CONFIG, heard.append), heard
 
 
-def steps(heard: list[Event]) -> list[tuple[int, float, float]]:
-    """Without the accuracy, which jumps by a whole token where two are as likely as each other."""
-    return [(e.step, e.loss, e.grad_norm) for e in heard if isinstance(e, StepLogged)]
+def steps(heard: list[Event]) -> list[tuple[int, float, float, float]]:
+    return [(e.step, e.loss, e.accuracy, e.grad_norm) for e in heard if isinstance(e, StepLogged)]
 
 
 def held_out(heard: list[Event]) -> list[tuple[int, float, int]]:
@@ -116,7 +115,10 @@ def test_memory_that_runs_out_in_one_process_is_told_and_all_halve(base: Base, t
         "same (process 1 of 2: you tried to allocate 2 GB)."
         for before in (8, 4, 2)
     ]
-    np.testing.assert_allclose(steps(heard["short"]), steps(heard["alone"]), rtol=2e-3)
+    short, alone = (np.array(steps(heard[name])) for name in ("short", "alone"))
+    np.testing.assert_allclose(np.delete(short, 2, axis=1), np.delete(alone, 2, axis=1), rtol=2e-3)
+    n_tokens = 318  # of a step; an accuracy jumps by a whole one where two are as likely as each other
+    np.testing.assert_allclose(short[:, 2], alone[:, 2], atol=1.01 / n_tokens, rtol=0)
     checkpoint = newest_checkpoint(tmp_path / "short" / "work")
     assert checkpoint is None  # a finished training leaves none
 

@@ -80,9 +80,8 @@ def test_loss_hits_and_gradients_equal_torch(start: Start) -> None:
     found = gradients(ours)
     assert set(found) == set(expected)
     kind = json.loads((start[0] / "config.json").read_text())["model_type"]
-    assert len(found) == {"phi3": 16, "gemma3_text": 84}.get(
-        kind, 28
-    )  # Phi-3 has fused matrices, this Gemma six layers
+    n_of_kind = {"phi3": 16, "gemma3_text": 84}  # Phi-3 has fused matrices, this Gemma six layers
+    assert len(found) == n_of_kind.get(kind, 28)
     scale = largest(list(expected.values()))
     for name, gradient in expected.items():
         np.testing.assert_allclose(found[name], gradient, atol=1e-5 * scale, rtol=0)

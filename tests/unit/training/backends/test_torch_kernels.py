@@ -38,6 +38,14 @@ def test_attention_of_segments_and_its_gradients_equal_plain_attention(segments:
         assert float((a.grad.double() - b.grad).norm() / b.grad.norm()) < 0.01
 
 
+def test_scores_that_are_huge_overflow_nowhere() -> None:
+    torch.manual_seed(3)
+    shapes = (4, 200, 16), (2, 200, 16), (2, 200, 16)
+    q, k, v = (size * torch.randn(shape).bfloat16() for size, shape in zip((300, 300, 1), shapes, strict=True))
+    ours = SegmentAttention.apply(q, k, v, [(range(0), range(200))], 1.0)
+    torch.testing.assert_close(ours.double(), attend(q.double(), k.double(), v.double(), 1.0), atol=0.02, rtol=0)
+
+
 def test_a_query_among_the_last_rows_sees_the_keys_before_it() -> None:
     torch.manual_seed(1)
     q, k, v = (torch.randn(2, 7, 4, dtype=torch.float64) for _ in range(3))
