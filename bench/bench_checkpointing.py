@@ -21,9 +21,9 @@ from ai_forge.config import ALL_LINEAR_MODULES, FineTuneConfig
 from ai_forge.training.backends.torch_backend import TorchTrainee
 from ai_forge.training.backends.torch_init import initialise
 from ai_forge.training.backends.torch_model import compute_dtype, memory_needed, pick_device
-from ai_forge.training.bases import resolve_base
+from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.training.losses import sft_loss
-from ai_forge.training.packing import Batch, TokenizedExample, collate
+from ai_forge.training.tokens.packing import Batch, TokenizedExample, collate
 from measure import interleaved, record
 
 SETTINGS = "off", "on"

@@ -18,14 +18,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from ai_forge.config import SynthesisSettings
+from ai_forge.data_pipeline.examples.verification import verify_example
+from ai_forge.data_pipeline.graph.symbols import SymbolGraph
 from ai_forge.data_pipeline.miner import MiningResult, mine_repository
 from ai_forge.data_pipeline.raft_generator import synthesize
-from ai_forge.data_pipeline.repository import Repository, read_repository
-from ai_forge.data_pipeline.retrieval import Index
 from ai_forge.data_pipeline.schemas import RAFTExample
-from ai_forge.data_pipeline.symbols import SymbolGraph
+from ai_forge.data_pipeline.search.index import Index
+from ai_forge.data_pipeline.source.repository import Repository, read_repository
 from ai_forge.data_pipeline.validator import filter_dataset, score_data_quality
-from ai_forge.data_pipeline.verification import verify_example
 from measure import interleaved, record
 
 N_DRAFTS = 5500

@@ -22,11 +22,11 @@ from peft.tuners.lora.layer import Linear as PeftLinear
 from torch import Tensor, nn
 
 from ai_forge.config import ALL_LINEAR_MODULES, FineTuneConfig
+from ai_forge.training.adapters.initialisation import initial_adapter
 from ai_forge.training.backends.torch_algebra import TorchAlgebra
 from ai_forge.training.backends.torch_backend import full_precision_weights
 from ai_forge.training.backends.torch_init import quantiser
-from ai_forge.training.bases import resolve_base
-from ai_forge.training.initialisation import initial_adapter
+from ai_forge.training.bases.resolve import resolve_base
 from measure import ROUNDS, interleaved, record
 
 ITERATIONS = (1, 2, 5)

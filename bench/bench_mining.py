@@ -30,7 +30,7 @@ from tree_sitter import Parser
 
 from ai_forge.data_pipeline.languages import load
 from ai_forge.data_pipeline.miner import MiningResult, mine_repository
-from ai_forge.data_pipeline.repository import read_repository
+from ai_forge.data_pipeline.source.repository import read_repository
 from ai_forge.file_cache import FileCache
 from measure import ROUNDS, record
 

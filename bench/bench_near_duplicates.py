@@ -19,11 +19,11 @@ import numpy as np
 from rensa import RMinHash, RMinHashLSH
 from scipy.sparse import csr_matrix
 
+from ai_forge.data_pipeline.graph.symbols import SymbolGraph
 from ai_forge.data_pipeline.miner import mine_repository
-from ai_forge.data_pipeline.near_duplicates import near_duplicate_pairs, shingle
 from ai_forge.data_pipeline.raft_generator import synthesize
-from ai_forge.data_pipeline.repository import read_repository
-from ai_forge.data_pipeline.symbols import SymbolGraph
+from ai_forge.data_pipeline.source.repository import read_repository
+from ai_forge.data_pipeline.text.near_duplicates import near_duplicate_pairs, shingle
 from measure import ROUNDS, interleaved, record
 
 TOKEN = re.compile(r"\w+|[^\w\s]")

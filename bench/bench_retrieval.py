@@ -16,14 +16,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 import bm25s
 import numpy as np
 
-from ai_forge.data_pipeline.lexical import Bm25
+from ai_forge.data_pipeline.graph.symbols import SymbolGraph
 from ai_forge.data_pipeline.miner import MiningResult, mine_repository
 from ai_forge.data_pipeline.raft_generator import synthesize
-from ai_forge.data_pipeline.repository import Repository, read_repository
-from ai_forge.data_pipeline.retrieval import Index, Ranking, block_text
 from ai_forge.data_pipeline.schemas import CodeBlock, RAFTExample
-from ai_forge.data_pipeline.symbols import SymbolGraph
-from ai_forge.data_pipeline.text import first_sentence, subwords
+from ai_forge.data_pipeline.search.bm25 import Bm25
+from ai_forge.data_pipeline.search.index import Index, Ranking, block_text
+from ai_forge.data_pipeline.source.repository import Repository, read_repository
+from ai_forge.data_pipeline.text.words import first_sentence, subwords
 from measure import ROUNDS, interleaved, record
 
 K = 10

@@ -17,13 +17,13 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from ai_forge.config import ALL_LINEAR_MODULES, FineTuneConfig
+from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.training.backends.base import TokenSums
 from ai_forge.training.backends.torch_init import initialise
 from ai_forge.training.backends.torch_model import compute_dtype, pick_device
-from ai_forge.training.bases import resolve_base
-from ai_forge.training.chat import ChatTokenizer
+from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.training.losses import sft_loss
-from ai_forge.training.packing import TokenizedExample, collate, step_order, tokenize_all
+from ai_forge.training.tokens.packing import TokenizedExample, collate, step_order, tokenize_all
 from measure import interleaved, own_examples, record
 
 RANK = 64

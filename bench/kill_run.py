@@ -37,7 +37,7 @@ def forked(words: Sequence[str], log: Path) -> int:
     code = 70
     try:
         with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-            from ai_forge import cli
+            from ai_forge.cli import app as cli
 
             sys.argv = ["ai-forge", *words]
             try:
@@ -60,7 +60,7 @@ def import_everything() -> None:
     import matplotlib.figure  # noqa: F401
     import sklearn.decomposition  # noqa: F401
 
-    import ai_forge.cli
+    import ai_forge.cli.app
     import ai_forge.judge.report
     import ai_forge.training.backends.torch_backend
     import ai_forge.training.backends.torch_init  # noqa: F401

@@ -21,7 +21,7 @@ from ai_forge.events import Sink, read_events
 from ai_forge.judge.evaluator import CONTENDERS, TUNED, Answer, Evaluation
 from ai_forge.judge.statistics import Estimate
 from ai_forge.judge.verdict import best_base, judge
-from ai_forge.stages import VERSIONS, Stage
+from ai_forge.pipeline.stages import VERSIONS, Stage
 from ai_forge.training.forge import FineTuneTrainer
 from ai_forge.workspace import Workspace, stage_key
 from learning_table import FIGURES

@@ -14,8 +14,8 @@ from pathlib import Path
 from ai_forge.config.data import SynthesisSettings
 from ai_forge.data_pipeline.miner import mine_repository
 from ai_forge.data_pipeline.raft_generator import synthesize
-from ai_forge.data_pipeline.repository import read_repository
 from ai_forge.data_pipeline.schemas import RAFTExample
+from ai_forge.data_pipeline.source.repository import read_repository
 
 ROUNDS = 7
 RESULTS = Path(__file__).parent / "results"

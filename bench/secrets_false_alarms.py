@@ -12,12 +12,12 @@ from pathlib import Path
 from tree_sitter import Parser
 
 from ai_forge.config import MinerSettings
-from ai_forge.data_pipeline.filters import is_test_path
 from ai_forge.data_pipeline.languages import load
 from ai_forge.data_pipeline.miner import mine
-from ai_forge.data_pipeline.parsing import normalise
-from ai_forge.data_pipeline.repository import SourceFile, blob_id
-from ai_forge.data_pipeline.secrets import scrub
+from ai_forge.data_pipeline.mining.filters import is_test_path
+from ai_forge.data_pipeline.mining.parsing import normalise
+from ai_forge.data_pipeline.secrets.masking import scrub
+from ai_forge.data_pipeline.source.repository import SourceFile, blob_id
 
 
 def main() -> None:

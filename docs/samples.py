@@ -13,18 +13,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ai_forge.config import MinerSettings, SynthesisSettings
-from ai_forge.data_pipeline.file_dates import read_dates
-from ai_forge.data_pipeline.filters import without_near_duplicates
-from ai_forge.data_pipeline.handbook import FINE_TUNING_FILE, read_handbook
+from ai_forge.data_pipeline.examples.project_notes import read_words
+from ai_forge.data_pipeline.examples.splits import split_by_file
+from ai_forge.data_pipeline.graph.symbols import SymbolGraph
+from ai_forge.data_pipeline.handbook.handbook import FINE_TUNING_FILE, read_handbook
 from ai_forge.data_pipeline.miner import mine_repository
-from ai_forge.data_pipeline.project_words import read_words
-from ai_forge.data_pipeline.prompt import user_turn
+from ai_forge.data_pipeline.mining.filters import without_near_duplicates
 from ai_forge.data_pipeline.raft_generator import synthesize
-from ai_forge.data_pipeline.repository import read_repository
 from ai_forge.data_pipeline.schemas import CodeBlock, RAFTExample, content_id
-from ai_forge.data_pipeline.splits import split_by_file
-from ai_forge.data_pipeline.symbols import SymbolGraph
+from ai_forge.data_pipeline.source.file_dates import read_dates
+from ai_forge.data_pipeline.source.repository import read_repository
 from ai_forge.data_pipeline.validator import filter_dataset, generate_quality_report
+from ai_forge.prompting.prompt import user_turn
 
 ROOT = Path(__file__).resolve().parents[1]
 HANDBOOK = ROOT / "tests" / "fixtures" / "handbook"

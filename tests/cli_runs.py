@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ai_forge import cli
+from ai_forge.cli import app as cli
 from tiny_models import make_tiny
 
 MODULES = ("json/decoder.py", "json/encoder.py", "json/scanner.py", "bisect.py", "heapq.py", "textwrap.py", "shlex.py")

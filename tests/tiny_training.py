@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from ai_forge.config import ALL_LINEAR_MODULES, FineTuneConfig
 from ai_forge.data_pipeline.schemas import Document, Fact, RAFTExample
-from ai_forge.training.packing import Batch, TokenizedExample, collate
+from ai_forge.training.tokens.packing import Batch, TokenizedExample, collate
 
 NAMES = ("parse", "load", "merge", "split", "check", "write", "count", "trim")
 

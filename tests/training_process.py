@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from ai_forge.events import Event, StepLogged
-from ai_forge.training.bases import resolve_base
+from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.training.forge import FineTuneTrainer
 from ai_forge.workspace import Workspace
 from tiny_training import raft_examples, tiny_config

@@ -111,7 +111,7 @@ def _settings_for_mac() -> list[Finding]:
 
 
 def _base(settings: Settings, home: Path | None) -> Finding:
-    from ai_forge.training.bases import resolve_base
+    from ai_forge.training.bases.resolve import resolve_base
 
     name = settings.training.base_model
     try:

@@ -9,7 +9,7 @@ from importlib import import_module
 
 
 def lazy_exports(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
-    """The `__getattr__` of `package`, whose public names live in the submodules that `homes` names.
+    """The `__getattr__` of `package`, whose public names live in the modules that `homes` names: its own, or full names.
 
     >>> lazy_exports("json", {"JSONDecoder": "decoder"})("JSONDecoder")
     <class 'json.decoder.JSONDecoder'>
@@ -18,6 +18,7 @@ def lazy_exports(package: str, homes: Mapping[str, str]) -> Callable[[str], obje
     def load(name: str) -> object:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{homes[name]}"), name)
+        home = homes[name]
+        return getattr(import_module(home if home.startswith("ai_forge.") else f"{package}.{home}"), name)
 
     return load

@@ -24,10 +24,10 @@ from ai_forge.conductor import (
 )
 from ai_forge.conductor.embedded_runtime import GGUF_FILE
 from ai_forge.config.settings import RuntimeSettings
-from ai_forge.data_pipeline.prompt import SYSTEM_PROMPT, Message, messages_for
 from ai_forge.errors import InputError, PrerequisiteError, RefusedError
-from ai_forge.training.bases import Base
-from ai_forge.training.chat import ChatTokenizer
+from ai_forge.prompting.chat import ChatTokenizer
+from ai_forge.prompting.prompt import SYSTEM_PROMPT, Message, messages_for
+from ai_forge.training.bases.resolve import Base
 from ai_forge.workspace import Workspace, file_sha256
 
 SETTINGS = RuntimeSettings(num_ctx=1024, num_predict=24)

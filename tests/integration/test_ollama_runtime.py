@@ -26,10 +26,10 @@ from ai_forge.conductor.ollama_manager import (
     set_active_model,
 )
 from ai_forge.config.settings import RuntimeSettings
-from ai_forge.data_pipeline.prompt import SYSTEM_PROMPT, Message, messages_for
 from ai_forge.errors import InputError, RefusedError, TransientError
-from ai_forge.training.bases import Base
-from ai_forge.training.chat import ChatTokenizer
+from ai_forge.prompting.chat import ChatTokenizer
+from ai_forge.prompting.prompt import SYSTEM_PROMPT, Message, messages_for
+from ai_forge.training.bases.resolve import Base
 from ai_forge.workspace import Workspace
 from llama_cpp import LlamaCpp
 from real_ollama import OllamaProcess

@@ -19,7 +19,7 @@ from pathlib import Path
 import platformdirs
 
 from ai_forge.data_pipeline.languages import language_of
-from ai_forge.data_pipeline.parsing import ParsedFile, parse
+from ai_forge.data_pipeline.mining.parsing import ParsedFile, parse
 
 FOLDER = Path(__file__).parent
 TIMEOUT_S = 1200

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ai_forge.config.data import MinerSettings
 from ai_forge.data_pipeline import SourceFile, mine
-from ai_forge.data_pipeline.repository import blob_id
+from ai_forge.data_pipeline.source.repository import blob_id
 
 
 def blocks_that_do_not_parse(paths: Iterable[Path]) -> tuple[int, list[str]]:

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 import typer
 
-from ai_forge.cli import app
+from ai_forge.cli.app import app
 from ai_forge.config import known_keys
 from ai_forge.config.models import load_models
 from ai_forge.errors import AIForgeError

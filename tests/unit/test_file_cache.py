@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from ai_forge.config import MinerSettings
-from ai_forge.data_pipeline import MiningResult, SourceFile, file_mining, mine
-from ai_forge.data_pipeline.repository import blob_id
+from ai_forge.data_pipeline import MiningResult, SourceFile, mine
+from ai_forge.data_pipeline.mining import file_mining
+from ai_forge.data_pipeline.source.repository import blob_id
 from ai_forge.file_cache import FileCache
 
 

@@ -22,8 +22,8 @@ from typing import Any
 from ai_forge.conductor.deployment import LATEST, NAME, Deployment, Sampling
 from ai_forge.conductor.llama_server import LlamaServer
 from ai_forge.conductor.runtime import Completion, Progress, RenderedPrompt, RuntimeKind, ServedModel, silent
-from ai_forge.data_pipeline.prompt import Message
 from ai_forge.errors import InputError, PrerequisiteError
+from ai_forge.prompting.prompt import Message
 from ai_forge.workspace import atomic_folder, atomic_write, require_disk
 
 GGUF_FILE = "model.gguf"

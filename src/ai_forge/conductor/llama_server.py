@@ -25,9 +25,9 @@ import httpx
 import psutil
 
 from ai_forge.conductor.runtime import NEUTRAL, Completion, context_error
-from ai_forge.data_pipeline.prompt import Message
 from ai_forge.errors import AIForgeError, InputError, PrerequisiteError, TransientError
-from ai_forge.training.gguf_reader import check_gguf
+from ai_forge.model_files.gguf.reader import check_gguf
+from ai_forge.prompting.prompt import Message
 
 ANSWER_TIMEOUT_S = 600.0
 

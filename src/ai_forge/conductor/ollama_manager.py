@@ -21,9 +21,9 @@ from ai_forge.conductor.deployment import LATEST, Deployment, deployment_from_gg
 from ai_forge.conductor.ollama_http import OllamaServer, OllamaStatus
 from ai_forge.conductor.runtime import NEUTRAL, Completion, Progress, RenderedPrompt, RuntimeKind, ServedModel, silent
 from ai_forge.config.settings import RuntimeSettings
-from ai_forge.data_pipeline.prompt import Message
 from ai_forge.errors import InputError, TransientError
-from ai_forge.judge.ollama_prompt import ollama_prompt
+from ai_forge.prompting.ollama import ollama_prompt
+from ai_forge.prompting.prompt import Message
 
 
 class OllamaRuntime:

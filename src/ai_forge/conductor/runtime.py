@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from ai_forge.conductor.deployment import Deployment
-from ai_forge.data_pipeline.prompt import Message
 from ai_forge.errors import InputError
+from ai_forge.prompting.prompt import Message
 
 RuntimeKind = Literal["ollama", "embedded"]
 Progress = Callable[[str, int, int], None]

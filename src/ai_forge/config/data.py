@@ -14,7 +14,7 @@ QuestionFamily = Literal[
     "purpose", "parameters", "exceptions", "dependencies", "edge_case", "pattern", "extend", "usage", "returns", "members",
     "location", "why", "fits_together", "callers", "change_impact", "fill_in_the_middle", "write_docstring", "write_test",
 ]  # fmt: skip
-"""What can be asked about a block; the functions that ask are in `data_pipeline/families`."""
+"""What can be asked about a block; the functions that ask are in `data_pipeline/examples/families`."""
 
 
 class _Settings(BaseModel):

@@ -1,6 +1,6 @@
 """The model registry: `models.yaml`, read into frozen values. Unknown keys are errors.
 
-It says what a name means, never where files lie: that is `training/bases.py`.
+It says what a name means, never where files lie: that is `training/bases/resolve.py`.
 """
 
 from functools import cache

@@ -45,7 +45,7 @@ class FineTuneConfig(BaseModel):
         "auto", description="array library; auto: MLX on Apple Silicon if installed, else torch"
     )
 
-    init_method: InitMethod = Field("pissa", description="how adapters start, see training/initialisation.py")
+    init_method: InitMethod = Field("pissa", description="how adapters start, see training/adapters/initialisation.py")
     quantization: Quantization = Field("nf4", description="how the frozen weights are held; nf4 with pissa is QPiSSA")
     rank: int = Field(64, ge=1, le=1024, description="rank of each adapter")
     alpha: float = Field(128.0, gt=0, le=4096, description="adapter scale: alpha / rank")

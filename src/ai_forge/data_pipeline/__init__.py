@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 from ai_forge.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from ai_forge.data_pipeline.examples.splits import Split, check_no_leak, split_by_file
+    from ai_forge.data_pipeline.examples.verification import verify_example
+    from ai_forge.data_pipeline.graph.symbols import SymbolGraph
     from ai_forge.data_pipeline.miner import MiningResult, mine, mine_repository, parse_repository
     from ai_forge.data_pipeline.raft_generator import SynthesisResult, generate_qa_pairs, synthesize
-    from ai_forge.data_pipeline.repository import Repository, SourceFile, read_repository
-    from ai_forge.data_pipeline.retrieval import Hit, Index, Retriever
-    from ai_forge.data_pipeline.splits import Split, check_no_leak, split_by_file
-    from ai_forge.data_pipeline.symbols import SymbolGraph
+    from ai_forge.data_pipeline.search.index import Hit, Index, Retriever
+    from ai_forge.data_pipeline.source.repository import Repository, SourceFile, read_repository
     from ai_forge.data_pipeline.validator import filter_dataset, generate_quality_report, score_data_quality
-    from ai_forge.data_pipeline.verification import verify_example
 
 _HOMES = {
     "MiningResult": "miner",
@@ -30,20 +30,20 @@ _HOMES = {
     "SynthesisResult": "raft_generator",
     "generate_qa_pairs": "raft_generator",
     "synthesize": "raft_generator",
-    "Repository": "repository",
-    "SourceFile": "repository",
-    "read_repository": "repository",
-    "Hit": "retrieval",
-    "Index": "retrieval",
-    "Retriever": "retrieval",
-    "Split": "splits",
-    "check_no_leak": "splits",
-    "split_by_file": "splits",
-    "SymbolGraph": "symbols",
+    "Repository": "source.repository",
+    "SourceFile": "source.repository",
+    "read_repository": "source.repository",
+    "Hit": "search.index",
+    "Index": "search.index",
+    "Retriever": "search.index",
+    "Split": "examples.splits",
+    "check_no_leak": "examples.splits",
+    "split_by_file": "examples.splits",
+    "SymbolGraph": "graph.symbols",
     "filter_dataset": "validator",
     "generate_quality_report": "validator",
     "score_data_quality": "validator",
-    "verify_example": "verification",
+    "verify_example": "examples.verification",
 }
 
 __all__ = [

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from ai_forge.config import Settings
-from ai_forge.data_pipeline.filters import without_near_duplicates
+from ai_forge.data_pipeline.examples.project_notes import ProjectWords
+from ai_forge.data_pipeline.examples.splits import Split, check_no_leak, split_by_file
+from ai_forge.data_pipeline.graph.symbols import SymbolGraph
 from ai_forge.data_pipeline.miner import MiningResult
-from ai_forge.data_pipeline.project_words import ProjectWords
+from ai_forge.data_pipeline.mining.filters import without_near_duplicates
 from ai_forge.data_pipeline.raft_generator import synthesize
-from ai_forge.data_pipeline.retrieval import Index
 from ai_forge.data_pipeline.schemas import CodeBlock, RAFTExample
-from ai_forge.data_pipeline.secrets import without_secrets
-from ai_forge.data_pipeline.splits import Split, check_no_leak, split_by_file
-from ai_forge.data_pipeline.symbols import SymbolGraph
-from ai_forge.data_pipeline.teacher import AnswerCache, estimate, teach
-from ai_forge.data_pipeline.teacher_http import Teacher
+from ai_forge.data_pipeline.search.index import Index
+from ai_forge.data_pipeline.secrets.masking import without_secrets
+from ai_forge.data_pipeline.teacher.client import Teacher
+from ai_forge.data_pipeline.teacher.rewording import AnswerCache, estimate, teach
 from ai_forge.data_pipeline.validator import filter_dataset
 from ai_forge.errors import RefusedError
 

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ai_forge.config.data import MinerSettings
-from ai_forge.data_pipeline.file_mining import Content, MinedFile, MiningTask
-from ai_forge.data_pipeline.filters import is_private
 from ai_forge.data_pipeline.languages import LANGUAGES
-from ai_forge.data_pipeline.mining_pool import mine_files, no_collection
-from ai_forge.data_pipeline.parsing import ParsedFile, parse
-from ai_forge.data_pipeline.repository import Repository, SourceFile, read_repository
+from ai_forge.data_pipeline.mining.file_mining import Content, MinedFile, MiningTask
+from ai_forge.data_pipeline.mining.filters import is_private
+from ai_forge.data_pipeline.mining.parsing import ParsedFile, parse
+from ai_forge.data_pipeline.mining.pool import mine_files, no_collection
 from ai_forge.data_pipeline.schemas import CodeBlock, Import
+from ai_forge.data_pipeline.source.repository import Repository, SourceFile, read_repository
 from ai_forge.errors import AIForgeError, InputError, PrerequisiteError
 
 __all__ = [

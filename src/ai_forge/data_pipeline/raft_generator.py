@@ -15,21 +15,21 @@ from dataclasses import dataclass
 from itertools import islice
 
 from ai_forge.config.data import SynthesisSettings, ValidatorSettings
-from ai_forge.data_pipeline.families import MENTION_TELLS, Draft, Subject, drafts_for, facts_of
-from ai_forge.data_pipeline.file_dates import read_dates
+from ai_forge.data_pipeline.examples.families import MENTION_TELLS, Draft, Subject, drafts_for, facts_of
+from ai_forge.data_pipeline.examples.project_notes import ProjectWords, read_words
+from ai_forge.data_pipeline.examples.scoring import answer_words, held_share
+from ai_forge.data_pipeline.examples.splits import check_no_leak, split_by_file
+from ai_forge.data_pipeline.examples.verification import verify_example
+from ai_forge.data_pipeline.graph.symbols import SymbolGraph, overlap
 from ai_forge.data_pipeline.miner import mine_repository
-from ai_forge.data_pipeline.project_words import ProjectWords, read_words
-from ai_forge.data_pipeline.prompt import NOT_IN_CONTEXT
-from ai_forge.data_pipeline.repository import read_repository
-from ai_forge.data_pipeline.retrieval import Hit, Index
 from ai_forge.data_pipeline.schemas import CodeBlock, Document, Fact, RAFTExample, content_id
 from ai_forge.data_pipeline.schemas.raft_examples import Difficulty
-from ai_forge.data_pipeline.scoring import answer_words, held_share
-from ai_forge.data_pipeline.splits import check_no_leak, split_by_file
-from ai_forge.data_pipeline.symbols import SymbolGraph, overlap
-from ai_forge.data_pipeline.text import approximate_tokens, identifiers, names_in, one_line
-from ai_forge.data_pipeline.verification import verify_example
+from ai_forge.data_pipeline.search.index import Hit, Index
+from ai_forge.data_pipeline.source.file_dates import read_dates
+from ai_forge.data_pipeline.source.repository import read_repository
+from ai_forge.data_pipeline.text.words import approximate_tokens, identifiers, names_in, one_line
 from ai_forge.errors import AIForgeError
+from ai_forge.prompting.prompt import NOT_IN_CONTEXT
 
 __all__ = [
     "SynthesisResult",

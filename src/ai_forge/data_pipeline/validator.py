@@ -18,14 +18,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ai_forge.config.data import MinerSettings, ValidatorSettings
-from ai_forge.data_pipeline.filters import file_rejection, subject_rejection
+from ai_forge.data_pipeline.datasets.quality_report import render_report, score_histogram
+from ai_forge.data_pipeline.examples.scoring import ExampleScores, Scorer, distractor_relevance
+from ai_forge.data_pipeline.examples.verification import verify_example
 from ai_forge.data_pipeline.languages import LANGUAGES
-from ai_forge.data_pipeline.near_duplicates import near_duplicate_pairs
-from ai_forge.data_pipeline.quality_report import render_report, score_histogram
+from ai_forge.data_pipeline.mining.filters import file_rejection, subject_rejection
 from ai_forge.data_pipeline.schemas import CodeBlock, DataQualityMetrics, RAFTExample
-from ai_forge.data_pipeline.scoring import ExampleScores, Scorer, distractor_relevance
-from ai_forge.data_pipeline.text import subwords
-from ai_forge.data_pipeline.verification import verify_example
+from ai_forge.data_pipeline.text.near_duplicates import near_duplicate_pairs
+from ai_forge.data_pipeline.text.words import subwords
 from ai_forge.errors import AIForgeError, InputError
 
 __all__ = [

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from ai_forge.judge.compliance import Compliance, judge_compliance
     from ai_forge.judge.evaluator import Answer, CodeScore, Evaluation, Evaluator, HeldOut
     from ai_forge.judge.exporter import QUANTIZATIONS, convert_to_gguf, create_ollama_modelfile
-    from ai_forge.judge.merge import merge_adapters_to_base
     from ai_forge.judge.parity import Parity, compare
     from ai_forge.judge.report import ReportData, write_report
     from ai_forge.judge.statistics import Estimate
     from ai_forge.judge.verdict import Check, Row, Verdict, judge
+    from ai_forge.model_files.merge import merge_adapters_to_base
 
 _HOMES = {
     "Answer": "evaluator",
@@ -32,7 +32,7 @@ _HOMES = {
     "QUANTIZATIONS": "exporter",
     "convert_to_gguf": "exporter",
     "create_ollama_modelfile": "exporter",
-    "merge_adapters_to_base": "merge",
+    "merge_adapters_to_base": "ai_forge.model_files.merge",
     "Parity": "parity",
     "compare": "parity",
     "ReportData": "report",

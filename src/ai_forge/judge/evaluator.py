@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict
 
 from ai_forge.config import JudgeSettings
-from ai_forge.data_pipeline.prompt import messages_for
 from ai_forge.data_pipeline.schemas import Document, RAFTExample
 from ai_forge.events import Sink, StageProgress, ignore
 from ai_forge.judge.scoring import citation_is_right, facts_are_right, rouge_l
+from ai_forge.prompting.chat import ChatTokenizer
+from ai_forge.prompting.prompt import messages_for
 from ai_forge.training.backends.base import Generator
-from ai_forge.training.chat import ChatTokenizer
-from ai_forge.training.packing import TokenizedExample, collate
+from ai_forge.training.tokens.packing import TokenizedExample, collate
 
 Retrieve = Callable[[str], Sequence[Document]]
 CODE_WINDOW = 1024

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ai_forge.errors import InputError
-from ai_forge.judge.gguf_writer import QUANTIZATIONS, Progress, write_gguf
-from ai_forge.judge.merge import merge_adapters_to_base
-from ai_forge.judge.ollama_prompt import OllamaPrompt, ollama_prompt
-from ai_forge.training.bases import Base
-from ai_forge.training.gguf_reader import check_gguf, gguf_tensor_types
+from ai_forge.model_files.gguf.reader import check_gguf, gguf_tensor_types
+from ai_forge.model_files.gguf.writer import QUANTIZATIONS, Progress, write_gguf
+from ai_forge.model_files.merge import merge_adapters_to_base
+from ai_forge.prompting.ollama import OllamaPrompt, ollama_prompt
+from ai_forge.training.bases.resolve import Base
 
 __all__ = [
     "QUANTIZATIONS",

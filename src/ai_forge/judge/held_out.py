@@ -4,9 +4,9 @@ import random
 from collections.abc import Collection, Iterable, Sequence
 
 from ai_forge.config import JudgeSettings
-from ai_forge.data_pipeline.repository import SourceFile
 from ai_forge.data_pipeline.schemas import CodeBlock, RAFTExample
-from ai_forge.data_pipeline.secrets import scrub
+from ai_forge.data_pipeline.secrets.masking import scrub
+from ai_forge.data_pipeline.source.repository import SourceFile
 
 LEAST_CODE_BYTES, MOST_FILES = 2000, 8
 """Of one file at least so much is scored, and where there is enough of it, code of at least so many files."""

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from ai_forge.data_pipeline.prompt import Message
 from ai_forge.errors import RefusedError
+from ai_forge.prompting.chat import ChatTokenizer
+from ai_forge.prompting.prompt import Message
 from ai_forge.training.backends.base import Generator
-from ai_forge.training.chat import ChatTokenizer
-from ai_forge.training.packing import TokenizedExample, collate
+from ai_forge.training.tokens.packing import TokenizedExample, collate
 
 Progress = Callable[[int, int], None]
 """Called with (prompts compared, prompts in all)."""

@@ -4,8 +4,8 @@ import re
 
 from rapidfuzz.distance import LCSseq
 
-from ai_forge.data_pipeline.prompt import CITATION, citations_in
 from ai_forge.data_pipeline.schemas import RAFTExample
+from ai_forge.prompting.prompt import CITATION, citations_in
 
 WORD = re.compile(r"\w+")
 

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING
 from ai_forge.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from ai_forge.training.bases import Base, Origin, resolve_base
-    from ai_forge.training.chat import ChatTokenizer
+    from ai_forge.prompting.chat import ChatTokenizer
+    from ai_forge.training.bases.resolve import Base, Origin, resolve_base
     from ai_forge.training.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
     from ai_forge.training.forge import FineTuneTrainer, TrainingResult
     from ai_forge.training.handbook import HandbookTrainer
     from ai_forge.training.loop import run_loop
-    from ai_forge.training.packing import Batch, TokenizedExample
     from ai_forge.training.plan import Schedule, lay_schedule, memory_of
+    from ai_forge.training.tokens.packing import Batch, TokenizedExample
 
 _HOMES = {
-    "Base": "bases",
-    "Origin": "bases",
-    "resolve_base": "bases",
-    "ChatTokenizer": "chat",
+    "Base": "bases.resolve",
+    "Origin": "bases.resolve",
+    "resolve_base": "bases.resolve",
+    "ChatTokenizer": "ai_forge.prompting.chat",
     "Checkpoint": "checkpoint",
     "newest_checkpoint": "checkpoint",
     "save_checkpoint": "checkpoint",
@@ -34,8 +34,8 @@ _HOMES = {
     "TrainingResult": "forge",
     "HandbookTrainer": "handbook",
     "run_loop": "loop",
-    "Batch": "packing",
-    "TokenizedExample": "packing",
+    "Batch": "tokens.packing",
+    "TokenizedExample": "tokens.packing",
     "Schedule": "plan",
     "lay_schedule": "plan",
     "memory_of": "plan",

@@ -22,20 +22,21 @@ from typing import Any
 from safetensors.numpy import save_file
 
 from ai_forge.config import FineTuneConfig
-from ai_forge.data_pipeline.prompt import Message, messages_for
 from ai_forge.data_pipeline.schemas import RAFTExample
 from ai_forge.errors import InputError
 from ai_forge.events import AdapterInitialised, Notice, PlanMade, Sink, StageProgress, ignore
-from ai_forge.training.adapter_folder import CHAT_TEMPLATE, CONFIG, INITIAL, WEIGHTS, AdapterFolder, peft_config
+from ai_forge.model_files.adapter import CHAT_TEMPLATE, CONFIG, INITIAL, WEIGHTS, AdapterFolder, peft_config
+from ai_forge.prompting.chat import ChatTokenizer
+from ai_forge.prompting.prompt import Message, messages_for
 from ai_forge.training.backends import backend_name, load_backend
-from ai_forge.training.bases import Base, resolve_base
-from ai_forge.training.care import MicroBatches
-from ai_forge.training.chat import ChatTokenizer
-from ai_forge.training.group import ALONE, Group
+from ai_forge.training.bases.resolve import Base, resolve_base
+from ai_forge.training.distributed.group import ALONE, Group
 from ai_forge.training.loop import run_loop
 from ai_forge.training.losses import SupervisedObjective, sft_loss, token_weights
 from ai_forge.training.memory import memory_range, with_checkpointing_settled
-from ai_forge.training.packing import (
+from ai_forge.training.oom_recovery import MicroBatches
+from ai_forge.training.plan import Schedule, lay_schedule, probe_speed
+from ai_forge.training.tokens.packing import (
     Batch,
     TokenizedExample,
     by_context,
@@ -44,7 +45,6 @@ from ai_forge.training.packing import (
     n_packed_tokens,
     tokenize_all,
 )
-from ai_forge.training.plan import Schedule, lay_schedule, probe_speed
 from ai_forge.workspace import Workspace, atomic_write, stage_key
 
 INITIALISATION_VERSION = 4

@@ -11,12 +11,12 @@ held-out loss is about other rules: no one can guess them, so it says how much e
 from collections.abc import Sequence
 
 from ai_forge.config.training import PromptTemplate
-from ai_forge.data_pipeline.prompt import Message
 from ai_forge.data_pipeline.schemas.instructions import AlpacaPair
 from ai_forge.errors import InputError, RefusedError
 from ai_forge.events import Notice
+from ai_forge.prompting.prompt import Message
 from ai_forge.training.forge import SAMPLES, FineTuneTrainer, TrainingResult
-from ai_forge.training.packing import TokenizedExample, tokenize_chat
+from ai_forge.training.tokens.packing import TokenizedExample, tokenize_chat
 
 
 def chat_of(pair: AlpacaPair, template: PromptTemplate) -> list[Message]:

@@ -29,7 +29,6 @@ from ai_forge.events import (
 from ai_forge.training.backends.base import Loss, Trainee
 from ai_forge.training.callbacks import DivergenceGuard, EarlyStopping, LossPlotter, MemoryMonitor, MetricsLogger
 from ai_forge.training.callbacks.metrics_logger import replay
-from ai_forge.training.care import MicroBatches, stop_training
 from ai_forge.training.checkpoint import (
     checkpoint_folder,
     full_disk_told,
@@ -38,10 +37,11 @@ from ai_forge.training.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
-from ai_forge.training.group import ALONE, Group
+from ai_forge.training.distributed.group import ALONE, Group
 from ai_forge.training.losses import Objective, as_objective
-from ai_forge.training.packing import step_order
+from ai_forge.training.oom_recovery import MicroBatches, stop_training
 from ai_forge.training.plan import Schedule
+from ai_forge.training.tokens.packing import step_order
 
 MIN_EVALUATIONS = 4
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from ai_forge.config import FineTuneConfig
 from ai_forge.config.models import load_models
 from ai_forge.errors import PrerequisiteError
-from ai_forge.training.architectures import completed, linear_shapes
-from ai_forge.training.initialisation import chosen_layers, rank_of
+from ai_forge.model_files.architectures import completed, linear_shapes
+from ai_forge.training.adapters.initialisation import chosen_layers, rank_of
 
 SPREAD = {"activations": (0.75, 1.25), "attention scores": (0.75, 1.25), "logits": (0.5, 1.5), "program": (0.7, 1.6)}
 """By how much a component may be smaller or larger than expected; those not named are exact."""

@@ -16,11 +16,11 @@ from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InputError
 from ai_forge.events import ignore
 from ai_forge.training.backends.base import Loss, Trainee
-from ai_forge.training.care import MicroBatches
-from ai_forge.training.group import ALONE, Group
+from ai_forge.training.distributed.group import ALONE, Group
 from ai_forge.training.losses import Objective, as_objective
 from ai_forge.training.memory import memory_of, require_memory
-from ai_forge.training.packing import TokenizedExample, n_packed_tokens, step_order
+from ai_forge.training.oom_recovery import MicroBatches
+from ai_forge.training.tokens.packing import TokenizedExample, n_packed_tokens, step_order
 
 __all__ = ["Schedule", "lay_schedule", "memory_of", "probe_speed", "require_memory"]
 

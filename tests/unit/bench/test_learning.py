@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import learning
-from ai_forge.data_pipeline.storage import write_jsonl
-from ai_forge.training.packing import TokenizedExample, collate, step_order
+from ai_forge.data_pipeline.datasets.storage import write_jsonl
+from ai_forge.training.tokens.packing import TokenizedExample, collate, step_order
 from cli_runs import SETTINGS, stdlib_copy, tiny_base
 from lessons import Distractors, Instead, WithoutFamilies, step_tokens
 from tiny_training import document, raft_examples, tiny_config

@@ -10,10 +10,10 @@ import pytest
 
 from ai_forge.config import MinerSettings
 from ai_forge.data_pipeline import MiningResult, SourceFile, mine, parse_repository
-from ai_forge.data_pipeline.filters import is_trivial
 from ai_forge.data_pipeline.languages import load
 from ai_forge.data_pipeline.miner import extract_classes, extract_functions, extract_module_info
-from ai_forge.data_pipeline.repository import blob_id
+from ai_forge.data_pipeline.mining.filters import is_trivial
+from ai_forge.data_pipeline.source.repository import blob_id
 from ai_forge.data_pipeline.validator import validate_code_block
 from ai_forge.errors import InputError, PrerequisiteError
 

@@ -17,14 +17,14 @@ from ai_forge.data_pipeline import (
     synthesize,
     verify_example,
 )
-from ai_forge.data_pipeline.families import FAMILIES
-from ai_forge.data_pipeline.prompt import NOT_IN_CONTEXT, citations_in
+from ai_forge.data_pipeline.examples.families import FAMILIES
+from ai_forge.data_pipeline.examples.verification import code_spans
+from ai_forge.data_pipeline.graph.symbols import overlap
 from ai_forge.data_pipeline.raft_generator import generate_chain_of_thought, retrieve_oracle_and_distractors
-from ai_forge.data_pipeline.repository import blob_id
 from ai_forge.data_pipeline.schemas import Fact, RAFTExample
-from ai_forge.data_pipeline.symbols import overlap
-from ai_forge.data_pipeline.text import approximate_tokens, identifiers
-from ai_forge.data_pipeline.verification import code_spans
+from ai_forge.data_pipeline.source.repository import blob_id
+from ai_forge.data_pipeline.text.words import approximate_tokens, identifiers
+from ai_forge.prompting.prompt import NOT_IN_CONTEXT, citations_in
 from conftest import SOURCE
 
 

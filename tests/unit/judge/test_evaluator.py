@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from ai_forge.config import JudgeSettings
-from ai_forge.data_pipeline.prompt import messages_for
 from ai_forge.data_pipeline.schemas import Document
 from ai_forge.events import Event, StageProgress
 from ai_forge.judge.evaluator import CONTENDERS, Evaluator, HeldOut, code_windows, compute_perplexity
 from ai_forge.judge.scoring import rouge_l
+from ai_forge.prompting.chat import ChatTokenizer
+from ai_forge.prompting.prompt import messages_for
 from ai_forge.training.backends.base import Generator
 from ai_forge.training.backends.torch_model import TorchGenerator
-from ai_forge.training.chat import ChatTokenizer
-from ai_forge.training.packing import TokenizedExample
+from ai_forge.training.tokens.packing import TokenizedExample
 from tiny_models import make_tiny
 from tiny_training import document, raft_examples, random_examples, reference_log_probs, reference_model
 

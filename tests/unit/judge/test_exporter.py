@@ -10,8 +10,8 @@ from safetensors.numpy import load_file, save_file
 from ai_forge.errors import InputError
 from ai_forge.judge import exporter
 from ai_forge.judge.exporter import convert_to_gguf, create_ollama_modelfile, merge_adapters_to_base
-from ai_forge.training.bases import resolve_base
-from ai_forge.training.tensor_files import TensorSpec, Weights, f32_to_bf16, write_safetensors
+from ai_forge.model_files.tensors import TensorSpec, Weights, f32_to_bf16, write_safetensors
+from ai_forge.training.bases.resolve import resolve_base
 from tiny_models import make_tiny
 
 Q = "model.layers.0.self_attn.q_proj"
@@ -74,7 +74,7 @@ def test_pissa_is_merged_onto_the_residual_it_was_trained_on(tmp_path: Path) -> 
         a, b = (pairs[f"base_model.model.{name}.lora_{side}.weight"] for side in "AB")
         return np.float32(2.0) * (b @ a)
 
-    from ai_forge.training.tensor_files import bf16_to_f32
+    from ai_forge.model_files.tensors import bf16_to_f32
 
     expected = (bf16_to_f32(f32_to_bf16(residual)) + delta(Q)).astype(np.float16)
     assert np.array_equal(merged.stored(f"{Q}.weight"), expected)

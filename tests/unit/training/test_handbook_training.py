@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from ai_forge.data_pipeline.handbook import read_handbook
+from ai_forge.data_pipeline.handbook.handbook import read_handbook
 from ai_forge.errors import InputError, RefusedError
-from ai_forge.judge.merge import merge_adapters_to_base
-from ai_forge.training.bases import Base, resolve_base
-from ai_forge.training.chat import ChatTokenizer
-from ai_forge.training.chat_templates import ALPACA_SYSTEM, alpaca_jinja
+from ai_forge.model_files.merge import merge_adapters_to_base
+from ai_forge.prompting.chat import ChatTokenizer
+from ai_forge.prompting.chat_templates import ALPACA_SYSTEM, alpaca_jinja
+from ai_forge.training.bases.resolve import Base, resolve_base
 from ai_forge.training.forge import FineTuneTrainer, TrainingResult
 from ai_forge.training.handbook import HandbookTrainer, chat_of
-from ai_forge.training.packing import collate
+from ai_forge.training.tokens.packing import collate
 from ai_forge.workspace import Workspace
 from tiny_models import make_tiny
 from tiny_training import tiny_config

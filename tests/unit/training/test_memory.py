@@ -41,7 +41,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from ai_forge.training.backends.torch_init import initialise
 from ai_forge.training.losses import sft_loss
-from ai_forge.training.packing import collate
+from ai_forge.training.tokens.packing import collate
 from tiny_training import check_batch, tiny_config
 config = tiny_config(quantization="none", rank=32, micro_batch_size=1, gradient_checkpointing={setting!r})
 trainee, _ = initialise(Path({folder!r}), config, check_batch(16), exact=True)

@@ -9,8 +9,8 @@ import pytest
 
 from ai_forge.errors import InputError, PrerequisiteError
 from ai_forge.training.backends.base import TokenSums
-from ai_forge.training.packing import Batch, TokenizedExample
 from ai_forge.training.plan import PROBE_BATCHES, Schedule, lay_schedule, memory_of, probe_speed, require_memory
+from ai_forge.training.tokens.packing import Batch, TokenizedExample
 from tiny_models import make_tiny
 from tiny_training import tiny_config
 

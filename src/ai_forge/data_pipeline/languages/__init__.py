@@ -23,7 +23,7 @@ from importlib.resources import files
 
 from tree_sitter import Language, Query
 
-from ai_forge.data_pipeline.repairs import blank_variance, join_bracketed_lines
+from ai_forge.data_pipeline.languages.repairs import blank_variance, join_bracketed_lines
 
 __all__ = ["LANGUAGES", "LanguageSpec", "language_of", "load"]
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ai_forge.training.packing import Batch
+from ai_forge.training.tokens.packing import Batch
 
 Loss = Callable[[Any], Any]
 """Per-token log-probabilities [n_supervised] to a scalar sum."""

@@ -25,14 +25,14 @@ from safetensors.numpy import load_file, save_file
 
 from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InputError
-from ai_forge.training.adapter_folder import PREFIX, WEIGHTS, AdapterFolder
+from ai_forge.model_files.adapter import PREFIX, WEIGHTS, AdapterFolder
+from ai_forge.model_files.tensors import TensorSpec, write_safetensors
+from ai_forge.training.adapters.initialisation import chosen_layers
 from ai_forge.training.apple import kept_bytes, mlx_memory_of_folder, recomputed_bytes, score_bytes
 from ai_forge.training.backends.base import Loss, TokenSums
 from ai_forge.training.backends.mlx_layers import BITS, AdapterLinear, FrozenWeight, hooked_blocks
 from ai_forge.training.backends.mlx_model import compute_dtype, load_arrays, load_model, on_gpu, target_log_probs
-from ai_forge.training.initialisation import chosen_layers
-from ai_forge.training.packing import Batch
-from ai_forge.training.tensor_files import TensorSpec, write_safetensors
+from ai_forge.training.tokens.packing import Batch
 
 PACKED_RESIDUAL = "residual_mlx.safetensors"
 SIDES = ("lora_A", "lora_B")

@@ -19,6 +19,8 @@ import numpy as np
 from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InputError, InternalError
 from ai_forge.events import AdapterInitialised
+from ai_forge.model_files.tensors import Weights
+from ai_forge.training.adapters.initialisation import initial_adapter, rank_of, scaling_of
 from ai_forge.training.backends.mlx_backend import MLXTrainee, replace_layer, target_layers
 from ai_forge.training.backends.mlx_layers import (
     BITS,
@@ -31,9 +33,7 @@ from ai_forge.training.backends.mlx_layers import (
     hooked_blocks,
 )
 from ai_forge.training.backends.mlx_model import compute_dtype, head_of, load_model, log_softmax
-from ai_forge.training.initialisation import initial_adapter, rank_of, scaling_of
-from ai_forge.training.packing import IGNORE, Batch
-from ai_forge.training.tensor_files import Weights
+from ai_forge.training.tokens.packing import IGNORE, Batch
 
 KL_TOLERANCE = {mx.float32: 1e-6, mx.bfloat16: 5e-3}
 """Rounding alone, nats per token, by the dtype that the model computes in."""

@@ -18,7 +18,7 @@ import mlx.nn as nn
 import numpy as np
 from numpy.typing import NDArray
 
-from ai_forge.training.packing import Batch
+from ai_forge.training.tokens.packing import Batch
 
 BITS = 4
 GROUP_SIZES = (32, 64, 128)

@@ -26,11 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ai_forge.errors import InputError
+from ai_forge.model_files.architectures import completed, unserved
+from ai_forge.model_files.tensors import weight_files
 from ai_forge.training.apple import MLX_LM_MODULES
-from ai_forge.training.architectures import completed, unserved
 from ai_forge.training.backends.mlx_layers import PackedRow, PositionedRope
-from ai_forge.training.packing import IGNORE, Batch
-from ai_forge.training.tensor_files import weight_files
+from ai_forge.training.tokens.packing import IGNORE, Batch
 
 CHUNK = 256
 

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InputError
-from ai_forge.training.adapter_folder import RESIDUAL, AdapterFolder
+from ai_forge.model_files.adapter import RESIDUAL, AdapterFolder
+from ai_forge.training.adapters.initialisation import chosen_layers
 from ai_forge.training.backends.base import Loss, TokenSums
 from ai_forge.training.backends.torch_layers import AdapterLinear, FrozenWeight
 from ai_forge.training.backends.torch_model import (
@@ -33,8 +34,7 @@ from ai_forge.training.backends.torch_model import (
     target_log_probs,
 )
 from ai_forge.training.backends.torch_shards import shard_layers
-from ai_forge.training.initialisation import chosen_layers
-from ai_forge.training.packing import Batch
+from ai_forge.training.tokens.packing import Batch
 
 PEFT_PREFIX = "base_model.model."
 PACKED_RESIDUAL = "residual_nf4.safetensors"

@@ -18,6 +18,7 @@ from torch import Tensor
 from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InternalError
 from ai_forge.events import AdapterInitialised
+from ai_forge.training.adapters.initialisation import Quantise, initial_adapter, rank_of, scaling_of
 from ai_forge.training.backends.torch_algebra import TorchAlgebra
 from ai_forge.training.backends.torch_backend import (
     TorchTrainee,
@@ -27,8 +28,7 @@ from ai_forge.training.backends.torch_backend import (
 )
 from ai_forge.training.backends.torch_layers import AdapterLinear, FrozenWeight
 from ai_forge.training.backends.torch_model import compute_dtype, load_model, pick_device, vocabulary_log_probs
-from ai_forge.training.initialisation import Quantise, initial_adapter, rank_of, scaling_of
-from ai_forge.training.packing import Batch
+from ai_forge.training.tokens.packing import Batch
 
 KL_TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 5e-3, torch.float16: 1e-3}
 """Rounding alone, nats per token, by the dtype that the model computes in."""

@@ -26,7 +26,7 @@ from ai_forge.training.backends.torch_cache import repeated, reserved_cache
 from ai_forge.training.backends.torch_kernels import FrozenRMSNorm
 from ai_forge.training.backends.torch_layers import CACHED_ATTENTION, PACKED_ATTENTION
 from ai_forge.training.memory import memory_of
-from ai_forge.training.packing import IGNORE, Batch, n_common_to_all
+from ai_forge.training.tokens.packing import IGNORE, Batch, n_common_to_all
 
 CHUNK = 256
 PLAIN_RMS_NORMS = ("LlamaRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm", "MistralRMSNorm", "Phi3RMSNorm")

@@ -19,7 +19,7 @@ from typing import Any
 from ai_forge.config import FineTuneConfig
 from ai_forge.config.training import PreferenceLoss
 from ai_forge.training.backends.base import Loss, TokenSums, Trainee
-from ai_forge.training.packing import TokenizedExample, collate
+from ai_forge.training.tokens.packing import TokenizedExample, collate
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from ai_forge.training.backends.base import Loss, TokenSums, Trainee
 from ai_forge.training.losses.raft_loss import weighted_loss
 from ai_forge.training.losses.sft import sft_loss
-from ai_forge.training.packing import TokenizedExample, collate
+from ai_forge.training.tokens.packing import TokenizedExample, collate
 
 
 class Objective(Protocol):

@@ -69,7 +69,7 @@ def test_qpissa_loses_less_of_the_weights_than_qlora_and_more_rounds_still_less(
 
 
 def test_the_error_is_that_of_the_built_weights(llama: Path) -> None:
-    from ai_forge.training.tensor_files import Weights
+    from ai_forge.model_files.tensors import Weights
 
     trainee, report = initialise(llama, tiny_config(rank_pattern={"q_proj": 4}, use_rslora=True), check_batch(50))
     weights, squared, norm = Weights(llama), 0.0, 0.0

@@ -9,6 +9,7 @@ mx = pytest.importorskip("mlx.core", reason="MLX is not installed: pip install '
 
 from mlx import nn  # noqa: E402
 
+from ai_forge.training.adapters.pissa import pissa_factors  # noqa: E402
 from ai_forge.training.backends.mlx_layers import (  # noqa: E402
     AdapterLinear,
     FrozenWeight,
@@ -18,8 +19,7 @@ from ai_forge.training.backends.mlx_layers import (  # noqa: E402
     Positions,
     visible,
 )
-from ai_forge.training.packing import TokenizedExample, collate  # noqa: E402
-from ai_forge.training.pissa import pissa_factors  # noqa: E402
+from ai_forge.training.tokens.packing import TokenizedExample, collate  # noqa: E402
 from tiny_training import random_examples  # noqa: E402
 
 RANDOM = np.random.default_rng(0)

@@ -16,7 +16,7 @@ mx = pytest.importorskip("mlx.core", reason="MLX is not installed: pip install '
 from ai_forge.errors import InputError  # noqa: E402
 from ai_forge.training.backends import mlx_model  # noqa: E402
 from ai_forge.training.backends.mlx_model import MLXGenerator, load_model  # noqa: E402
-from ai_forge.training.packing import TokenizedExample, collate  # noqa: E402
+from ai_forge.training.tokens.packing import TokenizedExample, collate  # noqa: E402
 from tiny_models import make_tiny  # noqa: E402
 from tiny_training import check_batch, random_examples, reference_log_probs, reference_model  # noqa: E402
 

@@ -13,13 +13,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ai_forge.errors import InputError
-from ai_forge.training.adapter_folder import AdapterFolder
+from ai_forge.model_files.adapter import AdapterFolder
 from ai_forge.training.backends.torch_backend import TorchTrainee, flatten, packed_weight, unflatten
 from ai_forge.training.backends.torch_layers import FrozenWeight
-from ai_forge.training.bases import resolve_base
+from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.training.forge import FineTuneTrainer
 from ai_forge.training.losses import sft_loss
-from ai_forge.training.packing import IGNORE, TokenizedExample, collate
+from ai_forge.training.tokens.packing import IGNORE, TokenizedExample, collate
 from ai_forge.workspace import Workspace
 from tiny_models import make_tiny
 from tiny_training import random_examples, reference_model, tiny_config

@@ -7,7 +7,7 @@ import torch
 
 from ai_forge.training.backends import torch_model
 from ai_forge.training.backends.torch_model import TorchGenerator
-from ai_forge.training.packing import TokenizedExample, collate
+from ai_forge.training.tokens.packing import TokenizedExample, collate
 from tiny_models import make_tiny
 from tiny_training import check_batch, random_examples, reference_log_probs, reference_model
 

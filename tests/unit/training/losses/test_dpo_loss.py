@@ -12,13 +12,13 @@ from test_convert import trained
 from transformers import AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
-from ai_forge.training.adapter_folder import AdapterFolder
+from ai_forge.model_files.adapter import AdapterFolder
 from ai_forge.training.backends.torch_backend import TorchTrainee
 from ai_forge.training.backends.torch_init import initialise
-from ai_forge.training.care import MicroBatches
 from ai_forge.training.losses import PreferenceObjective, TokenizedPair, with_reference
 from ai_forge.training.losses.dpo_loss import pair_loss
-from ai_forge.training.packing import TokenizedExample, collate
+from ai_forge.training.oom_recovery import MicroBatches
+from ai_forge.training.tokens.packing import TokenizedExample, collate
 from tiny_models import make_tiny
 from tiny_training import check_batch, random_examples, reference_log_probs, reference_model, tiny_config
 

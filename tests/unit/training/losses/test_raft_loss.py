@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.training.backends.torch_init import initialise
-from ai_forge.training.care import MicroBatches
-from ai_forge.training.chat import ChatTokenizer
 from ai_forge.training.losses import SupervisedObjective, sft_loss, token_weights, weighted_loss
-from ai_forge.training.packing import TokenizedExample, collate, tokenize
+from ai_forge.training.oom_recovery import MicroBatches
+from ai_forge.training.tokens.packing import TokenizedExample, collate, tokenize
 from tiny_models import make_tiny
 from tiny_training import check_batch, raft_examples, random_examples, tiny_config
 

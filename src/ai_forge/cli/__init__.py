@@ -1,0 +1,1 @@
+"""`ai-forge`: words to calls, values to text. Nothing else."""

@@ -1,0 +1,209 @@
+"""`ai-forge data …` and `ai-forge handbook`: words to calls, values to text. Data goes to stdout, messages to stderr."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from ai_forge.cli.console import stderr
+from ai_forge.cli.options import AsJson, show
+from ai_forge.errors import InputError
+
+data_app = typer.Typer(help="Datasets: convert, read, count, compare; preference pairs.", no_args_is_help=True)
+
+Source = Annotated[
+    Path, typer.Argument(help="A dataset: .jsonl, .json, .parquet, .txt, or a folder with dataset.json.")
+]
+Target = Annotated[Path, typer.Argument(help="The file to write: .jsonl, .json, .parquet or .txt.")]
+From = Annotated[str | None, typer.Option("--from", help="The format, where the first record does not tell it.")]
+
+
+def _read(path: Path, format: str | None = None) -> Any:
+    from ai_forge.data_pipeline.datasets.formats import read_dataset
+
+    return read_dataset(path, _format(format) if format else None)
+
+
+def _format(name: str) -> Any:
+    from ai_forge.data_pipeline.datasets.formats import FORMATS
+
+    if name not in FORMATS:
+        raise InputError(f"{name!r} is no format.", f"Known are {', '.join(FORMATS)}.")
+    return name
+
+
+@data_app.command("convert")
+def convert(
+    source: Source,
+    target: Target,
+    to: Annotated[str, typer.Option("--to", help="raft, preference, alpaca, sharegpt, messages or text.")],
+    format: From = None,
+    json: AsJson = False,
+) -> None:
+    """Write a dataset in another format, and say what is lost on the way."""
+    from ai_forge.data_pipeline.datasets import formats
+
+    if source.resolve() == target.resolve():
+        raise InputError(f"{target} is the dataset itself.", "Give another file to write.")
+    made = formats.convert(_read(source, format), _format(to))
+    formats.write_records(target, made)
+    if json:
+        show({"file": str(target), "format": to, "records": len(made.records), "lost": list(made.losses)})
+        return
+    print(f"{len(made.records)} records as {to} in {target}")
+    for loss in made.losses:
+        stderr.print(f"[yellow]lost: {escape(loss)}[/yellow]", soft_wrap=True)
+
+
+@data_app.command("show")
+def show_records(
+    source: Source,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 3,
+    family: Annotated[
+        str | None, typer.Option("--family", help="Only this family (or kind of preference pair).")
+    ] = None,
+    difficulty: Annotated[str | None, typer.Option("--difficulty", help="Only this: easy, medium or hard.")] = None,
+    format: From = None,
+    json: AsJson = False,
+) -> None:
+    """Print examples to read."""
+    from ai_forge.data_pipeline.datasets import views as dataset_views
+
+    chosen = dataset_views.select(_read(source, format), family=family, difficulty=difficulty)[:n]
+    if json:
+        show([{"id": record.id, **record.model_dump(mode="json")} for record in chosen])
+        return
+    print("\n\n".join(map(dataset_views.readable, chosen)))
+
+
+@data_app.command("stats")
+def stats(source: Source, format: From = None, json: AsJson = False) -> None:
+    """Count: families, difficulties, tokens, citations, duplicates."""
+    from ai_forge.data_pipeline.datasets import views as dataset_views
+
+    found = dataset_views.figures(_read(source, format))
+    if json:
+        show(found)
+        return
+    for name, value in found.items():
+        if not isinstance(value, dict):
+            print(f"{name:<22} {f'{value:.3f}' if isinstance(value, float) else value}")
+            continue
+        print(name)
+        for key, inner in value.items():
+            told = ", ".join(f"{k} {v}" for k, v in inner.items()) if isinstance(inner, dict) else inner
+            print(f"  {key:<20} {told}")
+
+
+@data_app.command("diff")
+def diff(
+    first: Annotated[Path, typer.Argument(help="The dataset before.")],
+    second: Annotated[Path, typer.Argument(help="The dataset after.")],
+    json: AsJson = False,
+) -> None:
+    """What was added, removed and changed from one dataset to another."""
+    from ai_forge.data_pipeline.datasets import views as dataset_views
+
+    found = dataset_views.compare(_read(first), _read(second))
+    if json:
+        show(found.summary())
+        return
+    for mark, records in (("+", found.added), ("-", found.removed), ("~", [after for _, after in found.changed])):
+        for record in records:
+            print(f"{mark} {dataset_views.headline(record)}")
+    print(
+        f"{len(found.added)} added, {len(found.removed)} removed, {len(found.changed)} changed, {found.n_same} the same"
+    )
+
+
+@data_app.command("preferences")
+def preferences(
+    repo: Annotated[Path, typer.Argument(help="A git repository.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write: .jsonl, .json or .parquet.")],
+    answers: Annotated[Path | None, typer.Option("--answers", help="RAFT examples to make pairs of as well.")] = None,
+    max_commits: Annotated[int, typer.Option("--max-commits", min=1, help="Newest commits to look at.")] = 2000,
+    json: AsJson = False,
+) -> None:
+    """Preference pairs of fixes, reverts and review fix-ups in git, and of answers that are spoiled on purpose."""
+    from ai_forge.data_pipeline.datasets.formats import Dataset, write_records
+    from ai_forge.data_pipeline.examples.preferences import answer_pairs, mine_preferences
+    from ai_forge.data_pipeline.schemas import RAFTExample
+
+    made = [mine_preferences(repo, max_commits=max_commits)]
+    if answers is not None:
+        examples = _read(answers).records
+        if not all(isinstance(example, RAFTExample) for example in examples):
+            raise InputError(f"{answers} holds no RAFT examples.", "Give the train.jsonl of a run's dataset.")
+        made.append(answer_pairs(examples))
+    pairs = tuple(pair for part in made for pair in part.pairs)
+    if not pairs:
+        reasons = ", ".join(f"{reason} {n}" for part in made for reason, n in part.rejected.most_common(5))
+        raise InputError(
+            f"No preference pair in {repo} ({reasons}).", "Look further back with --max-commits, or give --answers."
+        )
+    write_records(out, Dataset("preference", pairs))
+    counts = {"file": str(out), "pairs": len(pairs), "sources": [part.summary() for part in made]}
+    if json:
+        show(counts)
+        return
+    for part in made:
+        for kind, n in part.summary()["by_kind"].items():  # type: ignore[attr-defined]
+            print(f"{kind:<16} {n}")
+    print(f"{len(pairs)} pairs in {out}")
+
+
+def handbook(
+    path: Annotated[
+        Path, typer.Argument(help="A repository with an .agent or .agents folder, or that folder.")
+    ] = Path(),
+    hold_out: Annotated[
+        float, typer.Option("--hold-out", min=0, max=0.9, help="Share of the rules that only the judge sees, 0–0.9.")
+    ] = 0.1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only; write nothing.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Turn an agent's handbook into training pairs: fine-tuning-file.json and its companions, in the agent folder."""
+    from ai_forge.data_pipeline.handbook.handbook import read_handbook
+
+    made = read_handbook(path, hold_out=hold_out)
+    written = [] if dry_run else _write_handbook(made)
+    summary = made.summary() | {"written": [str(file) for file in written]}
+    if json:
+        show(summary)
+        return
+    for kind, n in summary["by_kind"].items():  # type: ignore[attr-defined]
+        print(f"{kind:<12} {n}")
+    told = f"{summary['pairs']} pairs of {summary['rules']} rules: {summary['train']} to train on"
+    print(f"{told}, {summary['held_out']} of {summary['held_out_rules']} rules held out")
+    print(f"{summary['preferences']} preference pairs, {summary['probes']} compliance probes")
+    for file in written:
+        print(file)
+    for name in ("skipped", "rejected", "repaired"):
+        if summary[name]:
+            reasons = ", ".join(f"{reason} {n}" for reason, n in summary[name].items())  # type: ignore[attr-defined]
+            stderr.print(f"{name}: {escape(reasons)}", soft_wrap=True)
+
+
+def _write_handbook(made: Any) -> list[Path]:
+    """The Alpaca file, what is held out, preference pairs and probes; a file that would be empty is removed."""
+    from ai_forge.data_pipeline.handbook.handbook import FINE_TUNING_FILE, HELD_OUT_FILE, PREFERENCES_FILE, PROBES_FILE
+    from ai_forge.workspace import atomic_write
+
+    root: Path = made.folder.root
+    lines = {
+        PREFERENCES_FILE: [pair.model_dump_json() for pair in made.train_preferences],
+        PROBES_FILE: [probe.model_dump_json() for probe in made.probes],
+    }
+    texts = {name: "".join(f"{line}\n" for line in found) for name, found in lines.items()}
+    for name, pairs in ((FINE_TUNING_FILE, made.train_pairs), (HELD_OUT_FILE, made.held_out_pairs)):
+        texts[name] = (
+            json.dumps([pair.alpaca() for pair in pairs], indent=2, ensure_ascii=False) + "\n" if pairs else ""
+        )
+    for name, text in texts.items():
+        if text:
+            atomic_write(root / name, text)
+        else:
+            (root / name).unlink(missing_ok=True)  # of an earlier run: no longer true
+    return [root / name for name, text in sorted(texts.items()) if text]

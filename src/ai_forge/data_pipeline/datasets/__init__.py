@@ -1,0 +1,1 @@
+"""Datasets as files: formats, Parquet, views, the quality report."""

@@ -1,0 +1,79 @@
+"""Frozen pydantic values as Parquet and back. Columns and types come from the model, so every file of a kind has the same.
+
+pyarrow is loaded on first use. Nested models become structs, tuples become lists, literals strings.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, BinaryIO, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from ai_forge.errors import InputError, InternalError
+
+__all__ = ["read_parquet", "read_rows", "write_parquet", "write_rows_as"]
+
+Value = TypeVar("Value", bound=BaseModel)
+
+
+def write_parquet(path: Path, values: Sequence[BaseModel], kind: type[BaseModel]) -> None:
+    """Write `values`, all of `kind`, to a Parquet file (zstd)."""
+    with path.open("wb") as file:
+        write_rows_as(file, [value.model_dump(mode="json") for value in values], kind)
+
+
+def write_rows_as(file: BinaryIO, rows: Sequence[dict[str, Any]], kind: type[BaseModel] | None) -> None:
+    """Write rows with the columns of `kind`, or with those that the rows have."""
+    import pyarrow
+    import pyarrow.parquet
+
+    fields = [] if kind is None else [(name, _type_of(field.annotation)) for name, field in kind.model_fields.items()]
+    table = pyarrow.Table.from_pylist(list(rows), schema=pyarrow.schema(fields) if fields else None)
+    pyarrow.parquet.write_table(table, file, compression="zstd")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a Parquet file. Raises InputError: it is none."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"{path} cannot be read as Parquet: {reason}", "Give a file that ends with .parquet and is one."
+        ) from error
+    return rows
+
+
+def read_parquet(path: Path, kind: type[Value]) -> list[Value]:
+    """The values of a Parquet file. Raises InputError: a row is not of `kind`; the message names the row."""
+    values: list[Value] = []
+    for number, row in enumerate(read_rows(path), start=1):
+        try:
+            values.append(kind.model_validate(row))
+        except ValueError as error:
+            raise InputError(f"Row {number} of {path} is not a {kind.__name__}: {error}") from error
+    return values
+
+
+def _type_of(annotation: Any) -> Any:
+    """The Arrow type of a field's annotation."""
+    import pyarrow
+
+    origin, arguments = get_origin(annotation), [a for a in get_args(annotation) if a is not NoneType]
+    if origin in (Union, UnionType) and len(arguments) == 1:
+        return _type_of(arguments[0])
+    if origin is Literal or annotation is str:
+        return pyarrow.string()
+    if origin is tuple:
+        return pyarrow.list_(_type_of(arguments[0]))
+    if annotation in (bool, int, float):
+        return {bool: pyarrow.bool_(), int: pyarrow.int64(), float: pyarrow.float64()}[annotation]
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return pyarrow.struct([(name, _type_of(field.annotation)) for name, field in annotation.model_fields.items()])
+    raise InternalError(
+        f"A field of type {annotation} has no Parquet type.", "add one in data_pipeline/datasets/parquet.py."
+    )

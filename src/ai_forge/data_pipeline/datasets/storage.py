@@ -1,0 +1,117 @@
+"""The pipeline's values as files: JSON lines and datasets.
+
+A dataset is a folder: each part (train, valid, test) as `NAME.jsonl` and `NAME.parquet`, which hold the same, and
+`dataset.json`, written last: counts, schema version, a hash over all ids, each file's SHA-256, where it comes from and
+the settings that made it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from ai_forge.data_pipeline.schemas import RAFTExample
+from ai_forge.errors import InputError
+
+__all__ = [
+    "DATASET_MANIFEST",
+    "read_examples",
+    "read_jsonl",
+    "read_manifest",
+    "write_dataset",
+    "write_jsonl",
+]
+
+Value = TypeVar("Value", bound=BaseModel)
+DATASET_MANIFEST = "dataset.json"
+SCHEMA_VERSION = 1
+"""Raised when a value of a dataset is stored otherwise than before."""
+
+
+def write_jsonl(path: Path, values: Iterable[BaseModel]) -> None:
+    """One value a line."""
+    path.write_text("".join(value.model_dump_json() + "\n" for value in values), encoding="utf-8")
+
+
+def read_jsonl(path: Path, kind: type[Value]) -> list[Value]:
+    """The values of a JSON-lines file.
+
+    Raises:
+        InputError: the file cannot be read, or a line is not of this kind; the message names the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    values: list[Value] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            values.append(kind.model_validate_json(line))
+        except ValueError as error:
+            raise InputError(f"Line {number} of {path} is not a {kind.__name__}: {error}") from error
+    return values
+
+
+def read_examples(path: Path) -> list[RAFTExample]:
+    """The RAFT examples of a JSON-lines file."""
+    return read_jsonl(path, RAFTExample)
+
+
+def write_dataset(
+    folder: Path,
+    parts: Mapping[str, Sequence[BaseModel]],
+    kind: type[BaseModel],
+    *,
+    provenance: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write the parts of a dataset, all of `kind`, and its manifest, which is returned."""
+    from ai_forge.data_pipeline.datasets.parquet import write_parquet
+
+    files: dict[str, str] = {}
+    for name, values in parts.items():
+        write_jsonl(folder / f"{name}.jsonl", values)
+        write_parquet(folder / f"{name}.parquet", values, kind)
+        for path in (folder / f"{name}.jsonl", folder / f"{name}.parquet"):
+            files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    ids = "".join(f"{name} {value.id}\n" for name, values in parts.items() for value in values)  # type: ignore[attr-defined]
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": kind.__name__,
+        "counts": {name: len(values) for name, values in parts.items()},
+        "hash": hashlib.sha256(ids.encode()).hexdigest(),
+        "files": files,
+        "provenance": dict(provenance),
+        "settings": dict(settings),
+    }
+    (folder / DATASET_MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
+    return manifest
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a dataset folder, after a check of its files.
+
+    Raises:
+        InputError: there is none, it is of another version, or a file is not the one that it lists.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / DATASET_MANIFEST).read_text(encoding="utf-8"))
+        version, files = manifest["schema_version"], dict(manifest["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder} has no readable {DATASET_MANIFEST}.", "Give a dataset file, or a folder with one."
+        ) from error
+    if version != SCHEMA_VERSION:
+        raise InputError(
+            f"{folder} is of schema version {version}; this program reads {SCHEMA_VERSION}.", "Make it anew."
+        )
+    for name, digest in files.items():
+        path = folder / Path(name).name
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            raise InputError(
+                f"{path} is not the file that {DATASET_MANIFEST} lists.", "Make it anew, or give the file itself."
+            )
+    return manifest

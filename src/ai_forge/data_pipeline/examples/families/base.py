@@ -1,0 +1,140 @@
+"""What every family works with: a `Subject` to ask about, a `Draft` to fill, and the helpers that word an answer."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from ai_forge.data_pipeline.examples.project_notes import ProjectWords
+from ai_forge.data_pipeline.examples.question_templates import ASPECTS, TEMPLATES
+from ai_forge.data_pipeline.graph.symbols import SymbolGraph
+from ai_forge.data_pipeline.schemas import CodeBlock, Document, Fact, content_id
+from ai_forge.data_pipeline.schemas.raft_examples import FactKind
+from ai_forge.data_pipeline.text.words import first_sentence, plain
+
+__all__ = [
+    "MAX_LISTED",
+    "MAX_QUOTED",
+    "Draft",
+    "Subject",
+    "documentation",
+    "draft_of",
+    "facts_as",
+    "facts_of",
+    "is_callable",
+    "is_class",
+    "listed",
+    "plain",
+]
+
+MAX_LISTED = 6
+"""Names in one answer: longer enumerations teach a small model to make names up."""
+_NO_PROSE = ('"', "[", " = ", "::=", "->")
+"""What stands in grammars, tables and signatures: such a first line is no sentence."""
+MAX_QUOTED = 70
+_CLASS_TYPES = ("class", "interface", "type")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A block to ask about, how a question names it, and the graph around it."""
+
+    block: CodeBlock
+    reference: str
+    graph: SymbolGraph
+    seed: int
+    words: ProjectWords = field(default_factory=ProjectWords)
+
+    def choose(self, options: Sequence[str], salt: str) -> str:
+        """One of `options`, fixed by the block, `salt` and the seed."""
+        return options[int(content_id(self.block.id, salt, str(self.seed)), 16) % len(options)]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A question with its answer and the blocks that hold it, before documents are picked."""
+
+    family: str
+    question: str
+    answer: str
+    oracles: tuple[CodeBlock, ...]
+    aspect: str
+    """What the question asks for, in a few words."""
+    facts: tuple[Fact, ...] = ()
+    kinds: tuple[FactKind, ...] = ()
+    """Kinds of fact that a wrong answer would mix up, where there is none to state."""
+    beside: tuple[Document, ...] = ()
+    """Oracles that are no code: a commit, a section of the documentation."""
+    shown_as: Document | None = None
+    """The subject as it is shown where something was taken out of it."""
+
+    @property
+    def may_lack_oracle(self) -> bool:
+        """Whether the question makes sense when its answer is not shown."""
+        return not self.beside and self.shown_as is None and self.family != "write_test"
+
+
+def documentation(block: CodeBlock) -> str | None:
+    """The first sentence of a block's documentation without markup, or None where it is no sentence of 3–40 words."""
+    sentence = plain(first_sentence(block.docstring or "")).strip()
+    if not 3 <= len(sentence.split()) <= 40 or not sentence[0].isalpha() or any(mark in sentence for mark in _NO_PROSE):
+        return None
+    return sentence
+
+
+def facts_of(block: CodeBlock, kind: FactKind) -> tuple[str, ...]:
+    """The values of a kind that the block's syntax declares."""
+    meta = block.metadata
+    if kind == "parameter":
+        return meta.parameters
+    if kind == "exception":
+        return meta.raises
+    if kind == "call":
+        return meta.calls
+    if kind == "base":
+        return meta.bases
+    if kind == "method":
+        return meta.method_names
+    if kind == "decorator":
+        return meta.decorators
+    if kind == "type":
+        return (meta.returns,) if meta.returns else ()
+    return (block.name,) if kind == "name" else (block.path,)
+
+
+def facts_as(kind: FactKind, values: Iterable[str]) -> tuple[Fact, ...]:
+    """Facts of one kind."""
+    return tuple(Fact(kind=kind, value=value) for value in values)
+
+
+def listed(values: Sequence[str]) -> str:
+    """`a`, `b` and `c`."""
+    quoted = [f"`{value}`" for value in values]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
+
+
+def draft_of(
+    family: str,
+    subject: Subject,
+    answer: str,
+    facts: Iterable[Fact] = (),
+    kinds: tuple[FactKind, ...] = (),
+    others: tuple[CodeBlock, ...] = (),
+    wording: str | None = None,
+    beside: tuple[Document, ...] = (),
+    shown_as: Document | None = None,
+    **fields: str,
+) -> Draft:
+    """A draft in one of the wordings of its family (or of `wording`); `others` are further oracles."""
+    kind = wording or family
+    question = subject.choose(TEMPLATES[kind], kind).format(subject=subject.reference, **fields)
+    aspect = ASPECTS[kind].format(**fields)
+    return Draft(family, question, answer, (subject.block, *others), aspect, tuple(facts), kinds, beside, shown_as)
+
+
+def is_class(block: CodeBlock) -> bool:
+    """Whether the block is a class, an interface or another type."""
+    return block.block_type in _CLASS_TYPES
+
+
+def is_callable(block: CodeBlock) -> bool:
+    """Whether the block is a function or a method."""
+    return block.block_type not in _CLASS_TYPES

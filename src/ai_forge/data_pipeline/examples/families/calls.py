@@ -1,0 +1,105 @@
+"""Families about who uses a block: one use, all callers, what a change reaches."""
+
+import re
+from collections import defaultdict
+
+from ai_forge.data_pipeline.examples.families.base import Draft, Subject, draft_of, facts_as, listed
+from ai_forge.data_pipeline.graph.symbols import overlap
+from ai_forge.data_pipeline.mining.filters import is_test_path
+from ai_forge.data_pipeline.schemas import CodeBlock
+from ai_forge.data_pipeline.text.words import one_line
+
+_MAX_LINE = 100
+_WORD = re.compile(r"[\w$]+")
+_CALLED = re.compile(r"(?<![\w$])([\w$]+)\s*\(")
+_NO_CALL = re.compile(r"(#|//|\*|def |class )")
+_MAX_CALLERS = 3
+"""More would not fit into a prompt, and an answer that lists some of them would be wrong."""
+
+
+def usage(subject: Subject) -> list[Draft]:
+    """One caller and its line."""
+    block = subject.block
+    for caller in subject.graph.callers(block):
+        line = call_line(caller, block.name, subject.graph.call_line(caller, block))
+        if overlap(block, caller) or line is None or caller.name == block.name:
+            continue
+        answer = f"`{caller.name}` uses `{block.name}`: `{line}`."
+        where = "usage_test" if is_test_path(caller.path) else "usage"
+        return [draft_of("usage", subject, answer, facts_as("name", [caller.name]), ("name",), (caller,), where)]
+    return []
+
+
+def call_line(caller: CodeBlock, name: str, number: int | None = None) -> str | None:
+    """The first short line of `caller` that calls `name`, or line `number` of its file, if it is one.
+
+    A name alone may be another's: of two `render` only the graph knows which one a line calls.
+    """
+    lines = caller.source_code.split("\n")
+    if number is not None:
+        first = number - caller.metadata.first_line + caller.metadata.head_lines
+        lines = lines[first : first + 1]
+    else:
+        lines = lines[1:]
+    for line in lines:
+        if name not in line:
+            continue
+        text = one_line(line)
+        if len(text) <= _MAX_LINE and "`" not in text and _calls(text, name) and not _NO_CALL.match(text):
+            return text.rstrip(" {:;,")
+    return None
+
+
+def _calls(line: str, name: str) -> bool:
+    if _WORD.fullmatch(name):  # compiling an expression for each name takes longer than all searches
+        return name in _CALLED.findall(line)
+    return re.search(rf"(?<![\w$]){re.escape(name)}\s*\(", line) is not None
+
+
+def callers(subject: Subject) -> list[Draft]:
+    """All callers that are shown, where there are two or three: code of another side of the split may hold more."""
+    code, _ = _callers(subject)
+    if not 2 <= len(code) <= _MAX_CALLERS:
+        return []
+    name, names = subject.block.name, [caller.name for caller in code]
+    answer = f"In these documents `{name}` is called by {listed(names)}."
+    return [draft_of("callers", subject, answer, facts_as("name", names), others=tuple(code))]
+
+
+def change_impact(subject: Subject) -> list[Draft]:
+    """Who has to be looked at when the block changes: its callers, and the test that runs it."""
+    code, tests = _callers(subject)
+    if not 1 <= len(code) <= _MAX_CALLERS:
+        return []
+    name, names = subject.block.name, [caller.name for caller in code]
+    verb = "calls" if len(names) == 1 else "call"
+    answer = f"{listed(names)} {verb} `{name}`, so look at {'it' if len(names) == 1 else 'them'} when it changes."
+    others = tuple(code)
+    if tests and len(code) < _MAX_CALLERS:
+        names.append(tests[0].name)
+        answer += f" The test `{tests[0].name}` runs it."
+        others += (tests[0],)
+    return [draft_of("change_impact", subject, answer, facts_as("name", names), others=others)]
+
+
+def _callers(subject: Subject) -> tuple[list[CodeBlock], list[CodeBlock]]:
+    """(callers in code, callers in tests), innermost blocks only; nothing where one of them cannot be told apart."""
+    block = subject.block
+    found = subject.graph.callers(block)
+    if any(overlap(block, caller) for caller in found):
+        return [], []
+    in_file: dict[str, list[CodeBlock]] = defaultdict(list)
+    for caller in found:
+        in_file[caller.path].append(caller)
+    inner = [c for c in found if not any(c is not o and _holds(c, o) for o in in_file[c.path])]
+    names = [caller.name for caller in inner]
+    if len(set(names)) < len(names) or block.name in names or any(caller.block_type == "module" for caller in inner):
+        return [], []
+    code = [caller for caller in inner if not is_test_path(caller.path)]
+    return code, [c for c in inner if is_test_path(c.path) and c.name.lower().startswith("test")]
+
+
+def _holds(outer: CodeBlock, inner: CodeBlock) -> bool:
+    """Of two blocks of one file."""
+    a, b = outer.metadata, inner.metadata
+    return a.first_line <= b.first_line and b.last_line <= a.last_line

@@ -1,0 +1,168 @@
+"""Families whose answer is code or documentation: a gap to fill, a docstring to write, a test to write.
+
+What is asked for is the project's own text and is taken out of what is shown. The answer stands in a code fence.
+"""
+
+import textwrap
+from itertools import chain
+from pathlib import PurePosixPath
+
+from tree_sitter import Node
+
+from ai_forge.data_pipeline.examples.families.base import Draft, Subject, draft_of, is_callable
+from ai_forge.data_pipeline.examples.families.calls import call_line
+from ai_forge.data_pipeline.examples.verification import GAP, code_spans
+from ai_forge.data_pipeline.graph.symbols import overlap
+from ai_forge.data_pipeline.languages.syntax import body_of, parses, tree_of
+from ai_forge.data_pipeline.mining.filters import is_test_path
+from ai_forge.data_pipeline.schemas import CodeBlock, Document, content_id
+from ai_forge.data_pipeline.text.words import approximate_tokens, identifiers, one_line, subwords
+
+_MAX_GAP_LINES = 6
+_GAP_TOKENS = (8, 80)
+_MIN_STATEMENTS = 3
+"""A function of fewer holds too little around a gap to tell what is missing."""
+_MAX_DOCSTRING_TOKENS = 90
+_TEST_LINES = (3, 20)
+
+
+def fill_in_the_middle(subject: Subject) -> list[Draft]:
+    """Whole statements of the body are missing; a second document shows who calls the function, or what it calls."""
+    block = subject.block
+    root = tree_of(block.source_code, block.language) if is_callable(block) else None
+    body = body_of(root) if root is not None else None
+    if body is None:
+        return []
+    lines = textwrap.dedent(block.source_code).split("\n")
+    statements = [node for node in body.named_children if "comment" not in node.type]
+    gaps = [gap for node in statements[1:] if (gap := _gap(node, lines)) is not None]
+    other = _seen_from(subject)
+    if len(statements) < _MIN_STATEMENTS or not gaps or other is None:
+        return []
+    first, last = gaps[int(content_id(block.id, "gap", str(subject.seed)), 16) % len(gaps)]
+    missing = textwrap.dedent("\n".join(lines[first : last + 1]))
+    margin = lines[first][: len(lines[first]) - len(lines[first].lstrip())]
+    shown = "\n".join([*lines[:first], f"{margin}{GAP}", *lines[last + 1 :]])
+    if one_line(missing) in one_line(shown) or "```" in block.source_code:
+        return []
+    document = _altered(block, shown, "gap")
+    answer = f"In `{block.name}` this is missing:\n{_fence(missing, block.language)}"
+    return [draft_of("fill_in_the_middle", subject, answer, others=(other,), shown_as=document)]
+
+
+def _gap(node: Node, lines: list[str]) -> tuple[int, int] | None:
+    """First and last line (from 0) of a statement that has its lines to itself and is neither trivial nor long."""
+    first, last = node.start_point[0], node.end_point[0]
+    before, after = lines[first].encode()[: node.start_point[1]], lines[last].encode()[node.end_point[1] :]
+    n_tokens = approximate_tokens("\n".join(lines[first : last + 1]))
+    alone = not before.strip() and after.strip() in (b"", b";")
+    fits = last - first < _MAX_GAP_LINES and _GAP_TOKENS[0] <= n_tokens <= _GAP_TOKENS[1]
+    return (first, last) if alone and fits else None
+
+
+def _seen_from(subject: Subject) -> CodeBlock | None:
+    """A caller with the call, else something that the block calls."""
+    block = subject.block
+    graph = subject.graph
+    callers = (c for c in graph.callers(block) if call_line(c, block.name, graph.call_line(c, block)) is not None)
+    near = chain(callers, graph.callees(block))
+    return next((other for other in near if not overlap(block, other) and other.block_type != "module"), None)
+
+
+def write_docstring(subject: Subject) -> list[Draft]:
+    """The block is shown without its documentation; the answer is the documentation that the project wrote."""
+    block = subject.block
+    text = _opening_paragraphs(block.docstring or "")
+    if len(text.split()) < 4:
+        return []
+    shown = _without_docstring(block)
+    if shown is None or not set(_spans(text)) <= set(identifiers(shown)):
+        return []
+    kind = "docstring" if block.language == "python" else "documentation comment"
+    answer = f"A {kind} for `{block.name}`:\n{_fence(text, '')}"
+    return [draft_of("write_docstring", subject, answer, shown_as=_altered(block, shown, "docstring"), kind=kind)]
+
+
+def _opening_paragraphs(docstring: str) -> str:
+    """As many first paragraphs as fit, up to the first example."""
+    kept: list[str] = []
+    for paragraph in docstring.strip().split("\n\n"):
+        if ">>>" in paragraph or "```" in paragraph:
+            break
+        if approximate_tokens("\n\n".join([*kept, paragraph])) > _MAX_DOCSTRING_TOKENS:
+            break
+        kept.append(paragraph.rstrip())
+    return "\n\n".join(kept)
+
+
+def _spans(text: str) -> list[str]:
+    """Names in backticks: a docstring that speaks of what is not shown cannot be derived from it."""
+    return [word for span in code_spans(text) for word in identifiers(span)]
+
+
+def _without_docstring(block: CodeBlock) -> str | None:
+    """The source without the lines of its documentation; None where they do not stand apart."""
+    source = textwrap.dedent(block.source_code)
+    root = tree_of(source, block.language)
+    if root is None:
+        return None
+    node = _docstring_node(root, block.language)
+    lines = source.split("\n")
+    if node is not None:
+        first, last = node.start_point[0], node.end_point[0]
+        before, after = lines[first].encode()[: node.start_point[1]], lines[last].encode()[node.end_point[1] :]
+        if before.strip() or after.strip():
+            return None
+        lines[first : last + 1] = []
+    shown = "\n".join(lines).strip("\n")
+    opening = one_line(block.docstring or "")[:40]
+    if opening in one_line(shown) or (block.language == "python" and not parses(shown, block.language)):
+        return None
+    return shown
+
+
+def _docstring_node(root: Node, language: str) -> Node | None:
+    if language == "python":
+        body = body_of(root)
+        first = body.named_children[0] if body is not None and body.named_children else None
+        is_string = first is not None and first.named_children and first.named_children[0].type == "string"
+        return first if is_string else None
+    first = root.named_children[0] if root.named_children else None
+    return first if first is not None and "comment" in first.type else None
+
+
+def write_test(subject: Subject) -> list[Draft]:
+    """The block is shown; the answer is the shortest real test that calls it."""
+    block = subject.block
+    tests = [
+        caller
+        for caller in subject.graph.callers(block)
+        if is_test_path(caller.path)
+        and is_callable(caller)
+        and caller.name.lower().startswith("test")
+        and _TEST_LINES[0] <= caller.source_code.count("\n") + 1 <= _TEST_LINES[1]
+        and "```" not in caller.source_code
+        and _is_about(caller, block)
+        and parses(caller.source_code, caller.language)
+    ]
+    if not tests:
+        return []
+    test = min(tests, key=lambda t: (t.metadata.n_tokens, t.path, t.metadata.first_line))
+    answer = f"A test of `{block.name}`:\n{_fence(textwrap.dedent(test.source_code), test.language)}"
+    return [draft_of("write_test", subject, answer)]
+
+
+def _is_about(test: CodeBlock, block: CodeBlock) -> bool:
+    """Whether a test that calls the block is there to test it: by its own name, or by that of its file."""
+    stem = PurePosixPath(block.path).stem
+    words = set(subwords(block.name))
+    return stem in PurePosixPath(test.path).stem or len(words & set(subwords(test.name))) > len(words) / 2
+
+
+def _fence(text: str, language: str) -> str:
+    return f"```{language}\n{text}\n```"
+
+
+def _altered(block: CodeBlock, text: str, how: str) -> Document:
+    """The block's document with another text, and so with an id of its own."""
+    return Document.from_block(block).model_copy(update={"text": text, "block_id": content_id(block.id, how, text)})

@@ -1,0 +1,223 @@
+"""Families that read their answers off the structure of one block: parameters, exceptions, guards, members, bases."""
+
+import re
+
+from ai_forge.data_pipeline.examples.families.base import (
+    MAX_LISTED,
+    MAX_QUOTED,
+    Draft,
+    Subject,
+    documentation,
+    draft_of,
+    facts_as,
+    is_callable,
+    is_class,
+    listed,
+)
+from ai_forge.data_pipeline.graph.symbols import overlap
+from ai_forge.data_pipeline.mining.filters import is_private
+from ai_forge.data_pipeline.schemas import Fact
+
+_MAX_CALLS = 4
+"""Names of calls are read off the whole body: longer lists are where a small model makes names up."""
+
+
+def purpose(subject: Subject) -> list[Draft]:
+    """What the documentation says that it does."""
+    sentence = documentation(subject.block)
+    if sentence is None:
+        return []
+    name = subject.block.name
+    answer = f'The documentation of `{name}` says: "{sentence}"'
+    return [draft_of("purpose", subject, answer, facts_as("name", [name]))]
+
+
+def parameters(subject: Subject) -> list[Draft]:
+    """The names that a caller may pass."""
+    block = subject.block
+    names = block.metadata.parameters
+    is_named = all(name.strip("_") for name in names)  # what is called `_` is there to be ignored
+    if not is_callable(block) or len(names) > MAX_LISTED + 2 or not is_named:
+        return []
+    if not names:
+        if int(block.id, 16) % 4:  # a few of these, so that "none" is learnt but does not become a habit
+            return []
+        return [draft_of("parameters", subject, f"`{block.name}` takes no parameters.", kinds=("parameter",))]
+    plural = "parameters" if len(names) > 1 else "parameter"
+    answer = f"`{block.name}` takes the {plural} {listed(names)}."
+    return [draft_of("parameters", subject, answer, facts_as("parameter", names))]
+
+
+def returns(subject: Subject) -> list[Draft]:
+    """The declared type, or the few expressions that it returns."""
+    block, meta = subject.block, subject.block.metadata
+    if not is_callable(block) or meta.is_generator:
+        return []
+    if meta.returns and meta.returns not in ("void",) and len(meta.returns) <= MAX_QUOTED and "`" not in meta.returns:
+        answer = f"`{block.name}` is declared to return `{meta.returns}`."
+        return [draft_of("returns", subject, answer, facts_as("type", [meta.returns]))]
+    values = [v for v in meta.return_values if len(v) <= MAX_QUOTED and "`" not in v]
+    if meta.returns or not 1 <= len(meta.return_values) <= 2 or len(values) != len(meta.return_values):
+        return []
+    return [draft_of("returns", subject, f"`{block.name}` returns {listed(values).replace(' and ', ' or ')}.")]
+
+
+def exceptions(subject: Subject) -> list[Draft]:
+    """What its own body raises."""
+    block = subject.block
+    raises = block.metadata.raises
+    if not is_callable(block) or block.language == "go" or len(raises) > MAX_LISTED:
+        return []
+    verb = "raise" if block.language == "python" else "throw"
+    if not raises:
+        if int(block.id, 16) % 5 or re.search(r"\b(raise|throw)s?\b", block.source_code, re.I):
+            return []
+        answer = f"`{block.name}` does not {verb} any exception in its own body."
+        return [draft_of("exceptions", subject, answer, kinds=("exception",), verb=verb)]
+    answer = f"`{block.name}` {verb}s {listed(raises)}."
+    return [draft_of("exceptions", subject, answer, facts_as("exception", raises), verb=verb)]
+
+
+def edge_case(subject: Subject) -> list[Draft]:
+    """What a guard at a condition does."""
+    block = subject.block
+    drafts = []
+    for guard in block.metadata.guards[:2]:
+        if "`" in guard.condition + guard.outcome or len(guard.condition) > MAX_QUOTED:
+            continue
+        facts: tuple[Fact, ...] = ()
+        outcome = re.sub(r"^(return|raise|throw)\b\s*(new\b\s*)?", "", guard.outcome)
+        if guard.action == "raise":
+            exception = re.match(r"[\w.]+", outcome)
+            if exception is None or exception.group(0) not in block.metadata.raises:
+                continue
+            facts = facts_as("exception", [exception.group(0)])
+            effect = f"{'raises' if block.language == 'python' else 'throws'} `{exception.group(0)}`"
+        elif guard.outcome == "return":
+            effect = "returns early, without a value"
+        elif outcome and len(outcome) <= MAX_QUOTED:
+            effect = f"returns `{outcome}`"
+        else:
+            continue
+        answer = f"If `{guard.condition}`, `{block.name}` {effect}."
+        wording = "edge_case_which" if len(block.metadata.guards) == 1 and int(block.id, 16) % 2 else "edge_case"
+        drafts.append(draft_of("edge_case", subject, answer, facts, wording=wording, condition=f"`{guard.condition}`"))
+    return drafts
+
+
+def dependencies(subject: Subject) -> list[Draft]:
+    """What the block calls; and, where one callee is in the repository, what that one is (two oracles)."""
+    block, meta = subject.block, subject.block.metadata
+    drafts = []
+    calls = tuple(name for name in meta.calls if name not in meta.raises)
+    if is_callable(block) and 1 <= len(calls) <= _MAX_CALLS:
+        drafts.append(
+            draft_of("dependencies", subject, f"`{block.name}` calls {listed(calls)}.", facts_as("call", calls))
+        )
+    for callee in subject.graph.callees(block):
+        sentence = documentation(callee)
+        written = next((c for c in meta.calls if c.rpartition(".")[2] == callee.name), None)
+        if overlap(block, callee) or sentence is None or written is None or callee.name == block.name:
+            continue
+        answer = f'`{block.name}` calls `{written}`, whose documentation says: "{sentence}"'
+        drafts.append(
+            draft_of("dependencies", subject, answer, facts_as("call", [written]), others=(callee,),
+                   wording="callee", callee=f"`{written}`")
+        )  # fmt: skip
+        break
+    return drafts
+
+
+_KNOWN_DECORATORS = {
+    "property": "so callers read it like an attribute, without parentheses",
+    "cached_property": "so its value is computed once per object and then read like an attribute",
+    "staticmethod": "so it is called without an instance or class argument",
+    "classmethod": "so it receives the class instead of an instance",
+    "abstractmethod": "so every concrete subclass has to override it",
+    "contextmanager": "so it is used in a with statement",
+    "asynccontextmanager": "so it is used in an async with statement",
+    "lru_cache": "so its results are cached by argument",
+    "cache": "so its results are cached by argument",
+    "dataclass": "so its initialiser and comparison are made from its fields",
+    "total_ordering": "so the missing comparison methods are filled in",
+    "wraps": "so it keeps the name and documentation of the function that it wraps",
+    "Override": "so it replaces a method of its supertype",
+    "Deprecated": "so new code should not use it",
+    "FunctionalInterface": "so it can be given as a lambda",
+}
+
+
+def pattern(subject: Subject) -> list[Draft]:
+    """A decorator, base types, a generator, async: what each means."""
+    block, meta = subject.block, subject.block.metadata
+    drafts = []
+    for decorator in meta.decorators:
+        name = decorator.partition("(")[0]
+        reason = _KNOWN_DECORATORS.get(name.rpartition(".")[2])
+        if reason is not None:
+            answer = f"`{block.name}` is decorated with `@{name}`, {reason}."
+            facts = facts_as("decorator", [f"@{name}"])
+            drafts.append(draft_of("pattern", subject, answer, facts, wording="decorator", decorator=f"`@{name}`"))
+            break
+    bases = tuple(base for base in meta.bases if len(base) <= MAX_QUOTED and base != "object")
+    if is_class(block) and 1 <= len(bases) <= MAX_LISTED:
+        verb = "embeds" if block.language == "go" else "extends"
+        drafts.append(draft_of("pattern", subject, f"`{block.name}` {verb} {listed(bases)}.", facts_as("base", bases),
+                             wording="bases"))  # fmt: skip
+    if is_callable(block) and meta.is_generator:
+        drafts.append(
+            draft_of("pattern", subject, f"`{block.name}` is a generator: it yields its results one at a time.",
+                   wording="generator")
+        )  # fmt: skip
+    elif is_callable(block) and meta.is_async:
+        drafts.append(
+            draft_of("pattern", subject, f"`{block.name}` is declared async, so its callers have to await it.",
+                   wording="async")
+        )  # fmt: skip
+    return drafts
+
+
+def members(subject: Subject) -> list[Draft]:
+    """The methods of a class."""
+    block = subject.block
+    names = block.metadata.method_names
+    if not 1 <= len(names) <= MAX_LISTED + 2:
+        return []
+    plural = "methods" if len(names) > 1 else "method"
+    answer = f"`{block.name}` defines the {plural} {listed(names)}."
+    return [draft_of("members", subject, answer, facts_as("method", names))]
+
+
+def extend(subject: Subject) -> list[Draft]:
+    """A class: subclass it and override its public methods. A function: its parameters that have a default."""
+    block, meta = subject.block, subject.block.metadata
+    if block.block_type in ("class", "interface"):
+        hooks = tuple(n for n in meta.method_names if not is_private(n) and not n.startswith("__") and n != block.name)
+        if any("dataclass" in decorator for decorator in meta.decorators):  # it holds values, nobody overrides it
+            return []
+        if not 1 <= len(hooks) <= MAX_LISTED or (block.language == "go" and block.block_type == "class"):
+            return []
+        if block.block_type == "interface":
+            answer = f"Implement `{block.name}` with its {'methods' if len(hooks) > 1 else 'method'} {listed(hooks)}."
+        else:
+            answer = f"Subclass `{block.name}` and override {listed(hooks)} as needed."
+        return [draft_of("extend", subject, answer, facts_as("method", hooks))]
+    optional = tuple(
+        name
+        for name in (meta.parameters if "=" in meta.signature else ())
+        if re.search(rf"(?<!\w){re.escape(name)}(\s*:[^,=]+)?\s*=[^=>]", meta.signature)
+    )
+    if not 1 <= len(optional) <= MAX_LISTED:
+        return []
+    plural = "parameters" if len(optional) > 1 else "parameter"
+    answer = f"`{block.name}` can be adapted through its optional {plural} {listed(optional)}."
+    return [draft_of("extend", subject, answer, facts_as("parameter", optional), wording="adapt")]
+
+
+def location(subject: Subject) -> list[Draft]:
+    """File and lines."""
+    block, meta = subject.block, subject.block.metadata
+    if "` in `" in subject.reference:  # the question already names the file
+        return []
+    answer = f"`{block.name}` is defined in `{block.path}`, lines {meta.first_line} to {meta.last_line}."
+    return [draft_of("location", subject, answer, facts_as("location", [block.path]))]

@@ -1,0 +1,380 @@
+"""What people wrote about the code outside of it: commit messages (found by blame) and sections of the documentation.
+
+A commit speaks for a block when most of the block's lines are its, and when it wrote few other blocks or has a sentence
+that names this one: the message of a commit that wrote everything explains nothing. A section speaks for a block that
+it names in backticks, unambiguously. Secrets are masked, trailers and lines with addresses left out.
+
+Each commit and each section is dealt to one side of a split (`of_side`), so no question about it is asked twice; one that
+names held-out code is never shown in training.
+"""
+
+import re
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ai_forge.data_pipeline.mining.filters import is_test_path
+from ai_forge.data_pipeline.schemas import CodeBlock, Document, content_id
+from ai_forge.data_pipeline.secrets.masking import scrub_text
+from ai_forge.data_pipeline.source.file_dates import author_time
+from ai_forge.data_pipeline.source.repository import Repository, blob_id, blobs_at_head, git_output, read_documents
+from ai_forge.data_pipeline.text.markdown import decode, sections, split_front_matter
+from ai_forge.data_pipeline.text.words import approximate_tokens, first_sentence, identifiers, one_line
+
+__all__ = ["ProjectWords", "Said", "read_words", "state_of_words"]
+
+_MARKDOWN = (".md", ".markdown")
+_NEWEST = sys.maxsize
+_MAX_BLAMED_FILES = 500
+_MAX_BLOCKS_OF_COMMIT = 12
+_MAX_MESSAGE_TOKENS = 220
+_MAX_SECTION_TOKENS = 260
+_MAX_SECTION_FILES = 300
+_MOST_HELD_OUT = ("test", "valid", "train")
+_SENTENCE_WORDS = (4, 40)
+_GENERIC = re.compile(
+    r"^(?:wip|fix(?:up|es)?|update[sd]?|initial|first|merge|bump|release|version|v?\d|squash|revert|typo)\b", re.I
+)
+_REASON = re.compile(r"\b(?:because|so that|otherwise|instead|in order to|to avoid|since|without|so)\b|: ", re.I)
+_TRAILER = re.compile(r"^[A-Z][\w-]*(?:-[Bb]y|-[Ii]d)?: \S.*$|\S+@\S+\.\w+")
+_CODE_SPAN = re.compile(r"`([^`\n]+)`")
+_NOT_ABOUT_CODE = re.compile(
+    r"(?:^|/)(?:CHANGELOG|CHANGES|HISTORY|NEWS|LICEN[CS]E|CODE_OF_CONDUCT|SECURITY)[^/]*$", re.I
+)
+
+
+class Said(BaseModel):
+    """A sentence about a block, word for word, and the document that holds it.
+
+    `time` is that of the commit, or of the newest line of the section, in s since 1970; 0 where there is no history.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    block_id: str
+    kind: Literal["commit", "section"]
+    document: Document
+    quotation: str
+    time: int = 0
+
+
+class ProjectWords(BaseModel):
+    """Everything that was said about the blocks of a repository."""
+
+    model_config = ConfigDict(frozen=True)
+
+    said: tuple[Said, ...] = ()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Content hash over everything."""
+        return content_id(
+            *(part for o in self.said for part in (o.block_id, o.document.block_id, o.quotation, str(o.time)))
+        )
+
+    @cached_property
+    def commits(self) -> dict[str, Said]:
+        """By block id: the commit that wrote the block."""
+        return {one.block_id: one for one in self.said if one.kind == "commit"}
+
+    @cached_property
+    def sections(self) -> dict[str, list[Said]]:
+        """By block id: the sections that name the block."""
+        found: dict[str, list[Said]] = defaultdict(list)
+        for one in self.said:
+            if one.kind == "section":
+                found[one.block_id].append(one)
+        return found
+
+    def of_side(
+        self,
+        side: str,
+        documents: Sequence[CodeBlock],
+        side_of_file: Mapping[str, str],
+        before: float | None = None,
+    ) -> "ProjectWords":
+        """What may be asked about and shown on one side of a split. The sides have no commit and no section in common.
+
+        A section goes to the most held-out side of the blocks that it names; a commit to the side of one of its blocks,
+        drawn by its id. What falls to training but names a held-out block goes nowhere. Where the split is by date, what
+        is not older than `before` is not shown: it knows of what came later (`Split.ends`).
+        """
+        side_of_block = {block.id: side_of_file[block.path] for block in documents}
+        sides_of_name: dict[str, set[str]] = defaultdict(set)
+        for block in documents:
+            sides_of_name[block.name].add(side_of_file[block.path])
+        hidden = {name for name, sides in sides_of_name.items() if "train" not in sides and _is_telling(name)}
+        sides: dict[str, list[str]] = defaultdict(list)
+        for one in self.said:
+            sides[one.document.citation].append(side_of_block[one.block_id])
+        dealt: dict[str, str] = {}
+        for one in self.said:
+            among = sorted(sides[one.document.citation])
+            drawn = among[int(content_id(one.document.citation), 16) % len(among)]
+            chosen = min(among, key=_MOST_HELD_OUT.index) if one.kind == "section" else drawn
+            text = one.document.text
+            own = text if one.kind == "section" else text.rpartition("\n\n")[0]  # without which lines it wrote
+            if chosen == "train" and not hidden.isdisjoint(identifiers(own)):
+                chosen = ""
+            dealt[one.document.citation] = chosen
+        return ProjectWords(
+            said=tuple(
+                one
+                for one in self.said
+                if dealt[one.document.citation] == side == side_of_block[one.block_id]
+                and (before is None or one.time < before)
+            )
+        )
+
+
+def read_words(repository: Repository, blocks: Sequence[CodeBlock]) -> ProjectWords:
+    """What the history and the Markdown files of a repository say about `blocks`."""
+    sections = _dated(repository, _sections(repository.root, blocks))
+    return ProjectWords(said=(*_commits(repository, blocks), *sections))
+
+
+def state_of_words(repository: Repository) -> dict[str, Any]:
+    """What `read_words` reads besides the blocks: the same state and the same blocks give the same words."""
+    is_shallow = repository.is_git and git_output(repository.root, "rev-parse", "--is-shallow-repository")
+    documents = read_documents(repository.root, _MARKDOWN, _MAX_SECTION_FILES)
+    return {
+        "commit": repository.commit,
+        "is_shallow": is_shallow == b"true\n",
+        "documents": [(path, blob_id(content)) for path, content in documents],
+    }
+
+
+def _commits(repository: Repository, blocks: Sequence[CodeBlock]) -> list[Said]:
+    """The commit of each block whose message is about it."""
+    if not repository.is_git or repository.commit is None:
+        return []
+    by_file: dict[str, list[CodeBlock]] = defaultdict(list)
+    for block in blocks:
+        if not block.metadata.part and block.block_type != "module":
+            by_file[block.path].append(block)
+    committed = blobs_at_head(repository.root)
+    writers: dict[str, str] = {}
+    share: dict[str, str] = {}
+    paths = sorted(by_file, key=lambda path: content_id(path))[:_MAX_BLAMED_FILES]
+    for path in (p for p in paths if committed.get(p) == by_file[p][0].metadata.blob_id):
+        lines = _blame(repository.root, path)
+        for block in by_file[path]:
+            own = lines[block.metadata.first_line - 1 : block.metadata.last_line]
+            commit, n = Counter(own).most_common(1)[0] if own else ("", 0)
+            if 2 * n > len(own):
+                writers[block.id] = commit
+                name = block.metadata.qualified_name
+                share[block.id] = f"It wrote {n} of the {len(own)} lines of `{name}` in `{path}`."
+    messages = _messages(repository.root, set(writers.values()))
+    wrote = Counter(writers.values())
+    said: list[Said] = []
+    for block in blocks:
+        commit = writers.get(block.id, "")
+        time, message = messages.get(commit, (0, ""))
+        quotation = _reason(message, block, wrote[commit]) if message else None
+        if quotation is not None:
+            document = _commit_document(commit, f"{message}\n\n{share[block.id]}")
+            said.append(Said(block_id=block.id, kind="commit", document=document, quotation=quotation, time=time))
+    return said
+
+
+def _blame(root: Path, path: str) -> list[str]:
+    """The commit of each line of a file at HEAD."""
+    safe = ("--no-textconv", "--ignore-revs-file=")
+    output = git_output(root, "blame", "--porcelain", "-w", *safe, "HEAD", "--", path) or b""
+    found: dict[int, str] = {}
+    for line in output.split(b"\n"):
+        match = re.match(rb"([0-9a-f]{40}) \d+ (\d+)(?: \d+)?$", line)
+        if match:
+            found[int(match[2])] = match[1].decode("ascii")
+    return [found[n] for n in sorted(found)]
+
+
+def _dated(repository: Repository, said: Sequence[Said]) -> list[Said]:
+    """The sections with the time of their newest line; what was not committed as it is now counts as newest."""
+    if not repository.is_git or repository.commit is None:
+        return list(said)
+    places = [_place(one.document.citation) for one in said]
+    committed = blobs_at_head(repository.root)
+    writers: dict[str, list[str]] = {}
+    for path, content in read_documents(repository.root, _MARKDOWN, _MAX_SECTION_FILES):
+        if any(path == named for named, _, _ in places) and committed.get(path) == blob_id(content):
+            writers[path] = _blame(repository.root, path)
+    times = _times(repository.root, {commit for lines in writers.values() for commit in lines})
+    return [
+        one.model_copy(
+            update={
+                "time": max((times.get(c, _NEWEST) for c in writers.get(path, ())[first - 1 : last]), default=_NEWEST)
+            }
+        )
+        for one, (path, first, last) in zip(said, places, strict=True)
+    ]
+
+
+def _place(citation: str) -> tuple[str, int, int]:
+    """Path and lines of a citation.
+
+    >>> _place("docs/a:b.md:3-12")
+    ('docs/a:b.md', 3, 12)
+    """
+    path, _, lines = citation.rpartition(":")
+    first, _, last = lines.partition("-")
+    return path, int(first), int(last)
+
+
+def _times(root: Path, commits: set[str]) -> dict[str, int]:
+    """Author's time of each commit, in s since 1970."""
+    ids = "".join(f"{commit}\n" for commit in sorted(commits)).encode("ascii")
+    form = (
+        "--no-walk=unsorted",
+        "--no-show-signature",
+        "--no-notes",
+        "--no-color",
+        "--format=tformat:%H %at",
+        "--stdin",
+    )
+    output = git_output(root, "log", *form, stdin=ids) if commits else None
+    pairs = (line.split(" ") for line in (output or b"").decode("ascii", "replace").splitlines())
+    return {pair[0]: author_time(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
+
+
+def _messages(root: Path, commits: set[str]) -> dict[str, tuple[int, str]]:
+    """(author's time in s, message without secrets, trailers and addresses) of each commit that has a time."""
+    if not commits:
+        return {}
+    ids = "".join(f"{commit}\n" for commit in sorted(commits)).encode("ascii")
+    form = ("--no-walk=unsorted", "--encoding=UTF-8", "--no-show-signature", "--no-notes", "--no-color")
+    output = git_output(root, "log", "-z", *form, "--format=tformat:%H %at%n%B", "--stdin", stdin=ids) or b""
+    found: dict[str, tuple[int, str]] = {}
+    for entry in filter(None, output.split(b"\0")):
+        head, _, message = entry.decode("utf-8", "replace").partition("\n")
+        commit, _, time = head.partition(" ")
+        lines = [line.rstrip() for line in scrub_text(message).split("\n") if not _TRAILER.search(line)]
+        text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+        if time and text and "```" not in text and approximate_tokens(text) <= _MAX_MESSAGE_TOKENS:
+            found[commit] = author_time(time), text
+    return found
+
+
+def _reason(message: str, block: CodeBlock, n_blocks: int) -> str | None:
+    """The sentence of a message that speaks of the block: the one that names it, that gives a reason, or the subject."""
+    subject, _, body = message.partition("\n")
+    said = [s for s in (subject.strip(), *_sentences(body)) if _quotable(s)]
+    naming = [s for s in said if _is_telling(block.name) and block.name in identifiers(s)]
+    if n_blocks > _MAX_BLOCKS_OF_COMMIT:
+        stem = PurePosixPath(block.path).stem
+        naming += [s for s in said[1:] if stem in identifiers(s) and _REASON.search(s)]
+    elif not naming and not _GENERIC.match(subject):
+        naming = [*(s for s in said[1:] if _REASON.search(s)), *said]
+    return naming[0] if naming else None
+
+
+def _commit_document(commit: str, text: str) -> Document:
+    short = commit[:12]
+    return Document(
+        block_id=content_id("commit", commit, text),
+        name=f"commit {short}",
+        citation=f"commit:{short}",
+        language="text",
+        text=text,
+    )
+
+
+def _sections(root: Path, blocks: Sequence[CodeBlock]) -> list[Said]:
+    """Sentences of the Markdown files that name a block in backticks, with their sections."""
+    named = _by_reference(blocks)
+    said: dict[tuple[str, str], Said] = {}
+    for path, content in read_documents(root, _MARKDOWN, _MAX_SECTION_FILES):
+        if _NOT_ABOUT_CODE.search(path):
+            continue
+        try:
+            text = scrub_text(decode(content)[0])
+        except ValueError:
+            continue
+        lines = text.split("\n")
+        body, offset = _after_front_matter(text)
+        for section in sections(body, offset):
+            for part in section.blocks:
+                if part.kind not in ("paragraph", "item"):
+                    continue
+                for sentence in filter(_quotable, _sentences(part.text)):
+                    for block in _named_in(sentence, named):
+                        whole = (section.first_line, section.last_line)
+                        document = _section_document(path, section.heading, lines, whole) or _section_document(
+                            path, section.heading, lines, (part.first_line, part.last_line)
+                        )
+                        if document is not None:
+                            one = Said(block_id=block.id, kind="section", document=document, quotation=sentence)
+                            said.setdefault((block.id, document.citation), one)
+    return list(said.values())
+
+
+def _after_front_matter(text: str) -> tuple[str, int]:
+    body, offset = split_front_matter(text)[1:]
+    return body, offset
+
+
+def _section_document(path: str, heading: str, lines: Sequence[str], span: tuple[int, int]) -> Document | None:
+    """Lines of a Markdown file as a document; None where they are long or hold a fence."""
+    text = "\n".join(lines[span[0] - 1 : span[1]])
+    if "```" in text or approximate_tokens(text) > _MAX_SECTION_TOKENS:
+        return None
+    return Document(
+        block_id=content_id(path, str(span[0]), "section", text),
+        name=heading.replace("`", "") or PurePosixPath(path).stem,
+        citation=f"{path}:{span[0]}-{span[1]}",
+        language="markdown",
+        text=text,
+    )
+
+
+def _by_reference(blocks: Sequence[CodeBlock]) -> dict[str, CodeBlock]:
+    """What a section may call a block by: its name or qualified name, where no other block bears it."""
+    found: dict[str, list[CodeBlock]] = defaultdict(list)
+    for block in blocks:
+        if not block.metadata.part and not is_test_path(block.path):
+            file = PurePosixPath(block.path)
+            names = {block.name, block.metadata.qualified_name}
+            for name in {file.name, f"{file.parent.name}/{file.name}"} if block.block_type == "module" else names:
+                found[name].append(block)
+    may_be_called = {name for name in found if _is_telling(name) or name[:1].isupper()}
+    return {name: same[0] for name, same in found.items() if len(same) == 1 and name in may_be_called}
+
+
+def _named_in(sentence: str, named: Mapping[str, CodeBlock]) -> list[CodeBlock]:
+    found: dict[str, CodeBlock] = {}
+    for span in _CODE_SPAN.findall(sentence):
+        name = span.partition("(")[0].strip()
+        block = named.get(name) or (named.get(name.rpartition(".")[2]) if "/" not in name and "." in name else None)
+        if block is not None:
+            found.setdefault(block.id, block)
+    return list(found.values())
+
+
+def _sentences(text: str) -> list[str]:
+    """The sentences of each paragraph or item."""
+    found: list[str] = []
+    for paragraph in re.split(r"\n\s*\n|\n\s*[-*+] ", f"\n{text}"):
+        left = one_line(paragraph).removeprefix("- ")
+        while left:
+            sentence = first_sentence(left)
+            found.append(sentence)
+            left = left[len(sentence) :].strip()
+    return found
+
+
+def _quotable(sentence: str) -> bool:
+    low, high = _SENTENCE_WORDS
+    fits = low <= len(sentence.split()) <= high and sentence[:1].isalnum() | (sentence[:1] == "`")
+    balanced = sentence.count("`") % 2 == 0 and sentence.count("(") == sentence.count(")")
+    return fits and balanced and not any(mark in sentence for mark in ('"', "](", "|", "<!--", "**"))
+
+
+def _is_telling(name: str) -> bool:
+    """Whether a word alone can only be this name: `read_words`, `SymbolGraph`, not `read`."""
+    return "_" in name.strip("_") or "." in name or bool(re.search(r"[a-z][A-Z]", name))

@@ -1,0 +1,1 @@
+"""One file to code blocks: parsed into whole units, with their documentation, cut where they are long, filtered."""

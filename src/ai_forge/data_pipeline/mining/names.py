@@ -1,0 +1,154 @@
+"""Calls resolved by names alone, for the languages whose scopes are not followed, and guesses for the others.
+
+`self.f` is the method of the own class; an imported name what its file imports; a bare name one of the same scope or
+file; `A.f` that qualified name; else the only definition of that name in the language. More than one is no answer.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+
+from ai_forge.data_pipeline.mining.filters import is_test_path
+from ai_forge.data_pipeline.schemas import CodeBlock, Import
+
+__all__ = ["NameResolver", "dotted"]
+
+_SELF = frozenset({"self", "cls", "this", "super()", "Self", "$this"})
+_CLASS_TYPES = frozenset({"class", "interface", "type", "module"})
+_COMMON_NAMES = frozenset({
+    "Error", "String", "add", "append", "apply", "bind", "call", "catch", "clear", "close", "copy", "debug", "delete",
+    "emit", "end", "equals", "error", "exit", "filter", "format", "get", "has", "hashCode", "info", "items", "join",
+    "keys", "log", "map", "next", "off", "on", "open", "parse", "pop", "push", "put", "read", "remove", "run", "send",
+    "set", "split", "start", "stop", "test", "then", "toString", "update", "values", "wait", "warn", "write",
+})  # fmt: skip
+"""Attribute names that other libraries' objects have too: `x.get()` alone says nothing about whose `get` it is."""
+_FREE_FUNCTIONS = frozenset({"go", "java", "c", "cpp", "rust", "csharp", "ruby", "php", "kotlin", "scala", "bash"})
+"""Languages whose bare names reach other files without an import that names them."""
+
+
+class NameResolver:
+    """Definitions by name, by file and by qualified name."""
+
+    def __init__(self, blocks: Sequence[CodeBlock], imports: Mapping[str, Mapping[str, Import]]) -> None:
+        self.by_name: dict[str, list[CodeBlock]] = defaultdict(list)
+        self._in_file: dict[tuple[str, str], list[CodeBlock]] = defaultdict(list)
+        self._qualified: dict[tuple[str, str], list[CodeBlock]] = defaultdict(list)
+        self._imports = imports
+        for block in blocks:
+            self.by_name[block.name].append(block)
+            self._in_file[block.path, block.metadata.qualified_name].append(block)
+            parts = block.metadata.qualified_name.split(".")
+            for start in range(len(parts) - 1):
+                self._qualified[block.language, ".".join(parts[start:])].append(block)
+
+    def resolve(self, block: CodeBlock, called: str) -> CodeBlock | None:
+        """The definition that the name `called` in `block` means, or None where that is not certain."""
+        called = dotted(called)
+        root, _, rest = called.partition(".")
+        last = called.rpartition(".")[2]
+        owner = block.metadata.qualified_name.rpartition(".")[0]
+        if root in _SELF:
+            return only(self._in_file.get((block.path, f"{owner}.{rest}"))) if rest.isidentifier() else None
+        imported = self._imports.get(block.path, {}).get(root)
+        if not self._imports and root in block.metadata.imports:
+            return None if rest else self.unique(called, block)
+        if imported is not None:
+            return self._imported(imported, rest)
+        if not rest:
+            for scope in _scopes(block.metadata.qualified_name):
+                local = self._in_file.get((block.path, f"{scope}{called}"))
+                in_class = self._is_class(block.path, scope[:-1])
+                if local and (scope == "" or not in_class or block.language in _FREE_FUNCTIONS):
+                    return only(local)
+            return self.unique(called, block) if block.language in _FREE_FUNCTIONS else None
+        qualified = self._in_file.get((block.path, called)) or self._qualified.get((block.language, called))
+        if qualified:
+            return only(qualified)
+        return None if root in block.metadata.parameters else self.method(last, block)
+
+    def method(self, name: str, block: CodeBlock) -> CodeBlock | None:
+        """The only method called `name` in the block's language, unless other libraries have such names too."""
+        return None if name in _COMMON_NAMES else self.unique(name, block, attribute=True)
+
+    def unique(self, name: str, block: CodeBlock, *, attribute: bool = False) -> CodeBlock | None:
+        """The only definition of `name` in the block's language outside tests; for `x.name` it must be a method."""
+        found = [b for b in self.by_name.get(name, ()) if b.language == block.language and not is_test_path(b.path)]
+        if attribute:
+            found = found if all(b.block_type == "method" for b in found) else []
+        return only(found)
+
+    def base(self, block: CodeBlock, written: str) -> CodeBlock | None:
+        """The class that `block` names as its base."""
+        name = dotted(written.partition("<")[0].partition("[")[0].partition("(")[0].strip())
+        imported = self._imports.get(block.path, {}).get(name)
+        if imported is not None:
+            return self._imported(imported, "")
+        here = self._in_file.get((block.path, name))
+        found = here or [b for b in self.by_name.get(name.rpartition(".")[2], ()) if b.language == block.language]
+        return only([b for b in found if b.block_type in _CLASS_TYPES])
+
+    def _is_class(self, path: str, qualified: str) -> bool:
+        return any(b.block_type in _CLASS_TYPES for b in self._in_file.get((path, qualified), ()))
+
+    def _imported(self, imported: Import, rest: str) -> CodeBlock | None:
+        """A definition in the file that the import names, if that file is in the repository."""
+        wanted = ".".join(part for part in (imported.original or "", rest) if part)
+        if not wanted:
+            return None
+        candidates = [
+            b
+            for b in self.by_name.get(wanted.rpartition(".")[2], ())
+            if b.metadata.qualified_name in (wanted, rest) and imports_file(imported, b.path)
+        ]
+        if len(candidates) > 1:  # a package that re-exports: take the file the module names exactly
+            near = [b for b in candidates if _module_stem(imported.module) == PurePosixPath(b.path).stem]
+            candidates = near or candidates
+        return only(candidates)
+
+
+def dotted(name: str) -> str:
+    """A name with every language's joints as dots.
+
+    >>> dotted("Store::new"), dotted("$this->load"), dotted("a?.b")
+    ('Store.new', 'this.load', 'a.b')
+    """
+    for joint in ("?->", "->", "::", "?.", "&.", "!!.", "\\"):
+        name = name.replace(joint, ".")
+    return name.lstrip("$@.")
+
+
+def only(found: Sequence[CodeBlock] | None) -> CodeBlock | None:
+    """The one block of a list of one."""
+    return found[0] if found is not None and len(found) == 1 else None
+
+
+def _scopes(qualified_name: str) -> list[str]:
+    """Prefixes to look a bare name up in, innermost first.
+
+    >>> _scopes("A.f")
+    ['A.f.', 'A.', '']
+    """
+    parts = qualified_name.split(".")
+    return ["".join(f"{part}." for part in parts[:n]) for n in range(len(parts), -1, -1)]
+
+
+def _module_stem(module: str) -> str:
+    return PurePosixPath(module.replace(".", "/") if "/" not in module else module).stem
+
+
+def imports_file(imported: Import, path: str) -> bool:
+    """Whether an import's module can be the file at `path`: the tail of one is the tail of the other."""
+    module = imported.module.strip("./") if "/" in imported.module else imported.module.strip(".").replace(".", "/")
+    if not module:  # `from . import x`: x is a module or defined in the package
+        module = imported.original or ""
+    pure = PurePosixPath(path)
+    stem = pure.with_suffix("").as_posix()
+    places = {stem, pure.parent.as_posix()}
+    tail = PurePosixPath(module).with_suffix("").as_posix() if "/" in imported.module else module
+    with_name = f"{tail}/{imported.original}" if imported.original else tail
+    return any(
+        place == wanted or place.endswith(f"/{wanted}") or wanted.endswith(f"/{place}")
+        for place in places
+        if place not in ("", ".")
+        for wanted in (tail, with_name)
+    ) or ((tail != "" and pure.as_posix().startswith(f"{tail}/")) or f"/{tail}/" in pure.as_posix())

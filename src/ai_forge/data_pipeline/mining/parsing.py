@@ -1,0 +1,92 @@
+"""One file's bytes to its units: every definition with what its syntax says about it.
+
+A file is parsed once and its query run once (about 25 MB/s against 10 MB/s for the parse); what the query captures is
+then given to the innermost unit around it. Nodes are only walked inside definitions, so the cost stays near the parse.
+"""
+
+import bisect
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+
+from tree_sitter import Parser, QueryCursor
+
+from ai_forge.data_pipeline.languages import LANGUAGES, load
+from ai_forge.data_pipeline.mining.attribution import Attribution, imports_of
+from ai_forge.data_pipeline.mining.docstrings import docstring_of, file_comment
+from ai_forge.data_pipeline.mining.units import Captures, Unit, module_unit, node_text, units_of
+from ai_forge.data_pipeline.schemas import Import
+
+__all__ = ["ParsedFile", "Unit", "normalise", "parse"]
+
+
+@dataclass(frozen=True)
+class ParsedFile:
+    """A file's text (UTF-8, `\\n` line ends), its units in order of appearance, its imports and constants.
+
+    `module` is the file's head (see `module_unit`). `has_error`: somewhere the text is not of its language.
+    """
+
+    text: bytes
+    units: list[Unit]
+    imports: list[Import]
+    modules: list[str]
+    constants: list[str]
+    opaque: list[tuple[int, int]]
+    docstring: str | None
+    has_error: bool = False
+    module: Unit | None = None
+
+
+def normalise(content: bytes) -> bytes:
+    """File bytes as UTF-8 with `\\n` line ends and no byte-order mark; undeclared 8-bit text is read as Latin-1."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        content = content.decode("utf-16", "replace").encode("utf-8", "replace")
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        content = content.decode("latin-1").encode("utf-8")
+    return content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def parse(content: bytes, language: str) -> ParsedFile | None:
+    """Parse one file; None where the language's grammar is not installed. Broken syntax gives the units around it."""
+    loaded = load(language)
+    if loaded is None:
+        return None
+    grammar, query = loaded
+    text = normalise(content)
+    spec = LANGUAGES[language]
+    root = Parser(grammar).parse(text).root_node
+    repaired = spec.repair(text) if spec.repair is not None and root.has_error else text
+    if repaired != text:
+        again = Parser(grammar).parse(repaired).root_node
+        root, repaired = (root, text) if again.has_error else (again, repaired)
+    captured: defaultdict[str, list[tuple[int, Captures]]] = defaultdict(list)
+    for match in QueryCursor(query).matches(root):
+        for name in match[1]:
+            captured[name].append(match)
+    units = units_of(captured, spec, text)
+    Attribution(units, spec, text).run(captured)
+    imports, modules = imports_of(captured, text)
+    opaque = [n.byte_range for _, m in captured["opaque"] for n in m["opaque"]]
+    constants = [node_text(n, text) for _, m in captured["constant"] for n in m["constant"]]
+    first_unit = units[0].start if units else len(text)
+    docstring = file_comment(root, spec.docs, first_unit) if spec.docs else docstring_of(root)
+    module = module_unit(root, units, docstring)
+    if repaired != text:
+        _take_lines_from_offsets([*units, *([module] if module else [])], text)
+    names = list(dict.fromkeys(constants))
+    return ParsedFile(text, units, imports, modules, names, opaque, docstring, root.has_error, module)
+
+
+def _take_lines_from_offsets(units: list[Unit], text: bytes) -> None:
+    """Lines in the file, where the text that was parsed had lines joined."""
+    ends = [match.start() for match in re.finditer(rb"\n", text)]
+    for unit in units:
+        unit.first_line = bisect.bisect_left(ends, unit.start) + 1
+        unit.code_line = bisect.bisect_left(ends, unit.code_start) + 1
+        unit.last_line = bisect.bisect_left(ends, unit.end - 1) + 1
+        lines = [bisect.bisect_left(ends, at) + 1 for at in unit.guard_starts]
+        unit.guards = [g.model_copy(update={"line": n}) for g, n in zip(unit.guards, lines, strict=True)]

@@ -1,0 +1,278 @@
+"""The units of a parsed file: every definition with its name, span, signature and documentation.
+
+A unit comes from one match of the language's query. Scopes (a namespace, a Rust `impl`) are matched too: they give
+names to what stands in them and are no units.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tree_sitter import Node
+
+from ai_forge.data_pipeline.languages import LanguageSpec
+from ai_forge.data_pipeline.mining.docstrings import COMMENT_TYPES, clean_comment, comments_above, docstring_of
+from ai_forge.data_pipeline.schemas import Guard
+from ai_forge.data_pipeline.schemas.code_blocks import BlockType
+from ai_forge.data_pipeline.text.words import one_line
+
+UnitKind = BlockType | Literal["scope", "impl"]
+Captures = dict[str, list[Node]]
+Captured = Mapping[str, list[tuple[int, Captures]]]
+"""The matches of a file's query by the names that they capture, each with the number of its pattern."""
+
+_KINDS: dict[str, UnitKind] = {
+    "function": "function",
+    "method": "method",
+    "class": "class",
+    "interface": "interface",
+    "type": "type",
+    "mixin": "module",
+    "scope": "scope",
+    "impl": "impl",
+}
+"""By capture."""
+CONTAINERS = frozenset({"class", "interface", "type", "module", "impl"})
+"""Kinds whose functions are methods."""
+SCOPES = frozenset({"scope", "impl"})
+_PLAIN_NAME = re.compile(r"^[\w.$]+$")
+_COMMENT_AFTER_COMMA = re.compile(r",\s+(#|//).*$")
+_COMMENT_LINE = re.compile(r"\s*(# |#$|//)")
+_OPENERS = ("=>", "->", ":", "=", "{", ";")
+
+
+@dataclass
+class Unit:
+    """A definition as parsed. Bytes are offsets in the parsed text; lines count from 1, both ends included.
+
+    `first_line` is that of the documentation above, `code_line` that of the definition with its decorators. Names are
+    dicts without values: each once, in order of appearance.
+    """
+
+    kind: UnitKind
+    name: str
+    start: int
+    end: int
+    first_line: int
+    code_line: int
+    last_line: int
+    code_start: int
+    definition: Node
+    body: Node | None
+    signature: str
+    docstring: str | None
+    has_error: bool
+    returns: str | None = None
+    parameters_start: int = -1
+    receiver: str | None = None
+    parent: "Unit | None" = None
+    parameters: dict[str, None] = field(default_factory=dict)
+    calls: dict[str, None] = field(default_factory=dict)
+    raises: dict[str, None] = field(default_factory=dict)
+    bases: dict[str, None] = field(default_factory=dict)
+    decorators: dict[str, None] = field(default_factory=dict)
+    members: dict[str, None] = field(default_factory=dict)
+    guards: list[Guard] = field(default_factory=list)
+    statements: list[Node] = field(default_factory=list)
+    guard_starts: list[int] = field(default_factory=list)
+    return_values: dict[str, None] = field(default_factory=dict)
+    is_generator: bool = False
+    complexity: int = 1
+
+    @property
+    def qualified_name(self) -> str:
+        """Names of the enclosing units and scopes and its own, joined by dots."""
+        parts: list[str] = []
+        unit: Unit | None = self
+        while unit is not None:  # not recursive: hostile code nests thousands deep
+            parts += (unit.name, unit.receiver or "")
+            unit = unit.parent
+        return ".".join(part for part in reversed(parts) if part)
+
+
+def node_text(node: Node, text: bytes) -> str:
+    """The source of a node."""
+    start, end = node.byte_range
+    return text[start:end].decode("utf-8", "replace")
+
+
+def units_of(captured: Captured, spec: LanguageSpec, text: bytes) -> list[Unit]:
+    """Units (without scopes) by position, nested; of two patterns for one definition the first in the query wins."""
+    found: dict[tuple[int, int, str], Unit] = {}
+    heads = [(index, captures, key) for key in _KINDS for index, captures in captured.get(key, ())]
+    for _, captures, key in sorted(heads, key=lambda head: head[0]):
+        unit = _unit(_KINDS[key], captures[key][0], captures, spec, text)
+        found.setdefault((unit.start, unit.end, "" if unit.kind in SCOPES else unit.name), unit)
+    units = sorted(found.values(), key=lambda unit: (unit.start, -unit.end))
+    _nest(units)
+    return [unit for unit in units if unit.kind not in SCOPES]
+
+
+def _unit(kind: UnitKind, head: Node, captures: Captures, spec: LanguageSpec, text: bytes) -> Unit:
+    outer = head
+    value = captures["value"][0] if "value" in captures else outer
+    name, receiver = _names(kind, captures, value, text, spec)
+    while spec.wrappers and (around := outer.parent) is not None and around.type in spec.wrappers:
+        outer = around
+    code, comments = _with_comments(outer, spec)
+    first = comments[0] if comments and comments[0].start_byte < code.start_byte else code
+    body = value.child_by_field_name("body") or _child_of_type(value, spec.bodies)
+    if spec.docs:
+        docstring = (
+            clean_comment("\n".join(node_text(c, text).rstrip() for c in comments), spec.docs) if comments else None
+        )
+    else:
+        docstring = docstring_of(body)
+    end = _end_of(outer)
+    own = captures.get("own_parameters")
+    parameters = own[0] if own else value.child_by_field_name("parameters") or value.child_by_field_name("parameter")
+    returns = (
+        value.child_by_field_name("return_type")
+        or value.child_by_field_name("result")
+        or value.child_by_field_name("returns")
+    )
+    if returns is None and value.type == "method_declaration":
+        returns = value.child_by_field_name("type")
+    return Unit(
+        kind=kind,
+        name=name,
+        start=first.start_byte,
+        end=end.end_byte,
+        first_line=first.start_point[0] + 1,
+        code_line=code.start_point[0] + 1,
+        last_line=end.end_point[0] + (1 if end.end_point[1] else 0),
+        code_start=code.start_byte,
+        definition=value,
+        body=body,
+        signature=_signature(head, value, body, text, kind),
+        docstring=docstring,
+        has_error=outer.has_error,
+        returns=one_line(node_text(returns, text)).lstrip(": ") if returns is not None else None,
+        parameters_start=parameters.start_byte if parameters is not None else -1,
+        receiver=receiver,
+    )
+
+
+def _with_comments(outer: Node, spec: LanguageSpec) -> tuple[Node, list[Node]]:
+    """The first node of a definition (an attribute that stands before it as a sibling) and its doc comments."""
+    code = outer
+    comments: list[Node] = []
+    while True:
+        above = comments_above(code, spec.docs) if spec.docs else []
+        comments = above + comments
+        before = (above[0] if above else code).prev_sibling if spec.prefixes else None
+        while before is not None and before.type in COMMENT_TYPES:
+            before = before.prev_sibling
+        if before is None or before.type not in spec.prefixes:
+            return code, comments
+        code = before
+
+
+def _child_of_type(node: Node, types: tuple[str, ...]) -> Node | None:
+    return next((child for child in node.named_children if child.type in types), None) if types else None
+
+
+def _signature(head: Node, value: Node, body: Node | None, text: bytes, kind: UnitKind) -> str:
+    """A definition's text up to its body, on one line, without comments and the sign that opens the body."""
+    end = value.end_byte
+    if body is not None:
+        before = body.prev_sibling
+        while before is not None and before.type in COMMENT_TYPES:
+            before = before.prev_sibling
+        end = before.end_byte if before is not None and before.end_byte > head.start_byte else body.start_byte
+    written = text[head.start_byte : end].decode("utf-8", "replace")
+    if kind in CONTAINERS or body is None:
+        written = written.partition("{")[0]
+    if "#" in written or "//" in written:
+        lines = (_COMMENT_AFTER_COMMA.sub(",", line) for line in written.splitlines() if not _COMMENT_LINE.match(line))
+        written = " ".join(lines)
+    signature = one_line(written)
+    opener = next((mark for mark in _OPENERS if signature.endswith(mark)), "")
+    return signature.removesuffix(opener).rstrip()
+
+
+def _names(kind: UnitKind, captures: Captures, value: Node, text: bytes, spec: LanguageSpec) -> tuple[str, str | None]:
+    """A unit's name as callers know it, and the type or namespace that the definition itself names before it."""
+    receiver = node_text(captures["receiver"][0], text) if "receiver" in captures else None
+    if "name" not in captures:
+        return "", None
+    node = captures["name"][0]
+    if node.id == value.id:
+        return "default", None
+    name = node_text(node, text).strip("\"'")
+    if name in ("module.exports", "exports"):
+        own = value.child_by_field_name("name")
+        return (node_text(own, text) if own is not None else "exports"), None
+    if spec.sigil:
+        name = name.replace(spec.sigil, "").replace("->", ".").replace("::", ".")
+    if "::" in name:
+        path, _, name = name.rpartition("::")
+        receiver = re.sub(r"<[^<>]*>|\s", "", re.sub(r"<[^<>]*>", "", path)).replace("::", ".") or None
+    name = one_line(name.removeprefix("module.exports.").removeprefix("exports.").replace(".prototype.", "."))
+    if kind in SCOPES and not _PLAIN_NAME.match(name):
+        return "", None
+    return name.removeprefix(":") if node.type == "simple_symbol" else name, receiver
+
+
+def _end_of(node: Node) -> Node:
+    """A node that ends where a definition's last token does: Python's grammar lets comments after it belong to the body."""
+    leaf = node.descendant_for_byte_range(max(node.start_byte, node.end_byte - 1), node.end_byte)
+    if leaf is not None and "comment" not in leaf.type and "doc" not in leaf.type:
+        return node  # it ends with a token
+    while True:
+        child = next(
+            (c for c in reversed(node.children) if c.type not in COMMENT_TYPES and c.end_byte > c.start_byte), None
+        )
+        if child is None:
+            return node
+        node = child
+
+
+def _nest(units: list[Unit]) -> None:
+    """Set each unit's parent and make a function whose parent is a class a method."""
+    open_units: list[Unit] = []
+    for unit in units:
+        while open_units and open_units[-1].end <= unit.start:
+            open_units.pop()
+        unit.parent = next((u for u in reversed(open_units) if u.end >= unit.end), None)
+        if unit.parent is not None and unit.parent.kind in CONTAINERS and unit.kind in ("function", "method"):
+            unit.kind = "method"
+            unit.parent.members[unit.name] = None
+        elif unit.receiver and unit.kind == "function":
+            unit.kind = "method"
+        open_units.append(unit)
+
+
+def module_unit(root: Node, units: list[Unit], docstring: str | None) -> Unit | None:
+    """The head of a file as a unit without a name: what stands before the first statement that holds a definition.
+
+    That is the file's documentation, its imports and its first constants. None where a definition comes first.
+    """
+    first_unit = min((unit.start for unit in units), default=root.end_byte)
+    first_line = min((unit.first_line for unit in units), default=root.end_point.row + 2)
+    head: list[Node] = []
+    for child in root.named_children:
+        if child.end_byte > first_unit or child.end_point.row + (child.end_point.column > 0) >= first_line:
+            break
+        head.append(child)
+    if not head:
+        return None
+    last = head[-1].end_point
+    line = head[0].start_point.row + 1
+    return Unit(
+        kind="module",
+        name="",
+        start=head[0].start_byte,
+        end=head[-1].end_byte,
+        first_line=line,
+        code_line=line,
+        last_line=last.row + (last.column > 0),
+        code_start=head[0].start_byte,
+        definition=root,
+        body=None,
+        signature="",
+        docstring=docstring,
+        has_error=any(child.has_error for child in head),
+        statements=head,
+    )

@@ -1,0 +1,1 @@
+"""What is shown with a question: a lexical index, embedders, the symbol graph, fused."""

@@ -1,0 +1,1 @@
+"""Texts to vectors: latent semantic analysis, sentence encoders, Ollama."""

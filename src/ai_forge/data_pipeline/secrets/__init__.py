@@ -1,0 +1,1 @@
+"""Secrets in code and prose: found, and masked before anything is learned."""

@@ -1,0 +1,1 @@
+"""Text without a language: counting and splitting, Markdown, near-duplicates."""

@@ -1,0 +1,1 @@
+"""What reads and writes weights: architectures, safetensors, GGUF both ways, tokenizers, adapters, the merge."""

@@ -1,0 +1,1 @@
+"""GGUF files: read, written, imported to a trainable folder, quantised."""

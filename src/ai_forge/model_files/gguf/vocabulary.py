@@ -1,0 +1,201 @@
+"""The `tokenizer.*` metadata of a GGUF, from a model folder.
+
+Method: where the base came from a GGUF, its header travels in the folder as `tokenizer.gguf` and is carried over byte
+for byte. Else it is built from `tokenizer.json`: tokens and types as llama.cpp's converter writes them, and what llama.cpp
+cuts by: for byte-level BPE the pre-tokenizer, recognised from its split expressions; for SentencePiece vocabularies the
+scores (`model_files/tokenizers/spm_vocabulary`; the official converter, given only `tokenizer.json`, writes −1000 for all, which gives
+other ids). The chat template is always the folder's, because that is what the model was trained with, and a begin token is
+asked for only where that template begins with it: the trainer adds none.
+
+Source: llama.cpp `conversion/base.py` (get_vocab_base), `gguf-py/gguf/vocab.py` (SpecialVocab).
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from ai_forge.errors import InputError
+from ai_forge.model_files.gguf.importer import TOKENIZER_GGUF
+from ai_forge.model_files.gguf.metadata import boolean, float32s, int32s, string, strings, uint32
+from ai_forge.model_files.gguf.reader import read_gguf
+from ai_forge.model_files.tokenizers.gguf_tokenizer import (
+    BYTE,
+    BYTE_LEVEL,
+    CONTROL,
+    NORMAL,
+    PHI3_NAME,
+    PHI3_UNSTRIPPED,
+    SENTENCEPIECE,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+)
+from ai_forge.model_files.tokenizers.pretokenizers import recognise
+from ai_forge.model_files.tokenizers.spm_vocabulary import BYTE_TOKEN, scores_from_merges, space_prefix
+from ai_forge.prompting.chat import ChatTokenizer
+from ai_forge.training.bases.resolve import chat_template
+
+TEMPLATE_KEY = "tokenizer.chat_template"
+ADD_BOS_KEY = "tokenizer.ggml.add_bos_token"
+
+
+def tokenizer_metadata(
+    folder: Path, config: Mapping[str, Any], tokenizer: ChatTokenizer | None = None
+) -> dict[str, bytes]:
+    """Key → encoded value for everything under `tokenizer.`; as many tokens as the model has embeddings.
+
+    `tokenizer` is how the model is asked, where the folder's chat template does not say it.
+
+    Raises:
+        InputError: no tokenizer.json, one that llama.cpp would follow otherwise, or more tokens than embeddings.
+    """
+    vocab_size = int(config["vocab_size"])
+    values = _carried(folder, vocab_size) or _built(folder, config, vocab_size, tokenizer)
+    template = chat_template(folder)
+    if template is not None:
+        values[TEMPLATE_KEY] = string(template)
+        if (
+            values.get(ADD_BOS_KEY) == boolean(True)
+            and not (tokenizer or ChatTokenizer(folder)).prompts_begin_with_bos()
+        ):
+            values[ADD_BOS_KEY] = boolean(False)
+    return values
+
+
+def served_name(name: str, folder: Path) -> str:
+    """`name` as `general.name` may say it: llama.cpp reads from it whether special tokens swallow what follows.
+
+    Raises:
+        InputError: the tokenizer's special tokens swallow whitespace in a way that llama.cpp knows no name for.
+    """
+    added = _read_json(folder / "tokenizer.json").get("added_tokens", [])
+    stripping = {row["content"] for row in added if row.get("rstrip")}
+    contents = {row["content"] for row in added}
+    if any(row.get("lstrip") or row.get("single_word") for row in added) or (
+        stripping and (stripping != contents - PHI3_UNSTRIPPED or not contents > {"</s>", *PHI3_UNSTRIPPED})
+    ):
+        raise InputError(
+            f"The special tokens in {folder / 'tokenizer.json'} swallow whitespace beside them, which llama.cpp does "
+            "for Phi-3's only.",
+            "choose another base: ai-forge models.",
+        )
+    if stripping:
+        return name if PHI3_NAME.search(name) else f"{name} (Phi-3)"
+    return PHI3_NAME.sub("phi 3", name)
+
+
+def _carried(folder: Path, vocab_size: int) -> dict[str, bytes] | None:
+    path = folder / TOKENIZER_GGUF
+    if not path.is_file():
+        return None
+    header = read_gguf(path)
+    if len(header.metadata.get("tokenizer.ggml.tokens", [])) != vocab_size:
+        return None  # the vocabulary was changed since
+    return {key: raw for key, raw in header.raw_values.items() if key.startswith("tokenizer.")}
+
+
+def _built(
+    folder: Path, config: Mapping[str, Any], vocab_size: int, tokenizer: ChatTokenizer | None
+) -> dict[str, bytes]:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise InputError(f"{folder} has no tokenizer.json.", "save the tokenizer there with tokenizer.save_pretrained.")
+    data = _read_json(path)
+    model = data.get("model", {})
+    if model.get("type") != "BPE":
+        raise InputError(
+            f"{path} is of kind {model.get('type')!r}; only BPE can be exported, byte-level or SentencePiece's.",
+            "use a base with a GPT-2, Llama, Mistral, Qwen, Phi-3 or Gemma style tokenizer.",
+        )
+    settings_path = folder / "tokenizer_config.json"
+    settings = _read_json(settings_path) if settings_path.is_file() else {}
+    tokens, types = _tokens(data, vocab_size, path)
+    if model.get("byte_fallback"):
+        values = _sentencepiece(folder, data, tokens, types, tokenizer)
+    else:
+        values = {
+            "tokenizer.ggml.model": string(BYTE_LEVEL),
+            "tokenizer.ggml.pre": string(recognise(data.get("pre_tokenizer"))),
+            "tokenizer.ggml.merges": strings([_merge(pair) for pair in model.get("merges", [])]),
+        }
+    values |= {"tokenizer.ggml.tokens": strings(tokens), "tokenizer.ggml.token_type": int32s(types)}
+    values |= _special_ids(data, settings, config)
+    bos = values.get("tokenizer.ggml.bos_token_id")
+    values[ADD_BOS_KEY] = boolean(bos is not None and _adds_first(path, bos))
+    return values
+
+
+def _sentencepiece(
+    folder: Path, data: Mapping[str, Any], tokens: list[str], types: list[int], tokenizer: ChatTokenizer | None
+) -> dict[str, bytes]:
+    """What llama.cpp cuts by, and the types of byte tokens and of the unknown one set in `types`."""
+    prefix = space_prefix(data)
+    if prefix == "first" and not (tokenizer or ChatTokenizer(folder)).prompts_begin_with_special():
+        raise InputError(
+            f"The tokenizer in {folder} puts a space before the first word of a text only, and its chat template begins "
+            "with a word: llama.cpp would put one after every special token.",
+            "choose another base: ai-forge models.",
+        )
+    unknown = data["model"].get("unk_token")
+    for index, token in enumerate(tokens):
+        if BYTE_TOKEN.fullmatch(token):
+            types[index] = BYTE
+        elif token == unknown:
+            types[index] = UNKNOWN
+    merges = [pair.split(" ", 1) if isinstance(pair, str) else pair for pair in data["model"].get("merges", [])]
+    added = frozenset(row["content"] for row in data.get("added_tokens", []))
+    return {
+        "tokenizer.ggml.model": string(SENTENCEPIECE),
+        "tokenizer.ggml.pre": string("default"),
+        "tokenizer.ggml.scores": float32s(scores_from_merges(tokens, merges, added)),
+        "tokenizer.ggml.add_space_prefix": boolean(prefix == "always"),
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return data
+
+
+def _tokens(data: Mapping[str, Any], vocab_size: int, path: Path) -> tuple[list[str], list[int]]:
+    tokens = [f"[PAD{i}]" for i in range(vocab_size)]
+    types = [UNUSED] * vocab_size
+    added = {row["id"]: row for row in data.get("added_tokens", [])}
+    for token, index in [*data["model"]["vocab"].items(), *((row["content"], index) for index, row in added.items())]:
+        if not 0 <= index < vocab_size:
+            raise InputError(f"{path}: token {token!r} has id {index}, the model has {vocab_size} embeddings.")
+        tokens[index], types[index] = token, NORMAL
+    for index, row in added.items():
+        types[index] = CONTROL if row.get("special") or _looks_special(row["content"]) else USER_DEFINED
+    return tokens, types
+
+
+def _looks_special(token: str) -> bool:
+    """Tokens that some models forget to mark as special, as llama.cpp's converter knows them."""
+    return token == "<pad>" or (token[:2], token[-2:]) in (("<|", "|>"), ("<｜", "｜>"))
+
+
+def _merge(pair: Any) -> str:
+    """`"a b"` of a merge in the old (string) or new (pair) form; a space inside a token is written as Ġ."""
+    return pair if isinstance(pair, str) else " ".join(part.replace(" ", "Ġ") for part in pair)
+
+
+def _special_ids(data: Mapping[str, Any], settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, bytes]:
+    ids = {row["content"]: row["id"] for row in data.get("added_tokens", [])}
+    values = {}
+    for role, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
+        token = settings.get(f"{role}_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        index = ids.get(token, config.get(f"{role}_token_id"))
+        if isinstance(index, int):
+            values[f"tokenizer.ggml.{key}_token_id"] = uint32(index)
+    return values
+
+
+def _adds_first(path: Path, encoded_bos: bytes) -> bool:
+    """Whether the tokenizer puts the begin token before a text, found out by letting it."""
+    ids = Tokenizer.from_file(str(path)).encode("a", add_special_tokens=True).ids
+    return bool(ids) and uint32(ids[0]) == encoded_bos

@@ -1,0 +1,126 @@
+"""A trained adapter and its base become one model folder: W = W_trained_on + scaling · B · A.
+
+Method: for PiSSA and QPiSSA what the adapter was trained on is the residual (for QPiSSA the dequantised NF4 one), not
+the base: the trainer leaves it beside the adapter as `residual.safetensors`, and the merge starts from it. Where a
+matrix has no residual entry (plain LoRA) it starts from the base. The sum is taken in float32 and rounded once, to
+float16. One matrix is in memory at a time; the folder appears whole or not at all. A chat template in the adapter's
+folder, with which it was trained, takes the place of the base's.
+
+DoRA, adapters on embeddings and adapters that come with whole modules are refused: they are not this formula.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ai_forge.errors import InputError
+from ai_forge.model_files.adapter import CHAT_TEMPLATE, RESIDUAL, AdapterFolder
+from ai_forge.model_files.gguf.importer import TOKENIZER_GGUF
+from ai_forge.model_files.gguf.writer import Progress
+from ai_forge.model_files.tensors import (
+    WEIGHTS_NAME,
+    TensorSpec,
+    Weights,
+    to_storage,
+    write_safetensors,
+)
+from ai_forge.training.bases.resolve import Base, check_folder
+from ai_forge.workspace import atomic_folder, require_disk
+
+# copied as they are; weights, their index and config.json are written anew
+CARRIED = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    CHAT_TEMPLATE,
+    "generation_config.json",
+    TOKENIZER_GGUF,
+)
+
+
+def merge_adapters_to_base(
+    model: Base | Path | str,
+    adapter_path: Path | str,
+    output_path: Path | str | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Path:
+    """Merges an adapter in PEFT's format into its base and returns the folder of the whole model.
+
+    `model` is a base or its folder; `output_path` is by default `merged` inside the adapter's folder.
+
+    Raises:
+        InputError: no adapter there, one that does not fit the base, or a kind that is not a plain low-rank sum.
+        PrerequisiteError: too little disk.
+    """
+    folder = model.folder if isinstance(model, Base) else Path(model)
+    adapter_path = Path(adapter_path)
+    target = Path(output_path) if output_path is not None else adapter_path / "merged"
+    config = check_folder(folder)
+    weights = Weights(folder)
+    adapter = _Adapter(adapter_path, weights)
+    specs = [_target(spec) for spec in weights.specs.values()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    require_disk(target.parent, sum(spec.n_bytes for spec in specs) + 50_000_000, "Merging the adapter")
+    with atomic_folder(target) as work:
+        for name in CARRIED:
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, work / name)
+        if (adapter_path / CHAT_TEMPLATE).is_file():
+            shutil.copyfile(adapter_path / CHAT_TEMPLATE, work / CHAT_TEMPLATE)
+        config |= {"dtype": "float16"}
+        config.pop("torch_dtype", None)
+        (work / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+        write_safetensors(work / WEIGHTS_NAME, _merged(weights, adapter, specs, progress), specs)
+    return target
+
+
+def _target(spec: TensorSpec) -> TensorSpec:
+    """Vectors (norms, biases) in float32 stay so; everything else becomes float16."""
+    return TensorSpec(spec.name, "F32" if len(spec.shape) == 1 and spec.dtype == "F32" else "F16", spec.shape)
+
+
+def _merged(
+    weights: Weights, adapter: "_Adapter", specs: list[TensorSpec], progress: Progress | None
+) -> Iterator[tuple[TensorSpec, np.ndarray]]:
+    for done, spec in enumerate(specs, 1):
+        values = adapter.apply(spec.name) if spec.name in adapter.layers else weights.load(spec.name)
+        yield spec, to_storage(values, spec.dtype, spec.name)
+        if progress:
+            progress(done, len(specs))
+
+
+class _Adapter:
+    """An adapter folder, checked against the base it is to be merged into."""
+
+    def __init__(self, folder: Path, weights: Weights) -> None:
+        self.weights = weights
+        self.adapter = AdapterFolder(folder)
+        self.layers = {f"{layer}.weight": layer for layer in self.adapter.layers}
+        for name, layer in self.layers.items():
+            self._check(name, layer)
+
+    def _check(self, name: str, layer: str) -> None:
+        folder, base, shape = self.adapter.folder, self.weights.specs.get(name), self.adapter.shape(layer)
+        if base is None or len(base.shape) != 2 or name.endswith("embed_tokens.weight"):
+            raise InputError(f"{folder} adapts {name}, which is no linear layer of {self.weights.folder}.")
+        if base.shape != shape:
+            raise InputError(
+                f"The adapter does not fit the base at {name}: B·A {shape}, base {base.shape}.",
+                "name the base it was trained on.",
+            )
+        frozen = self.adapter.frozen(layer)
+        if frozen is not None and frozen.shape != base.shape:
+            raise InputError(f"{RESIDUAL} has {frozen.shape} for {name}, the base {base.shape}.")
+
+    def apply(self, name: str) -> np.ndarray:
+        """The merged matrix, float32 `[out, in]`."""
+        layer = self.layers[name]
+        a, b = self.adapter.pair(layer)
+        frozen = self.adapter.frozen(layer)
+        start = self.weights.load(name) if frozen is None else frozen
+        merged: np.ndarray = start + np.float32(self.adapter.scaling(layer)) * (b @ a)
+        return merged

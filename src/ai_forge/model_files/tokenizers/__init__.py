@@ -1,0 +1,1 @@
+"""Tokenizers between `tokenizer.json` and GGUF: pre-tokenizers, SentencePiece vocabularies."""

@@ -1,0 +1,1 @@
+"""How a model is asked, once: the prompt, chat templates, what Ollama is told."""

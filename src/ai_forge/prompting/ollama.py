@@ -1,0 +1,174 @@
+"""What Ollama must be told so that it prompts as the trainer did: a Go template and the stop words, from the Jinja.
+
+Method: the Jinja chat template is rendered with marked messages; the text between the marks is what stands before a
+system, a user and an assistant turn, and from these pieces the Go template is put together. Before it is used,
+the pieces are put together again for several other conversations and compared with the Jinja, character by character.
+So the default system message that SmolLM2's Jinja adds by itself is in the Go template as well (Ollama's own ChatML
+template drops it: "Say hi." is 12 tokens there instead of 31).
+
+Ollama tokenises with the begin token where the GGUF asks for one, so a leading one is taken off the template.
+Not covered: tools, images, thinking blocks, a system message after the first turn. A template that trims contents gives
+the same prompt only for contents without space at their ends; one that prints today's date keeps the day of export.
+"""
+
+import datetime
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from ai_forge.errors import InputError
+from ai_forge.model_files.gguf.reader import read_gguf
+from ai_forge.model_files.tokenizers.gguf_tokenizer import CONTROL, token_at
+from ai_forge.prompting.chat import ChatTokenizer
+
+_PROBES: list[list[tuple[str, str]]] = [
+    [("user", "Say hi.")],
+    [("system", "Answer briefly."), ("user", "a\n\nb  c")],
+    [("user", "one"), ("assistant", "two {{ x }}"), ("user", "three")],
+    [("system", "s"), ("user", "u"), ("assistant", "a"), ("user", "v"), ("assistant", "b"), ("user", "w")],
+]
+
+
+@dataclass(frozen=True)
+class OllamaPrompt:
+    """The Go template for Ollama and the words that end an answer."""
+
+    template: str
+    stop: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """What a chat template writes before each content, by what came before, and after the last."""
+
+    system: str
+    user_first: str
+    user_after_system: str
+    user_after_assistant: str
+    assistant: str
+    answer: str
+
+    def render(self, messages: Sequence[tuple[str, str]]) -> str:
+        """The prompt for a conversation: what the Go template does, in Python."""
+        text, before = "", ""
+        for role, content in messages:
+            if role == "system":
+                text += self.system
+            elif role == "user":
+                after = {"system": self.user_after_system, "assistant": self.user_after_assistant}
+                text += after.get(before, self.user_first)
+            else:
+                text += self.assistant
+            text, before = text + content, role
+        return text + self.answer
+
+    def go(self) -> str:
+        """The same as a Go template."""
+        user = (
+            f'{{{{ if eq $before "system" }}}}{_literal(self.user_after_system)}'
+            f'{{{{ else if eq $before "assistant" }}}}{_literal(self.user_after_assistant)}'
+            f"{{{{ else }}}}{_literal(self.user_first)}{{{{ end }}}}"
+        )
+        return (
+            '{{ $before := "" }}{{ range .Messages }}'
+            f'{{{{ if eq .Role "system" }}}}{_literal(self.system)}'
+            f'{{{{ else if eq .Role "user" }}}}{user}'
+            f"{{{{ else }}}}{_literal(self.assistant)}{{{{ end }}}}{{{{ .Content }}}}"
+            f"{{{{ $before = .Role }}}}{{{{ end }}}}{_literal(self.answer)}"
+        )
+
+
+def _literal(text: str) -> str:
+    """Text inside a Go template; quoted where it holds braces or quotes that Go or a Modelfile would read."""
+    return (
+        f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}" if "{{" in text or "}}" in text or '"""' in text else text
+    )
+
+
+def ollama_prompt(gguf_path: Path) -> OllamaPrompt:
+    """Template and stop words for a GGUF file, from the chat template inside it.
+
+    Raises:
+        InputError: the file has no chat template, or one that no Go template of this form reproduces.
+    """
+    metadata = read_gguf(gguf_path).metadata
+    jinja = metadata.get("tokenizer.chat_template")
+    if not jinja:
+        raise InputError(f"{gguf_path} has no chat template.", "export it from an instruct model.")
+    tokens: list[str] = metadata.get("tokenizer.ggml.tokens", [])
+    bos, eos = (token_at(metadata, tokens, role) or "" for role in ("bos", "eos"))
+    strip = bos if metadata.get("tokenizer.ggml.add_bos_token") else ""
+    pieces = _pieces(str(jinja), bos, eos, strip)
+    control = [
+        token
+        for token, kind in zip(tokens, metadata.get("tokenizer.ggml.token_type", []), strict=False)
+        if kind == CONTROL
+    ]
+    between = pieces.user_after_assistant
+    stop = sorted(
+        {token for token in control if token in between} | ({eos} if eos else set()), key=lambda t: (t != eos, t)
+    )
+    return OllamaPrompt(pieces.go(), tuple(stop))
+
+
+def check_followable(tokenizer: ChatTokenizer) -> None:
+    """Find out before there is a GGUF whether Ollama can ask as the trainer does. Raises `InputError` if not."""
+    _pieces(tokenizer.chat_template, tokenizer.special("bos_token"), tokenizer.special("eos_token"), "")
+
+
+def _pieces(jinja: str, bos: str, eos: str, strip: str) -> _Pieces:
+    def render(messages: Sequence[tuple[str, str]]) -> str:
+        return _render(jinja, messages, bos, eos).removeprefix(strip)
+
+    marks = ["<<mark-s>>", "<<mark-u>>", "<<mark-a>>", "<<mark-v>>"]
+    s, u, a, v = marks
+    whole = _split(render([("system", s), ("user", u), ("assistant", a), ("user", v)]), marks)
+    bare = _split(render([("user", u)]), [u])
+    pieces = _Pieces(
+        system=whole[0],
+        user_after_system=whole[1],
+        assistant=whole[2],
+        user_after_assistant=whole[3],
+        answer=whole[4],
+        user_first=bare[0],
+    )
+    for probe in _PROBES:
+        want, have = render(probe), pieces.render(probe)
+        if want != have:
+            raise InputError(
+                f"The chat template renders {want!r}, which a Go template made of its pieces would render as {have!r}.",
+                "deploy with the embedded runtime, which uses the Jinja template itself.",
+            )
+    return pieces
+
+
+def _split(text: str, marks: Sequence[str]) -> list[str]:
+    parts = []
+    for mark in marks:
+        before, found, text = text.partition(mark)
+        if not found:
+            raise InputError("The chat template leaves out a message, so no Go template can follow it.")
+        parts.append(before)
+    return [*parts, text]
+
+
+def _render(jinja: str, messages: Sequence[tuple[str, str]], bos: str, eos: str) -> str:
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+    environment.globals["raise_exception"] = _raise
+    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    turns: list[dict[str, Any]] = [{"role": role, "content": content} for role, content in messages]
+    try:
+        template = environment.from_string(jinja)
+        return str(template.render(messages=turns, add_generation_prompt=True, bos_token=bos, eos_token=eos))
+    except TemplateError as error:
+        raise InputError(f"The chat template cannot be rendered: {error}.") from error
+
+
+def _raise(message: str) -> None:
+    raise TemplateError(message)

@@ -1,0 +1,1 @@
+"""Low-rank adapters: how they start (PiSSA, LoftQ, LoRA) and how they are converted."""

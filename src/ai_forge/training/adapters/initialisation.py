@@ -1,0 +1,134 @@
+"""How an adapter starts, by `init_method`: the factors B·A and what the frozen weight holds beside them.
+
+    method   A, B at the start                        frozen weight                start without quantisation
+    pissa    leading singular triplets of W           W − s·B·A                    the base
+    olora    Q and R of W's QR (arXiv 2406.01775)     W − s·B·A                    the base
+    lora     random A, zero B                         W                            the base
+    loftq    zero; then triplets of W − NF4(W)        W (arXiv 2310.08659)         needs quantisation
+
+Where the frozen weight is quantised, `quantization_iterations` alternates: quantise what the factors leave, then let the
+factors take the leading triplets of what quantisation loses. For pissa one iteration is the paper's QPiSSA; with more,
+and for loftq always, the last thing fitted are the factors, so s·B·A + NF4(…) is nearest to W for that quantised weight.
+
+The functions work on any array library (`pissa.LinearAlgebra`) and any quantiser: a function from a float32 matrix to
+the float32 values that will be held.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ai_forge.config import FineTuneConfig
+from ai_forge.config.training import ALL_LINEAR
+from ai_forge.errors import InputError
+from ai_forge.training.adapters.pissa import Array, LinearAlgebra, pissa_factors
+
+Quantise = Callable[[Array], Array]
+"""From a float32 matrix to the values that its quantised form holds, float32."""
+
+HEAD = "lm_head"
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Start:
+    """`a` [rank, in] and `b` [out, rank] and the matrix [out, in] that is to be frozen (and quantised, where it is)."""
+
+    a: Array
+    b: Array
+    frozen: Array
+
+
+def of_layer(pattern: Mapping[str, Value], name: str, otherwise: Value) -> Value:
+    """The value of the first key that is the end of the layer's full name, as PEFT reads `rank_pattern`.
+
+    >>> of_layer({"mlp.up_proj": 4, r"layers.[01].self_attn.q_proj": 16}, "model.layers.1.self_attn.q_proj", 8)
+    16
+    """
+    for key, value in pattern.items():
+        if re.fullmatch(rf"(.*\.)?({key})", name):
+            return value
+    return otherwise
+
+
+def chosen_layers(linear_layers: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The linear layers (full names) that get an adapter, and the `names` that fit none.
+
+    A name is the end of a layer's full name; `all-linear` is every layer but the head, as in PEFT.
+
+    >>> layers = ["layers.0.mlp.up_proj", "layers.0.self_attn.q_proj", "lm_head"]
+    >>> chosen_layers(layers, ["q_proj", "mlp.up_proj", "k_proj"])
+    (['layers.0.mlp.up_proj', 'layers.0.self_attn.q_proj'], ['k_proj'])
+    >>> chosen_layers(layers, ["all-linear"])[0]
+    ['layers.0.mlp.up_proj', 'layers.0.self_attn.q_proj']
+    """
+    if tuple(names) == (ALL_LINEAR,):
+        return [layer for layer in linear_layers if layer.rpartition(".")[2] != HEAD], []
+
+    def fits(layer: str, name: str) -> bool:
+        return layer == name or layer.endswith(f".{name}")
+
+    missing = [name for name in names if not any(fits(layer, name) for layer in linear_layers)]
+    return [layer for layer in linear_layers if any(fits(layer, name) for name in names)], missing
+
+
+def rank_of(config: FineTuneConfig, name: str) -> int:
+    """The rank of the adapter on layer `name`."""
+    return of_layer(config.rank_pattern, name, config.rank)
+
+
+def scaling_of(config: FineTuneConfig, name: str) -> float:
+    """What B·A is multiplied by on layer `name`: alpha / rank, with rsLoRA alpha / √rank (arXiv 2312.03732)."""
+    alpha, rank = of_layer(config.alpha_pattern, name, config.alpha), rank_of(config, name)
+    return alpha / (rank**0.5 if config.use_rslora else rank)
+
+
+def initial_adapter(
+    weight: Array, name: str, config: FineTuneConfig, algebra: LinearAlgebra, quantise: Quantise | None
+) -> Start:
+    """The start of the adapter on `weight` [out, in], float32; `quantise` is None where nothing is quantised.
+
+    Raises:
+        InputError: the rank is larger than the matrix allows.
+    """
+    rank, scaling = rank_of(config, name), scaling_of(config, name)
+    n_out, n_in = weight.shape
+    if rank > min(n_out, n_in):
+        raise InputError(
+            f"rank {rank} is larger than {min(n_out, n_in)}, the smaller side of {name} {[n_out, n_in]}.",
+            f"choose a rank of at most {min(n_out, n_in)}.",
+        )
+    if config.init_method == "lora":
+        a = algebra.uniform(rank, n_in, n_in**-0.5, like=weight)  # kaiming_uniform(a=√5), as in LoRA's and PEFT's code
+        return Start(a, algebra.zeros(n_out, rank, like=weight), weight)
+    if config.init_method == "olora":
+        b = algebra.orthonormal(weight[:, :rank])  # QR's first columns come from the matrix's first columns
+        a = b.T @ weight
+        return Start(a, b, weight - scaling * (b @ a))
+
+    def fitted(matrix: Array) -> tuple[Array, Array]:
+        factors = pissa_factors(
+            matrix,
+            rank,
+            scaling,
+            algebra,
+            oversampling=config.svd_oversampling,
+            tolerance=config.svd_tolerance,
+        )
+        return factors.a, factors.b
+
+    if config.init_method == "pissa":
+        a, b = fitted(weight)
+        frozen = weight - scaling * (b @ a)
+        n_left = config.quantization_iterations - 1
+    else:
+        frozen, n_left = weight, config.quantization_iterations
+    if quantise is None:
+        return Start(a, b, frozen)
+    for turn in range(n_left):
+        if turn:
+            frozen = weight - scaling * (b @ a)
+        a, b = fitted(weight - quantise(frozen))
+    return Start(a, b, frozen)

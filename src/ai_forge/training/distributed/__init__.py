@@ -1,0 +1,1 @@
+"""Several processes train as one: started here, by torchrun, or by Ray."""

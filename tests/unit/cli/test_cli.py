@@ -1,0 +1,306 @@
+"""Every verb of `ai-forge`: what it prints where, with which exit code."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ai_forge import __version__
+from ai_forge.cli.options import seconds_of
+from ai_forge.config.models import load_models
+from ai_forge.errors import InputError
+from cli_runs import TinyRun, ai_forge, flags
+
+VERBS = {
+    *("run", "mine", "synthesize", "validate", "train", "evaluate", "export", "deploy", "plan"),
+    *("ask", "chat", "rollback", "doctor", "models", "runs", "config", "data", "handbook"),
+}  # fmt: skip
+RECIPE = load_models().models["SmolLM2-135M-Instruct"].recipe
+WITHOUT_TORCH = """
+import sys
+from ai_forge.cli import app as cli
+try:
+    cli.main()
+except SystemExit as end:
+    assert end.code == 0, end.code
+loaded = {"torch", "transformers", "bitsandbytes", "mlx"} & set(sys.modules)
+sys.exit(f"loaded {loaded}" if loaded else 0)
+"""
+
+
+def without_torch(*words: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+# -- words ----------------------------------------------------------------------------------------------------------
+
+
+def test_help_lists_every_verb_with_what_it_does_and_loads_no_torch() -> None:
+    done = without_torch("--help")
+    assert done.returncode == 0, done.stderr
+    listed = re.findall(r"^  (\w+)  +\S", done.stdout.partition("Commands:")[2], re.MULTILINE)
+    assert set(listed) == VERBS
+
+
+def test_no_word_at_all_gets_the_help() -> None:
+    outcome = ai_forge()
+    assert outcome.code == 2
+    assert outcome.err.startswith("Usage: ai-forge")
+
+
+def test_the_version() -> None:
+    assert ai_forge("--version").out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("runn", "repo"), "No such command 'runn'. Did you mean 'run'"),
+        (("run", "--steps", "many"), "Invalid value for '--steps'"),
+        (("ask",), "Missing argument 'QUESTION'"),
+        (("run", "--colour"), "No such option: --colour"),
+    ],
+)
+def test_wrong_words_are_one_line(words: tuple[str, ...], told: str) -> None:
+    outcome = ai_forge(*words)
+    assert outcome.code == 2
+    assert told.lower() in outcome.complaint.lower()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("4m", 240), ("1.5h", 5400), ("45", 45), (" 2 h ", 7200), ("0.5s", 0.5)]
+)
+def test_durations_are_read(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5", "4 minutes", "1h30m", "nan", "1e3"])
+def test_what_is_no_duration_is_told_with_the_value(text: str) -> None:
+    with pytest.raises(InputError, match=re.escape(f"{text!r} is not a duration. Next: write 90s, 4m or 2h.")):
+        seconds_of(text)
+
+
+# -- settings -------------------------------------------------------------------------------------------------------
+
+
+def test_config_show_tells_each_value_and_where_it_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "forge.yaml"
+    file.write_text("training: {rank: 8, seed: 7}\njudge: {n_questions: 12}\n")
+    monkeypatch.setenv("AI_FORGE_TRAINING__SEED", "9")
+    outcome = ai_forge(
+        "config", "show", "--config", file, "--set", "judge.seed=3", "--base", "smollm2-135m-instruct", "--json"
+    )
+    rows = {row["key"]: (row["value"], row["source"]) for row in outcome.json}
+    assert outcome.err == ""
+    assert rows["training.rank"] == (8, f"file {file}")
+    assert rows["training.seed"] == (9, "environment")
+    assert rows["judge.seed"] == (3, "flag")
+    assert rows["judge.n_questions"] == (12, f"file {file}")
+    assert rows["training.alpha"] == (RECIPE["training.alpha"], "recipe of smollm2-135m-instruct")
+    assert rows["export.quantization"] == ("q4_k_m", "default")
+    table = ai_forge("config", "show", "--config", file).out.splitlines()
+    assert len(table) == len(rows)
+    assert re.search(rf"^training\.rank +8 +file {re.escape(str(file))}$", "\n".join(table), re.MULTILINE)
+
+
+def test_who_counts_steps_is_not_cut_off_by_the_clock() -> None:
+    def budget(*words: str) -> object:
+        (row,) = (r for r in ai_forge("config", "show", "--json", *words).json if r["key"] == "training.time_budget_s")
+        return row["value"]
+
+    assert budget("--base", "SmolLM2-135M-Instruct") == RECIPE["training.time_budget_s"] > 0
+    from ai_forge.cli.options import Choices
+
+    assert Choices(steps=5).settings().settings.training.time_budget_s is None
+    assert Choices(epochs=1).settings().settings.training.time_budget_s is None
+    both = Choices(steps=5, time_budget="2m").settings().settings.training
+    assert (both.max_steps, both.time_budget_s) == (5, 120.0)
+
+
+# -- the main job ---------------------------------------------------------------------------------------------------
+
+
+def test_run_ends_with_table_verdict_report_and_an_answer(finished: TinyRun) -> None:
+    outcome = finished.outcome
+    assert outcome.code == 0, outcome.err
+    assert "Not shown to be better than the base" in outcome.out
+    for stage in (
+        "base",
+        "mine",
+        "words",
+        "dataset",
+        "train",
+        "merge",
+        "index",
+        "evaluate",
+        "export",
+        "parity",
+        "report",
+    ):
+        assert re.search(rf"^{stage} +[\d.]+  \S", outcome.out, re.MULTILINE), stage
+        assert re.search(rf"^✓ {stage} ", outcome.err, re.MULTILINE), stage
+    assert re.search(r"^deployed  repo:[0-9a-f]{12}; ", outcome.out, re.MULTILINE)
+    assert re.search(r"^> \S.*\n.", outcome.out, re.MULTILINE)
+    report = Path(re.findall(r"^report +(/.*html)$", outcome.out, re.MULTILINE)[0])
+    assert "Not shown to be better than the base" in report.read_text(encoding="utf-8")
+    assert report.with_suffix(".md").is_file()
+    run = report.parent
+    assert {p.name for p in run.iterdir() if p.is_symlink()} == {"dataset", "adapter", "model", "gguf"}
+    assert (run / "gguf" / "model.f16.gguf").stat().st_size > 100_000
+    assert (run / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_the_same_command_again_does_nothing_loads_no_torch_and_prints_json_alone(finished: TinyRun) -> None:
+    done = without_torch(*finished.words("run"), "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    again = {row["stage"]: row["cached"] for row in result["stages"]}
+    assert [stage for stage, cached in again.items() if not cached] == ["base", "report"]
+    assert len(again) == 12
+    assert result["better"] is False
+    assert result["verdict"].startswith("Not shown")
+    assert result["deployed"] == f"repo:{result['run_id']}"
+    assert result["answer"]["question"]
+    assert Path(result["report"]).is_file()
+    assert Path(result["gguf"]).is_file()
+    assert {check["name"] for check in result["checks"]} == {"answer loss", "citations", "facts", "forgetting"}
+
+
+@pytest.mark.parametrize(
+    ("deploy", "told"),
+    [
+        ("if-better", "not deployed: it was not shown to be better. To deploy it all the same: "),
+        ("never", "not deployed, as asked. To deploy it: "),
+    ],
+)
+def test_what_is_not_better_is_not_deployed(finished: TinyRun, deploy: str, told: str) -> None:
+    outcome = ai_forge(*finished.words("run", runtime__deploy=deploy))
+    assert outcome.code == 0
+    assert outcome.out.splitlines()[-1] == f"{told}the same words with `deploy` in place of `run`."
+    assert "\n> " not in outcome.out
+
+
+# -- one stage at a time --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("verb", "keys"),
+    [
+        ("mine", {"stage", "folder", "files", "documents", "subjects"}),
+        ("synthesize", {"stage", "folder", "train", "valid", "test", "rejected"}),
+        ("validate", {"report", "train", "valid", "test"}),
+        ("train", {"stage", "folder", "best_step", "n_steps", "first_loss", "last_loss"}),
+        ("evaluate", {"verdict", "better", "report"}),
+        ("export", {"stage", "folder", "bytes"}),
+        ("deploy", {"model", "runtime", "changed"}),
+        ("plan", {"n_steps", "n_examples", "tokens_per_s", "train_tokens", "supervised_tokens", "memory_bytes"}),
+    ],
+)
+def test_each_stage_prints_json_on_stdout(finished: TinyRun, verb: str, keys: set[str]) -> None:
+    outcome = ai_forge(*finished.words(verb))
+    assert outcome.code == 0, outcome.err
+    assert keys <= set(outcome.json)
+    if verb == "plan":
+        assert outcome.json["n_steps"] == 3
+        assert outcome.json["tokens_per_s"] > 0
+        assert outcome.json["memory_bytes"]["program"] > 0
+    if verb == "deploy":
+        assert outcome.json["changed"] is False
+
+
+# -- the deployed model ---------------------------------------------------------------------------------------------
+
+
+def at(run: TinyRun) -> list[object]:
+    return ["--repo", run.repo, "--home", run.home, *flags()]
+
+
+def test_ask_prints_the_answer_as_json_or_as_text(finished: TinyRun) -> None:
+    outcome = ai_forge("ask", "What does `insort_right` do?", "--json", *at(finished))
+    assert outcome.code == 0, outcome.err
+    answer = outcome.json
+    assert set(answer) == {"question", "answer", "cited", "invented", "model"}
+    assert answer["model"].startswith("repo:")
+    text = ai_forge("ask", "What does `insort_right` do?", *at(finished))
+    assert text.out.strip() == answer["answer"].strip()
+    assert text.err.strip() == "The answer cites nothing."
+
+
+def test_chat_answers_until_an_empty_line(finished: TinyRun) -> None:
+    outcome = ai_forge("chat", *at(finished), typed="What is `heapify` for?\n\nnot asked\n")
+    assert outcome.code == 0
+    assert outcome.out.count("> ") == 2
+    assert outcome.err.count("The answer cites nothing.") == 1
+    assert ai_forge("chat", *at(finished)).code == 0
+
+
+def test_rollback_without_an_earlier_version_says_so_and_changes_nothing(finished: TinyRun) -> None:
+    before = (finished.home / "registry.db").read_bytes()
+    outcome = ai_forge("rollback", finished.repo, "--home", finished.home)
+    assert outcome.code == 5
+    assert "is the oldest version of repo that is kept; nothing lies before it." in outcome.complaint
+    assert (finished.home / "registry.db").read_bytes() == before
+
+
+def test_rollback_returns_to_the_version_before(finished: TinyRun, tmp_path: Path) -> None:
+    home = shutil.copytree(finished.home, tmp_path / "home", symlinks=True)
+    copy = TinyRun(home, finished.repo, finished.base, finished.outcome)
+    (first,) = ai_forge("models", "--home", home, "--json").json["made"]
+    second = ai_forge(*copy.words("deploy", judge__n_questions=5))
+    assert second.json["changed"] is True
+    assert second.json["model"] != first["model"]
+    back = ai_forge("rollback", copy.repo, "--home", home)
+    assert back.code == 0, back.err
+    assert back.json == {"model": first["model"], "runtime": "embedded"}
+    made = ai_forge("models", "--home", home, "--json").json["made"]
+    assert {row["model"]: row["active"] for row in made} == {first["model"]: True, second.json["model"]: False}
+
+
+@pytest.mark.parametrize("words", [("ask", "What?", "--repo"), ("chat", "--repo"), ("rollback",)])
+def test_nothing_deployed_is_told_with_what_to_do(finished: TinyRun, tmp_path: Path, words: tuple[str, ...]) -> None:
+    outcome = ai_forge(*words, finished.repo, "--home", tmp_path / "home", typed="What?\n")
+    assert outcome.code == 2
+    assert "No model repo is deployed" in outcome.err or "No version of 'repo' is active" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+# -- looking around -------------------------------------------------------------------------------------------------
+
+
+def test_models_lists_the_named_bases_and_what_was_made(finished: TinyRun) -> None:
+    listed = ai_forge("models", "--home", finished.home, "--json").json
+    assert "SmolLM2-135M-Instruct" in {row["name"] for row in listed["bases"]}
+    assert all(row["licence"] and row["parameters"] > 0 for row in listed["bases"])
+    (made,) = listed["made"]
+    assert (made["base"], made["active"]) == ("base", True)
+    table = ai_forge("models", "--home", finished.home).out
+    assert re.search(r"^SmolLM2-135M-Instruct +0\.1\d B  apache-2\.0$", table, re.MULTILINE | re.IGNORECASE)
+    assert re.search(rf"^{made['model']} +from base, .*\(active\)$", table, re.MULTILINE)
+
+
+def test_runs_lists_the_newest_first(finished: TinyRun, tmp_path: Path) -> None:
+    assert ai_forge("runs", "--home", tmp_path / "new").out == ""
+    rows = ai_forge("runs", "--home", finished.home, "--json").json
+    assert {row["name"] for row in rows} == {"repo"}
+    assert [row["created"] for row in rows] == sorted((row["created"] for row in rows), reverse=True)
+    assert rows[0]["settings"]["training"]["rank"] == 4
+    assert "torch" in rows[0]["packages"]
+    lines = ai_forge("runs", "--home", finished.home).out.splitlines()
+    assert [line.split()[0] for line in lines] == [row["run_id"] for row in rows]
+
+
+def test_doctor_ends_with_3_where_something_is_missing(finished: TinyRun) -> None:
+    base = ("--set", f"training.base_model={finished.base}")
+    fine = ai_forge("doctor", "--home", finished.home, *base)
+    assert fine.code == 0, fine.out
+    assert "✓ base         base: " in fine.out
+    bad = ai_forge("doctor", "--home", finished.home, "--set", "training.base_model=nothing-like-it", "--json")
+    assert bad.code == 3
+    states = {row["name"]: row["state"] for row in bad.json}
+    assert states["base"] == "missing"
+    assert states["workspace"] == "ok"
