@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from ai_forge.data_pipeline.graph.scopes import FileScopes, Resolver, resolver_of
 
 from ai_forge.data_pipeline import SourceFile, SymbolGraph, mine
-from ai_forge.data_pipeline.graph.scopes import python_scopes
+from ai_forge.data_pipeline.graph.scopes import FileScopes, Resolver, python_scopes, resolver_of
 from ai_forge.data_pipeline.source.repository import blob_id
 
 FOLDER = Path(__file__).parents[3] / "fixtures" / "calls"

@@ -3,9 +3,8 @@
 import textwrap
 
 import pytest
-from ai_forge.data_pipeline.graph.scopes import FileScopes, Resolver, resolver_of
 
-from ai_forge.data_pipeline.graph.scopes import javascript_scopes, python_scopes
+from ai_forge.data_pipeline.graph.scopes import FileScopes, Resolver, javascript_scopes, python_scopes, resolver_of
 from ai_forge.data_pipeline.graph.scopes.python_expressions import type_chains
 
 
