@@ -24,6 +24,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check src tests bench docs
 	$(BIN)/mypy
 	$(BIN)/interrogate -q src
+	$(BIN)/lint-imports
 
 # Figures, never tests: each benchmark checks that its result is right, then measures it beside its rival.
 bench: $(VENV)/.installed-dev

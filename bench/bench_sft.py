@@ -34,8 +34,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from ai_forge.config import ALL_LINEAR_MODULES, FineTuneConfig
 from ai_forge.data_pipeline.schemas import RAFTExample
 from ai_forge.events import Event, PlanMade, StepLogged
+from ai_forge.model_files.base import Base
 from ai_forge.prompting.chat import ChatTokenizer
-from ai_forge.training.bases.resolve import Base, resolve_base
+from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.training.forge import FineTuneTrainer
 from ai_forge.training.tokens.packing import TokenizedExample, n_packed_tokens, step_order, tokenize, tokenize_all
 from ai_forge.workspace import Workspace

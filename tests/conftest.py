@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ai_forge.training.bases.resolve import Base, resolve_base
+from ai_forge.model_files.base import Base
+from ai_forge.training.bases.resolve import resolve_base
 from cli_runs import TinyRun, tiny_run
 from real_ollama import OllamaProcess
 

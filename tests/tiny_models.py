@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from ai_forge.model_files.architectures import ARCHITECTURES, completed
-from ai_forge.model_files.gguf.importer import expected_shapes
+from ai_forge.model_files.architectures import ARCHITECTURES, completed, expected_shapes
 from ai_forge.model_files.tensors import TensorSpec, to_storage, write_safetensors
 from ai_forge.model_files.tokenizers.pretokenizers import pre_tokenizer_json
 from ai_forge.model_files.tokenizers.spm_vocabulary import decoder_json, normalizer_json, splits

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_forge.model_files.gguf.importer import expected_shapes
+from ai_forge.model_files.architectures import expected_shapes
 from cli_runs import TinyRun, ai_forge, debris, flags, process, stdlib_copy, tiny_base
 
 CODE = "def area(width, height):\n    '''The area of a rectangle with these sides.'''\n    return width * height\n"

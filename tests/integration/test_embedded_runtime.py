@@ -25,9 +25,9 @@ from ai_forge.conductor import (
 from ai_forge.conductor.embedded_runtime import GGUF_FILE
 from ai_forge.config.settings import RuntimeSettings
 from ai_forge.errors import InputError, PrerequisiteError, RefusedError
+from ai_forge.model_files.base import Base
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.prompt import SYSTEM_PROMPT, Message, messages_for
-from ai_forge.training.bases.resolve import Base
 from ai_forge.workspace import Workspace, file_sha256
 
 SETTINGS = RuntimeSettings(num_ctx=1024, num_predict=24)

@@ -27,9 +27,9 @@ from ai_forge.conductor.ollama_manager import (
 )
 from ai_forge.config.settings import RuntimeSettings
 from ai_forge.errors import InputError, RefusedError, TransientError
+from ai_forge.model_files.base import Base
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.prompt import SYSTEM_PROMPT, Message, messages_for
-from ai_forge.training.bases.resolve import Base
 from ai_forge.workspace import Workspace
 from llama_cpp import LlamaCpp
 from real_ollama import OllamaProcess

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from ai_forge.config.settings import RuntimeSettings
 from ai_forge.errors import InputError, PrerequisiteError
+from ai_forge.model_files.gguf.ollama_prompt import ollama_prompt
 from ai_forge.model_files.gguf.reader import check_gguf, read_gguf
 from ai_forge.model_files.tokenizers.gguf_tokenizer import token_at
-from ai_forge.prompting.ollama import ollama_prompt
 from ai_forge.workspace import file_sha256
 
 LATEST = "latest"

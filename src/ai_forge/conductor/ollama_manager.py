@@ -22,7 +22,7 @@ from ai_forge.conductor.ollama_http import OllamaServer, OllamaStatus
 from ai_forge.conductor.runtime import NEUTRAL, Completion, Progress, RenderedPrompt, RuntimeKind, ServedModel, silent
 from ai_forge.config.settings import RuntimeSettings
 from ai_forge.errors import InputError, TransientError
-from ai_forge.prompting.ollama import ollama_prompt
+from ai_forge.model_files.gguf.ollama_prompt import ollama_prompt
 from ai_forge.prompting.prompt import Message
 
 

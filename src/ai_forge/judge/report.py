@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from ai_forge.judge.evaluator import CONTENDERS, TUNED, Answer, Evaluation
 from ai_forge.judge.statistics import Estimate
 from ai_forge.judge.verdict import BASES, Row, Verdict, best_base
-from ai_forge.training.bases.resolve import Origin
+from ai_forge.model_files.base import Origin
 from ai_forge.training.callbacks import draw_loss_curve
 from ai_forge.workspace import atomic_write
 

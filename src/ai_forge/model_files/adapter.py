@@ -12,9 +12,10 @@ merging or continuing them as plain low-rank sums would make another model.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,8 +23,8 @@ from ai_forge.config import FineTuneConfig
 from ai_forge.config.training import ALL_LINEAR
 from ai_forge.errors import InputError
 from ai_forge.model_files.tensors import PICKLE_SUFFIXES, SafetensorsFile
-from ai_forge.training.adapters.initialisation import of_layer
 
+Value = TypeVar("Value")
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 RESIDUAL, INITIAL = "residual.safetensors", "initial_adapter.safetensors"
 CHAT_TEMPLATE = "chat_template.jinja"
@@ -37,6 +38,18 @@ NOT_PLAIN = (
     "target_parameters",
 )
 """Settings of PEFT that make an adapter more than a sum of low-rank products."""
+
+
+def of_layer(pattern: Mapping[str, Value], name: str, otherwise: Value) -> Value:
+    """The value of the first key that is the end of the layer's full name, as PEFT reads `rank_pattern`.
+
+    >>> of_layer({"mlp.up_proj": 4, r"layers.[01].self_attn.q_proj": 16}, "model.layers.1.self_attn.q_proj", 8)
+    16
+    """
+    for key, value in pattern.items():
+        if re.fullmatch(rf"(.*\.)?({key})", name):
+            return value
+    return otherwise
 
 
 def peft_config(config: FineTuneConfig, base_name: str) -> dict[str, Any]:

@@ -232,3 +232,28 @@ def linear_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
             "mlp.up_proj": (inner, hidden),
         }
     return first | {"self_attn.o_proj": (hidden, queries), "mlp.down_proj": (hidden, inner)}
+
+
+def expected_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Hugging Face name → shape of every tensor that a model with this (completed) `config.json` has."""
+    hidden, kind = config["hidden_size"], config["model_type"]
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    linear = linear_shapes(config)
+    head_dim = linear["self_attn.o_proj"][1] // config["num_attention_heads"]
+    norms = ["input_layernorm", "post_attention_layernorm"]
+    if kind.startswith("gemma"):
+        norms += ["pre_feedforward_layernorm", "post_feedforward_layernorm"]
+    for layer in range(config["num_hidden_layers"]):
+        at = f"model.layers.{layer}."
+        shapes |= {f"{at}{name}.weight": (hidden,) for name in norms}
+        shapes |= {f"{at}{name}.weight": shape for name, shape in linear.items()}
+        if kind in ("qwen3", "gemma3_text"):
+            shapes |= {f"{at}self_attn.{p}_norm.weight": (head_dim,) for p in ("q", "k")}
+        if kind == "qwen2":
+            shapes |= {
+                f"{at}{name}.bias": linear[name][:1] for name in (f"self_attn.{part}_proj" for part in ("q", "k", "v"))
+            }
+    shapes["model.norm.weight"] = (hidden,)
+    if not config.get("tie_word_embeddings", False):
+        shapes["lm_head.weight"] = (config["vocab_size"], hidden)
+    return shapes

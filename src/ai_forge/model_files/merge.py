@@ -18,6 +18,7 @@ import numpy as np
 
 from ai_forge.errors import InputError
 from ai_forge.model_files.adapter import CHAT_TEMPLATE, RESIDUAL, AdapterFolder
+from ai_forge.model_files.base import Base, check_folder
 from ai_forge.model_files.gguf.importer import TOKENIZER_GGUF
 from ai_forge.model_files.gguf.writer import Progress
 from ai_forge.model_files.tensors import (
@@ -27,7 +28,6 @@ from ai_forge.model_files.tensors import (
     to_storage,
     write_safetensors,
 )
-from ai_forge.training.bases.resolve import Base, check_folder
 from ai_forge.workspace import atomic_folder, require_disk
 
 # copied as they are; weights, their index and config.json are written anew

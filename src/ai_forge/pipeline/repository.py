@@ -41,9 +41,10 @@ from ai_forge.data_pipeline.validator import generate_quality_report
 from ai_forge.errors import InputError
 from ai_forge.events import Notice, Sink, StageProgress
 from ai_forge.file_cache import FileCache
+from ai_forge.model_files.base import Base, as_json
 from ai_forge.pipeline.stages import Stage, Stages
 from ai_forge.prompting.prompt import SYSTEM_PROMPT, Message, messages_for
-from ai_forge.training.bases.resolve import Base, as_json, resolve_base
+from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.workspace import Workspace, atomic_write, file_sha256, require_disk, stage_key
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ writes it at the head of the first user turn; that one is trained with and expor
 """
 
 import contextlib
-import datetime
 import json
 from collections.abc import Sequence
 from functools import cached_property
@@ -17,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from ai_forge.config.training import PromptTemplate
 from ai_forge.errors import InputError
-from ai_forge.model_files.tokenizers.gguf_tokenizer import END_TOKENS
-from ai_forge.prompting.chat_templates import JINJA, Family, alpaca_jinja, family_of
+from ai_forge.prompting.chat_templates import END_TOKENS, JINJA, Family, alpaca_jinja, family_of
+from ai_forge.prompting.jinja import compiled
 from ai_forge.prompting.prompt import Message
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -77,13 +75,7 @@ class ChatTokenizer:
 
     @cached_property
     def _template(self) -> Any:
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
-        environment.globals["raise_exception"] = _raise_template_error
-        environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-        return environment.from_string(self.chat_template)
+        return compiled(self.chat_template)
 
     def special(self, name: str) -> str:
         """The text of a special token ("bos_token", "eos_token", …), empty where there is none."""
@@ -165,7 +157,3 @@ class ChatTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids` without special tokens."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
-
-
-def _raise_template_error(message: str) -> None:
-    raise TemplateError(message)

@@ -47,6 +47,10 @@ JINJA: dict[Family, str] = {
     ),
 }
 
+END_TOKENS = (
+    "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<|end_of_text|>", "</s>", "<EOT>",
+)  # fmt: skip
+
 _MARKS: dict[Family, str] = {
     "chatml": "<|im_start|>",
     "llama3": "<|start_header_id|>",

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from ai_forge.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from ai_forge.model_files.base import Base, Origin
     from ai_forge.prompting.chat import ChatTokenizer
-    from ai_forge.training.bases.resolve import Base, Origin, resolve_base
+    from ai_forge.training.bases.resolve import resolve_base
     from ai_forge.training.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
     from ai_forge.training.forge import FineTuneTrainer, TrainingResult
     from ai_forge.training.handbook import HandbookTrainer
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from ai_forge.training.tokens.packing import Batch, TokenizedExample
 
 _HOMES = {
-    "Base": "bases.resolve",
-    "Origin": "bases.resolve",
+    "Base": "ai_forge.model_files.base",
+    "Origin": "ai_forge.model_files.base",
     "resolve_base": "bases.resolve",
     "ChatTokenizer": "ai_forge.prompting.chat",
     "Checkpoint": "checkpoint",

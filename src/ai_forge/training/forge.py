@@ -26,11 +26,12 @@ from ai_forge.data_pipeline.schemas import RAFTExample
 from ai_forge.errors import InputError
 from ai_forge.events import AdapterInitialised, Notice, PlanMade, Sink, StageProgress, ignore
 from ai_forge.model_files.adapter import CHAT_TEMPLATE, CONFIG, INITIAL, WEIGHTS, AdapterFolder, peft_config
+from ai_forge.model_files.base import Base
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.prompt import Message, messages_for
 from ai_forge.training.backends import backend_name, load_backend
-from ai_forge.training.bases.resolve import Base, resolve_base
-from ai_forge.training.distributed.group import ALONE, Group
+from ai_forge.training.bases.resolve import resolve_base
+from ai_forge.training.group import ALONE, Group
 from ai_forge.training.loop import run_loop
 from ai_forge.training.losses import SupervisedObjective, sft_loss, token_weights
 from ai_forge.training.memory import memory_range, with_checkpointing_settled

@@ -37,7 +37,7 @@ from ai_forge.training.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
-from ai_forge.training.distributed.group import ALONE, Group
+from ai_forge.training.group import ALONE, Group
 from ai_forge.training.losses import Objective, as_objective
 from ai_forge.training.oom_recovery import MicroBatches, stop_training
 from ai_forge.training.plan import Schedule

@@ -15,7 +15,7 @@ from ai_forge.config import FineTuneConfig
 from ai_forge.errors import PrerequisiteError, RefusedError
 from ai_forge.events import Notice, Sink
 from ai_forge.training.backends.base import TokenSums, Trainee
-from ai_forge.training.distributed.group import ALONE, Group, share
+from ai_forge.training.group import ALONE, Group, share
 from ai_forge.training.losses import Objective
 from ai_forge.training.tokens.packing import collate
 from ai_forge.workspace import atomic_write

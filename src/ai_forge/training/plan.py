@@ -16,7 +16,7 @@ from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InputError
 from ai_forge.events import ignore
 from ai_forge.training.backends.base import Loss, Trainee
-from ai_forge.training.distributed.group import ALONE, Group
+from ai_forge.training.group import ALONE, Group
 from ai_forge.training.losses import Objective, as_objective
 from ai_forge.training.memory import memory_of, require_memory
 from ai_forge.training.oom_recovery import MicroBatches

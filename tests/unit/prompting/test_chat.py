@@ -8,10 +8,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from ai_forge.errors import InputError
+from ai_forge.model_files.base import Base
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.chat_templates import JINJA
 from ai_forge.prompting.prompt import Message, messages_for
-from ai_forge.training.bases.resolve import Base
 from tiny_models import CHATML, make_tiny, with_gemma_tokenizer
 from tiny_training import raft_examples
 

@@ -10,9 +10,10 @@ from ai_forge.data_pipeline.datasets.storage import write_jsonl
 from ai_forge.data_pipeline.schemas.preference_pairs import ChatMessage, PairOrigin, PreferencePair
 from ai_forge.errors import InputError
 from ai_forge.events import Event, Notice, StepLogged
+from ai_forge.model_files.base import Base
 from ai_forge.model_files.merge import merge_adapters_to_base
 from ai_forge.training import dpo as prefer
-from ai_forge.training.bases.resolve import Base, resolve_base
+from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.training.distributed.launcher import run_trainer
 from ai_forge.training.dpo import PreferenceTrainer, split_pairs
 from ai_forge.training.forge import FineTuneTrainer

@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 
 from ai_forge.errors import InputError
 from ai_forge.events import AdapterInitialised, Event, Notice, PlanMade, StepLogged
+from ai_forge.model_files.base import Base
 from ai_forge.model_files.merge import merge_adapters_to_base
 from ai_forge.training.backends.torch_backend import TorchTrainee
 from ai_forge.training.backends.torch_model import vocabulary_log_probs
-from ai_forge.training.bases.resolve import Base, resolve_base
+from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.training.forge import FineTuneTrainer, TrainingResult
 from ai_forge.workspace import Workspace
 from tiny_models import make_tiny

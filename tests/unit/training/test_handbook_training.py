@@ -7,10 +7,11 @@ import pytest
 
 from ai_forge.data_pipeline.handbook.handbook import read_handbook
 from ai_forge.errors import InputError, RefusedError
+from ai_forge.model_files.base import Base
 from ai_forge.model_files.merge import merge_adapters_to_base
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.chat_templates import ALPACA_SYSTEM, alpaca_jinja
-from ai_forge.training.bases.resolve import Base, resolve_base
+from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.training.forge import FineTuneTrainer, TrainingResult
 from ai_forge.training.handbook import HandbookTrainer, chat_of
 from ai_forge.training.tokens.packing import collate

@@ -14,7 +14,7 @@ from ai_forge.events import CheckpointSaved, EvalFinished, Event, Notice, StepLo
 from ai_forge.training.backends.base import TokenSums
 from ai_forge.training.backends.torch_backend import TorchTrainee
 from ai_forge.training.backends.torch_init import initialise
-from ai_forge.training.distributed.group import Alone
+from ai_forge.training.group import Alone
 from ai_forge.training.loop import learning_rate_at, run_loop
 from ai_forge.training.losses import SupervisedObjective, sft_loss
 from ai_forge.training.oom_recovery import MicroBatches

@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 mx = pytest.importorskip("mlx.core", reason="MLX is not installed: pip install 'ai-forge[mlx]'")
 
 from ai_forge.events import CheckpointSaved, Event  # noqa: E402
+from ai_forge.model_files.base import Base  # noqa: E402
 from ai_forge.model_files.merge import merge_adapters_to_base  # noqa: E402
 from ai_forge.training.backends.mlx_backend import MLXTrainee  # noqa: E402
 from ai_forge.training.backends.mlx_model import vocabulary_log_probs  # noqa: E402
-from ai_forge.training.bases.resolve import Base, resolve_base  # noqa: E402
+from ai_forge.training.bases.resolve import resolve_base  # noqa: E402
 from ai_forge.training.forge import FineTuneTrainer, TrainingResult  # noqa: E402
 from ai_forge.workspace import Workspace  # noqa: E402
 from cli_runs import ai_forge, flags, stdlib_copy, tiny_base  # noqa: E402

@@ -19,7 +19,7 @@ from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize
 
 from ai_forge.errors import InputError
-from ai_forge.model_files.architectures import hf_name, linear_shapes, norm_shift, permuted_heads, unpermute
+from ai_forge.model_files.architectures import expected_shapes, hf_name, norm_shift, permuted_heads, unpermute
 from ai_forge.model_files.gguf.config import config_from_gguf
 from ai_forge.model_files.gguf.metadata import encode_header
 from ai_forge.model_files.gguf.reader import GGUFFile, GGUFTensor
@@ -157,28 +157,3 @@ def _check_tensors(file: GGUFFile, config: dict[str, Any]) -> None:
     for name, shape in expected.items():
         if found[name] != shape:
             raise InputError(f"{file.path}: {name} has shape {found[name]}, its settings say {shape}.")
-
-
-def expected_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Hugging Face name → shape of every tensor that a model with this (completed) `config.json` has."""
-    hidden, kind = config["hidden_size"], config["model_type"]
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
-    linear = linear_shapes(config)
-    head_dim = linear["self_attn.o_proj"][1] // config["num_attention_heads"]
-    norms = ["input_layernorm", "post_attention_layernorm"]
-    if kind.startswith("gemma"):
-        norms += ["pre_feedforward_layernorm", "post_feedforward_layernorm"]
-    for layer in range(config["num_hidden_layers"]):
-        at = f"model.layers.{layer}."
-        shapes |= {f"{at}{name}.weight": (hidden,) for name in norms}
-        shapes |= {f"{at}{name}.weight": shape for name, shape in linear.items()}
-        if kind in ("qwen3", "gemma3_text"):
-            shapes |= {f"{at}self_attn.{p}_norm.weight": (head_dim,) for p in ("q", "k")}
-        if kind == "qwen2":
-            shapes |= {
-                f"{at}{name}.bias": linear[name][:1] for name in (f"self_attn.{part}_proj" for part in ("q", "k", "v"))
-            }
-    shapes["model.norm.weight"] = (hidden,)
-    if not config.get("tie_word_embeddings", False):
-        shapes["lm_head.weight"] = (config["vocab_size"], hidden)
-    return shapes

@@ -18,6 +18,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from ai_forge.errors import InputError
+from ai_forge.model_files.base import chat_template
 from ai_forge.model_files.gguf.importer import TOKENIZER_GGUF
 from ai_forge.model_files.gguf.metadata import boolean, float32s, int32s, string, strings, uint32
 from ai_forge.model_files.gguf.reader import read_gguf
@@ -36,7 +37,6 @@ from ai_forge.model_files.tokenizers.gguf_tokenizer import (
 from ai_forge.model_files.tokenizers.pretokenizers import recognise
 from ai_forge.model_files.tokenizers.spm_vocabulary import BYTE_TOKEN, scores_from_merges, space_prefix
 from ai_forge.prompting.chat import ChatTokenizer
-from ai_forge.training.bases.resolve import chat_template
 
 TEMPLATE_KEY = "tokenizer.chat_template"
 ADD_BOS_KEY = "tokenizer.ggml.add_bos_token"

@@ -22,6 +22,7 @@ from gguf import GGMLQuantizationType as Type
 from ai_forge.config.training import PromptTemplate
 from ai_forge.errors import InputError
 from ai_forge.model_files.architectures import GGUF_ARCHITECTURES, gguf_name, norm_shift, permute, permuted_heads
+from ai_forge.model_files.base import check_folder
 from ai_forge.model_files.gguf.config import head_dim, llama3_rope_factors, rope_of, settings_to_gguf
 from ai_forge.model_files.gguf.kquants import MIXES, choose_types, quantise, quantised_bytes
 from ai_forge.model_files.gguf.metadata import encode_header, padded, string, uint32
@@ -29,9 +30,8 @@ from ai_forge.model_files.gguf.reader import GGUFTensor
 from ai_forge.model_files.gguf.vocabulary import served_name, tokenizer_metadata
 from ai_forge.model_files.tensors import Weights, bf16_to_f32, to_storage
 from ai_forge.prompting.chat import ChatTokenizer
-from ai_forge.prompting.ollama import check_followable
+from ai_forge.prompting.go_template import check_followable
 from ai_forge.prompting.prompt import messages_for
-from ai_forge.training.bases.resolve import check_folder
 from ai_forge.workspace import atomic_file, require_disk
 
 QUANTIZATIONS = ("f16", *MIXES)

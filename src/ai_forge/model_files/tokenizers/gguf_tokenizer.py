@@ -19,6 +19,7 @@ from typing import Any
 from ai_forge.errors import InputError
 from ai_forge.model_files.tokenizers.pretokenizers import WHOLE_PIECES, pre_tokenizer_json
 from ai_forge.model_files.tokenizers.spm_vocabulary import SPACE, decoder_json, merges_from_scores, normalizer_json
+from ai_forge.prompting.chat_templates import END_TOKENS
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 BYTE_LEVEL, SENTENCEPIECE = "gpt2", "llama"
@@ -29,9 +30,6 @@ PHI3_UNSTRIPPED = frozenset({"<unk>", "<s>", "<|endoftext|>"})
 """llama.cpp drops the whitespace after every special token but these where `general.name` says Phi-3, and nowhere else."""
 
 # llama.cpp ends generation at these whatever the file's eos is (llama-vocab.cpp, special_eog_ids)
-END_TOKENS = (
-    "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<|end_of_text|>", "</s>", "<EOT>",
-)  # fmt: skip
 
 JSON = dict[str, Any]
 

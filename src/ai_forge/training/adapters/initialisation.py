@@ -14,14 +14,14 @@ The functions work on any array library (`pissa.LinearAlgebra`) and any quantise
 the float32 values that will be held.
 """
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from ai_forge.config import FineTuneConfig
 from ai_forge.config.training import ALL_LINEAR
 from ai_forge.errors import InputError
+from ai_forge.model_files.adapter import of_layer
 from ai_forge.training.adapters.pissa import Array, LinearAlgebra, pissa_factors
 
 Quantise = Callable[[Array], Array]
@@ -39,18 +39,6 @@ class Start:
     a: Array
     b: Array
     frozen: Array
-
-
-def of_layer(pattern: Mapping[str, Value], name: str, otherwise: Value) -> Value:
-    """The value of the first key that is the end of the layer's full name, as PEFT reads `rank_pattern`.
-
-    >>> of_layer({"mlp.up_proj": 4, r"layers.[01].self_attn.q_proj": 16}, "model.layers.1.self_attn.q_proj", 8)
-    16
-    """
-    for key, value in pattern.items():
-        if re.fullmatch(rf"(.*\.)?({key})", name):
-            return value
-    return otherwise
 
 
 def chosen_layers(linear_layers: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[str]]:

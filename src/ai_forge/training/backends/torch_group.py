@@ -14,7 +14,7 @@ import torch
 from torch import distributed
 
 from ai_forge.errors import AIForgeError, InputError, InternalError
-from ai_forge.training.distributed.group import LostError, Place
+from ai_forge.training.group import LostError, Place
 
 T = TypeVar("T")
 TIMEOUT = datetime.timedelta(hours=12)

@@ -17,23 +17,16 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ai_forge.config.models import load_models
 from ai_forge.errors import InputError
-from ai_forge.model_files.architectures import ARCHITECTURES, completed, context_of, unserved
-from ai_forge.model_files.gguf.importer import (
-    PLAIN,
-    TOKENIZER_GGUF,
-    check_convertible,
-    convert_gguf,
-    converted_bytes,
-    expected_shapes,
-)
+from ai_forge.model_files.architectures import context_of
+from ai_forge.model_files.base import Base, Kind, Origin, check_folder, n_parameters
+from ai_forge.model_files.gguf.importer import PLAIN, TOKENIZER_GGUF, check_convertible, convert_gguf, converted_bytes
 from ai_forge.model_files.gguf.reader import main_type, read_gguf
-from ai_forge.model_files.tensors import Weights, weight_files
+from ai_forge.model_files.tensors import weight_files
 from ai_forge.training.bases import sources as base_sources
 from ai_forge.workspace import atomic_folder, file_sha256, require_disk
 
@@ -41,47 +34,8 @@ CONVERTER_VERSION = 1  # part of the cache key: raise it when a conversion gives
 BASE_FILE = "base.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
 
-QUANTISED_NAME = re.compile(r"(?i)(awq|gptq|bnb|nf4|fp8|gguf|mlx|w\d+a\d+|int-?[48]|\d-?bits?)\b")
 
-Kind = Literal["wheel", "hub", "folder", "gguf", "ollama"]
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a base came from. `lossy` means that its weights were quantised before AI Forge saw them."""
-
-    kind: Kind
-    description: str
-    lossy: bool = False
-    quantisation: str | None = None
-    sha256: str | None = None
-    notes: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Base:
-    """A model ready to train: `folder` holds config.json, safetensors, tokenizer.json and tokenizer_config.json.
-
-    `fingerprint` is a hash of weights, tokenizer, template and config: the same weights from two places are one base.
-    `gguf_metadata` is the GGUF header with the source's tokenizer, where there was one: export carries it over.
-    `training` are the registry's recommended overrides for this model, empty for others.
-    """
-
-    name: str
-    folder: Path
-    fingerprint: str
-    origin: Origin
-    architecture: str
-    n_parameters: int
-    context_length: int
-    gguf_metadata: Path | None
-    training: Mapping[str, Any]
-
-    @property
-    def chat_template(self) -> str | None:
-        """The Jinja chat template, or None for a model that was never taught to chat."""
-        return chat_template(self.folder)
 
 
 def resolve_base(
@@ -182,7 +136,7 @@ def _from_gguf(
                 "lossy": lossy,
                 "fingerprint": fingerprint(work, None),
                 "architecture": config["model_type"],
-                "n_parameters": _n_parameters(work),
+                "n_parameters": n_parameters(work),
                 "context_length": context_of(config),
             }
             (work / BASE_FILE).write_text(json.dumps(facts, indent=2), encoding="utf-8")
@@ -210,73 +164,10 @@ def _from_folder(name: str, folder: Path, kind: Kind, about: str, cache_dir: Pat
         fingerprint=fingerprint(folder, cache_dir),
         origin=Origin(kind, about),
         architecture=config["model_type"],
-        n_parameters=_n_parameters(folder),
+        n_parameters=n_parameters(folder),
         context_length=context_of(config),
         gguf_metadata=carried if carried.is_file() else None,
         training=training,
-    )
-
-
-def check_folder(folder: Path) -> dict[str, Any]:
-    """The `config.json` of a Hugging Face style folder, after checking that the folder can be trained.
-
-    Raises:
-        InputError: no config, weights or tokenizer; another architecture or attention; quantised or missing weights.
-    """
-    if not (folder / "config.json").is_file():
-        raise InputError(
-            f"{folder} has no config.json: it is not a model folder.", "name the folder that holds the weights."
-        )
-    config = _read_json(folder / "config.json")
-    if config.get("model_type") not in ARCHITECTURES:
-        raise InputError(
-            f"{folder} is of architecture {config.get('model_type')!r}; AI Forge trains {', '.join(ARCHITECTURES)}.",
-            "choose another base: ai-forge models.",
-        )
-    config = completed(config)
-    try:
-        if what := unserved(config):
-            raise InputError(
-                f"{folder} has {what}, which AI Forge does not compute exactly.",
-                "choose another base: ai-forge models.",
-            )
-        expected = expected_shapes(config)
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{folder / 'config.json'} lacks the setting {error}.") from error
-    if config.get("quantization_config"):
-        raise _quantised(folder, config)
-    weights = Weights(folder)
-    if not (folder / "tokenizer.json").is_file():
-        raise InputError(
-            f"{folder} has no tokenizer.json.", "save the tokenizer there with tokenizer.save_pretrained(folder)."
-        )
-    if not (folder / "tokenizer_config.json").is_file():
-        raise InputError(
-            f"{folder} has no tokenizer_config.json: nothing says how a chat is written.",
-            "download it with the weights, or choose the instruct version of the base.",
-        )
-    for tensor, shape in expected.items():
-        spec = weights.specs.get(tensor)
-        if spec is None:
-            raise InputError(f"{folder} lacks the tensor {tensor}.", "download the model again.")
-        if spec.shape != shape:
-            raise InputError(f"{folder}: {tensor} has shape {spec.shape}, config.json says {shape}.")
-    return config
-
-
-def _quantised(folder: Path, config: Mapping[str, Any]) -> InputError:
-    """The refusal of quantised weights, with the full-precision repository where the config names one.
-
-    Tools that quantise leave in `_name_or_path` what they read, or what they wrote: a name that tells of bits is no help.
-    """
-    settings = config["quantization_config"]
-    method = settings.get("quant_method") if isinstance(settings, dict) else None
-    source = config.get("_name_or_path")
-    named = isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source)
-    full = source if named and not QUANTISED_NAME.search(str(source)) else None
-    return InputError(
-        f"{folder} holds quantised weights{f' ({method})' if method else ''}; a decomposition needs the full ones.",
-        f"use {full or 'the unquantised version'}; training quantises by itself.",
     )
 
 
@@ -285,39 +176,3 @@ def fingerprint(folder: Path, cache_dir: Path | None) -> str:
     paths = weight_files(folder) + [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
     hash_file = file_sha256 if cache_dir is None else lambda path: base_sources.cached_sha256(path, cache_dir)
     return hashlib.sha256("\n".join(f"{path.name} {hash_file(path)}" for path in paths).encode()).hexdigest()
-
-
-def chat_template(folder: Path) -> str | None:
-    """The Jinja chat template of a model folder, from chat_template.jinja or tokenizer_config.json."""
-    if (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    path = folder / "tokenizer_config.json"
-    template = _read_json(path).get("chat_template") if path.is_file() else None
-    if isinstance(template, list):  # several named ones: the default counts
-        template = next((row.get("template") for row in template if row.get("name") == "default"), None)
-    return template if isinstance(template, str) else None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} is not a JSON object.")
-    return value
-
-
-def _n_parameters(folder: Path) -> int:
-    total = 0
-    for spec in Weights(folder).specs.values():
-        n = 1
-        for side in spec.shape:
-            n *= side
-        total += n
-    return total
-
-
-def as_json(base: Base) -> dict[str, Any]:
-    """A base as plain values, for manifests and reports."""
-    return asdict(base) | {"folder": str(base.folder), "gguf_metadata": str(base.gguf_metadata or "")}

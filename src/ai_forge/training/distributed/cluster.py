@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InputError, PrerequisiteError
 from ai_forge.events import Sink, ignore
-from ai_forge.training.distributed.group import Place
+from ai_forge.training.group import Place
 
 if TYPE_CHECKING:
     from ai_forge.training.backends.torch_group import TorchGroup

@@ -25,8 +25,8 @@ from ai_forge.errors import AIForgeError, InputError, InternalError, TransientEr
 from ai_forge.events import Sink, ignore
 from ai_forge.training.backends import backend_name
 from ai_forge.training.distributed.cluster import joined
-from ai_forge.training.distributed.group import LostError, Place
 from ai_forge.training.forge import FineTuneTrainer
+from ai_forge.training.group import LostError, Place
 
 GRACE_S = 5.0
 """How long the others may still say what happened to them after the first has failed."""

@@ -13,13 +13,14 @@ from tokenizers import Tokenizer
 
 from ai_forge.errors import InputError
 from ai_forge.model_files.architectures import permute, unpermute
+from ai_forge.model_files.base import Base
 from ai_forge.model_files.gguf.importer import QUANTISED, check_convertible, convert_gguf
 from ai_forge.model_files.gguf.kquants import ggml, quantise
 from ai_forge.model_files.gguf.metadata import encode_header, string, uint32
 from ai_forge.model_files.gguf.reader import GGUFFile, read_gguf
 from ai_forge.model_files.gguf.writer import write_gguf
 from ai_forge.model_files.tensors import Weights
-from ai_forge.training.bases.resolve import Base, resolve_base
+from ai_forge.training.bases.resolve import resolve_base
 from llama_cpp import LlamaCpp
 from tiny_models import make_tiny, python_files
 

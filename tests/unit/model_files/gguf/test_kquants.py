@@ -10,10 +10,10 @@ from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize
 
 from ai_forge.errors import InputError
+from ai_forge.model_files.base import Base
 from ai_forge.model_files.gguf.kquants import MIXES, choose_types, quantise
 from ai_forge.model_files.gguf.reader import gguf_tensor_types
 from ai_forge.model_files.gguf.writer import write_gguf
-from ai_forge.training.bases.resolve import Base
 from tiny_models import make_tiny
 
 MODELS: dict[str, dict[str, Any]] = {

@@ -7,9 +7,10 @@ import pytest
 from tokenizers import Tokenizer
 
 from ai_forge.errors import InputError, PrerequisiteError
+from ai_forge.model_files.base import Base
 from ai_forge.model_files.gguf.reader import read_gguf
 from ai_forge.model_files.gguf.writer import QUANTIZATIONS, check_exportable, write_gguf
-from ai_forge.training.bases.resolve import Base, resolve_base
+from ai_forge.training.bases.resolve import resolve_base
 from llama_cpp import LlamaCpp
 from tiny_models import SPECIAL, make_tiny, tokenizer_json, with_gemma_tokenizer
 

@@ -6,10 +6,11 @@ import pytest
 from tokenizers import Tokenizer
 
 from ai_forge.errors import InputError
+from ai_forge.model_files.base import Base
 from ai_forge.model_files.gguf.writer import write_gguf
 from ai_forge.model_files.tokenizers.gguf_tokenizer import tokenizer_files
 from ai_forge.model_files.tokenizers.pretokenizers import ALIASES, STEPS, pre_tokenizer_json, recognise
-from ai_forge.training.bases.resolve import Base, resolve_base
+from ai_forge.training.bases.resolve import resolve_base
 from llama_cpp import LlamaCpp
 from tiny_models import make_tiny, python_files, tokenizer_json
 

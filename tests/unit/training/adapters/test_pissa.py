@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from ai_forge.model_files.base import Base
 from ai_forge.training.adapters.pissa import leading_triplets, pissa_factors
 from ai_forge.training.backends.torch_algebra import TorchAlgebra
 from ai_forge.training.backends.torch_backend import full_precision_weights
-from ai_forge.training.bases.resolve import Base
 
 
 def matrix_with_spectrum(n_out: int, n_in: int, decay: float, seed: int = 0) -> torch.Tensor:

@@ -9,12 +9,12 @@ from peft import LoraConfig, get_peft_model
 from ai_forge.config import ALL_LINEAR_MODULES
 from ai_forge.errors import InputError, InternalError
 from ai_forge.model_files.adapter import peft_config
+from ai_forge.model_files.base import Base
 from ai_forge.training.adapters.initialisation import Start, initial_adapter
 from ai_forge.training.backends import torch_init
 from ai_forge.training.backends.torch_init import initialise, mean_kl
 from ai_forge.training.backends.torch_layers import AdapterLinear
 from ai_forge.training.backends.torch_model import load_model, vocabulary_log_probs
-from ai_forge.training.bases.resolve import Base
 from tiny_models import make_tiny
 from tiny_training import check_batch, reference_model, tiny_config
 

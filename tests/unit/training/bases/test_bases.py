@@ -8,10 +8,11 @@ import pytest
 from ai_forge.config.models import ModelRegistry, WheelSource, load_models
 from ai_forge.config.training import FineTuneConfig
 from ai_forge.errors import InputError, PrerequisiteError
+from ai_forge.model_files.base import Base, as_json, check_folder
 from ai_forge.model_files.gguf.metadata import encode_header
 from ai_forge.model_files.gguf.reader import read_gguf
 from ai_forge.model_files.gguf.writer import write_gguf
-from ai_forge.training.bases.resolve import Base, as_json, check_folder, resolve_base
+from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.training.bases.sources import cached_sha256, ollama_names, wheel_file
 from tiny_models import CHATML, make_tiny
 

@@ -18,8 +18,8 @@ from ai_forge.events import ignore, read_events
 from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.training.distributed import cluster
 from ai_forge.training.distributed.cluster import Cluster, in_cluster, place_of
-from ai_forge.training.distributed.group import Alone, Place
 from ai_forge.training.forge import FineTuneTrainer
+from ai_forge.training.group import Alone, Place
 from cli_runs import ai_forge, flags, stdlib_copy, tiny_base
 from tiny_models import make_tiny
 from tiny_training import tiny_config

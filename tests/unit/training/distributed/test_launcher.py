@@ -16,9 +16,10 @@ from safetensors.numpy import load_file
 from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InputError, InternalError, TransientError
 from ai_forge.events import CheckpointSaved, EvalFinished, Event, Notice, StepLogged
+from ai_forge.model_files.base import Base
 from ai_forge.training.backends.base import Loss, TokenSums
 from ai_forge.training.backends.torch_backend import TorchTrainee
-from ai_forge.training.bases.resolve import Base, resolve_base
+from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.training.checkpoint import newest_checkpoint
 from ai_forge.training.distributed.launcher import run_trainer
 from ai_forge.training.forge import FineTuneTrainer, TrainingResult

@@ -10,12 +10,13 @@ from safetensors.numpy import load_file
 from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InputError
 from ai_forge.events import EvalFinished, Event, Notice, StepLogged
+from ai_forge.model_files.base import Base
 from ai_forge.training.backends.torch_shards import held_bytes
-from ai_forge.training.bases.resolve import Base, resolve_base
-from ai_forge.training.distributed.group import Alone
+from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.training.distributed.launcher import run_trainer
 from ai_forge.training.dpo import PreferenceTrainer
 from ai_forge.training.forge import FineTuneTrainer, TrainingResult
+from ai_forge.training.group import Alone
 from ai_forge.training.memory import memory_of
 from ai_forge.workspace import Workspace
 from tiny_models import make_tiny

@@ -11,20 +11,16 @@ Not covered: tools, images, thinking blocks, a system message after the first tu
 the same prompt only for contents without space at their ends; one that prints today's date keeps the day of export.
 """
 
-import datetime
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ai_forge.errors import InputError
-from ai_forge.model_files.gguf.reader import read_gguf
-from ai_forge.model_files.tokenizers.gguf_tokenizer import CONTROL, token_at
 from ai_forge.prompting.chat import ChatTokenizer
+from ai_forge.prompting.jinja import compiled
 
 _PROBES: list[list[tuple[str, str]]] = [
     [("user", "Say hi.")],
@@ -43,7 +39,7 @@ class OllamaPrompt:
 
 
 @dataclass(frozen=True)
-class _Pieces:
+class Pieces:
     """What a chat template writes before each content, by what came before, and after the last."""
 
     system: str
@@ -90,38 +86,18 @@ def _literal(text: str) -> str:
     )
 
 
-def ollama_prompt(gguf_path: Path) -> OllamaPrompt:
-    """Template and stop words for a GGUF file, from the chat template inside it.
-
-    Raises:
-        InputError: the file has no chat template, or one that no Go template of this form reproduces.
-    """
-    metadata = read_gguf(gguf_path).metadata
-    jinja = metadata.get("tokenizer.chat_template")
-    if not jinja:
-        raise InputError(f"{gguf_path} has no chat template.", "export it from an instruct model.")
-    tokens: list[str] = metadata.get("tokenizer.ggml.tokens", [])
-    bos, eos = (token_at(metadata, tokens, role) or "" for role in ("bos", "eos"))
-    strip = bos if metadata.get("tokenizer.ggml.add_bos_token") else ""
-    pieces = _pieces(str(jinja), bos, eos, strip)
-    control = [
-        token
-        for token, kind in zip(tokens, metadata.get("tokenizer.ggml.token_type", []), strict=False)
-        if kind == CONTROL
-    ]
-    between = pieces.user_after_assistant
-    stop = sorted(
-        {token for token in control if token in between} | ({eos} if eos else set()), key=lambda t: (t != eos, t)
-    )
-    return OllamaPrompt(pieces.go(), tuple(stop))
-
-
 def check_followable(tokenizer: ChatTokenizer) -> None:
     """Find out before there is a GGUF whether Ollama can ask as the trainer does. Raises `InputError` if not."""
-    _pieces(tokenizer.chat_template, tokenizer.special("bos_token"), tokenizer.special("eos_token"), "")
+    pieces_of(tokenizer.chat_template, tokenizer.special("bos_token"), tokenizer.special("eos_token"), "")
 
 
-def _pieces(jinja: str, bos: str, eos: str, strip: str) -> _Pieces:
+def pieces_of(jinja: str, bos: str, eos: str, strip: str) -> Pieces:
+    """The pieces of the chat template `jinja`, with `strip` taken off the head of each prompt.
+
+    Raises:
+        InputError: it does not render, or no Go template of this form reproduces it.
+    """
+
     def render(messages: Sequence[tuple[str, str]]) -> str:
         return _render(jinja, messages, bos, eos).removeprefix(strip)
 
@@ -129,7 +105,7 @@ def _pieces(jinja: str, bos: str, eos: str, strip: str) -> _Pieces:
     s, u, a, v = marks
     whole = _split(render([("system", s), ("user", u), ("assistant", a), ("user", v)]), marks)
     bare = _split(render([("user", u)]), [u])
-    pieces = _Pieces(
+    pieces = Pieces(
         system=whole[0],
         user_after_system=whole[1],
         assistant=whole[2],
@@ -158,17 +134,8 @@ def _split(text: str, marks: Sequence[str]) -> list[str]:
 
 
 def _render(jinja: str, messages: Sequence[tuple[str, str]], bos: str, eos: str) -> str:
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
-    environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
     turns: list[dict[str, Any]] = [{"role": role, "content": content} for role, content in messages]
     try:
-        template = environment.from_string(jinja)
-        return str(template.render(messages=turns, add_generation_prompt=True, bos_token=bos, eos_token=eos))
+        return str(compiled(jinja).render(messages=turns, add_generation_prompt=True, bos_token=bos, eos_token=eos))
     except TemplateError as error:
         raise InputError(f"The chat template cannot be rendered: {error}.") from error
-
-
-def _raise(message: str) -> None:
-    raise TemplateError(message)

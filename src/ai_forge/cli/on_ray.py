@@ -1,6 +1,6 @@
 """`ai-forge` on a Ray cluster: Ray starts the processes, and they train as those of torchrun do.
 
-    python -m ai_forge.training.distributed.on_ray --workers 4 --gpu train REPO [flags of ai-forge]
+    python -m ai_forge.cli.on_ray --workers 4 --gpu train REPO [flags of ai-forge]
 
 Ray Train's `TorchTrainer` places the workers, sets the variables that torchrun sets and joins their group; `cluster` does the
 rest, so what it says of `AI_FORGE_HOME` holds here too. Ray is an extra: pip install 'ai-forge[ray]'.
@@ -19,9 +19,7 @@ from ai_forge.errors import AIForgeError, PrerequisiteError
 
 def main(words: list[str] | None = None) -> int:
     """The command; returns the exit code of the first worker's."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ai_forge.training.distributed.on_ray", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m ai_forge.cli.on_ray", description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, required=True, help="processes, wherever Ray has room for them")
     parser.add_argument("--gpu", action="store_true", help="a GPU for each")
     parser.add_argument("words", nargs=argparse.REMAINDER, help="what to say to ai-forge: train REPO …")
@@ -57,7 +55,7 @@ def work(job: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    from ai_forge.training.distributed.on_ray import (
+    from ai_forge.cli.on_ray import (
         main as entry,  # so that workers find `work` under its module's name
     )
 

@@ -38,7 +38,7 @@ def test_two_workers_have_the_losses_of_one_process(tmp_path: Path) -> None:
     def words(home: str) -> list[str]:
         return ["train", str(repo), "--base", str(base), "--home", str(tmp_path / home), *flags()]
 
-    command = [sys.executable, "-m", "ai_forge.training.distributed.on_ray", "--workers", "2", *words("ray")]
+    command = [sys.executable, "-m", "ai_forge.cli.on_ray", "--workers", "2", *words("ray")]
     done = subprocess.run(command, env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}, check=False, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert ai_forge(*words("alone")).code == 0

@@ -9,9 +9,11 @@ import pytest
 
 from ai_forge.errors import InputError
 from ai_forge.judge.exporter import convert_to_gguf, create_ollama_modelfile
+from ai_forge.model_files.base import Base
+from ai_forge.model_files.gguf.ollama_prompt import ollama_prompt
 from ai_forge.prompting.chat_templates import JINJA, alpaca_jinja, family_of
-from ai_forge.prompting.ollama import _pieces, _render, ollama_prompt
-from ai_forge.training.bases.resolve import Base, resolve_base
+from ai_forge.prompting.go_template import _render, pieces_of
+from ai_forge.training.bases.resolve import resolve_base
 from real_ollama import OllamaProcess
 from tiny_models import CHATML, make_tiny
 
@@ -43,7 +45,7 @@ TALKS: list[list[tuple[str, str]]] = [
     ids=["chatml", "llama3", "qwen", *JINJA, "alpaca-bos", "alpaca"],
 )
 def test_the_pieces_render_what_the_jinja_renders(jinja: str) -> None:
-    pieces = _pieces(jinja, "<|bos|>", "<|eos|>", "<|bos|>")
+    pieces = pieces_of(jinja, "<|bos|>", "<|eos|>", "<|bos|>")
     for talk in TALKS:
         assert pieces.render(talk) == _render(jinja, talk, "<|bos|>", "<|eos|>").removeprefix("<|bos|>")
 
@@ -60,7 +62,7 @@ def test_the_pieces_render_what_the_jinja_renders(jinja: str) -> None:
 )
 def test_templates_that_no_go_template_follows_are_refused(jinja: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        _pieces(jinja, "", "", "")
+        pieces_of(jinja, "", "", "")
 
 
 def test_a_template_of_neither_family_is_refused() -> None:

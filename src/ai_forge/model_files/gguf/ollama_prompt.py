@@ -1,0 +1,34 @@
+"""What Ollama must be told about a GGUF file so that it prompts as the file's own chat template does."""
+
+from pathlib import Path
+
+from ai_forge.errors import InputError
+from ai_forge.model_files.gguf.reader import read_gguf
+from ai_forge.model_files.tokenizers.gguf_tokenizer import CONTROL, token_at
+from ai_forge.prompting.go_template import OllamaPrompt, pieces_of
+
+
+def ollama_prompt(gguf_path: Path) -> OllamaPrompt:
+    """Template and stop words for a GGUF file, from the chat template inside it.
+
+    Raises:
+        InputError: the file has no chat template, or one that no Go template of this form reproduces.
+    """
+    metadata = read_gguf(gguf_path).metadata
+    jinja = metadata.get("tokenizer.chat_template")
+    if not jinja:
+        raise InputError(f"{gguf_path} has no chat template.", "export it from an instruct model.")
+    tokens: list[str] = metadata.get("tokenizer.ggml.tokens", [])
+    bos, eos = (token_at(metadata, tokens, role) or "" for role in ("bos", "eos"))
+    strip = bos if metadata.get("tokenizer.ggml.add_bos_token") else ""
+    pieces = pieces_of(str(jinja), bos, eos, strip)
+    control = [
+        token
+        for token, kind in zip(tokens, metadata.get("tokenizer.ggml.token_type", []), strict=False)
+        if kind == CONTROL
+    ]
+    between = pieces.user_after_assistant
+    stop = sorted(
+        {token for token in control if token in between} | ({eos} if eos else set()), key=lambda t: (t != eos, t)
+    )
+    return OllamaPrompt(pieces.go(), tuple(stop))
