@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ai_forge.training.distributed import on_ray
+from ai_forge.cli import on_ray
 from cli_runs import ai_forge, flags, stdlib_copy, tiny_base
 
 
