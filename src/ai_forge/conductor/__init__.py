@@ -13,7 +13,14 @@ from ai_forge.lazy import lazy_exports
 if TYPE_CHECKING:
     from ai_forge.conductor.choosing import choose_runtime
     from ai_forge.conductor.deployer import Deployed, deploy, prune, rollback
-    from ai_forge.conductor.deployment import Deployment, Sampling, deployment_from_gguf
+    from ai_forge.conductor.deployment import (
+        AskSettings,
+        Deployment,
+        RepositoryRef,
+        RetrievalSettings,
+        Sampling,
+        deployment_from_gguf,
+    )
     from ai_forge.conductor.embedded_runtime import EmbeddedRuntime
     from ai_forge.conductor.llama_server import LlamaServer
     from ai_forge.conductor.modelfile_template import modelfile_for
@@ -27,7 +34,10 @@ _HOMES = {
     "deploy": "deployer",
     "prune": "deployer",
     "rollback": "deployer",
+    "AskSettings": "deployment",
     "Deployment": "deployment",
+    "RepositoryRef": "deployment",
+    "RetrievalSettings": "deployment",
     "Sampling": "deployment",
     "deployment_from_gguf": "deployment",
     "EmbeddedRuntime": "embedded_runtime",
@@ -46,6 +56,7 @@ _HOMES = {
 
 __all__ = [
     "Activation",
+    "AskSettings",
     "Completion",
     "Deployed",
     "Deployment",
@@ -54,6 +65,8 @@ __all__ = [
     "OllamaRuntime",
     "Registry",
     "RenderedPrompt",
+    "RepositoryRef",
+    "RetrievalSettings",
     "Runtime",
     "Sampling",
     "ServedModel",

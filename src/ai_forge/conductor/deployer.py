@@ -59,6 +59,7 @@ def deploy(
     if current is not None and is_active and is_present(deployment, runtime):
         if runtime.active(deployment.name) != deployment.version:
             runtime.activate(deployment.name, deployment.version)
+        registry.register(deployment, metrics)  # how it is asked may be new
         return Deployed(current, False, (), time.monotonic() - started)
     latest = runtime.active(deployment.name)
     try:

@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict
+
 from ai_forge.config.settings import RuntimeSettings
 from ai_forge.errors import InputError, PrerequisiteError
 from ai_forge.model_files.gguf.ollama_prompt import ollama_prompt
@@ -38,9 +40,45 @@ class Sampling:
         return cls(settings.num_ctx, settings.num_predict, settings.temperature, settings.top_k, settings.top_p)
 
 
+class _AskValue(BaseModel):
+    # "ignore": a row that a later version of AI Forge wrote stays readable
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class RetrievalSettings(_AskValue):
+    """How many documents are shown with a question at most, and how many tokens they may have together."""
+
+    k: int
+    max_tokens: int
+
+
+class RepositoryRef(_AskValue):
+    """The repository that a model was trained on, as it was then. `path` may have moved since."""
+
+    path: Path
+    name: str
+    commit: str | None = None
+
+
+class AskSettings(_AskValue):
+    """What is needed to ask a version as it was trained, without its repository or its run.
+
+    `index_folder` and `retrieval` are None for a model that is asked without documents (a handbook's).
+    """
+
+    kind: str = "repository"
+    prompt_version: int = 1
+    index_folder: Path | None = None
+    retrieval: RetrievalSettings | None = None
+    repository: RepositoryRef | None = None
+
+
 @dataclass(frozen=True)
 class Deployment:
-    """One version of a model. `chat_template` is Jinja; `version` is the id of the run that made it."""
+    """One version of a model. `chat_template` is Jinja; `version` is the id of the run that made it.
+
+    `asking` is None in what was deployed before it was recorded. It says where things lie, so it may be filled in later.
+    """
 
     name: str
     version: str
@@ -52,6 +90,7 @@ class Deployment:
     sampling: Sampling
     base: str
     created_at: str = field(compare=False)
+    asking: AskSettings | None = field(default=None, compare=False)
 
     @property
     def model(self) -> str:
@@ -89,6 +128,7 @@ def deployment_from_gguf(
     settings: RuntimeSettings,
     base: str,
     gguf_sha256: str | None = None,
+    asking: AskSettings | None = None,
 ) -> Deployment:
     """A deployment of a GGUF file with the chat template and stop words that the file itself holds.
 
@@ -125,6 +165,7 @@ def deployment_from_gguf(
         sampling=Sampling.of(settings),
         base=base,
         created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        asking=asking,
     )
 
 

@@ -65,6 +65,7 @@ class EmbeddedRuntime:
                 require_disk(self._dir, size, f"A copy of {source.name}")
                 shutil.copyfile(source, folder / GGUF_FILE)
             record = dataclasses.asdict(deployment) | {"gguf_path": str(source)}
+            del record["asking"]  # the registry's to know
             (folder / RECORD_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
             progress("copying the model file", size, size)
 

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ai_forge.conductor.deployment import Deployment, Sampling
+from ai_forge.conductor.deployment import AskSettings, Deployment, Sampling
 from ai_forge.conductor.runtime import RuntimeKind
 from ai_forge.errors import InputError, PrerequisiteError, RefusedError, TransientError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 10.0
 SCHEMA = """
 CREATE TABLE versions (
@@ -41,6 +41,7 @@ CREATE TABLE versions (
     sampling TEXT NOT NULL,
     created_at TEXT NOT NULL,
     metrics TEXT NOT NULL,
+    asking TEXT,
     PRIMARY KEY (name, version)
 );
 CREATE TABLE activations (
@@ -54,6 +55,8 @@ CREATE TABLE activations (
 );
 CREATE INDEX activations_by_name ON activations (name, id);
 """
+CHANGES = {2: "ALTER TABLE versions ADD COLUMN asking TEXT"}
+"""What makes each schema of the one before it."""
 
 
 @dataclass(frozen=True)
@@ -103,19 +106,26 @@ class Registry:
             raise
 
     def register(self, deployment: Deployment, metrics: Mapping[str, Any] | None = None) -> None:
-        """Add a version; the same one again is harmless.
+        """Add a version; the same one again is harmless, and replaces how it is asked where that is given.
 
         Raises:
             InputError: the version exists with other contents; versions never change.
         """
         with self._transaction():
+            asking = deployment.asking.model_dump_json() if deployment.asking else None
             if self.check_unchanged(deployment):
+                if asking is not None:
+                    self._db.execute(
+                        "UPDATE versions SET asking = ? WHERE name = ? AND version = ?",
+                        (asking, deployment.name, deployment.version),
+                    )
                 return
             values = dataclasses.asdict(deployment) | {
                 "gguf_path": str(deployment.gguf_path),
                 "stop": json.dumps(deployment.stop),
                 "sampling": json.dumps(dataclasses.asdict(deployment.sampling)),
                 "metrics": json.dumps(dict(metrics or {})),
+                "asking": asking,
             }
             columns = ", ".join(values)
             marks = ", ".join(f":{column}" for column in values)
@@ -262,6 +272,10 @@ class Registry:
                     raise InputError(f"{self._path} is a database of something else.", "move it away.")
                 for statement in filter(str.strip, SCHEMA.split(";")):
                     self._db.execute(statement)
+            elif found < SCHEMA_VERSION:
+                for version in range(found + 1, SCHEMA_VERSION + 1):
+                    self._db.execute(CHANGES[version])
+            if found != SCHEMA_VERSION:
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     @contextmanager
@@ -300,6 +314,7 @@ def _version(row: sqlite3.Row) -> Version:
     values["gguf_path"] = Path(values["gguf_path"])
     values["stop"] = tuple(json.loads(values["stop"]))
     values["sampling"] = Sampling(**json.loads(values["sampling"]))
+    values["asking"] = AskSettings.model_validate_json(values["asking"]) if values["asking"] else None
     return Version(Deployment(**values), metrics)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_forge.conductor import Deployment, Registry, Sampling
+from ai_forge.conductor import AskSettings, Deployment, Registry, RepositoryRef, RetrievalSettings, Sampling
 from ai_forge.errors import InputError, PrerequisiteError, RefusedError, TransientError
 
 
@@ -47,6 +47,37 @@ def test_a_version_comes_back_as_it_was_registered(registry: Registry) -> None:
     assert version.deployment == deployment("r1")
     assert version.deployment.gguf_path == Path("/models/x.gguf")
     assert version.metrics == {"loss": 0.5, "passed": True}
+
+
+ASKED = AskSettings(
+    prompt_version=3,
+    index_folder=Path("/home/cache/index/ab"),
+    retrieval=RetrievalSettings(k=3, max_tokens=1200),
+    repository=RepositoryRef(path=Path("/work/日本"), name="日本", commit="ab" * 20),
+)
+
+
+def test_how_a_version_is_asked_comes_back_and_may_be_recorded_later(registry: Registry) -> None:
+    registry.register(deployment("r1"))
+    assert registry.versions("demo")[0].deployment.asking is None
+    registry.register(dataclasses.replace(deployment("r1"), asking=ASKED))
+    registry.register(deployment("r1"))  # says nothing of it: what is known stays
+    assert registry.versions("demo")[0].deployment.asking == ASKED
+
+
+def test_a_registry_of_the_first_schema_is_read_and_brought_up(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    with Registry(path) as registry:
+        filled(registry, "r1")
+    with sqlite3.connect(path) as old:
+        old.execute("ALTER TABLE versions DROP COLUMN asking")
+        old.execute("PRAGMA user_version = 1")
+    old.close()
+    with Registry(path) as registry:
+        assert registry.versions("demo")[0].deployment == deployment("r1")
+        registry.register(dataclasses.replace(deployment("r1"), asking=ASKED))
+    with Registry(path) as registry:
+        assert registry.versions("demo")[0].deployment.asking == ASKED
 
 
 def test_a_version_never_changes(registry: Registry) -> None:
@@ -156,7 +187,7 @@ def test_a_newer_schema_asks_for_an_update(tmp_path: Path) -> None:
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(PrerequisiteError, match="has schema 99; this AI Forge knows 1"):
+    with pytest.raises(PrerequisiteError, match="has schema 99; this AI Forge knows 2"):
         Registry(path)
 
 
