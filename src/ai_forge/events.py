@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,33 @@ class StageProgress(Event):
 
 @dataclass(frozen=True)
 class StageFinished(Event):
-    """A stage ended; `cached` when nothing had to be done. `counts` are what it made."""
+    """A stage ended; `cached` when nothing had to be done. `counts` are what it made, `text` says it in a sentence."""
 
     stage: str
     seconds: float
     cached: bool
     counts: dict[str, Any] = field(default_factory=dict)
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class StageFailed(Event):
+    """A stage ended in an error, of which `code` is stable; `message` and `next_step` are what the error says."""
+
+    stage: str
+    seconds: float
+    code: str
+    message: str
+    next_step: str | None = None
+
+
+@dataclass(frozen=True)
+class StageCancelled(Event):
+    """Someone asked the stage to stop, and it did; what it had done is kept where it can be continued."""
+
+    stage: str
+    seconds: float
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -142,6 +163,13 @@ class Notice(Event):
 
 
 Sink = Callable[[Event], None]
+
+
+class Progress(Protocol):
+    """Hears how far something has come: `done` of `total` units, with a word on what is at work."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:  # noqa: D102 (the class says it)
+        ...
 
 
 def ignore(_: Event) -> None:

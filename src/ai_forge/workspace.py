@@ -3,8 +3,10 @@
     cache/<stage>/<key>/     what a stage made, by the hash of all that went into it; `manifest.json` is written last
     cache/files/<hash>.db    what was mined of each file of a repository; see `file_cache`
     cache/<stage>/<key>.work a stage that can be continued (training) works here until it is complete
-    runs/<run id>/           settings, environment, events.jsonl, report, links to the stages' folders
+    runs/<run id>/           the run, its environment, events.jsonl, links to the report and the stages' folders
+    served/<model>/<version> what a deployed version is asked with: its index
     registry.db              models, versions, which one is active
+    repositories.json        which repository has which model name
 
 What survives a crash: every folder with a manifest is whole; every other folder is either continued (`.work`) or
 removed at the next start (`.tmp-*`). Files are written beside their place, fsynced and renamed.
@@ -16,9 +18,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import platformdirs
 import psutil
@@ -26,6 +29,7 @@ import psutil
 from ai_forge.errors import PrerequisiteError, TransientError
 
 MANIFEST = "manifest.json"
+LOCK_POLL_S = 0.2
 
 
 @contextlib.contextmanager
@@ -145,6 +149,7 @@ class Workspace:
         self.cache_dir = root / "cache"
         self.runs_dir = root / "runs"
         self.registry_path = root / "registry.db"
+        self.served_dir = root / "served"
 
     @classmethod
     def open(cls, root: Path | None = None) -> "Workspace":
@@ -216,34 +221,46 @@ class Workspace:
         replace_folder(work, self.stage_folder(stage, key))
 
     @contextlib.contextmanager
-    def lock(self, name: str) -> Iterator[None]:
+    def lock(self, name: str, *, wait_s: float = 0.0, check: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Hold an exclusive lock for this process; the system frees it when the process dies, however it dies.
 
+        While another holds it, `wait_s` seconds are waited, and `check` is called, which may raise to end the waiting.
+
         Raises:
-            TransientError: another process holds it.
+            TransientError: another process, or another part of this one, holds it.
         """
         path = self.root / "locks" / f"{name}.lock"
+        until = time.monotonic() + wait_s
         path.parent.mkdir(exist_ok=True)
         with path.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                raise TransientError(
-                    f"Process {file.read().strip() or '?'} is already working on {name}.",
-                    "wait for it, or stop it and run the same command again.",
-                ) from error
+            while not _locked(file):
+                check()
+                if time.monotonic() >= until:
+                    file.seek(0)
+                    raise TransientError(
+                        f"Process {file.read().strip() or '?'} is already working on {name}.",
+                        "wait for it, or stop it and run the same command again.",
+                    )
+                time.sleep(LOCK_POLL_S)
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
             yield
 
 
-def write_manifest(folder: Path, counts: Mapping[str, Any]) -> None:
-    """List the files of `folder` with their sizes and the stage's counts; written last, it makes the folder whole."""
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def write_manifest(folder: Path, counts: Mapping[str, Any], **more: Any) -> None:
+    """List the files of `folder` with their sizes, the stage's counts and `more`; written last, it makes the folder whole."""
     files = {
         str(f.relative_to(folder)): f.stat().st_size
         for f in sorted(folder.rglob("*"))
         if f.is_file() and f.name != MANIFEST
     }
-    atomic_write(folder / MANIFEST, json.dumps({"counts": dict(counts), "files": files}, indent=1))
+    atomic_write(folder / MANIFEST, json.dumps({"counts": dict(counts), "files": files, **more}, indent=1))

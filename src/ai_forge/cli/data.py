@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from ai_forge.cli.console import stderr
-from ai_forge.cli.options import AsJson, show
+from ai_forge.cli.options import AsJson
+from ai_forge.cli.output import print_json, stderr
 from ai_forge.errors import InputError
 
 data_app = typer.Typer(help="Datasets: convert, read, count, compare; preference pairs.", no_args_is_help=True)
@@ -50,11 +50,11 @@ def convert(
     made = formats.convert(_read(source, format), _format(to))
     formats.write_records(target, made)
     if json:
-        show({"file": str(target), "format": to, "records": len(made.records), "lost": list(made.losses)})
+        print_json({"file": str(target), "format": to, "records": len(made.records), "lost": list(made.losses)})
         return
     print(f"{len(made.records)} records as {to} in {target}")
     for loss in made.losses:
-        stderr.print(f"[yellow]lost: {escape(loss)}[/yellow]", soft_wrap=True)
+        stderr().print(f"[yellow]lost: {escape(loss)}[/yellow]", soft_wrap=True)
 
 
 @data_app.command("show")
@@ -73,7 +73,7 @@ def show_records(
 
     chosen = dataset_views.select(_read(source, format), family=family, difficulty=difficulty)[:n]
     if json:
-        show([{"id": record.id, **record.model_dump(mode="json")} for record in chosen])
+        print_json([{"id": record.id, **record.model_dump(mode="json")} for record in chosen])
         return
     print("\n\n".join(map(dataset_views.readable, chosen)))
 
@@ -85,7 +85,7 @@ def stats(source: Source, format: From = None, json: AsJson = False) -> None:
 
     found = dataset_views.figures(_read(source, format))
     if json:
-        show(found)
+        print_json(found)
         return
     for name, value in found.items():
         if not isinstance(value, dict):
@@ -108,7 +108,7 @@ def diff(
 
     found = dataset_views.compare(_read(first), _read(second))
     if json:
-        show(found.summary())
+        print_json(found.summary())
         return
     for mark, records in (("+", found.added), ("-", found.removed), ("~", [after for _, after in found.changed])):
         for record in records:
@@ -146,7 +146,7 @@ def preferences(
     write_records(out, Dataset("preference", pairs))
     counts = {"file": str(out), "pairs": len(pairs), "sources": [part.summary() for part in made]}
     if json:
-        show(counts)
+        print_json(counts)
         return
     for part in made:
         for kind, n in part.summary()["by_kind"].items():  # type: ignore[attr-defined]
@@ -171,7 +171,7 @@ def handbook(
     written = [] if dry_run else _write_handbook(made)
     summary = made.summary() | {"written": [str(file) for file in written]}
     if json:
-        show(summary)
+        print_json(summary)
         return
     for kind, n in summary["by_kind"].items():  # type: ignore[attr-defined]
         print(f"{kind:<12} {n}")
@@ -183,7 +183,7 @@ def handbook(
     for name in ("skipped", "rejected", "repaired"):
         if summary[name]:
             reasons = ", ".join(f"{reason} {n}" for reason, n in summary[name].items())  # type: ignore[attr-defined]
-            stderr.print(f"{name}: {escape(reasons)}", soft_wrap=True)
+            stderr().print(f"{name}: {escape(reasons)}", soft_wrap=True)
 
 
 def _write_handbook(made: Any) -> list[Path]:

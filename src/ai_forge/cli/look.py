@@ -1,82 +1,140 @@
 """`ai-forge doctor`, `models`, `runs` and `config show`: what is here. They change nothing."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import typer
 
-from ai_forge.cli.options import AsJson, Choices, Home, show, taking
-from ai_forge.workspace import Workspace
+from ai_forge.cli.options import AsJson, Home, Options, with_options
+from ai_forge.cli.output import show, table
 
 config_app = typer.Typer(help="Settings: their values and where each came from.", no_args_is_help=True)
+MARKS = {"ok": "✓", "missing": "✗", "optional": "–"}
 
 
-@taking("home", "set")
-def doctor(choices: Choices, json: AsJson = False) -> None:
+@with_options("home", "set")
+def doctor(options: Options, json: AsJson = False) -> None:
     """What is here, what is missing, what to do about it."""
     from ai_forge.doctor import examine
 
-    findings = examine(choices.settings().settings, choices.home)
-    if json:
-        show([vars(finding) for finding in findings])
-    else:
+    findings = examine(options.settings().settings, options.home)
+
+    def text() -> None:
         for finding in findings:
-            mark = {"ok": "✓", "missing": "✗", "optional": "–"}[finding.state]
-            print(
-                f"{mark} {finding.name:<12} {finding.text}"
-                + (f"\n{'':15}{finding.next_step}" if finding.next_step else "")
-            )
+            print(f"{MARKS[finding.state]} {finding.name:<12} {finding.text}")
+            if finding.next_step:
+                print(f"{'':15}{finding.next_step}")
+
+    show([vars(finding) for finding in findings], text, json)
     if any(finding.state == "missing" for finding in findings):
         raise typer.Exit(3)
 
 
 def models(home: Home = None, json: AsJson = False) -> None:
     """The bases that have a name, and the models that were made here."""
-    from ai_forge.conductor import Registry
+    from ai_forge.conductor.registry import Registry
     from ai_forge.config.models import load_models
+    from ai_forge.workspace import Workspace
 
-    workspace = Workspace.open(home)
-    with Registry(workspace.registry_path) as registry:
+    with Registry(Workspace.open(home).registry_path) as registry:
         versions = registry.versions()
-        active = {v.deployment.name: registry.active(v.deployment.name) for v in versions}
-    made = [
-        {
-            "model": v.deployment.model,
-            "base": v.deployment.base,
-            "created": v.deployment.created_at,
-            "active": (a := active[v.deployment.name]) is not None and a.version == v.deployment.version,
-        }
-        for v in versions
-    ]
+        active = {name: registry.active(name) for name in {v.deployment.name for v in versions}}
+    made = []
+    for version in versions:
+        deployed = version.deployment
+        current = active[deployed.name]
+        is_active = current is not None and current.version == deployed.version
+        made.append(
+            {"model": deployed.model, "base": deployed.base, "created": deployed.created_at, "active": is_active}
+        )
     known = load_models().models
     bases = [{"name": n, "parameters": e.parameters, "licence": e.licence, "hub": e.hub} for n, e in known.items()]
-    if json:
-        show({"bases": bases, "made": made})
-        return
-    for name, entry in known.items():
-        print(f"{name:<34} {entry.parameters / 1e9:5.2f} B  {entry.licence}")
-    for row in made:
-        print(f"{row['model']:<34} from {row['base']}, {row['created']}" + ("  (active)" if row["active"] else ""))
+
+    def text() -> None:
+        rows = [[name, f"{entry.parameters / 1e9:.2f} B", entry.licence] for name, entry in known.items()]
+        table(("base", "size", "licence"), rows, right=("size",))
+        if made:
+            print()
+            states = [
+                [
+                    str(row["model"]),
+                    str(row["base"]),
+                    local_time(str(row["created"])),
+                    "active" if row["active"] else "",
+                ]
+                for row in made
+            ]
+            table(("model", "base", "deployed", ""), states)
+
+    show({"bases": bases, "made": made}, text, json)
 
 
 def runs(home: Home = None, json: AsJson = False) -> None:
-    """The runs in the workspace, newest first."""
-    from ai_forge.workspace import read_json
+    """The runs in the workspace, newest first, with how far each came."""
+    from ai_forge.workspace import Workspace, read_json
 
-    found = [read_json(path) for path in Workspace.open(home).runs_dir.glob("*/run.json")]
-    rows = sorted((r for r in found if r), key=lambda r: str(r["created"]), reverse=True)
-    if json:
-        show(rows)
-        return
-    for row in rows:
-        print(f"{row['run_id']}  {row['created']}  {row['name']}  {row['base']['name']}")
+    records = [(path.parent, read_json(path)) for path in Workspace.open(home).runs_dir.glob("*/run.json")]
+    rows = [_row(folder, record) for folder, record in records if record and "run" in record]
+    rows.sort(key=lambda row: str(row["created"]), reverse=True)
+
+    def text() -> None:
+        if not rows:
+            print("no runs yet: ai-forge run REPO makes one")
+            return
+        shown = [[row[key] or "" for key in ("run_id", "created", "model", "base", "state", "verdict")] for row in rows]
+        table(("run", "began", "model", "base", "state", "verdict"), shown)
+
+    show(rows, text, json)
+
+
+def _row(folder: Any, record: dict[str, Any]) -> dict[str, Any]:
+    """What `runs` says of a run, read off its record and its events."""
+    from ai_forge.events import read_events
+
+    state, verdict = "not begun", None
+    for event in read_events(folder / "events.jsonl"):
+        kind, stage = event.get("event"), event.get("stage", "")
+        if kind == "StageStarted":
+            state = f"in {stage}"
+        elif kind == "StageFinished":
+            state = "deployed" if stage == "deploy" else f"{stage} done"
+            verdict = event.get("text") if stage == "report" else verdict
+        elif kind in ("StageFailed", "StageCancelled"):
+            state = f"{stage} {'failed' if kind == 'StageFailed' else 'cancelled'}"
+    run = record["run"]
+    report = next((str(path) for path in (folder / "report.html", folder / "compliance.md") if path.is_file()), None)
+    return {
+        "run_id": run["id"],
+        "created": local_time(record["created"]),
+        "model": run["model"],
+        "repository": run["repository"],
+        "recipe": run["recipe"],
+        "base": record["base"]["name"],
+        "state": state,
+        "verdict": verdict,
+        "report": report,
+    }
+
+
+def local_time(text: str) -> str:
+    """An ISO time as this machine's clock shows it, to the minute.
+
+    >>> len(local_time("2026-01-02T03:04:05+00:00"))
+    16
+    """
+    import datetime
+
+    try:
+        return datetime.datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
+    except ValueError:
+        return text
 
 
 @config_app.command("show")
-@taking("base", "set", "config")
-def config_show(choices: Choices, json: AsJson = False) -> None:
+@with_options("base", "set", "config", "recipe")
+def config_show(options: Options, json: AsJson = False) -> None:
     """Each setting, its value and where it came from."""
-    rows = choices.settings().rows()
-    if json:
-        show([{"key": key, "value": value, "source": source} for key, value, source in rows])
-        return
-    width = max(len(key) for key, _, _ in rows)
-    for key, value, source in rows:
-        print(f"{key:<{width}}  {value!s:<40} {source}")
+    rows = options.settings().rows()
+    values = [{"key": key, "value": value, "source": source} for key, value, source in rows]
+    show(values, lambda: table(("setting", "value", "from"), [[k, str(v), s] for k, v, s in rows]), json)

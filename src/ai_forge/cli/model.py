@@ -1,63 +1,123 @@
-"""`ai-forge ask`, `chat` and `rollback`: the deployed model. Answers go to stdout as they come."""
+"""`ai-forge ask`, `chat`, `search` and `rollback`: the deployed model. Answers go to stdout as they come."""
 
+from __future__ import annotations
+
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
-from ai_forge.cli.console import stderr
-from ai_forge.cli.options import AsJson, Choices, Repo, show, taking
-from ai_forge.pipeline import serving
-from ai_forge.pipeline.serving import Reply
+from ai_forge.cli.options import AsJson, Options, Repo, with_options
+from ai_forge.cli.output import is_json, show, stderr, warn
+
+if TYPE_CHECKING:
+    from ai_forge.conductor.served_model import Reply, ServedModel
+    from ai_forge.prompting.prompt import Message
 
 Question = Annotated[str, typer.Argument(help="A question about the repository.")]
-OfRepo = Annotated[Path, typer.Option("--repo", help="The repository.")]
+OfRepo = Annotated[Path, typer.Option("--repo", help="The repository, as it was called when it was trained.")]
+Model = Annotated[str | None, typer.Option("--model", help="The model's name, instead of its repository.")]
 OF_DEPLOYED = ("set", "config", "home", "recipe")
 """Flags of the commands for a deployed model."""
 
 
-@taking(*OF_DEPLOYED)
-def ask(choices: Choices, question: Question, repo: OfRepo = Path(), json: AsJson = False) -> None:
-    """Ask the deployed model about the repository; prints the answer and the code it cites."""
-    pipeline = choices.pipeline(repo)
-    reply = serving.ask(pipeline, question)
-    for piece in reply:
-        if not json:
-            print(piece, end="", flush=True)
-    if json:
-        cited = [document.citation for document in reply.cited]
-        told = {"question": question, "answer": reply.text, "cited": cited, "invented": reply.invented}
-        show(told | {"model": reply.model})
+def open_model(options: Options, repo: Path, model: str | None) -> ServedModel:
+    """The deployed model that was asked for."""
+    from ai_forge.conductor.served_model import ServedModel
+    from ai_forge.pipeline.identity import known_model_of
+
+    runtime = options.settings().settings.runtime
+    workspace = options.workspace()
+    name = model or known_model_of(repo, options.recipe, workspace)
+    return ServedModel.open(name, workspace, runtime)
+
+
+@with_options(*OF_DEPLOYED)
+def ask(options: Options, question: Question, repo: OfRepo = Path(), model: Model = None, json: AsJson = False) -> None:
+    """Ask the deployed model about the repository; prints the places it found, the answer and the code it cites."""
+    with open_model(options, repo, model) as served:
+        reply = _asked(served, question, quiet=is_json(json))
+        changes = served.changes()
+    if is_json(json):
+        show(_values(question, reply) | {"changed_since": changes}, "", True)
         return
-    print()
     print_citations(reply)
+    if changes:
+        warn(f"  {changes}")
 
 
-@taking(*OF_DEPLOYED)
-def chat(choices: Choices, repo: OfRepo = Path()) -> None:
-    """Ask one question after the other; an empty line ends."""
-    pipeline = choices.pipeline(repo)
-    while True:
-        try:
-            question = input("> ").strip()
-        except EOFError:
-            question = ""
-        if not question:
-            return
-        reply = serving.ask(pipeline, question)
-        for piece in reply:
+def _asked(served: ServedModel, question: str, *, quiet: bool, history: list[Message] | None = None) -> Reply:
+    """Ask, printing what was found and the answer as it comes unless `quiet`."""
+    documents = served.documents_for(question, history or ())
+    if documents and not quiet:
+        places = ", ".join(document.citation for document in documents)
+        stderr().print(f"[dim]found {places}[/dim]", soft_wrap=True)
+    reply = served.ask(question, history or (), documents)
+    for piece in reply:
+        if not quiet:
             print(piece, end="", flush=True)
+    if not quiet:
         print()
-        print_citations(reply)
+        if reply.repeated:
+            warn("  The model began to repeat itself and was stopped.")
+    return reply
 
 
-@taking(*OF_DEPLOYED)
-def rollback(choices: Choices, repo: Repo = Path()) -> None:
+def _values(question: str, reply: Reply) -> dict[str, Any]:
+    return {
+        "question": question,
+        "answer": reply.text,
+        "cited": [document.citation for document in reply.cited],
+        "invented": reply.invented,
+        "found": [document.citation for document in reply.documents],
+        "repeated": reply.repeated,
+        "model": reply.model,
+    }
+
+
+@with_options(*OF_DEPLOYED)
+def chat(options: Options, repo: OfRepo = Path(), model: Model = None) -> None:
+    """A conversation with the deployed model: earlier turns are seen. An empty line ends; Ctrl-C stops an answer."""
+    if sys.stdin.isatty():
+        import readline  # noqa: F401 (gives `input` line editing and history)
+    with open_model(options, repo, model) as served:
+        stderr().print(f"[dim]{served.deployment.model} ({served.activation.runtime}); an empty line ends[/dim]")
+        if changes := served.changes():
+            warn(changes)
+        history: list[Message] = []
+        while question := _typed():
+            try:
+                reply = _asked(served, question, quiet=False, history=history)
+            except KeyboardInterrupt:
+                print("\n(stopped)")
+                continue
+            print_citations(reply)
+            history += [{"role": "user", "content": question}, {"role": "assistant", "content": reply.text}]
+
+
+def _typed() -> str:
+    """The next question; nothing at the end of the input."""
+    try:
+        return input("> ").strip()
+    except EOFError:
+        return ""
+    except KeyboardInterrupt:
+        print()
+        return ""
+
+
+@with_options("set", "config", "home", "recipe", "name")
+def rollback(options: Options, repo: Repo = Path(), json: AsJson = False) -> None:
     """Return to the version that the active one replaced."""
-    pipeline = choices.pipeline(repo)
-    activation = serving.rollback(pipeline)
-    show({"model": f"{pipeline.model_name}:{activation.version}", "runtime": activation.runtime})
+    from ai_forge.pipeline import actions
+    from ai_forge.pipeline.identity import known_model_of
+
+    workspace = options.workspace()
+    model = options.name or known_model_of(repo, options.recipe, workspace)
+    activation = actions.rollback(model, options.settings().settings.runtime, workspace)
+    name = f"{model}:{activation.version}"
+    show({"model": name, "runtime": activation.runtime}, f"{name} is active again ({activation.runtime})", json)
 
 
 def print_answer(question: str, reply: Reply) -> None:
@@ -71,6 +131,6 @@ def print_citations(reply: Reply) -> None:
     for document in reply.cited:
         print(f"  {document.citation}  {document.text.strip().splitlines()[0][:90]}")
     for citation in reply.invented:
-        stderr.print(f"[yellow]  {escape(citation)} was cited but not shown to the model: do not trust it.[/yellow]")
+        warn(f"  {citation} was cited but not shown to the model: do not trust it.")
     if reply.documents and not reply.cited and not reply.invented:
-        stderr.print("[yellow]  The answer cites nothing.[/yellow]")
+        warn("  The answer cites nothing.")

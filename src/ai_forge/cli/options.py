@@ -1,25 +1,28 @@
-"""The flags that commands share, and what they mean as settings."""
+"""The flags that commands share, and what they mean: settings, a workspace, a run that is being worked on."""
+
+from __future__ import annotations
 
 import inspect
-import json
 import re
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
-import yaml
 
-from ai_forge.config import LoadedSettings, environment_layer, file_layer, load_settings, recipe_layer
+from ai_forge.cli.output import warn
 from ai_forge.errors import InputError
-from ai_forge.events import Sink, ignore
-from ai_forge.pipeline.handbook import HandbookPipeline
-from ai_forge.pipeline.repository import Pipeline
-from ai_forge.workspace import Workspace
 
-PIPELINES: dict[str | None, type[Pipeline]] = {kind.recipe: kind for kind in (Pipeline, HandbookPipeline)}
-"""What a recipe works on; its settings stand in `config/recipes.yaml`."""
+if TYPE_CHECKING:
+    from ai_forge.cancel import CancelToken
+    from ai_forge.cli.display import Display
+    from ai_forge.config import LoadedSettings
+    from ai_forge.pipeline.runner import Runner
+    from ai_forge.workspace import Workspace
 
 Repo = Annotated[Path, typer.Argument(help="The repository: a folder, under git or not.", show_default="this folder")]
 Base = Annotated[
@@ -37,7 +40,14 @@ Teacher = Annotated[
 ]
 Recipe = Annotated[
     str | None,
-    typer.Option("--recipe", help="handbook: about the rules that `ai-forge handbook` read, instead of the code."),
+    typer.Option(
+        "--recipe",
+        help="repository (its code), handbook (the rules that `ai-forge handbook` read), dataset (a file of examples).",
+        show_default="repository",
+    ),
+]
+Name = Annotated[
+    str | None, typer.Option("--name", help="What the model is called.", show_default="the repository's name")
 ]
 Nproc = Annotated[
     int | None, typer.Option("--nproc", min=1, help="Processes that share the training, one for each GPU.")
@@ -53,11 +63,11 @@ AllowLicence = Annotated[
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="A YAML file with settings.")]
 Home = Annotated[Path | None, typer.Option("--home", help="Where everything is kept; AI_FORGE_HOME otherwise.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as in a pipe.")]
 
 
 @dataclass(frozen=True)
-class Choices:
+class Options:
     """The flags that commands share; a field is a flag."""
 
     base: Base = None
@@ -70,10 +80,15 @@ class Choices:
     home: Home = None
     allow_licence: AllowLicence = None
     recipe: Recipe = None
+    name: Name = None
     nproc: Nproc = None
 
     def settings(self) -> LoadedSettings:
         """All layers put together."""
+        import yaml
+
+        from ai_forge.config import environment_layer, file_layer, load_settings, recipe_layer
+
         flags: dict[str, Any] = {}
         for text in self.set or []:
             key, equals, value = text.partition("=")
@@ -96,30 +111,79 @@ class Choices:
         if (self.steps is not None or self.epochs is not None) and self.time_budget is None:
             flags.setdefault("training.time_budget_s", None)  # who counts steps does not want the clock to count too
         layers = [recipe_layer(self.recipe)] if self.recipe else []
-        layers += [file_layer(self.config)] if self.config else []
+        if self.config:
+            layers.append(file_layer(self.config))
         return load_settings(*layers, environment_layer(), ("flag", flags))
 
     def workspace(self) -> Workspace:
         """The workspace that was asked for."""
+        from ai_forge.workspace import Workspace
+
         return Workspace.open(self.home)
 
-    def pipeline(self, repo: Path, emit: Sink = ignore) -> Pipeline:
-        """The pipeline that was asked for."""
-        settings = self.settings()  # which tells of a recipe that there is not
-        return PIPELINES[self.recipe](repo, settings, self.workspace(), emit)
+    @contextmanager
+    def running(self, repo: Path) -> Iterator[tuple[Runner, Display]]:
+        """A runner on `repo` whose events are shown and recorded. The first Ctrl-C cancels, a second one stops at once."""
+        from ai_forge.cancel import CancelToken
+        from ai_forge.cli.display import Display
+        from ai_forge.events import Event
+        from ai_forge.pipeline.run import new_run
+        from ai_forge.pipeline.runner import Runner
+
+        settings = self.settings().settings  # which tells of a recipe that there is not
+        early: list[Event] = []  # what happens before the run has a folder to be written to
+        token = CancelToken()
+        with Display() as display, interrupts(token):
+
+            def emit(event: Event) -> None:
+                early.append(event)
+                display(event)
+
+            workspace = self.workspace()
+            run = new_run(repo, settings, workspace, recipe=self.recipe, name=self.name, emit=emit)
+            with Runner(run, workspace, display, token, tuple(early)) as runner:
+                yield runner, display
 
 
-def taking(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Makes `command(choices, …)` a command with the flags `names` of `Choices` (none named: all) behind its own."""
-    shared = [field for field in fields(Choices) if not names or field.name in names]
+@contextmanager
+def interrupts(token: CancelToken) -> Iterator[None]:
+    """Inside, the first Ctrl-C cancels `token`: the work stops where nothing is lost. A second one stops at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def first(signum: int, frame: object) -> None:
+        token.cancel("Ctrl-C")
+        signal.signal(signal.SIGINT, before)
+        warn("Stopping at the next safe point, keeping what was done. Ctrl-C again stops at once.")
+
+    before = signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Makes `command(options, …)` a command with the flags `names` of `Options` (none named: all) behind its own.
+
+    Typer reads a command's signature, so one is put together here: the command's own parameters, then a keyword for each
+    flag. That way a flag that twelve commands share is written once.
+    """
+    shared = [field for field in fields(Options) if not names or field.name in names]
+    kinds = get_type_hints(Options, include_extras=True)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def called(**given: Any) -> None:
-            command(Choices(**{field.name: given.pop(field.name) for field in shared}), **given)
+            command(Options(**{field.name: given.pop(field.name) for field in shared}), **given)
 
-        own = list(inspect.signature(command).parameters.values())[1:]
+        hints = get_type_hints(command, include_extras=True)
+        own = [
+            parameter.replace(annotation=hints[parameter.name])
+            for parameter in list(inspect.signature(command).parameters.values())[1:]
+        ]
         flags = [
-            inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=field.type)
+            inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kinds[field.name])
             for field in shared
         ]
         called.__name__, called.__doc__ = command.__name__, command.__doc__
@@ -140,8 +204,3 @@ def seconds_of(text: str) -> float:
     if match is None:
         raise InputError(f"{text!r} is not a duration.", "write 90s, 4m or 2h.")
     return float(match[1]) * {"s": 1, "": 1, "m": 60, "h": 3600}[match[2]]
-
-
-def show(value: Any) -> None:
-    """Print data on stdout."""
-    print(json.dumps(value, indent=1, default=str, ensure_ascii=False))

@@ -1,12 +1,10 @@
 """What the judge asks: held-out questions, the worked examples that the base is shown, held-out code."""
 
 import random
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from ai_forge.config import JudgeSettings
 from ai_forge.data_pipeline.schemas import CodeBlock, RAFTExample
-from ai_forge.data_pipeline.secrets.masking import scrub
-from ai_forge.data_pipeline.source.repository import SourceFile
 
 LEAST_CODE_BYTES, MOST_FILES = 2000, 8
 """Of one file at least so much is scored, and where there is enough of it, code of at least so many files."""
@@ -31,20 +29,17 @@ def worked_examples_of(examples: Iterable[RAFTExample], settings: JudgeSettings)
     return spread(usable[: max(1, len(usable) // 3)], settings.n_worked_examples, settings.seed)
 
 
-def code_of(
-    files: Iterable[SourceFile], held_out: Collection[str], settings: JudgeSettings, placeholder: str
-) -> list[tuple[str, str]]:
-    """(path, text) of the `held_out` files while they fit into `code_bytes`, each cut at a line; secrets are replaced."""
+def code_of(files: Iterable[tuple[str, str]], settings: JudgeSettings) -> list[tuple[str, str]]:
+    """(path, text) of held-out `files` while they fit into `code_bytes`, each cut at a line."""
     chosen: list[tuple[str, str]] = []
     left = settings.code_bytes
-    for file in files:
-        if file.path not in held_out or left <= 0:
-            continue
+    for path, whole in files:
+        if left <= 0:
+            break
         share = min(left, max(LEAST_CODE_BYTES, settings.code_bytes // MOST_FILES))
-        clean = scrub(file.content, placeholder).content
-        text = clean[:share].decode("utf-8", errors="ignore").rpartition("\n")[0]
+        text = whole.encode()[:share].decode("utf-8", errors="ignore").rpartition("\n")[0]
         if text.strip():
-            chosen.append((file.path, text))
+            chosen.append((path, text))
             left -= len(text.encode())
     return chosen
 

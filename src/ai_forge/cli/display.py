@@ -3,12 +3,11 @@
 Everything goes to stderr, so that stdout holds data only. Without a terminal there are no bars, only the lines.
 """
 
-from typing import Any
-
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
+from ai_forge.cli.output import duration, stderr
 from ai_forge.events import (
     AdapterInitialised,
     AnswerSampled,
@@ -16,6 +15,8 @@ from ai_forge.events import (
     Event,
     Notice,
     PlanMade,
+    StageCancelled,
+    StageFailed,
     StageFinished,
     StageProgress,
     StageStarted,
@@ -23,14 +24,12 @@ from ai_forge.events import (
     TrainingStopped,
 )
 
-stderr = Console(stderr=True, highlight=False)
-
 
 class Display:
     """Listens to events and shows them; use as a context manager."""
 
-    def __init__(self, console: Console = stderr) -> None:
-        self._console = console
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console = console or stderr()
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.fields[stage]:<9}"),
@@ -74,7 +73,11 @@ class Display:
         elif isinstance(event, StageFinished):
             self._drop()
             self.finished.append(event)
-            self._say(f"[green]✓[/green] {event.stage:<9} {_seconds(event)}  {escape(summary(event))}")
+            self._say(f"[green]✓[/green] {event.stage:<9} {_seconds(event)}  {escape(event.text)}")
+        elif isinstance(event, StageFailed | StageCancelled):
+            self._drop()
+            mark, colour = ("✗", "red") if isinstance(event, StageFailed) else ("‖", "yellow")
+            self._say(f"[{colour}]{mark}[/{colour}] {event.stage:<9} [dim]{duration(event.seconds):>11}[/dim]")
         else:
             self._tell(event)
 
@@ -112,52 +115,5 @@ class Display:
         self._console.print(text, soft_wrap=True)
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people say them.
-
-    >>> duration(4.2), duration(75), duration(7300)
-    ('4.2 s', '1 min 15 s', '2 h 1 min')
-    """
-    if seconds < 59.95:  # what rounds to 60.0 is a minute
-        return f"{seconds:.1f} s"
-    seconds = max(seconds, 60)
-    if seconds < 3600:
-        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
-    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
-
-
 def _seconds(event: StageFinished) -> str:
     return f"[dim]{'unchanged' if event.cached else duration(event.seconds):>11}[/dim]"
-
-
-def summary(event: StageFinished) -> str:
-    """A stage's counts in a few words."""
-    counts = event.counts
-    match event.stage:
-        case "base":
-            lossy = " (lossy source)" if counts.get("lossy") else ""
-            return f"{counts['name']}, {counts['parameters'] / 1e6:.0f} M parameters{lossy}"
-        case "mine":
-            return f"{counts['documents']} blocks in {counts['files']} files, {counts['subjects']} to ask about"
-        case "words":
-            return f"{counts['commits']} blocks explained by their commit, {counts['sections']} by the documentation"
-        case "dataset":
-            return f"{counts['train']} examples to train on, {counts['valid']} to stop on, {counts['test']} held out"
-        case "train":
-            told = f"held-out loss {counts['first_loss']:.3f} → {counts['last_loss']:.3f} in {counts['n_steps']} steps"
-            before, after = counts.get("trained_first_loss"), counts.get("trained_last_loss")
-            return told if before is None else f"loss {before:.3f} → {after:.3f}, {told}"
-        case "export":
-            return ", ".join(f"{kind} {size / 1e6:.0f} MB" for kind, size in counts["bytes"].items())
-        case "index":
-            return f"{counts['blocks']} blocks"
-        case "evaluate":
-            return f"{counts['questions']} held-out questions, {counts['code_files']} held-out files"
-        case "merge":
-            return f"{counts['bytes'] / 1e6:.0f} MB"
-        case _:
-            return ", ".join(_pair(name, value) for name, value in counts.items())
-
-
-def _pair(name: str, value: Any) -> str:
-    return str(value) if name in ("file", "model", "runtime") else f"{name}: {value}"

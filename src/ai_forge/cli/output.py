@@ -1,0 +1,73 @@
+"""What commands print: results on stdout, for people on a terminal and as JSON elsewhere; messages on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def is_json(asked: bool) -> bool:
+    """Whether a result is printed as JSON: where that was asked for, and where no person reads it (a pipe, a file)."""
+    return asked or not sys.stdout.isatty()
+
+
+def show(value: Any, text: Callable[[], None] | str, as_json: bool = False) -> None:
+    """Print a result: `text` (or what it prints) on a terminal, `value` as JSON elsewhere."""
+    if is_json(as_json):
+        print_json(value)
+    elif isinstance(text, str):
+        print(text)
+    else:
+        text()
+
+
+def print_json(value: Any) -> None:
+    """`value` as JSON on stdout."""
+    print(json.dumps(value, indent=1, default=str, ensure_ascii=False))
+
+
+def warn(text: str, style: str = "yellow") -> None:
+    """A message on stderr."""
+    from rich.markup import escape
+
+    stderr().print(f"[{style}]{escape(text)}[/{style}]", soft_wrap=True)
+
+
+def stderr() -> Console:
+    """The console on stderr; made when it is needed, because importing rich takes a while."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    """Columns with headings, as wide as the terminal; the columns named in `right` hold numbers."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in headings:
+        made.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*map(escape, row))
+    Console(highlight=False).print(made)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them.
+
+    >>> duration(4.2), duration(75), duration(7300)
+    ('4.2 s', '1 min 15 s', '2 h 1 min')
+    """
+    if seconds < 59.95:  # what rounds to 60.0 is a minute
+        return f"{seconds:.1f} s"
+    seconds = max(seconds, 60)
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"

@@ -1,0 +1,244 @@
+"""`ai-forge run`, `plan`, and a command for each stage: a run taken through its stages, in whole or in part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ai_forge.cli.model import print_answer
+from ai_forge.cli.options import AsJson, Options, Repo, with_options
+from ai_forge.cli.output import duration, show, table
+from ai_forge.errors import InputError
+
+if TYPE_CHECKING:
+    from ai_forge.cli.display import Display
+    from ai_forge.conductor.served_model import Reply
+    from ai_forge.pipeline.runner import Planned, Runner
+    from ai_forge.pipeline.stages.report import ReportSummary
+
+Act = Callable[["Runner"], tuple[Any, Callable[[], None] | str]]
+"""Does something with a run: its result as values, and what prints it for people."""
+MARKS = {True: "✓", False: "✗", None: "?"}
+
+
+# -- the main job ---------------------------------------------------------------------------------------------------
+
+
+@with_options()
+def run(options: Options, repo: Repo = Path(), json: AsJson = False) -> None:
+    """Mine, train, judge, export and deploy, then answer a first question. Again: only what changed."""
+    from ai_forge.pipeline import actions
+    from ai_forge.pipeline.stages.export import gguf_of
+
+    with options.running(repo) as (runner, display):
+        wanted = runner.run.settings.runtime.deploy
+        if wanted != "never":
+            actions.require_runtime(runner)
+        verdict = _report(runner)
+        deployed = wanted == "always" or (wanted == "if-better" and verdict.better)
+        if deployed:
+            actions.deploy(runner)
+        gguf = gguf_of(runner.run, runner.outputs())
+        reply = first_answer(runner) if deployed else None
+    result = {
+        "run_id": runner.run.id,
+        "verdict": verdict.headline,
+        "better": verdict.better,
+        "checks": [check.model_dump() for check in verdict.checks],
+        "deployed": f"{runner.run.model}:{runner.run.id}" if deployed else None,
+        "gguf": str(gguf),
+        "report": str(runner.folder / verdict.file),
+        "stages": [vars(event) for event in display.finished],
+        "answer": None if reply is None else _answer(*reply),
+    }
+    show(result, lambda: print_run(runner, display, verdict, gguf, deployed, reply), json)
+
+
+def _report(runner: Runner) -> ReportSummary:
+    """The report and its verdict, linked into the run's folder."""
+    from ai_forge.pipeline.actions import link_results
+    from ai_forge.pipeline.stages.report import ReportSummary
+
+    summary = runner.run_until("report").summary
+    assert isinstance(summary, ReportSummary)
+    link_results(runner)
+    return summary
+
+
+def _answer(question: str, reply: Reply) -> dict[str, Any]:
+    return {"question": question, "answer": reply.text, "cited": [document.citation for document in reply.cited]}
+
+
+def print_run(
+    runner: Runner,
+    display: Display,
+    verdict: ReportSummary,
+    gguf: Path,
+    deployed: bool,
+    reply: tuple[str, Reply] | None,
+) -> None:
+    """The table and the conclusions at the end of a run."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from ai_forge.pipeline.stages.parity import ParitySummary
+
+    rows = [[e.stage, "–" if e.cached else f"{e.seconds:.1f}", e.text] for e in display.finished]
+    table(("stage", "seconds", "made"), rows, right=("seconds",))
+    out = Console(highlight=False, soft_wrap=True)
+    out.print(f"\n[bold]{escape(verdict.headline)}[/bold]")
+    for check in verdict.checks:
+        out.print(f"  {MARKS[check.passed]} {check.name}: {escape(check.text)}")
+    for name, value in runner.outputs().summary("parity", ParitySummary).rows.items():
+        out.print(f"  {name}: {value}")
+    out.print(f"report    {runner.folder / verdict.file}")
+    out.print(f"model     {gguf} ({gguf.stat().st_size / 1e6:.0f} MB)")
+    out.print(escape(_told_of_deployment(runner, deployed)))
+    if reply is not None:
+        print_answer(*reply)
+
+
+def _told_of_deployment(runner: Runner, deployed: bool) -> str:
+    run = runner.run
+    same = "the same words with `deploy` in place of `run`."
+    if deployed:
+        of_recipe = f" --recipe {run.recipe}" if run.recipe != "repository" else ""
+        back = f"ai-forge rollback {run.repository}{of_recipe}"
+        return f"deployed  {run.model}:{run.id}; back to the one before: {back}"
+    if run.settings.runtime.deploy == "never":
+        return f"not deployed, as asked. To deploy it: {same}"
+    return f"not deployed: it was not shown to be better. To deploy it all the same: {same}"
+
+
+def first_answer(runner: Runner) -> tuple[str, Reply]:
+    """A first question, answered by the deployed model."""
+    from ai_forge.conductor.served_model import ServedModel
+    from ai_forge.pipeline.actions import first_question
+
+    question = first_question(runner)
+    with ServedModel.open(runner.run.model, runner.workspace, runner.run.settings.runtime) as model:
+        reply = model.ask(question)
+        for _ in reply:
+            pass
+    return question, reply
+
+
+# -- what it would cost ---------------------------------------------------------------------------------------------
+
+
+@with_options()
+def plan(options: Options, repo: Repo = Path(), json: AsJson = False) -> None:
+    """The stages with their states and what each costs; then memory and time of the training, measured here."""
+    from ai_forge.pipeline.actions import plan_training
+
+    with options.running(repo) as (runner, _):
+        training = plan_training(runner)
+        stages = runner.plan()
+    result = {"run_id": runner.run.id, "stages": [vars(stage) for stage in stages], "training": training}
+    show(result, lambda: print_plan(stages, training), json)
+
+
+def print_plan(stages: list[Planned], training: dict[str, Any] | None) -> None:
+    """The plan as a table and what was measured as two sentences."""
+    unknown = "depends on what is not made yet"
+    rows = [[row.name, row.state, _cost(row), row.text or (unknown if row.key is None else "")] for row in stages]
+    table(("stage", "state", "time", "made"), rows, right=("time",))
+    if training is None:
+        return
+    print()
+    print(
+        f"Training: {training['n_steps']} steps on {training['n_examples']} of {training['train_examples']} examples, "
+        f"about {duration(training['expected_s'])} at {training['tokens_per_s']:.0f} tokens/s ({training['reason']})."
+    )
+    parts = sorted(training["memory_bytes"].items(), key=lambda part: -part[1])
+    told = ", ".join(f"{name.replace('_', ' ')} {size / 1e9:.1f} GB" for name, size in parts if size > 5e7)
+    print(f"Memory: {sum(size for _, size in parts) / 1e9:.1f} GB ({told}).")
+
+
+def _cost(row: Planned) -> str:
+    if row.seconds is None:
+        return "?"
+    return duration(row.seconds) if row.state == "done" else f"about {duration(row.seconds)}"
+
+
+# -- one stage at a time --------------------------------------------------------------------------------------------
+
+
+def _stage(name: str) -> Act:
+    def act(runner: Runner) -> tuple[Any, str]:
+        result = runner.run_until(name)
+        value = {"stage": name, "folder": str(result.folder), **result.summary.model_dump(mode="json")}
+        return value, f"{result.summary.sentence()}\n{result.folder}"
+
+    return act
+
+
+def _train(runner: Runner) -> tuple[Any, Callable[[], None] | str]:
+    return _stage("prefer" if "prefer" in runner.outputs() else "train")(runner)
+
+
+def _validate(runner: Runner) -> tuple[Any, str]:
+    result = runner.run_until("dataset")
+    report = result.folder / "quality.md"
+    value = {"report": str(report), **result.summary.model_dump(mode="json")}
+    return value, report.read_text(encoding="utf-8") if report.is_file() else result.summary.sentence()
+
+
+def _evaluate(runner: Runner) -> tuple[Any, str]:
+    verdict = _report(runner)
+    value = {"verdict": verdict.headline, "better": verdict.better, "report": str(runner.folder / verdict.file)}
+    lines = [verdict.headline, *(f"  {MARKS[c.passed]} {c.name}: {c.text}" for c in verdict.checks)]
+    return value, "\n".join([*lines, f"report    {value['report']}"])
+
+
+def _export(runner: Runner) -> tuple[Any, str]:
+    from ai_forge.events import Notice
+    from ai_forge.pipeline.actions import write_modelfile
+
+    value, text = _stage("export")(runner)
+    try:
+        modelfile = write_modelfile(runner)
+    except InputError as error:  # the files are good all the same: the embedded runtime follows any template
+        runner.emit(Notice("warning", f"no Modelfile: {error}"))
+        return value, str(text)
+    return {**value, "modelfile": str(modelfile)}, f"{text}\n{modelfile}"
+
+
+def _deploy(runner: Runner) -> tuple[Any, str]:
+    from ai_forge.pipeline import actions
+
+    deployed = actions.deploy(runner)
+    activation = deployed.activation
+    model = f"{runner.run.model}:{activation.version}"
+    value = {"model": model, "runtime": activation.runtime, "changed": deployed.changed}
+    return value, f"{model} is active ({activation.runtime})" + ("" if deployed.changed else ", as it was before")
+
+
+VERBS: tuple[tuple[str, str, Act], ...] = (
+    ("mine", "Parse the repository into code blocks.", _stage("mine")),
+    ("synthesize", "Split by commit date or by file, write and validate the examples.", _stage("dataset")),
+    ("validate", "The quality report of the examples.", _validate),
+    ("train", "Train the adapter; continues where it was cut off.", _train),
+    ("evaluate", "Judge the tuned model against the base; write the report.", _evaluate),
+    ("export", "Merge, write the GGUF files and a Modelfile.", _export),
+    ("deploy", "Make the tuned model the active one, whatever the verdict; parity must hold.", _deploy),
+)
+
+
+def add_stage_commands(app: typer.Typer) -> None:
+    """Give `app` a command for each verb."""
+    for name, text, act in VERBS:
+        app.command(name)(_command(act, text))
+
+
+def _command(act: Act, text: str) -> Callable[..., None]:
+    def command(options: Options, repo: Repo = Path(), json: AsJson = False) -> None:
+        with options.running(repo) as (runner, _):
+            value, printed = act(runner)
+        show(value, printed, json)
+
+    command.__doc__ = text
+    return with_options()(command)

@@ -1,0 +1,225 @@
+"""What is done with a finished run: deploy its model, write its Modelfile, go back to the version before.
+
+Everything slow comes first (judging, comparing, hashing); the lock of the model is held only while the runtime and the
+registry change. So another model can be deployed or rolled back meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ai_forge import conductor
+from ai_forge.errors import InputError, RefusedError
+from ai_forge.events import StageProgress
+from ai_forge.pipeline.stages.export import gguf_of
+from ai_forge.pipeline.stages.parity import chats_of, parity_of
+from ai_forge.pipeline.stages.report import ReportSummary
+from ai_forge.pipeline.stages.train import adapter_stage
+from ai_forge.workspace import MANIFEST, Workspace, atomic_write
+
+if TYPE_CHECKING:
+    from ai_forge.conductor import Activation, AskSettings, Deployed, Deployment, Runtime
+    from ai_forge.config.settings import RuntimeSettings
+    from ai_forge.pipeline.runner import Runner
+
+PROMPT_VERSION = 1
+N_CHECKED = 2
+"""Chats that the deployed model is asked before it becomes active: each costs seconds, and one wrong template shows in all."""
+WAIT_FOR_MODEL_S = 60.0
+
+
+def require_runtime(runner: Runner) -> None:
+    """Find out before training that the deployment to come has nowhere to go.
+
+    Raises:
+        PrerequisiteError: the runtime that was asked for by name is not there.
+        InputError: the context asked for is longer than the base's.
+    """
+    settings, base = runner.run.settings.runtime, runner.opened.base
+    if settings.num_ctx > base.context_length > 0:
+        raise InputError(
+            f"runtime.num_ctx is {settings.num_ctx}; {base.name} was made for at most {base.context_length}.",
+            f"add --set runtime.num_ctx={base.context_length}.",
+        )
+    conductor.choose_runtime(settings, runner.workspace).close()
+
+
+def deployment_of(runner: Runner) -> Deployment:
+    """What is deployed of a run that is exported."""
+    run = runner.run
+    return conductor.deployment_from_gguf(
+        run.model,
+        run.id,
+        gguf_of(run, runner.outputs()),
+        system_prompt=runner.recipe.system_prompt(run.settings),
+        settings=run.settings.runtime,
+        base=runner.opened.base.name,
+        asking=_asking(runner),
+    )
+
+
+def _asking(runner: Runner) -> AskSettings:
+    run, settings = runner.run, runner.run.settings
+    repository = conductor.RepositoryRef(path=run.repository, name=run.repository_name, commit=run.commit)
+    if not runner.recipe.has_index:
+        return conductor.AskSettings(kind=run.recipe, prompt_version=PROMPT_VERSION, repository=repository)
+    shown = conductor.RetrievalSettings(
+        k=settings.judge.retrieved_documents, max_tokens=settings.synthesis.max_context_tokens
+    )
+    index = runner.workspace.served_dir / run.model / run.id / "index"
+    return conductor.AskSettings(
+        kind=run.recipe, prompt_version=PROMPT_VERSION, index_folder=index, retrieval=shown, repository=repository
+    )
+
+
+def _keep_index(runner: Runner, deployment: Deployment) -> None:
+    """Give the version an index of its own, by links: the cache may be cleaned while the version is served."""
+    target = deployment.asking.index_folder if deployment.asking else None
+    if target is None:
+        return
+    source = runner.outputs().folder("index")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, copy_function=_link_or_copy)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def write_modelfile(runner: Runner) -> Path:
+    """`Modelfile` in the run's folder, for `ollama create` by hand.
+
+    Raises:
+        InputError: Ollama cannot follow the base's chat template.
+    """
+    path = runner.folder / "Modelfile"
+    atomic_write(path, conductor.modelfile_for(deployment_of(runner)))
+    return path
+
+
+def deploy(runner: Runner) -> Deployed:
+    """Make the exported model the active version in the runtime, checked there, or leave everything as it was.
+
+    Raises:
+        RefusedError: parity fails, or the runtime makes another prompt than the trainer.
+    """
+    report = runner.run_until("report").summary
+    assert isinstance(report, ReportSummary)
+    parity_of(runner.outputs()).require()
+    run, settings = runner.run, runner.run.settings.runtime
+    deployment = deployment_of(runner)
+    with (
+        closing(conductor.choose_runtime(settings, runner.workspace)) as runtime,
+        runner.reporting("deploy") as finish,
+        runner.workspace.lock(f"model-{run.model}", wait_s=WAIT_FOR_MODEL_S, check=runner.cancel.check),
+        conductor.Registry(runner.workspace.registry_path) as registry,
+    ):
+        _keep_index(runner, deployment)
+        deployed = conductor.deploy(
+            deployment,
+            runtime,
+            registry,
+            check=lambda runtime, deployment: check_served(runner, runtime, deployment),
+            metrics={"verdict": report.headline, "better": report.better},
+            keep=settings.keep_versions,
+            progress=lambda what, done, total: runner.emit(StageProgress("deploy", done, total, what)),
+        )
+        finish.update(
+            counts={"model": deployment.model, "runtime": runtime.kind},
+            cached=not deployed.changed,
+            text=f"{deployment.model}, {runtime.kind}",
+        )
+        for version in deployed.removed:
+            shutil.rmtree(runner.workspace.served_dir / run.model / version, ignore_errors=True)
+    return deployed
+
+
+def check_served(runner: Runner, runtime: Runtime, deployment: Deployment) -> None:
+    """Ask the new version in its runtime: the prompt it makes must be the trainer's, and it must answer.
+
+    Raises:
+        RefusedError: it is not.
+    """
+    tokenizer = runner.opened.tokenizer
+    chats = chats_of(runner.outputs())[:N_CHECKED]
+    for chat in chats:
+        text = tokenizer.render(chat)
+        difference = conductor.prompt_difference(
+            runtime.render(deployment.model, chat), text, len(tokenizer.encode(text))
+        )
+        if difference:
+            raise RefusedError(
+                f"{deployment.model} is asked in another form than it was trained in: {difference}.",
+                f"report this with the base's name ({runner.opened.base.name}); the version before stays active.",
+            )
+    if not "".join(runtime.chat(deployment.model, chats[-1], max_tokens=8)).strip():
+        raise RefusedError(f"{deployment.model} answers nothing.", "the version before stays active.")
+
+
+def rollback(model: str, settings: RuntimeSettings, workspace: Workspace) -> Activation:
+    """Return to the version that the active one of `model` replaced.
+
+    Raises:
+        InputError, RefusedError: there is none.
+    """
+    with (
+        workspace.lock(f"model-{model}", wait_s=WAIT_FOR_MODEL_S),
+        conductor.Registry(workspace.registry_path) as registry,
+    ):
+        target = registry.rollback_target(model)
+        chosen = settings.model_copy(update={"kind": target.runtime})
+        with closing(conductor.choose_runtime(chosen, workspace)) as runtime:
+            return conductor.rollback(model, runtime, registry)
+
+
+# -- beside the stages --------------------------------------------------------------------------------------------------
+
+
+def first_question(runner: Runner) -> str:
+    """What a freshly deployed model is asked first: one of the questions that it was judged on."""
+    summary = runner.run_until("evaluate").summary
+    return str(summary.first_question)  # type: ignore[attr-defined]
+
+
+def plan_training(runner: Runner) -> dict[str, Any] | None:
+    """Counts, tokens, memory and time of a training, measured on this machine, without training; None where the recipe
+    cannot tell.
+
+    Raises:
+        PrerequisiteError: disk or memory will not do.
+    """
+    measure = runner.recipe.plan_training
+    if measure is None:
+        return None
+    with runner:
+        runner.run_until("dataset")
+        with runner.reporting("plan") as finish:
+            plan = measure(runner.context("train", runner.folder))
+            finish.update(counts={"steps": plan["n_steps"]}, text=f"steps: {plan['n_steps']}")
+    return plan
+
+
+LINKED = {"dataset": "dataset", "adapter": "adapter", "model": "merge", "gguf": "export", "report": "report"}
+
+
+def link_results(runner: Runner) -> None:
+    """Links in the run's folder to what its stages made, and the report itself beside them."""
+    outputs = runner.outputs()
+    for name, stage in LINKED.items():
+        source = outputs.folder(adapter_stage(outputs) if stage == "adapter" else stage)
+        link = runner.folder / name
+        if link.is_symlink() or link.is_file():
+            link.unlink()
+        link.symlink_to(os.path.relpath(source, runner.folder))
+        if name == "report":
+            for file in source.iterdir():
+                if file.name != MANIFEST:
+                    shutil.copyfile(file, runner.folder / file.name)

@@ -1,0 +1,117 @@
+"""What a repository's model is called, and that no other repository's model is called so.
+
+A repository is known by what stays when it is moved or cloned: its first commit and its remote, or its path where it has no
+history. The name is for people. `repositories.json` in the workspace remembers which repository has which name, so a
+moved repository finds its model again, and a second one of the same folder name is told to take another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from ai_forge.data_pipeline.source.repository import git_output
+from ai_forge.errors import InputError
+from ai_forge.events import Notice, Sink, ignore
+from ai_forge.workspace import Workspace, atomic_write, read_json
+
+NAMES = "repositories.json"
+_CREDENTIALS = re.compile(rb"(?<=://)[^/@\s]*@")
+
+
+def slug(name: str) -> str:
+    """A repository's name as a model name that every runtime accepts; empty where nothing of it can stay.
+
+    >>> slug("My Repo (v2)")
+    'my-repo-v2'
+    """
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._")
+
+
+def identity_of(root: Path) -> str:
+    """Twelve hex digits that stay when the repository is moved, cloned again or grows.
+
+    >>> identity_of(Path("/no/such/folder")) == identity_of(Path("/no/such/folder"))
+    True
+    """
+    top = git_output(root, "rev-parse", "--show-toplevel") if root.is_dir() else None
+    is_top = top is not None and Path(top.decode(errors="surrogateescape").strip()) == root.resolve()
+    first = git_output(root, "rev-list", "--max-parents=0", "HEAD") if is_top else None
+    if first:
+        remote = git_output(root, "config", "--get", "remote.origin.url") or b""
+        known_by = min(first.split()) + b"\0" + _CREDENTIALS.sub(b"", remote.strip())
+    else:
+        known_by = str(root.resolve()).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(known_by).hexdigest()[:12]
+
+
+def model_name_for(
+    root: Path, name: str, suffix: str, workspace: Workspace, *, wanted: str | None = None, emit: Sink = ignore
+) -> str:
+    """The model name of the repository at `root`, remembered. `wanted` is what its owner chose; without it the folder's
+    name is taken, with a few digits of the identity behind it where another repository has that name.
+
+    Raises:
+        InputError: the chosen name is another repository's, or cannot be a name.
+    """
+    identity = identity_of(root) + suffix
+    if wanted is not None and slug(wanted) != wanted:
+        raise InputError(
+            f"{wanted!r} cannot be the name of a model.",
+            f"use lower-case letters, digits, dots, dashes and underscores: --name {slug(wanted) or 'my-model'}.",
+        )
+    with workspace.lock("repositories", wait_s=10):
+        known = _read(workspace)
+        taken = {record["model"]: record["path"] for other, record in known.items() if other != identity}
+        model = wanted or known.get(identity, {}).get("model") or (slug(name) or f"repository-{identity[:6]}") + suffix
+        if model in taken and wanted is not None:
+            raise InputError(
+                f"The model {model} is of {taken[model]}.", f"give this one a name of its own: --name {model}-2."
+            )
+        if model in taken:
+            owner, model = taken[model], f"{model}-{identity[:6]}"
+            emit(
+                Notice(
+                    "warning",
+                    f"The model of {owner} has that name already: this one is called {model} (--name changes it).",
+                )
+            )
+        entry = {"model": model, "path": str(root.resolve())}
+        if known.get(identity) != entry:
+            atomic_write(workspace.root / NAMES, json.dumps(known | {identity: entry}, indent=1))
+    return model
+
+
+def model_suffix(recipe: str | None) -> str:
+    """What keeps the models of a recipe apart from the others of the same repository.
+
+    >>> model_suffix("handbook"), model_suffix("repository"), model_suffix(None)
+    ('-handbook', '', '')
+    """
+    return "" if recipe in (None, "repository", "dataset") else f"-{recipe}"
+
+
+def known_model_of(root: Path, recipe: str | None, workspace: Workspace) -> str:
+    """The name of the model of the repository at `root`, wherever it lay when it was trained; it may be gone.
+
+    Raises:
+        InputError: no run was ever made of it.
+    """
+    known, suffix = _read(workspace), model_suffix(recipe)
+    path = str(root.expanduser().resolve())
+    record = known.get(identity_of(root.expanduser()) + suffix)
+    if record is None:  # a repository that is gone, or that had no history when it was trained
+        record = next((r for key, r in known.items() if r["path"] == path and key.endswith(suffix or key)), None)
+    if record is None:
+        of_recipe = f" --recipe {recipe}" if suffix else ""
+        raise InputError(f"No model was made of {path}.", f"make one: ai-forge run {root}{of_recipe}.")
+    return record["model"]
+
+
+def _read(workspace: Workspace) -> dict[str, dict[str, str]]:
+    """By identity what is remembered; damaged entries are forgotten, since names can be made again."""
+    content = read_json(workspace.root / NAMES)
+    rows = content.items() if isinstance(content, dict) else ()
+    return {key: row for key, row in rows if isinstance(row, dict) and {"model", "path"} <= row.keys()}

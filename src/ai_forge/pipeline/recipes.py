@@ -1,0 +1,84 @@
+"""The recipes: which stages make a model of what. Each is a tuple of stages; a stage that is the same stands in several.
+
+repository   mine → notes → dataset → train (→ prefer) → merge → evaluate → export → parity → report
+               └→ index
+handbook     dataset → train (→ prefer) → merge → evaluate → export → parity → report
+dataset      the same, from a file of examples
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ai_forge.config import Settings
+from ai_forge.errors import InputError
+from ai_forge.pipeline.sources import ReadSource, read_code, read_handbook_files
+from ai_forge.pipeline.stage import Stage, StageContext
+from ai_forge.pipeline.stages.dataset import DATASET
+from ai_forge.pipeline.stages.evaluate import EVALUATE
+from ai_forge.pipeline.stages.export import EXPORT
+from ai_forge.pipeline.stages.handbook import (
+    HANDBOOK_DATASET,
+    HANDBOOK_EVALUATE,
+    HANDBOOK_PARITY,
+    HANDBOOK_REPORT,
+    HANDBOOK_TRAIN,
+)
+from ai_forge.pipeline.stages.index import INDEX
+from ai_forge.pipeline.stages.merge import MERGE
+from ai_forge.pipeline.stages.mine import MINE
+from ai_forge.pipeline.stages.notes import NOTES
+from ai_forge.pipeline.stages.report import REPORT
+from ai_forge.pipeline.stages.repository import PARITY, TRAIN, plan_repository_training
+from ai_forge.pipeline.stages.train import PREFER
+from ai_forge.prompting.chat_templates import ALPACA_SYSTEM
+from ai_forge.prompting.prompt import SYSTEM_PROMPT
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a kind of model is made. `plan_training` measures what its training would cost, where it can be told beforehand."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    read_source: ReadSource
+    plan_training: Callable[[StageContext], dict[str, Any]] | None = None
+
+    @property
+    def has_index(self) -> bool:
+        """Whether its models are asked with documents."""
+        return any(stage.name == "index" for stage in self.stages)
+
+    def system_prompt(self, settings: Settings) -> str:
+        """What its models are told before every chat: nothing where the rules are to hold without it."""
+        if self.has_index:
+            return SYSTEM_PROMPT
+        return ALPACA_SYSTEM if settings.training.prompt_template == "alpaca" else ""
+
+
+REPOSITORY = Recipe(
+    "repository",
+    (MINE, NOTES, DATASET, INDEX, TRAIN, PREFER, MERGE, EVALUATE, EXPORT, PARITY, REPORT),
+    read_code,
+    plan_repository_training,
+)
+HANDBOOK = Recipe(
+    "handbook",
+    (HANDBOOK_DATASET, HANDBOOK_TRAIN, PREFER, MERGE, HANDBOOK_EVALUATE, EXPORT, HANDBOOK_PARITY, HANDBOOK_REPORT),
+    read_handbook_files,
+)
+RECIPES = {recipe.name: recipe for recipe in (REPOSITORY, HANDBOOK)}
+
+
+def recipe_named(name: str | None) -> Recipe:
+    """The recipe of that name; the code's own where none is named.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    chosen = RECIPES.get(name or REPOSITORY.name)
+    if chosen is None:
+        raise InputError(f"There is no recipe {name!r}.", f"known are {', '.join(RECIPES)}.")
+    return chosen

@@ -1,0 +1,93 @@
+"""What a run reads, and the state that it is in: the part of a run's id that is not a setting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ai_forge.config import Settings
+from ai_forge.data_pipeline.examples.project_notes import state_of_words
+from ai_forge.data_pipeline.handbook.agent_folder import find_agent_folder
+from ai_forge.data_pipeline.handbook.handbook import COMPANIONS, FINE_TUNING_FILE, HELD_OUT_FILE
+from ai_forge.data_pipeline.source.file_dates import read_dates
+from ai_forge.data_pipeline.source.repository import Repository, read_repository
+from ai_forge.errors import InputError
+from ai_forge.pipeline.opened import files_state
+from ai_forge.workspace import file_sha256, stage_key
+
+FROM_NOTES = {"why", "fits_together"}
+"""Question families that quote commits and documentation."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is read. `states` are hashes by kind: a stage's key holds those that it depends on."""
+
+    root: Path
+    name: str
+    commit: str | None
+    states: dict[str, str]
+
+
+class ReadSource(Protocol):
+    """Looks at what a recipe reads. Raises `InputError` where that is not there."""
+
+    def __call__(self, path: Path, settings: Settings) -> Source:  # noqa: D102 (the class says it)
+        ...
+
+
+def asks_for_notes(settings: Settings) -> bool:
+    """Whether any question is made of what commits and documentation say."""
+    families = set(settings.synthesis.families)
+    return not families or not families.isdisjoint(FROM_NOTES)
+
+
+def read_code(path: Path, settings: Settings) -> Source:
+    """A repository: its files, and where they matter its history and documentation."""
+    repository = read_repository(path, max_file_bytes=settings.miner.max_file_bytes)
+    states = {"files": files_state(repository)}
+    if asks_for_notes(settings):
+        states["notes"] = stage_key(**state_of_words(repository))
+    if settings.split.by != "file":
+        states["dates"] = stage_key(dates=dates_of(repository, settings))
+    states |= _preferences(settings)
+    return Source(repository.root, repository.name, repository.commit, states)
+
+
+def dates_of(repository: Repository, settings: Settings) -> dict[str, int]:
+    """When each file was written (s since 1970); nothing where the split does not ask."""
+    return read_dates(repository) if settings.split.by != "file" else {}
+
+
+def read_handbook_files(path: Path, settings: Settings) -> Source:
+    """An agent's folder with the pairs that `ai-forge handbook` wrote, or that its owner did."""
+    folder = find_agent_folder(path)
+    for name in (FINE_TUNING_FILE, HELD_OUT_FILE):
+        if not (folder / name).is_file():
+            raise InputError(
+                f"{folder} has no {name}.", f"write it: ai-forge handbook {path}, with some rules held out."
+            )
+    files = {name: file_sha256(folder / name) for name in COMPANIONS if (folder / name).is_file()}
+    root = folder.resolve().parent
+    return Source(root, root.name or "repository", None, {"files": stage_key(**files)} | _preferences(settings))
+
+
+def read_dataset_file(path: Path, settings: Settings) -> Source:
+    """A file of examples in any format that `ai-forge data` reads, or a folder that it made."""
+    path = path.expanduser()
+    if not path.exists():
+        raise InputError(f"{path} does not exist.", "give a dataset: .jsonl, .json or .parquet.")
+    if path.is_dir():
+        files = {f.name: file_sha256(f) for f in sorted(path.iterdir()) if f.is_file()}
+    else:
+        files = {"file": file_sha256(path)}  # its name decides nothing: the same data makes the same model
+    return Source(path.resolve(), path.stem, None, {"files": stage_key(**files)} | _preferences(settings))
+
+
+def _preferences(settings: Settings) -> dict[str, str]:
+    """The state of the file of preference pairs; a missing one is told by the stage that reads it."""
+    pairs = settings.training.preferences
+    if pairs is None or not Path(pairs).is_file():
+        return {}
+    return {"preferences": file_sha256(Path(pairs))}

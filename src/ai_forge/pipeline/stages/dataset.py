@@ -1,0 +1,160 @@
+"""Stage `dataset`: blocks to train, valid and test examples: split before synthesis, validated, with a quality report.
+
+Beside the examples it keeps the text of the held-out files, so that nothing after it reads the repository again: what is
+judged is the code that was held out, whatever became of the repository while the model was trained.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ConfigDict
+
+from ai_forge.data_pipeline.dataset import SIDES, Dataset, make_dataset, require_no_leak, taught
+from ai_forge.data_pipeline.datasets.storage import write_dataset
+from ai_forge.data_pipeline.schemas import RAFTExample
+from ai_forge.data_pipeline.secrets.masking import scrub
+from ai_forge.data_pipeline.teacher.client import resolve_teacher
+from ai_forge.data_pipeline.teacher.prompt import PROMPT_VERSION
+from ai_forge.data_pipeline.teacher.rewording import AnswerCache
+from ai_forge.data_pipeline.validator import generate_quality_report
+from ai_forge.events import Notice
+from ai_forge.pipeline.embedder import embedder_of
+from ai_forge.pipeline.sources import dates_of
+from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
+from ai_forge.pipeline.stages.notes import NotesSummary, notes_of
+from ai_forge.workspace import atomic_write, stage_key
+
+if TYPE_CHECKING:
+    from ai_forge.pipeline.run import Run
+
+HELD_OUT_CODE = "held_out_code.json"
+RECORDED = ("miner", "split", "synthesis", "validator")
+
+
+class SplitSummary(Summary):
+    """How the files were dealt, and by which rule."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    rule: str
+
+
+class DatasetSummary(Summary):
+    """Examples by side, what was left out by reason, how files were dealt.
+
+    `content` is the hash of what is trained on, `judged` that of what is held out: what follows is keyed by these, so a
+    dataset that was made again and is the same changes nothing.
+    """
+
+    train: int
+    valid: int
+    test: int
+    rejected: dict[str, int]
+    split: SplitSummary
+    content: str
+    judged: str
+    teacher: dict[str, Any] | None = None
+
+    def sentence(self) -> str:
+        """In a few words."""
+        return f"{self.train} examples to train on, {self.valid} to stop on, {self.test} held out"
+
+
+def _inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
+    settings = run.settings
+    has_notes = "notes" in outputs
+    return {
+        "mine": outputs.key("mine"),
+        "notes": outputs.summary("notes", NotesSummary).content if has_notes else None,
+        "dates": run.sources.get("dates"),
+        "split": settings.split.model_dump(),
+        "synthesis": settings.synthesis.model_dump(),
+        "validator": settings.validator.model_dump(),
+        "prompt": PROMPT_VERSION if settings.synthesis.teacher else None,
+    }
+
+
+def _build(context: StageContext) -> DatasetSummary:
+    settings, repository = context.run.settings, context.opened.repository
+    dataset = make_dataset(
+        context.opened.mine(),
+        settings,
+        dates=dates_of(repository, settings),
+        words=notes_of(context.outputs),
+        embedder=embedder_of(settings),
+        graph_of=context.opened.graph,
+        progress=lambda side: context.report(SIDES.index(side), len(SIDES), side),
+    )
+    if dataset.split.because:
+        context.emit(Notice("info", f"Held out {dataset.split.rule}."))
+    cost = None
+    if settings.synthesis.teacher:
+        dataset, cost = _taught(context, dataset)
+    require_no_leak(dataset)
+    code = _write(context, dataset)
+    ids = {side: [example.id for example in dataset.sides[side]] for side in SIDES}
+    content = stage_key(train=ids["train"], valid=ids["valid"])
+    judged = stage_key(test=ids["test"], code=code)
+    return DatasetSummary.model_validate(dataset.summary() | {"content": content, "judged": judged, "teacher": cost})
+
+
+def _write(context: StageContext, dataset: Dataset) -> list[tuple[str, str]]:
+    """Write everything; returns the held-out code."""
+    files = {side: sorted(p for p, s in dataset.split.side_of_file.items() if s == side) for side in SIDES}
+    atomic_write(context.folder / "split.json", json.dumps(files, indent=1))
+    run = context.run
+    write_dataset(
+        context.folder,
+        dataset.sides,
+        RAFTExample,
+        provenance={"repository": run.repository_name, "commit": run.commit, "mined": context.outputs.key("mine")},
+        settings={name: getattr(run.settings, name).model_dump() for name in RECORDED},
+    )
+    every = [example for side in SIDES for example in dataset.sides[side]]
+    atomic_write(context.folder / "quality.md", generate_quality_report(every))
+    held_out, placeholder = set(files["test"]), run.settings.miner.secret_placeholder
+    code = [
+        (file.path, scrub(file.content, placeholder).content.decode("utf-8", "ignore"))
+        for file in context.opened.repository.files
+        if file.path in held_out
+    ]
+    atomic_write(context.folder / HELD_OUT_CODE, json.dumps(code, ensure_ascii=False))
+    return code
+
+
+def _taught(context: StageContext, dataset: Dataset) -> tuple[Dataset, dict[str, Any]]:
+    """The dataset in the teacher's words, and what that cost."""
+    from ai_forge.conductor.ollama_http import ollama_url
+
+    settings = context.run.settings
+    teacher = resolve_teacher(settings.synthesis.teacher, ollama_url(settings.runtime.ollama_host))
+    if not teacher.is_here:
+        context.emit(Notice("warning", f"The shown code and its questions are sent to {teacher.url}."))
+    key = stage_key(teacher=teacher.name, prompt=PROMPT_VERSION)
+    with closing(AnswerCache(context.workspace.cache_dir / "teacher" / f"{key}.jsonl")) as cache:
+
+        def say(text: str) -> None:
+            context.emit(Notice("info", text))
+
+        return taught(dataset, teacher, cache, settings, context.report, say)
+
+
+def held_out_code(outputs: Outputs) -> list[tuple[str, str]]:
+    """(path, text) of the held-out files, secrets masked."""
+    rows = json.loads((outputs.folder("dataset") / HELD_OUT_CODE).read_text(encoding="utf-8"))
+    return [(path, text) for path, text in rows]
+
+
+DATASET = Stage(
+    "dataset",
+    ("mine", "notes"),
+    10,
+    _inputs,
+    _build,
+    DatasetSummary,
+    ("ai_forge.data_pipeline.dataset", "ai_forge.data_pipeline.datasets.storage"),
+)

@@ -1,0 +1,123 @@
+"""Stage `evaluate` of the recipe `repository`: base and tuned model on held-out questions and code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ai_forge.data_pipeline.schemas import Document, RAFTExample
+from ai_forge.data_pipeline.search.context import documents_for
+from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
+from ai_forge.pipeline.stages.dataset import DatasetSummary, held_out_code
+from ai_forge.pipeline.stages.index import IndexSummary
+from ai_forge.pipeline.stages.merge import merged_folder
+from ai_forge.workspace import atomic_write
+
+if TYPE_CHECKING:
+    from ai_forge.judge.evaluator import Contender, Evaluation
+    from ai_forge.pipeline.run import Run
+
+FILE = "evaluation.json"
+WHAT_ONLY_THE_VERDICT_READS = {"confidence", "forgetting_budget", "batch_tokens"}
+
+
+class EvaluateSummary(Summary):
+    """How much was asked, and what a freshly deployed model is asked first."""
+
+    questions: int
+    code_files: int
+    first_question: str
+
+    def sentence(self) -> str:
+        """In a few words."""
+        return f"{self.questions} held-out questions, {self.code_files} held-out files"
+
+
+def evaluation_stage(contenders: Sequence[Contender] | None = None) -> Stage:
+    """The stage, where only `contenders` answer; all five where they are left out."""
+
+    def chosen() -> Sequence[Contender]:
+        from ai_forge.judge.evaluator import CONTENDERS
+
+        return CONTENDERS if contenders is None else contenders
+
+    def inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
+        dataset = outputs.summary("dataset", DatasetSummary)
+        return {
+            "merge": outputs.key("merge"),
+            "data": [dataset.content, dataset.judged],
+            "index": outputs.summary("index", IndexSummary).content,
+            "settings": run.settings.judge.model_dump(exclude=WHAT_ONLY_THE_VERDICT_READS),
+            "budget": run.settings.synthesis.max_context_tokens,
+            "contenders": [contender.name for contender in chosen()],
+        }
+
+    return Stage(
+        "evaluate",
+        ("merge", "dataset", "index"),
+        3,
+        inputs,
+        lambda context: _build(context, chosen()),
+        EvaluateSummary,
+        ("ai_forge.judge.evaluator", "ai_forge.judge.held_out", "ai_forge.judge.scoring"),
+    )
+
+
+def _build(context: StageContext, contenders: Sequence[Contender]) -> EvaluateSummary:
+    from ai_forge.judge.evaluator import Evaluator, HeldOut
+    from ai_forge.judge.held_out import code_of, worked_examples_of
+    from ai_forge.training.backends import load_backend
+
+    settings, outputs = context.run.settings, context.outputs
+    tokenizer = context.opened.tokenizer
+    generator = load_backend(settings.training.backend).generator
+    folders = {True: merged_folder(outputs), False: context.opened.base.folder}
+
+    def emit(event: Any) -> None:
+        context.cancel.check()
+        context.emit(event)
+
+    evaluator = Evaluator(
+        lambda tuned: generator.load(folders[tuned], tokenizer.end_of_turn_id),
+        tokenizer,
+        partial(retrieve, context),
+        settings.judge,
+        emit,
+    )
+    questions = held_out_questions(context)
+    held_out = HeldOut(
+        questions=questions,
+        worked_examples=worked_examples_of(context.opened.examples(outputs, "train"), settings.judge),
+        code=code_of(held_out_code(outputs), settings.judge),
+    )
+    evaluation = evaluator.evaluate(held_out, contenders)
+    atomic_write(context.folder / FILE, evaluation.model_dump_json(indent=1))
+    first = next((e.question for e in questions if e.family == "purpose"), questions[0].question)
+    return EvaluateSummary(questions=len(questions), code_files=len(held_out.code), first_question=first)
+
+
+def held_out_questions(context: StageContext) -> list[RAFTExample]:
+    """The test questions that the judge asks."""
+    from ai_forge.judge.held_out import questions_of
+
+    examples = context.opened.examples(context.outputs, "test")
+    return questions_of(examples, context.opened.index(context.outputs).blocks, context.run.settings.judge)
+
+
+def retrieve(context: StageContext, question: str) -> tuple[Document, ...]:
+    """The documents that are shown with a question."""
+    settings = context.run.settings
+    index = context.opened.index(context.outputs)
+    k, max_tokens = settings.judge.retrieved_documents, settings.synthesis.max_context_tokens
+    return documents_for(question, index, k=k, max_tokens=max_tokens)
+
+
+def evaluation_of(outputs: Outputs) -> Evaluation:
+    """What was measured."""
+    from ai_forge.judge.evaluator import Evaluation
+
+    return Evaluation.model_validate_json((outputs.folder("evaluate") / FILE).read_text(encoding="utf-8"))
+
+
+EVALUATE = evaluation_stage()

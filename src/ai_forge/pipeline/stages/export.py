@@ -1,0 +1,56 @@
+"""Stage `export`: `model.f16.gguf`, and the deployed type beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
+from ai_forge.pipeline.stages.merge import merged_folder
+
+if TYPE_CHECKING:
+    from ai_forge.pipeline.run import Run
+
+
+class ExportSummary(Summary):
+    """Bytes of each file, by its type."""
+
+    bytes: dict[str, int]
+
+    def sentence(self) -> str:
+        """In a few words."""
+        return ", ".join(f"{kind} {size / 1e6:.0f} MB" for kind, size in self.bytes.items())
+
+
+def _kinds(run: Run) -> list[str]:
+    """f16, which the parity check needs, and what is deployed."""
+    return list(dict.fromkeys(("f16", run.settings.export.quantization)))
+
+
+def _inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
+    return {"merge": outputs.key("merge"), "kinds": _kinds(run), "called": run.model}
+
+
+def _build(context: StageContext) -> ExportSummary:
+    from ai_forge.judge.exporter import convert_to_gguf
+
+    run, kinds = context.run, _kinds(context.run)
+    sizes = {}
+    for place, kind in enumerate(kinds):
+
+        def report(done: int, total: int, place: int = place) -> None:
+            context.report(place * total + done, len(kinds) * total, kinds[place])
+
+        path = context.folder / f"model.{kind}.gguf"
+        convert_to_gguf(merged_folder(context.outputs), path, kind, name=run.model, progress=report)
+        sizes[kind] = path.stat().st_size
+    return ExportSummary(bytes=sizes)
+
+
+def gguf_of(run: Run, outputs: Outputs) -> Path:
+    """The file that is deployed."""
+    return outputs.folder("export") / f"model.{run.settings.export.quantization}.gguf"
+
+
+EXPORT = Stage("export", ("merge",), 2, _inputs, _build, ExportSummary, ("ai_forge.judge.exporter",))

@@ -1,0 +1,206 @@
+"""The stages of `--recipe handbook` that are its own: its data, its training, its probes, its report.
+
+    .agent/fine-tuning-*  dataset → train → merge → evaluate (compliance probes, base against tuned) → report
+                                               └→ export → parity
+
+Nothing is mined and nothing retrieved. Wherever the model is asked, it is without a system message: the rules are to hold
+without one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ai_forge.data_pipeline.datasets.formats import read_dataset
+from ai_forge.data_pipeline.datasets.storage import read_jsonl
+from ai_forge.data_pipeline.handbook.agent_folder import find_agent_folder
+from ai_forge.data_pipeline.handbook.handbook import COMPANIONS, FINE_TUNING_FILE, HELD_OUT_FILE, PROBES_FILE
+from ai_forge.data_pipeline.schemas.instructions import AlpacaPair
+from ai_forge.data_pipeline.schemas.probes import ComplianceProbe
+from ai_forge.errors import InputError
+from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
+from ai_forge.pipeline.stages.merge import merged_folder
+from ai_forge.pipeline.stages.parity import parity_stage
+from ai_forge.pipeline.stages.report import ReportSummary, report_inputs, summary_of
+from ai_forge.pipeline.stages.train import trainer_parts, training_stage
+from ai_forge.prompting.prompt import Message
+from ai_forge.workspace import atomic_write, stage_key
+
+if TYPE_CHECKING:
+    from ai_forge.pipeline.run import Run
+    from ai_forge.prompting.chat import ChatTokenizer
+    from ai_forge.training.forge import TrainingResult
+
+ANSWERS = "compliance.json"
+
+
+class HandbookSummary(Summary):
+    """Pairs of the rules that are trained on and of those held out, and probes; `content` is the hash of all."""
+
+    train: int
+    valid: int
+    probes: int
+    content: str
+
+    def sentence(self) -> str:
+        """In a few words."""
+        return f"{self.train} pairs to train on, {self.valid} of other rules held out, {self.probes} probes"
+
+
+def _data_inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
+    return {"recipe": run.recipe, "files": run.sources["files"]}
+
+
+def _copy_data(context: StageContext) -> HandbookSummary:
+    """The pairs and probes as they are when the run begins."""
+    source = find_agent_folder(context.run.repository)
+    for name in COMPANIONS:
+        if (source / name).is_file():
+            atomic_write(context.folder / name, (source / name).read_bytes())
+    train, valid = (_pairs(context.folder / name) for name in (FINE_TUNING_FILE, HELD_OUT_FILE))
+    probes = _probes(context.folder)
+    content = stage_key(train=[p.id for p in train], valid=[p.id for p in valid], probes=[p.id for p in probes])
+    return HandbookSummary(train=len(train), valid=len(valid), probes=len(probes), content=content)
+
+
+def _pairs(path: Path) -> list[AlpacaPair]:
+    return [record for record in read_dataset(path, "alpaca").records if isinstance(record, AlpacaPair)]
+
+
+def _probes(folder: Path) -> list[ComplianceProbe]:
+    path = folder / PROBES_FILE
+    return read_jsonl(path, ComplianceProbe) if path.is_file() else []
+
+
+def _content(outputs: Outputs) -> str:
+    return outputs.summary("dataset", HandbookSummary).content
+
+
+def _fit(context: StageContext) -> TrainingResult:
+    from ai_forge.training.distributed.launcher import run_trainer
+    from ai_forge.training.handbook import HandbookTrainer
+
+    data = context.outputs.folder("dataset")
+    sides = [_pairs(data / name) for name in (FINE_TUNING_FILE, HELD_OUT_FILE)]
+    config = context.run.settings.training
+    result: TrainingResult = run_trainer(
+        HandbookTrainer, config, "train_pairs", *sides, emit=context.emit, **trainer_parts(context)
+    )
+    return result
+
+
+# -- measurements -------------------------------------------------------------------------------------------------------
+
+
+class ComplianceSummary(Summary):
+    """How many probes base and tuned model pass, and what a freshly deployed model is asked first."""
+
+    probes: int
+    kept_by_base: int
+    kept_by_tuned: int
+    first_question: str
+
+    def sentence(self) -> str:
+        """In a few words."""
+        return f"{self.probes} probes, kept by base: {self.kept_by_base}, kept by tuned: {self.kept_by_tuned}"
+
+
+def _evaluate_inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
+    longest = run.settings.judge.max_new_tokens
+    return {"recipe": run.recipe, "merge": outputs.key("merge"), "data": _content(outputs), "longest": longest}
+
+
+def _evaluate(context: StageContext) -> ComplianceSummary:
+    from ai_forge.judge.compliance import ask_both
+    from ai_forge.prompting.chat import ChatTokenizer
+
+    probes = _probes(context.outputs.folder("dataset"))
+    if not probes:
+        raise InputError(
+            f"{context.run.repository} has no probes: none of its rules can be checked by a machine.",
+            "write fine-tuning-probes.jsonl by hand, or state a rule that a machine can check.",
+        )
+    base = context.opened.base
+    untrained = ChatTokenizer(base.folder, "chat" if base.chat_template else "alpaca")
+    made = ask_both(
+        probes,
+        lambda prompts: _answers(context, base.folder, untrained, prompts),
+        lambda prompts: _answers(context, merged_folder(context.outputs), context.opened.tokenizer, prompts),
+    )
+    atomic_write(context.folder / ANSWERS, made.model_dump_json(indent=1))
+    return ComplianceSummary(
+        probes=len(made.answers),
+        kept_by_base=sum(answer.base_passes for answer in made.answers),
+        kept_by_tuned=sum(answer.tuned_passes for answer in made.answers),
+        first_question=probes[0].prompt,
+    )
+
+
+def _answers(context: StageContext, folder: Path, tokenizer: ChatTokenizer, prompts: Sequence[str]) -> list[str]:
+    """Greedy answers of the model in `folder`, asked without a system message."""
+    from ai_forge.training.backends import load_backend
+
+    settings = context.run.settings
+    context.cancel.check()
+    model = load_backend(settings.training.backend).generator.load(folder, tokenizer.end_of_turn_id)
+    encoded = [tokenizer.encode_prompt(asked(prompt)) for prompt in prompts]
+    return [tokenizer.decode(reply) for reply in model.generate(encoded, settings.judge.max_new_tokens)]
+
+
+def asked(prompt: str) -> list[Message]:
+    """A prompt as the one message of a chat."""
+    return [{"role": "user", "content": prompt}]
+
+
+def _chats(context: StageContext) -> list[list[Message]]:
+    """Probes, then held-out instructions."""
+    data = context.outputs.folder("dataset")
+    prompts = [probe.prompt for probe in _probes(data)] + [pair.instruction for pair in _pairs(data / HELD_OUT_FILE)]
+    return [asked(prompt) for prompt in prompts[: context.run.settings.export.parity_prompts]]
+
+
+def _report(context: StageContext) -> ReportSummary:
+    from ai_forge.judge.compliance import Compliance, compliance_report, judge_compliance
+
+    outputs, base = context.outputs, context.opened.base
+    compliance = Compliance.model_validate_json((outputs.folder("evaluate") / ANSWERS).read_text(encoding="utf-8"))
+    verdict = judge_compliance(compliance, context.run.settings.judge)
+    pairs = outputs.summary("dataset", HandbookSummary)
+    training = json.loads((outputs.folder("train") / "training.json").read_text(encoding="utf-8"))
+    losses = f"{training['trained_first_loss']:.3f} → {training['trained_last_loss']:.3f} nats per token"
+    figures = {
+        "base": f"{base.name} ({base.origin.description})",
+        "pairs": f"{pairs.train} trained on, {pairs.valid} of other rules held out",
+        "loss on the pairs": losses,
+        "steps": str(training["schedule"]["n_steps"]),
+    }
+    atomic_write(context.folder / "compliance.md", compliance_report(verdict, compliance, figures))
+    return summary_of(verdict, "compliance.md")
+
+
+HANDBOOK_DATASET = Stage(
+    "dataset", (), 2, _data_inputs, _copy_data, HandbookSummary, ("ai_forge.data_pipeline.datasets.formats",)
+)
+HANDBOOK_TRAIN = training_stage(_fit, _content, ("ai_forge.training.handbook",))
+HANDBOOK_EVALUATE = Stage(
+    "evaluate",
+    ("merge", "dataset"),
+    2,
+    _evaluate_inputs,
+    _evaluate,
+    ComplianceSummary,
+    ("ai_forge.judge.compliance",),
+)
+HANDBOOK_PARITY = parity_stage(_chats, lambda run, outputs: _content(outputs), ("dataset",))
+HANDBOOK_REPORT = Stage(
+    "report",
+    ("dataset", "train", "evaluate", "parity"),
+    1,
+    report_inputs,
+    _report,
+    ReportSummary,
+    ("ai_forge.judge.compliance",),
+)

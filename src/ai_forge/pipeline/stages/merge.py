@@ -1,0 +1,43 @@
+"""Stage `merge`: the tuned model as a Hugging Face folder, the adapter merged onto the residual that it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
+from ai_forge.pipeline.stages.train import adapter_stage
+
+if TYPE_CHECKING:
+    from ai_forge.pipeline.run import Run
+
+
+class MergeSummary(Summary):
+    """Size of the merged model on disk."""
+
+    bytes: int
+
+    def sentence(self) -> str:
+        """In a few words."""
+        return f"{self.bytes / 1e6:.0f} MB"
+
+
+def _inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
+    return {"adapter": outputs.key(adapter_stage(outputs)), "base": run.base}
+
+
+def _build(context: StageContext) -> MergeSummary:
+    from ai_forge.model_files.merge import merge_adapters_to_base
+
+    adapter = context.outputs.folder(adapter_stage(context.outputs))
+    merged = merge_adapters_to_base(context.opened.base, adapter, context.folder / "model", progress=context.report)
+    return MergeSummary(bytes=sum(file.stat().st_size for file in merged.iterdir()))
+
+
+def merged_folder(outputs: Outputs) -> Path:
+    """The merged model."""
+    return outputs.folder("merge") / "model"
+
+
+MERGE = Stage("merge", ("train", "prefer"), 1, _inputs, _build, MergeSummary, ("ai_forge.model_files.merge",))

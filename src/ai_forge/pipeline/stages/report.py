@@ -1,0 +1,119 @@
+"""Stage `report` of the recipe `repository`: the verdict, and `report.html` with the evidence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ai_forge.code_hash import code_hash
+from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
+from ai_forge.pipeline.stages.dataset import DatasetSummary
+from ai_forge.pipeline.stages.evaluate import evaluation_of
+from ai_forge.pipeline.stages.mine import MineSummary
+from ai_forge.pipeline.stages.parity import ParitySummary
+from ai_forge.pipeline.stages.train import TrainSummary
+
+if TYPE_CHECKING:
+    from ai_forge.judge.verdict import Verdict
+    from ai_forge.pipeline.run import Run
+
+MADE_OF = "ai_forge.judge.report"
+
+
+class CheckSummary(Summary):
+    """One condition of the gate; `passed` is None where it could not be scored."""
+
+    name: str
+    passed: bool | None
+    text: str
+
+
+class ReportSummary(Summary):
+    """The verdict, and which file to read."""
+
+    headline: str
+    better: bool
+    checks: tuple[CheckSummary, ...]
+    file: str
+
+    def sentence(self) -> str:
+        """In a few words."""
+        return self.headline
+
+
+def summary_of(verdict: Verdict, file: str) -> ReportSummary:
+    """What the stage says of a verdict whose report is `file`."""
+    checks = tuple(CheckSummary.model_validate(vars(check)) for check in verdict.checks)
+    return ReportSummary(headline=verdict.headline, better=verdict.better, checks=checks, file=file)
+
+
+def report_inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
+    """What every report depends on: all that was measured, how it is judged, and how it is written."""
+    measured = {name: outputs.key(name) for name in ("dataset", "train", "evaluate", "parity")}
+    return {**measured, "run": run.id, "judge": run.settings.judge.model_dump(), "code": code_hash(MADE_OF)}
+
+
+def _build(context: StageContext) -> ReportSummary:
+    from ai_forge.judge.report import ReportData, unknowns, write_report
+    from ai_forge.judge.verdict import judge
+
+    run, outputs = context.run, context.outputs
+    base = context.opened.base
+    training = json.loads((outputs.folder("train") / "training.json").read_text(encoding="utf-8"))
+    evaluation = evaluation_of(outputs)
+    verdict = judge(evaluation, run.settings.judge)
+    values = ReportData(
+        repository=run.repository_name,
+        commit=run.commit,
+        run_id=run.id,
+        created=created(context),
+        base={
+            "name": base.name,
+            "description": base.origin.description,
+            "lossy": base.origin.lossy,
+            "quantisation": base.origin.quantisation,
+        },
+        counts=_counts(context),
+        training=training,
+        evaluation=evaluation,
+        verdict=verdict,
+        parity=outputs.summary("parity", ParitySummary).rows,
+        unknowns=unknowns(training, base.origin),
+    )
+    write_report(context.folder, values)
+    return summary_of(verdict, "report.html")
+
+
+def created(context: StageContext) -> str:
+    """When the run began."""
+    record = json.loads((context.workspace.runs_dir / context.run.id / "run.json").read_text(encoding="utf-8"))
+    return str(record["created"])
+
+
+def _counts(context: StageContext) -> list[tuple[str, str]]:
+    outputs = context.outputs
+    mined, data = outputs.summary("mine", MineSummary), outputs.summary("dataset", DatasetSummary)
+    left_out = ", ".join(f"{reason} {n}" for reason, n in data.rejected.items())
+    rows = [
+        ("mined", f"{mined.documents} blocks in {mined.files} files, {mined.subjects} asked about"),
+        ("split", data.split.rule),
+        ("examples", data.sentence()),
+        ("left out", left_out or "none"),
+    ]
+    if "prefer" in outputs:
+        phase = outputs.summary("prefer", TrainSummary)
+        losses = f"held-out loss {phase.first_loss:.3f} → {phase.last_loss:.3f}"
+        rows.append(("second phase", f"preference pairs ({context.run.settings.training.dpo_loss}), {losses}"))
+    return rows
+
+
+REPORT = Stage(
+    "report",
+    ("mine", "dataset", "train", "prefer", "evaluate", "parity"),
+    1,
+    report_inputs,
+    _build,
+    ReportSummary,
+    (MADE_OF,),
+)

@@ -1,0 +1,68 @@
+"""How the recipe `repository` trains: on questions about its code; and the chats that its GGUF is compared on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ai_forge.data_pipeline.search.context import documents_for
+from ai_forge.pipeline.stage import Outputs, StageContext
+from ai_forge.pipeline.stages.dataset import DatasetSummary
+from ai_forge.pipeline.stages.evaluate import held_out_questions
+from ai_forge.pipeline.stages.index import IndexSummary
+from ai_forge.pipeline.stages.parity import parity_stage
+from ai_forge.pipeline.stages.train import require_chat_template, require_room, trainer_parts, training_stage
+from ai_forge.prompting.prompt import Message, messages_for
+
+if TYPE_CHECKING:
+    from ai_forge.pipeline.run import Run
+    from ai_forge.training.forge import TrainingResult
+
+
+def _fit(context: StageContext) -> TrainingResult:
+    from ai_forge.training.distributed.launcher import run_trainer
+    from ai_forge.training.forge import FineTuneTrainer
+
+    require_chat_template(context)
+    sides = [context.opened.examples(context.outputs, side) for side in ("train", "valid")]
+    config = context.run.settings.training
+    result: TrainingResult = run_trainer(
+        FineTuneTrainer, config, "train", *sides, emit=context.emit, **trainer_parts(context)
+    )
+    return result
+
+
+def plan_repository_training(context: StageContext) -> dict[str, Any]:
+    """Counts, tokens, memory and time of the training, by a few steps that train nothing."""
+    from ai_forge.training.distributed.launcher import run_trainer
+    from ai_forge.training.forge import FineTuneTrainer
+
+    require_room(context)
+    sides = [context.opened.examples(context.outputs, side) for side in ("train", "valid")]
+    config = context.run.settings.training
+    plan: dict[str, Any] = run_trainer(
+        FineTuneTrainer, config, "plan", *sides, emit=context.emit, **trainer_parts(context)
+    )
+    return plan
+
+
+def _content(outputs: Outputs) -> str:
+    return outputs.summary("dataset", DatasetSummary).content
+
+
+def _chats(context: StageContext) -> list[list[Message]]:
+    """Held-out questions, each with one document."""
+    settings = context.run.settings
+    index = context.opened.index(context.outputs)
+    questions = [e.question for e in held_out_questions(context)[: settings.export.parity_prompts]]
+    max_tokens = settings.synthesis.max_context_tokens // 2
+    return [messages_for(q, documents_for(q, index, k=1, max_tokens=max_tokens)) for q in questions]
+
+
+def _chats_depend_on(run: Run, outputs: Outputs) -> Any:
+    judge = run.settings.judge
+    judged, index = outputs.summary("dataset", DatasetSummary).judged, outputs.summary("index", IndexSummary).content
+    return [judged, index, judge.seed, judge.n_questions, run.settings.synthesis.max_context_tokens]
+
+
+TRAIN = training_stage(_fit, _content)
+PARITY = parity_stage(_chats, _chats_depend_on, ("dataset", "index"))

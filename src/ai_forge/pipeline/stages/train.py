@@ -1,0 +1,209 @@
+"""Stages `train` and `prefer`: the adapter, supervised, then on preference pairs where there are any.
+
+Both continue where they were cut off. Before either begins, everything that would end it later is found out: memory, disk,
+and whether what is trained can be exported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ai_forge.config import FineTuneConfig
+from ai_forge.data_pipeline.datasets.formats import read_dataset
+from ai_forge.data_pipeline.schemas.preference_pairs import PreferencePair
+from ai_forge.errors import InputError
+from ai_forge.events import Notice
+from ai_forge.model_files.gguf.writer import check_exportable
+from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
+from ai_forge.workspace import require_disk
+
+if TYPE_CHECKING:
+    from ai_forge.pipeline.run import Run
+    from ai_forge.training.forge import TrainingResult
+
+HOW_IT_IS_COMPUTED = {"nproc", "gradient_checkpointing", "sharded"}
+"""Settings of a training that change nothing but its speed (and the order of additions)."""
+SECOND_PHASE = {"preferences", "dpo_loss", "dpo_beta", "dpo_learning_rate", "dpo_epochs"}
+"""Settings of a training that do not enter its first phase."""
+BYTES_PER_PARAMETER = 10
+"""On disk, at the most: residual, adapter, checkpoints, the merged model and its GGUF files, about five copies in 16 bit."""
+MADE_OF = (
+    "ai_forge.training.forge",
+    "ai_forge.training.backends.torch_backend",
+    "ai_forge.training.backends.mlx_backend",
+)
+
+
+class TrainSummary(Summary):
+    """Losses are held out, in nats per token; `trained_*` are those of what was trained on, where they were measured."""
+
+    best_step: int
+    n_steps: int
+    first_loss: float
+    last_loss: float
+    n_too_long: int
+    trained_first_loss: float | None = None
+    trained_last_loss: float | None = None
+
+    def sentence(self) -> str:
+        """In a few words."""
+        held_out = f"held-out loss {self.first_loss:.3f} → {self.last_loss:.3f} in {self.n_steps} steps"
+        if self.trained_first_loss is None or self.trained_last_loss is None:
+            return held_out
+        return f"loss {self.trained_first_loss:.3f} → {self.trained_last_loss:.3f}, {held_out}"
+
+
+Fit = Callable[[StageContext], "TrainingResult"]
+"""Trains in the context's folder, or continues there."""
+
+
+def training_stage(fit: Fit, data: Callable[[Outputs], str], made_of: tuple[str, ...] = ()) -> Stage:
+    """The stage `train` of a recipe: `fit` does it, `data` is the hash of what is trained on."""
+
+    def inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
+        from ai_forge.training.backends import backend_name
+
+        config = run.settings.training
+        return {
+            "recipe": run.recipe,
+            "base": run.base,
+            "backend": backend_name(config.backend),
+            "data": data(outputs),
+            "config": config.model_dump(exclude=HOW_IT_IS_COMPUTED | SECOND_PHASE),
+        }
+
+    def build(context: StageContext) -> TrainSummary:
+        require_trainable(context)
+        if "prefer" in context.outputs:
+            check_preferences(context)  # before the first phase: it may be hours until the second
+        return _summary(fit(context))
+
+    return Stage("train", ("dataset",), 7, inputs, build, TrainSummary, (*MADE_OF, *made_of), resumable=True)
+
+
+def _summary(result: TrainingResult) -> TrainSummary:
+    return TrainSummary.model_validate({k: v for k, v in asdict(result).items() if k != "folder"})
+
+
+def trainer_parts(context: StageContext) -> dict[str, Any]:
+    """What every trainer is given."""
+    return {"base": context.opened.base, "folder": context.folder, "workspace": context.workspace}
+
+
+def require_trainable(context: StageContext) -> None:
+    """Find out before training starts what would end it, or what comes after it.
+
+    Raises:
+        PrerequisiteError: too little disk or memory.
+        InputError: what is trained could not be exported.
+    """
+    require_room(context)
+    settings = context.run.settings
+    check_exportable(
+        context.opened.base.folder,
+        settings.export.quantization,
+        prompt_template=settings.training.prompt_template,
+        ollama=settings.runtime.kind == "ollama",
+    )
+
+
+def require_room(context: StageContext) -> None:
+    """Raises `PrerequisiteError` where disk or memory will not do; the message says what would fit."""
+    from ai_forge.training.backends import load_backend
+    from ai_forge.training.distributed.launcher import n_processes
+    from ai_forge.training.memory import require_memory
+
+    base, config = context.opened.base, context.run.settings.training
+    n_bytes = BYTES_PER_PARAMETER * base.n_parameters
+    require_disk(context.workspace.root, n_bytes, "Training, merging and exporting")
+    backend, (n, n_here) = load_backend(config.backend), n_processes(config)
+    config = config.model_copy(update={"nproc": n})
+
+    def estimate(changed: FineTuneConfig) -> dict[str, int]:
+        return backend.memory_needed(base.folder, changed)
+
+    require_memory(estimate(config), backend.free_bytes(n_here), config, estimate)
+
+
+def require_chat_template(context: StageContext) -> None:
+    """Questions about code are asked through the base's chat template, base and tuned model alike.
+
+    Raises:
+        InputError: another one was asked for.
+    """
+    if context.run.settings.training.prompt_template != "chat":
+        raise InputError(
+            "training.prompt_template alpaca is for handbooks; questions about code go through the base's chat template.",
+            "add --recipe handbook, or leave the setting out.",
+        )
+
+
+# -- the second phase ---------------------------------------------------------------------------------------------------
+
+
+def preference_pairs(context: StageContext) -> list[PreferencePair]:
+    """The pairs of `training.preferences` that are not about held-out files.
+
+    Raises:
+        InputError: the file is not there, or holds something else.
+    """
+    records = read_dataset(Path(str(context.run.settings.training.preferences)), "preference").records
+    pairs = [record for record in records if isinstance(record, PreferencePair)]
+    held_out = _held_out_files(context)
+    kept = [pair for pair in pairs if pair.origin.path not in held_out]
+    if len(kept) < len(pairs):
+        left_out = f"{len(pairs) - len(kept)} of {len(pairs)} preference pairs are about held-out files"
+        context.emit(Notice("info", f"{left_out} and left out."))
+    return kept
+
+
+def _held_out_files(context: StageContext) -> frozenset[str]:
+    """The files that training must not see. None where pairs are held out by rule and not by file."""
+    if not (context.outputs.folder("dataset") / "split.json").is_file():
+        return frozenset()
+    sides = context.opened.split(context.outputs)
+    return frozenset(sides["valid"] + sides["test"])
+
+
+def check_preferences(context: StageContext) -> None:
+    """Raises `InputError` where the second phase has no or too few pairs, or cannot train this base."""
+    from ai_forge.training.dpo import require_whole_base, split_pairs
+
+    require_whole_base(context.run.settings.training)
+    split_pairs(preference_pairs(context))
+
+
+def _prefer_inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
+    config = run.settings.training.model_dump(exclude=HOW_IT_IS_COMPUTED | {"preferences"})
+    return {"train": outputs.key("train"), "pairs": run.sources.get("preferences"), "config": config}
+
+
+def _prefer(context: StageContext) -> TrainSummary:
+    from ai_forge.training.distributed.launcher import run_trainer
+    from ai_forge.training.dpo import PreferenceTrainer, split_pairs
+
+    sides = split_pairs(preference_pairs(context))
+    parts = trainer_parts(context) | {"adapter": context.outputs.folder("train")}
+    config = context.run.settings.training
+    return _summary(run_trainer(PreferenceTrainer, config, "train_preferences", *sides, emit=context.emit, **parts))
+
+
+PREFER = Stage(
+    "prefer",
+    ("train", "dataset"),
+    2,
+    _prefer_inputs,
+    _prefer,
+    TrainSummary,
+    ("ai_forge.training.dpo", *MADE_OF),
+    resumable=True,
+    applies=lambda run: run.settings.training.preferences is not None,
+)
+
+
+def adapter_stage(outputs: Outputs) -> str:
+    """The stage whose adapter is merged: that of the last phase."""
+    return "prefer" if "prefer" in outputs else "train"
