@@ -1,9 +1,13 @@
 """`ai-forge doctor`: what this machine has, what is missing, what to do about it."""
 
+import contextlib
 import importlib.util
+import json
+import os
 import platform
 import shutil
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +17,7 @@ from ai_forge.config import Settings
 from ai_forge.errors import AIForgeError
 from ai_forge.training.apple import apple_default_for
 from ai_forge.training.backends import PACKAGES, backend_name, is_apple_silicon, missing_packages
-from ai_forge.workspace import Workspace
+from ai_forge.workspace import Workspace, atomic_write, read_json
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ def examine(settings: Settings, home: Path | None = None) -> list[Finding]:
         _machine(),
         _workspace(home),
         *_packages(settings),
-        _accelerator(settings),
+        _accelerator(settings, home),
         *_settings_for_mac(),
         _base(settings, home),
         _ollama(settings),
@@ -85,20 +89,49 @@ def _package(name: str, modules: tuple[str, ...], extra: str | None, *, needed: 
     return Finding(name, "missing" if needed else "optional", text, command)
 
 
-def _accelerator(settings: Settings) -> Finding:
+def _accelerator(settings: Settings, home: Path | None) -> Finding:
+    """The device and the type it computes in. Kept from one look to the next: importing torch alone takes seconds."""
     chosen = backend_name(settings.training.backend)
     if missing_packages(chosen):
         return Finding("accelerator", "optional", f"unknown without {' and '.join(missing_packages(chosen))}")
-    if chosen == "mlx":
+    stamp = {"backend": chosen, "packages": [version(name) for name in PACKAGES[chosen]], "driver": _driver()}
+    known_at = _cache_file(home)
+    known = read_json(known_at) if known_at else None
+    if known and known.get("stamp") == stamp:
+        return Finding("accelerator", "ok", str(known["text"]))
+    text = _looked_at(chosen)
+    if known_at:
+        with contextlib.suppress(OSError):
+            atomic_write(known_at, json.dumps({"stamp": stamp, "text": text}))
+    return Finding("accelerator", "ok", text)
+
+
+def _looked_at(backend: str) -> str:
+    if backend == "mlx":
         from ai_forge.training.backends import mlx_model
 
         dtype = str(mlx_model.compute_dtype()).removeprefix("mlx.core.")
-        return Finding("accelerator", "ok", f"{mlx_model.describe_device()}, computes in {dtype}")
+        return f"{mlx_model.describe_device()}, computes in {dtype}"
     from ai_forge.training.backends import torch_model
 
     device = torch_model.pick_device()
     dtype = str(torch_model.compute_dtype(device)).removeprefix("torch.")
-    return Finding("accelerator", "ok", f"{torch_model.describe_device(device)}, computes in {dtype}")
+    return f"{torch_model.describe_device(device)}, computes in {dtype}"
+
+
+def _driver() -> str:
+    """What says that another accelerator may have come: the NVIDIA driver, the visible devices, the threads."""
+    driver = Path("/proc/driver/nvidia/version")
+    text = driver.read_text(errors="replace") if driver.is_file() else ""
+    variables = [os.environ.get(name, "") for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")]
+    return "|".join([text, platform.platform(), str(psutil.cpu_count()), *variables])
+
+
+def _cache_file(home: Path | None) -> Path | None:
+    try:
+        return Workspace.open(home).cache_dir / "accelerator.json"
+    except AIForgeError:
+        return None
 
 
 def _settings_for_mac() -> list[Finding]:

@@ -55,7 +55,7 @@ def deployment_of(runner: Runner) -> Deployment:
         run.model,
         run.id,
         gguf_of(run, runner.outputs()),
-        system_prompt=runner.recipe.system_prompt(run.settings),
+        system_prompt=runner.recipe.system_prompt(run.settings, runner.outputs()),
         settings=run.settings.runtime,
         base=runner.opened.base.name,
         asking=_asking(runner),

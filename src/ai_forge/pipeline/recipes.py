@@ -14,9 +14,17 @@ from typing import Any
 
 from ai_forge.config import Settings
 from ai_forge.errors import InputError
-from ai_forge.pipeline.sources import ReadSource, read_code, read_handbook_files
-from ai_forge.pipeline.stage import Stage, StageContext
+from ai_forge.pipeline.sources import ReadSource, read_code, read_dataset_file, read_handbook_files
+from ai_forge.pipeline.stage import Outputs, Stage, StageContext
 from ai_forge.pipeline.stages.dataset import DATASET
+from ai_forge.pipeline.stages.dataset_file import (
+    FILE_DATASET,
+    FILE_EVALUATE,
+    FILE_PARITY,
+    FILE_REPORT,
+    FILE_TRAIN,
+    ChatsSummary,
+)
 from ai_forge.pipeline.stages.evaluate import EVALUATE
 from ai_forge.pipeline.stages.export import EXPORT
 from ai_forge.pipeline.stages.handbook import (
@@ -51,11 +59,13 @@ class Recipe:
         """Whether its models are asked with documents."""
         return any(stage.name == "index" for stage in self.stages)
 
-    def system_prompt(self, settings: Settings) -> str:
-        """What its models are told before every chat: nothing where the rules are to hold without it."""
+    def system_prompt(self, settings: Settings, outputs: Outputs) -> str:
+        """What its models are told before every chat: as in training, and nothing where the rules are to hold without it."""
         if self.has_index:
             return SYSTEM_PROMPT
-        return ALPACA_SYSTEM if settings.training.prompt_template == "alpaca" else ""
+        if settings.training.prompt_template == "alpaca":
+            return ALPACA_SYSTEM
+        return outputs.summary("dataset", ChatsSummary).system if self.name == "dataset" else ""
 
 
 REPOSITORY = Recipe(
@@ -69,7 +79,12 @@ HANDBOOK = Recipe(
     (HANDBOOK_DATASET, HANDBOOK_TRAIN, PREFER, MERGE, HANDBOOK_EVALUATE, EXPORT, HANDBOOK_PARITY, HANDBOOK_REPORT),
     read_handbook_files,
 )
-RECIPES = {recipe.name: recipe for recipe in (REPOSITORY, HANDBOOK)}
+DATASET_FILE = Recipe(
+    "dataset",
+    (FILE_DATASET, FILE_TRAIN, PREFER, MERGE, FILE_EVALUATE, EXPORT, FILE_PARITY, FILE_REPORT),
+    read_dataset_file,
+)
+RECIPES = {recipe.name: recipe for recipe in (REPOSITORY, HANDBOOK, DATASET_FILE)}
 
 
 def recipe_named(name: str | None) -> Recipe:

@@ -1,0 +1,178 @@
+"""The stages of `--recipe dataset` that are its own: a file of examples instead of a repository.
+
+FILE  dataset (split, no secrets) → train → merge → evaluate (held-out answers, base against tuned) → report
+                                               └→ export → parity
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ai_forge.data_pipeline.datasets.chat_split import SIDES, split_chats
+from ai_forge.data_pipeline.datasets.formats import read_dataset
+from ai_forge.data_pipeline.datasets.storage import read_jsonl, write_jsonl
+from ai_forge.data_pipeline.schemas.chats import ChatExample
+from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
+from ai_forge.pipeline.stages.evaluate import WHAT_ONLY_THE_VERDICT_READS
+from ai_forge.pipeline.stages.merge import merged_folder
+from ai_forge.pipeline.stages.parity import parity_stage
+from ai_forge.pipeline.stages.report import ReportSummary, report_inputs, summary_of
+from ai_forge.pipeline.stages.train import TrainSummary, trainer_parts, training_stage
+from ai_forge.prompting.prompt import Message
+from ai_forge.workspace import atomic_write, stage_key
+
+if TYPE_CHECKING:
+    from ai_forge.pipeline.run import Run
+    from ai_forge.training.forge import TrainingResult
+
+FILE = "answers.json"
+
+
+class ChatsSummary(Summary):
+    """Conversations by side, what was left out, and the system message that all of them begin with, if they do."""
+
+    format: str
+    train: int
+    valid: int
+    test: int
+    rejected: dict[str, int]
+    system: str
+    content: str
+
+    def sentence(self) -> str:
+        """In a few words."""
+        return f"{self.train} examples to train on, {self.valid} to stop on, {self.test} held out ({self.format})"
+
+
+def _data_inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
+    return {"recipe": run.recipe, "files": run.sources["files"]}
+
+
+def _deal(context: StageContext) -> ChatsSummary:
+    dataset = read_dataset(context.run.repository)
+    split = split_chats(dataset)
+    for side in SIDES:
+        write_jsonl(context.folder / f"{side}.jsonl", split.sides[side])
+    counts = {side: len(split.sides[side]) for side in SIDES}
+    ids = {side: [chat.id for chat in split.sides[side]] for side in SIDES}
+    return ChatsSummary(
+        format=dataset.format,
+        **counts,
+        rejected=dict(split.rejected),
+        system=_common_system([chat for side in SIDES for chat in split.sides[side]]),
+        content=stage_key(**ids),
+    )
+
+
+def _common_system(chats: list[ChatExample]) -> str:
+    found = {chat.messages[0].content if chat.messages[0].role == "system" else "" for chat in chats}
+    return found.pop() if len(found) == 1 else ""
+
+
+def chats_of_side(outputs: Outputs, side: str) -> list[ChatExample]:
+    """The conversations of a side."""
+    return read_jsonl(outputs.folder("dataset") / f"{side}.jsonl", ChatExample)
+
+
+def _content(outputs: Outputs) -> str:
+    return outputs.summary("dataset", ChatsSummary).content
+
+
+def _fit(context: StageContext) -> TrainingResult:
+    from ai_forge.training.chats import ChatTrainer
+    from ai_forge.training.distributed.launcher import run_trainer
+
+    sides = [chats_of_side(context.outputs, side) for side in ("train", "valid")]
+    config = context.run.settings.training
+    result: TrainingResult = run_trainer(
+        ChatTrainer, config, "train_chats", *sides, emit=context.emit, **trainer_parts(context)
+    )
+    return result
+
+
+class AnswersSummary(Summary):
+    """How many conversations were answered, and what a freshly deployed model is asked first."""
+
+    questions: int
+    first_question: str
+
+    def sentence(self) -> str:
+        """In a few words."""
+        return f"{self.questions} held-out conversations"
+
+
+def _evaluate_inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
+    settings = run.settings.judge.model_dump(
+        exclude=WHAT_ONLY_THE_VERDICT_READS | {"retrieved_documents", "code_bytes"}
+    )
+    return {"recipe": run.recipe, "merge": outputs.key("merge"), "data": _content(outputs), "settings": settings}
+
+
+def _evaluate(context: StageContext) -> AnswersSummary:
+    from ai_forge.judge.chats import evaluate_chats
+    from ai_forge.training.backends import load_backend
+
+    settings, outputs = context.run.settings, context.outputs
+    tokenizer = context.opened.tokenizer
+    generator = load_backend(settings.training.backend).generator
+    folders = {True: merged_folder(outputs), False: context.opened.base.folder}
+    asked = chats_of_side(outputs, "test")[: settings.judge.n_questions]
+    by_length = sorted(chats_of_side(outputs, "train"), key=lambda chat: sum(len(t.content) for t in chat.messages))
+    worked = by_length[len(by_length) // 4 :][
+        : settings.judge.n_worked_examples
+    ]  # short ones, but not the very shortest
+    evaluation = evaluate_chats(
+        lambda tuned: generator.load(folders[tuned], tokenizer.end_of_turn_id),
+        tokenizer,
+        asked,
+        worked,
+        settings.judge,
+        context.report,
+    )
+    atomic_write(context.folder / FILE, evaluation.model_dump_json(indent=1))
+    return AnswersSummary(questions=len(asked), first_question=asked[0].messages[-2].content)
+
+
+def _chats(context: StageContext) -> list[list[Message]]:
+    from ai_forge.training.chats import prompt_of
+
+    held_out = chats_of_side(context.outputs, "test")
+    return [prompt_of(chat) for chat in held_out[: context.run.settings.export.parity_prompts]]
+
+
+def _report(context: StageContext) -> ReportSummary:
+    from ai_forge.judge.chats import ChatEvaluation, chat_report, judge_chats
+
+    outputs, settings, base = context.outputs, context.run.settings.judge, context.opened.base
+    evaluation = ChatEvaluation.model_validate_json((outputs.folder("evaluate") / FILE).read_text(encoding="utf-8"))
+    verdict = judge_chats(evaluation, settings)
+    data = outputs.summary("dataset", ChatsSummary)
+    figures = {
+        "base": f"{base.name} ({base.origin.description})",
+        "examples": data.sentence(),
+        "left out": json.dumps(data.rejected) if data.rejected else "none",
+        "training": outputs.summary("train", TrainSummary).sentence(),
+    }
+    atomic_write(context.folder / "report.md", chat_report(verdict, evaluation, figures, settings))
+    return summary_of(verdict, "report.md")
+
+
+FILE_DATASET = Stage(
+    "dataset", (), 1, _data_inputs, _deal, ChatsSummary, ("ai_forge.data_pipeline.datasets.chat_split",)
+)
+FILE_TRAIN = training_stage(_fit, _content, ("ai_forge.training.chats",))
+FILE_EVALUATE = Stage(
+    "evaluate", ("merge", "dataset"), 1, _evaluate_inputs, _evaluate, AnswersSummary, ("ai_forge.judge.chats",)
+)
+FILE_PARITY = parity_stage(_chats, lambda run, outputs: _content(outputs), ("dataset",))
+FILE_REPORT = Stage(
+    "report",
+    ("dataset", "train", "evaluate", "parity"),
+    1,
+    report_inputs,
+    _report,
+    ReportSummary,
+    ("ai_forge.judge.chats",),
+)
