@@ -9,9 +9,11 @@ fetched. A test checks that the files are current.
 """
 
 import argparse
+import ast
 import json
 import re
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -21,6 +23,7 @@ from pydantic.fields import FieldInfo
 
 from ai_forge.config import FineTuneConfig, Settings, load_recipes, load_settings
 from ai_forge.config.models import load_models
+from ai_forge.pipeline.recipes import RECIPES
 from ai_forge.training.apple import MLX_LM_MODULES, apple_defaults, mlx_memory_of
 from ai_forge.training.plan import memory_of
 
@@ -205,7 +208,86 @@ def hardware() -> str:
     return table(("machine", "largest base", "with short settings"), rows)
 
 
+def imports() -> dict[str, set[str]]:
+    """Module → the modules of AI Forge that its text imports, in functions and for types as well."""
+    source = ROOT / "src"
+    files = {path: ".".join(path.relative_to(source).with_suffix("").parts) for path in source.rglob("*.py")}
+    modules = {name.removesuffix(".__init__") for name in files.values()}
+    found: dict[str, set[str]] = {}
+    for path, name in files.items():
+        targets = found.setdefault(name.removesuffix(".__init__"), set())
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ai_forge"):
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                targets |= (inner & modules) or {node.module}
+    return found
+
+
+def contract(name: str) -> dict[str, Any]:
+    """An import contract of pyproject.toml."""
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts: list[dict[str, Any]] = content["tool"]["importlinter"]["contracts"]
+    return next(one for one in contracts if one["name"] == name)
+
+
+def layers_drawn(name: str) -> str:
+    """A contract of layers as a picture: its layers from top to bottom, and who really imports whom.
+
+    Where one reaches another through a third, the direct arrow is left out.
+    """
+    rule = contract(name)
+    prefix = f"{rule['containers'][0]}." if "containers" in rule else "ai_forge."
+    members = [re.split(r" [|:] ", layer) for layer in rule["layers"]]
+    names = [member.removeprefix("ai_forge.") for layer in members for member in layer]
+    edges: dict[str, set[str]] = {one: set() for one in names}
+    for module, targets in imports().items():
+        source = module.removeprefix(prefix).split(".")[0]
+        for target in targets:
+            other = target.removeprefix(prefix).split(".")[0]
+            # a document's schema is plain data that prompting may know, see the contract
+            is_data = (source, other) == ("prompting", "data_pipeline")
+            if source in edges and other in edges and source != other and not is_data:
+                edges[source].add(other)
+
+    def reached(start: str) -> set[str]:
+        found, waiting = set[str](), [start]
+        while waiting:
+            for following in edges[waiting.pop()] - found:
+                found.add(following)
+                waiting.append(following)
+        return found
+
+    lines = ["```mermaid", "flowchart TD"]
+    for source in names:
+        others = edges[source]
+        direct = {other for other in others if not any(other in reached(third) for third in others - {other})}
+        lines += [f"  {source} --> {other}" for other in names if other in direct]
+    return "\n".join([*lines, "```"])
+
+
+def parts() -> str:
+    """The parts of the package."""
+    return layers_drawn("Parts")
+
+
+def rooms() -> str:
+    """The rooms of the data pipeline."""
+    return layers_drawn("Rooms of the data pipeline")
+
+
+def stages() -> str:
+    """What each stage of the recipe `repository` needs, drawn; and the stages that are another recipe's own."""
+    lines = ["```mermaid", "flowchart LR"]
+    for stage in RECIPES["repository"].stages:
+        name = f"{stage.name}([{stage.name}])" if stage.resumable else stage.name
+        lines += [f"  {need} --> {name}" for need in stage.needs] or [f"  source[(repository)] --> {name}"]
+    return "\n".join([*lines, "```"])
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "parts": parts,
+    "rooms": rooms,
+    "stages": stages,
     "settings": settings,
     "recipes": recipes,
     "memory": memory,
