@@ -14,6 +14,7 @@ removed at the next start (`.tmp-*`). Files are written beside their place, fsyn
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -182,15 +183,16 @@ class Workspace:
         return self.cache_dir / stage / key
 
     def finished(self, stage: str, key: str) -> dict[str, Any] | None:
-        """The manifest (`counts`, `files`) of a complete stage, or None where it is missing or not whole."""
+        """The manifest (`counts`, `files`) of a complete stage, or None where it is missing, not whole or damaged.
+
+        A file whose size, time and inode are those of the manifest is taken as it is. Where they differ its bytes are hashed,
+        once a process for each state of the file.
+        """
         folder = self.stage_folder(stage, key)
         manifest = read_json(folder / MANIFEST)
-        if manifest is None:
+        if manifest is None or not isinstance(manifest.get("files"), dict) or "counts" not in manifest:
             return None
-        whole = all(
-            (folder / name).is_file() and (folder / name).stat().st_size == size
-            for name, size in manifest["files"].items()
-        )
+        whole = all(_is_as_recorded(folder / name, record) for name, record in manifest["files"].items())
         return manifest if whole else None
 
     @contextlib.contextmanager
@@ -257,10 +259,33 @@ def _locked(file: IO[str]) -> bool:
 
 
 def write_manifest(folder: Path, counts: Mapping[str, Any], **more: Any) -> None:
-    """List the files of `folder` with their sizes, the stage's counts and `more`; written last, it makes the folder whole."""
+    """List the files of `folder` with what tells a damaged one, the stage's counts and `more`; written last, it makes the
+    folder whole."""
     files = {
-        str(f.relative_to(folder)): f.stat().st_size
-        for f in sorted(folder.rglob("*"))
-        if f.is_file() and f.name != MANIFEST
+        str(path.relative_to(folder)): {**_stamp(path), "sha256": file_sha256(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
     }
     atomic_write(folder / MANIFEST, json.dumps({"counts": dict(counts), "files": files, **more}, indent=1))
+
+
+def _stamp(path: Path) -> dict[str, int]:
+    """What changes when a file is written: cheap to look at, and it survives the renaming of its folder."""
+    status = path.stat()
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "inode": status.st_ino}
+
+
+def _is_as_recorded(path: Path, record: Any) -> bool:
+    if not isinstance(record, dict) or not path.is_file():
+        return False
+    stamp = _stamp(path)
+    if stamp["size"] != record.get("size"):
+        return False
+    if all(record.get(name) == value for name, value in stamp.items()):
+        return True
+    return _hash_of_state(str(path), *stamp.values()) == record.get("sha256")
+
+
+@functools.lru_cache(maxsize=4096)
+def _hash_of_state(path: str, size: int, mtime_ns: int, inode: int) -> str:
+    return file_sha256(Path(path))

@@ -4,6 +4,7 @@ Exit codes are those of `errors.py`; Ctrl-C ends with 130 and what was done is k
 SIGPIPE ends a program, with 141.
 """
 
+import io
 import os
 import sys
 from typing import Annotated, NoReturn
@@ -15,7 +16,7 @@ from ai_forge.cli.data import data_app, handbook
 from ai_forge.cli.look import config_app, doctor, models, runs
 from ai_forge.cli.model import ask, chat, rollback
 from ai_forge.cli.stages import add_stage_commands, plan, run
-from ai_forge.errors import AIForgeError, CancelledError, InputError
+from ai_forge.errors import AIForgeError, CancelledError, InputError, PrerequisiteError
 
 app = typer.Typer(
     help="Fine-tune a local language model on your repository, see whether it helped, serve it. All on this machine.",
@@ -52,17 +53,27 @@ def _root(
 
 
 def main() -> NoReturn:
-    """The entry point."""
+    """The command that the words name, and the exit code that says how it ended."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a letter shows another
+            stream.reconfigure(errors="replace")
     try:
         code = _run_command()
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except AIForgeError as error:
         code = _complain(error)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except BrokenPipeError:  # whoever read the output wants no more of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
+        _give_up_stdout()
         code = BROKEN_PIPE
+    except OSError as error:  # a full disk, a folder that lost its rights: one line, whoever was writing
+        _give_up_stdout()
+        place = error.filename or "the output"
+        code = _complain(
+            PrerequisiteError(f"{error.strerror or error} ({place}).", "mend that; the same command continues.")
+        )
     except Exception as error:
         usage = getattr(error, "format_message", None)  # the command line's own errors: a wrong word or value
         if usage is None:
@@ -74,6 +85,12 @@ def main() -> NoReturn:
     if code == INTERRUPTED:
         print("\nInterrupted. What was done is kept: the same command continues.", file=sys.stderr)
     sys.exit(code or 0)
+
+
+def _give_up_stdout() -> None:
+    """Throw away what is not written yet, or Python complains again when it flushes at exit."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run_command() -> int | None:

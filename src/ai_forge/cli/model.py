@@ -79,7 +79,7 @@ def _values(question: str, reply: Reply) -> dict[str, Any]:
 @with_options(*OF_DEPLOYED)
 def chat(options: Options, repo: OfRepo = Path(), model: Model = None) -> None:
     """A conversation with the deployed model: earlier turns are seen. An empty line ends; Ctrl-C stops an answer."""
-    if sys.stdin.isatty():
+    if sys.stdin is not None and sys.stdin.isatty():
         import readline  # noqa: F401 (gives `input` line editing and history)
     with open_model(options, repo, model) as served:
         stderr().print(f"[dim]{served.deployment.model} ({served.activation.runtime}); an empty line ends[/dim]")
@@ -100,7 +100,7 @@ def _typed() -> str:
     """The next question; nothing at the end of the input."""
     try:
         return input("> ").strip()
-    except EOFError:
+    except (EOFError, RuntimeError):  # the end, or no standard input at all
         return ""
     except KeyboardInterrupt:
         print()

@@ -140,9 +140,25 @@ class Options:
                 display(event)
 
             workspace = self.workspace()
-            run = new_run(repo, settings, workspace, recipe=self.recipe, name=self.name, emit=emit)
+            run = new_run(readable(repo), settings, workspace, recipe=self.recipe, name=self.name, emit=emit)
             with Runner(run, workspace, display, token, tuple(early)) as runner:
                 yield runner, display
+
+
+def readable(path: Path) -> Path:
+    """A path as it was typed, with `~` resolved.
+
+    Raises:
+        InputError: there is no such user, or it is no text (its bytes cannot be decoded).
+    """
+    try:
+        str(path).encode("utf-8")
+        return path.expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path} names a user who is not here.", "write the folder's full path.") from error
+    except UnicodeEncodeError as error:
+        shown = str(path).encode("utf-8", "replace").decode()
+        raise InputError(f"The path {shown} is no valid text.", "rename the folder.") from error
 
 
 @contextmanager

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def is_json(asked: bool) -> bool:
     """Whether a result is printed as JSON: where that was asked for, and where no person reads it (a pipe, a file)."""
-    return asked or not sys.stdout.isatty()
+    return asked or sys.stdout is None or not sys.stdout.isatty()
 
 
 def show(value: Any, text: Callable[[], None] | str, as_json: bool = False) -> None:
