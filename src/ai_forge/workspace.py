@@ -210,19 +210,6 @@ class Workspace:
         return folder
 
     @contextlib.contextmanager
-    def continuing(self, stage: str, key: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """As `building`, in a folder that outlives a stage that is cut off: the next attempt finds what is in it."""
-        work, counts = self.work_folder(stage, key), dict[str, Any]()
-        try:
-            yield work, counts
-        except BaseException:
-            if not any(work.iterdir()):  # it did not come to work
-                work.rmdir()
-            raise
-        write_manifest(work, counts)
-        replace_folder(work, self.stage_folder(stage, key))
-
-    @contextlib.contextmanager
     def lock(self, name: str, *, wait_s: float = 0.0, check: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Hold an exclusive lock for this process; the system frees it when the process dies, however it dies.
 

@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from ai_forge.pipeline.repository import Pipeline
 
 from ai_forge.conductor import OllamaRuntime, prompt_difference
 from ai_forge.config import load_settings
 from ai_forge.model_files.base import Base
 from ai_forge.pipeline import serving
-from ai_forge.pipeline.repository import Pipeline
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.workspace import Workspace
 from cli_runs import Outcome, ai_forge, debris

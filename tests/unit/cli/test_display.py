@@ -3,9 +3,9 @@
 import io
 
 import pytest
+from ai_forge.cli.console import Display, duration, summary
 from rich.console import Console
 
-from ai_forge.cli.console import Display, duration, summary
 from ai_forge.events import (
     AdapterInitialised,
     EvalFinished,

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from ai_forge.pipeline.repository import Pipeline, slug
+from ai_forge.pipeline.serving import Reply
 
 from ai_forge.config import load_settings
 from ai_forge.data_pipeline.datasets.storage import write_jsonl
@@ -18,8 +20,6 @@ from ai_forge.errors import InputError, PrerequisiteError, TransientError
 from ai_forge.events import Event, Notice, StageFinished, StageStarted
 from ai_forge.judge.held_out import spread
 from ai_forge.pipeline import serving
-from ai_forge.pipeline.repository import Pipeline, slug
-from ai_forge.pipeline.serving import Reply
 from ai_forge.prompting.prompt import Message
 from ai_forge.workspace import Workspace
 from cli_runs import SETTINGS, TinyRun, stdlib_copy, tiny_base

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from ai_forge.pipeline.repository import Pipeline
 
 from ai_forge.config import SplitSettings, load_settings
 from ai_forge.data_pipeline import Split, mine_repository, read_repository, split_by_file
@@ -15,7 +16,6 @@ from ai_forge.data_pipeline.source import file_dates, repository
 from ai_forge.data_pipeline.source.file_dates import read_dates
 from ai_forge.errors import InputError
 from ai_forge.events import Event, Notice
-from ai_forge.pipeline.repository import Pipeline
 from ai_forge.pipeline.stages import Stage
 from ai_forge.workspace import Workspace
 from conftest import git

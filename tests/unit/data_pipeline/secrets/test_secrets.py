@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from ai_forge.pipeline.repository import Pipeline
 from pydantic import BaseModel, ValidationError
 
 from ai_forge.config import MinerSettings, load_settings
@@ -16,7 +17,6 @@ from ai_forge.data_pipeline import SourceFile, mine
 from ai_forge.data_pipeline.secrets.masking import find_secrets, scrub, scrub_text, without_secrets
 from ai_forge.data_pipeline.source.repository import blob_id
 from ai_forge.judge.held_out import code_of
-from ai_forge.pipeline.repository import Pipeline
 from ai_forge.workspace import Workspace
 from conftest import git
 from planted_secrets import GENERIC, KNOWN, Planted, planted

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ai_forge.pipeline.repository import Pipeline
 
 from ai_forge.config import load_settings
 from ai_forge.config.data import SynthesisSettings, ValidatorSettings
@@ -25,7 +26,6 @@ from ai_forge.data_pipeline.teacher.rewording import AnswerCache, Teaching, esti
 from ai_forge.data_pipeline.validator import filter_dataset, validate_raft_example
 from ai_forge.errors import AIForgeError, InputError, PrerequisiteError, TransientError
 from ai_forge.events import Event, Notice
-from ai_forge.pipeline.repository import Pipeline
 from ai_forge.prompting.prompt import NOT_IN_CONTEXT
 from ai_forge.workspace import Workspace
 from real_ollama import OllamaProcess

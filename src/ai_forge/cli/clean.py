@@ -1,0 +1,64 @@
+"""`ai-forge clean`: what may be removed, and with `--yes` its removal."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from typing import Annotated
+
+import typer
+
+from ai_forge.cli.options import AsJson, Home
+from ai_forge.cli.output import show, table, warn
+from ai_forge.errors import InputError
+
+KeepRuns = Annotated[int, typer.Option("--keep-runs", min=1, help="Runs of each model that stay, the newest.")]
+OlderThan = Annotated[str, typer.Option("--older-than", help="Only what was written longer ago: 12h, 30d.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Remove it. Without this nothing is removed.")]
+
+
+def clean(
+    keep_runs: KeepRuns = 3, older_than: OlderThan = "7d", yes: Yes = False, home: Home = None, json: AsJson = False
+) -> None:
+    """Old runs and outputs that nothing needs: listed, and removed with --yes. Deployed versions stay whatever is asked."""
+    from ai_forge.pipeline.cleaning import removable, remove
+    from ai_forge.workspace import Workspace
+
+    workspace = Workspace.open(home)
+    found = removable(workspace, keep_runs=keep_runs, older_than_s=age_of(older_than))
+    freed = remove(found) if yes else 0
+    total = sum(one.n_bytes for one in found)
+    rows = [
+        {"kind": one.kind, "path": str(one.path), "bytes": one.n_bytes, "written": _day(one.written)} for one in found
+    ]
+
+    def text() -> None:
+        if not found:
+            print("Nothing to remove.")
+            return
+        shown = [
+            [one.kind, _day(one.written), f"{one.n_bytes / 1e6:.0f}", str(one.path.relative_to(workspace.root))]
+            for one in found
+        ]
+        table(("kind", "written", "MB", "folder"), shown, right=("MB",))
+        print(f"{freed / 1e9:.2f} GB freed." if yes else f"{total / 1e9:.2f} GB may go.")
+        if not yes:
+            warn("Nothing was removed: add --yes.")
+
+    show({"removed": yes, "bytes": total, "folders": rows}, text, json)
+
+
+def _day(written: float) -> str:
+    return datetime.datetime.fromtimestamp(written).astimezone().strftime("%Y-%m-%d")
+
+
+def age_of(text: str) -> float:
+    """An age in seconds.
+
+    >>> age_of("12h"), age_of("30d"), age_of("0d")
+    (43200.0, 2592000.0, 0.0)
+    """
+    match = re.fullmatch(r"(\d+)\s*([hd])", text.strip())
+    if match is None:
+        raise InputError(f"{text!r} is not an age.", "write 12h or 30d.")
+    return float(match[1]) * {"h": 3600, "d": 86400}[match[2]]

@@ -1,0 +1,110 @@
+"""What may be removed from a workspace: outputs that no kept run and no deployed version needs, and runs beyond the newest.
+
+Kept always: what the registry's versions are served from, every output of a kept run, finished or not, converted bases (they are
+shared and small beside what they save), and everything younger than the age that is asked for. Nothing is removed by looking.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from ai_forge.conductor.registry import Registry
+from ai_forge.errors import AIForgeError
+from ai_forge.pipeline.run import Run
+from ai_forge.pipeline.runner import Runner
+from ai_forge.workspace import MANIFEST, Workspace, read_json
+
+Kind = Literal["run", "output", "unfinished", "locks"]
+SHARED = {"bases", "files", "teacher"}
+"""Folders of the cache that are not stages' outputs."""
+
+
+@dataclass(frozen=True)
+class Removable:
+    """A folder that may go: what it is, when it was last written (s since 1970), its size."""
+
+    kind: Kind
+    path: Path
+    written: float
+    n_bytes: int
+
+
+def removable(workspace: Workspace, *, keep_runs: int, older_than_s: float) -> list[Removable]:
+    """What may go, the largest first.
+
+    Args:
+        workspace: where to look.
+        keep_runs: how many runs of each model stay, the newest.
+        older_than_s: what was written within so many seconds stays.
+    """
+    active = _served(workspace)
+    kept, old = _runs(workspace, keep_runs, active)
+    needed = {folder for run in kept for folder in _outputs(run, workspace)} | active
+    before = time.time() - older_than_s
+    found = [_removable("run", run) for run in old]
+    for stage in sorted(workspace.cache_dir.iterdir()):
+        if stage.name in SHARED or not stage.is_dir():
+            continue
+        for folder in sorted(stage.iterdir()):
+            if folder.is_dir() and folder.resolve() not in needed:
+                found.append(_removable("unfinished" if folder.suffix == ".work" else "output", folder))
+    return sorted((one for one in found if one.written < before), key=lambda one: -one.n_bytes)
+
+
+def remove(found: Iterable[Removable]) -> int:
+    """Remove what was found; returns the bytes that were freed."""
+    freed = 0
+    for one in found:
+        shutil.rmtree(one.path, ignore_errors=True)
+        freed += one.n_bytes if not one.path.exists() else 0
+    return freed
+
+
+def _served(workspace: Workspace) -> set[Path]:
+    """Folders and run ids' folders that a registered version is made of."""
+    with Registry(workspace.registry_path) as registry:
+        versions = [version.deployment for version in registry.versions()]
+    folders = {deployment.gguf_path.parent.resolve() for deployment in versions}
+    return folders | {(workspace.runs_dir / deployment.version).resolve() for deployment in versions}
+
+
+def _runs(workspace: Workspace, keep: int, active: set[Path]) -> tuple[list[Path], list[Path]]:
+    """The runs that stay and those that may go: the `keep` newest of each model stay, and those that are deployed."""
+    by_model: dict[str, list[tuple[float, Path]]] = {}
+    for folder in workspace.runs_dir.iterdir():
+        record = read_json(folder / "run.json")
+        if record is not None:
+            model = str(record.get("run", {}).get("model", ""))
+            by_model.setdefault(model, []).append(((folder / "run.json").stat().st_mtime, folder))
+    kept: list[Path] = []
+    old: list[Path] = []
+    for runs in by_model.values():
+        for place, (_, folder) in enumerate(sorted(runs, reverse=True)):
+            stays = place < keep or folder.resolve() in active
+            (kept if stays else old).append(folder)
+    return kept, old
+
+
+def _outputs(folder: Path, workspace: Workspace) -> list[Path]:
+    """Where the outputs of the run in `folder` lie, made, being made or to be made."""
+    try:
+        run = Run.model_validate((read_json(folder / "run.json") or {}).get("run"))
+        stages = Runner(run, workspace).plan()
+    except (ValidationError, AIForgeError):
+        return []  # of another version of AI Forge: nothing could continue it
+    places = [workspace.stage_folder(stage.name, stage.key) for stage in stages if stage.key is not None]
+    return [path.resolve() for place in places for path in (place, place.with_name(f"{place.name}.work"))]
+
+
+def _removable(kind: Kind, folder: Path) -> Removable:
+    files = [path.stat(follow_symlinks=False) for path in folder.rglob("*") if not path.is_dir()]
+    manifest = folder / MANIFEST
+    written = manifest.stat().st_mtime if manifest.is_file() else max((s.st_mtime for s in files), default=0.0)
+    return Removable(kind, folder, written, sum(status.st_size for status in files))
