@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from tree_sitter import Node
 
 COMMENT_TYPES = frozenset({"comment", "line_comment", "block_comment"})
+_BARE_LISTS = ("statement_list", "body_statement")
+"""Go, Ruby: comments above the first statement stand outside the list."""
 _STRING_START = re.compile(r"^[rRuUbBfF]*(\"\"\"|'''|\"|')")
 _TOOL_LINE = re.compile(
     r"^(go:|nolint|eslint|@ts-|\+build|prettier-ignore|istanbul|#!|rubocop:|shellcheck |-\*-|frozen_string)"
@@ -54,8 +56,8 @@ def _string_text(node: Node) -> str | None:
     return raw[start.end() : -len(start.group(1))]
 
 
-def comments_above(node: Node, marks: Sequence[str]) -> list[Node]:
-    """The comments that document `node`, top first.
+def comments_above(node: Node, marks: Sequence[str], row: int) -> list[Node]:
+    """The comments that document `node`, which begins in `row`, top first.
 
     That is one block comment with one of `marks`, with at most one blank line between if it is a `/**` (a common
     JavaScript style), or a run of line comments with one of `marks` directly above. Other line comments may stand between.
@@ -63,10 +65,10 @@ def comments_above(node: Node, marks: Sequence[str]) -> list[Node]:
     line_marks = tuple(mark.encode() for mark in marks if not mark.startswith("/*"))
     block_marks = tuple(mark.encode() for mark in marks if mark.startswith("/*"))
     found: list[Node] = []
-    line = node.start_point[0]
+    line = row
     previous = node.prev_sibling
-    if previous is None and node.parent is not None and node.parent.type == "statement_list":
-        previous = node.parent.prev_sibling  # Go: comments above the first statement stand outside the list
+    if previous is None and node.parent is not None and node.parent.type in _BARE_LISTS:
+        previous = node.parent.prev_sibling
     while previous is not None and previous.type in COMMENT_TYPES:
         text = previous.text or b""
         last_line = previous.end_point[0] - (previous.end_point[1] == 0)
