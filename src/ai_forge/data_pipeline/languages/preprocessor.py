@@ -9,7 +9,6 @@ Asked for only where a grammar stumbles (`parsing.py`), as Python over tokens co
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ai_forge.data_pipeline.languages.draft import Draft, Span

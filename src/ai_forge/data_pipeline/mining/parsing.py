@@ -22,6 +22,9 @@ from ai_forge.data_pipeline.schemas import Import
 
 __all__ = ["ParsedFile", "Unit", "normalise", "parse"]
 
+_TEMPLATE_VALUE = re.compile(rb"^[ \t]*\{\{[^{}\n]*\}\}[ \t]*$", re.MULTILINE)
+"""A line that most grammars take for nested brackets."""
+
 
 @dataclass(frozen=True)
 class ParsedFile:
@@ -67,8 +70,7 @@ def parse(content: bytes, language: str) -> ParsedFile | None:
         for name in match[1]:
             captured[name].append(match)
     units = units_of(captured, spec, text, draft)
-    if root.has_error or draft is not None:
-        mark_half_units(units, root, text, draft)
+    mark_half_units(units, root, text, spec, draft)
     Attribution(units, spec, text).run(captured)
     imports, modules = imports_of(captured, text)
     opaque = [n.byte_range for _, m in captured["opaque"] for n in m["opaque"]]
@@ -90,7 +92,10 @@ def _tree_of(text: bytes, parser: Parser, spec: LanguageSpec) -> tuple[Node, Dra
     """
     root = parser.parse(text).root_node
     damage = _damage(root)
-    suspect = not damage and spec.suspect is not None and spec.suspect.search(text) is not None
+    suspect = not damage and (
+        (spec.suspect is not None and spec.suspect.search(text) is not None)
+        or (b"{{" in text and _TEMPLATE_VALUE.search(text) is not None)
+    )
     if not damage and not suspect:
         return root, None
     draft: Draft | None = None

@@ -1,25 +1,27 @@
-"""Which units of a file with errors are half: a grammar closes one before a line that it does not understand, or loses a class.
+"""Which units are half: a grammar closes one before a line that it does not understand, or loses the class around it.
 
 Code that does not parse has no tree to ask, so this asks the text as people write it: what belongs to a definition is
-indented deeper than its first line, and stands between its brackets. A unit about which the text and the tree disagree
-is marked as an error, so that it is out and counted; nothing is guessed.
+indented deeper than its first line. A unit about which the text and the tree disagree is marked as an error, so that it
+is out and counted; nothing is guessed. Python's grammar takes lines that are indented too deep without a word, so its
+files are asked about even when they have no error.
 """
 
+import itertools
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tree_sitter import Node
 
-from ai_forge.data_pipeline.languages.draft import Draft, Span
-from ai_forge.data_pipeline.mining.docstrings import COMMENT_TYPES
+from ai_forge.data_pipeline.languages import LanguageSpec
+from ai_forge.data_pipeline.languages.draft import Draft
 from ai_forge.data_pipeline.mining.units import Unit
 
 __all__ = ["errors_in", "mark_half_units"]
 
-_CLOSERS = re.compile(
-    rb"[ \t]*(?:[)\]}>]|end\b|#|//|/\*|\*|@end\b|(?:public|private|protected|case\b.*|default|\w+)[ \t]*:(?!:))"
-)
+_NEXT_LINE = re.compile(rb"[^\n]*\n(?:[ \t]*\n)*(?P<indent>[ \t]*)(?P<code>[^\n]*)")
+_OUTSIDE = re.compile(rb"[)\]}>]|end\b|#|//|/\*|\*|(?:case\b.*|\w+)[ \t]*:\s*$")
+"""How lines begin that may be indented at will and belong to no body: comments, closing brackets, labels."""
 _OPENERS = (b"{", b":", b"(", b"[", b",")
 
 
@@ -34,86 +36,110 @@ def errors_in(root: Node) -> Iterator[Node]:
             waiting.extend(reversed(node.children))
 
 
-def mark_half_units(units: list[Unit], root: Node, text: bytes, draft: Draft | None) -> None:
-    """Set `has_error` of units that hold something broken, that go on after their end, or that have lost what is around them."""
-    broken = sorted(draft.broken) if draft is not None else []
-    for unit in units:
-        if any(start < unit.end and end > unit.start for start, end in broken):
-            unit.has_error = True
-    if not root.has_error:
-        return
+def mark_half_units(units: list[Unit], root: Node, text: bytes, spec: LanguageSpec, draft: Draft | None) -> None:
+    """Set `has_error` of units that hold something broken, go on after their end, or have lost what is around them."""
+    if draft is not None and draft.broken:
+        _mark_broken(units, draft)
+    if spec.name == "python":
+        _mark_before_strays(units, root)
+    if root.has_error:
+        _mark_beside_errors(units, root, text)
+    for unit in [unit for unit in units if unit.has_error]:
+        around = unit.parent
+        while around is not None and not around.has_error:
+            around.has_error = True
+            around = around.parent
+
+
+def _mark_beside_errors(units: list[Unit], root: Node, text: bytes) -> None:
+    """Set `has_error` of units that the lines around them contradict."""
     errors = [node.byte_range for node in errors_in(root)]
-    lines = _Lines(text, errors)
+    starts = [start for start, _ in errors]
+
+    def has_error(start: int, end: int) -> bool:
+        index = bisect_right(starts, end) - 1
+        return index >= 0 and errors[index][1] >= start
+
     for unit in units:
         if not unit.has_error:
-            unit.has_error = lines.goes_on(unit) or lines.is_orphan(unit)
+            indent = _indent_at(text, unit.code_start)
+            unit.has_error = _goes_on(unit, indent, text, has_error) or _is_orphan(unit, indent, text)
 
 
-class _Lines:
-    """The lines of a text by number, from 0, and which of them hold errors."""
-
-    def __init__(self, text: bytes, errors: list[Span]) -> None:
-        self.lines = text.split(b"\n")
-        self.starts = [0]
-        for line in self.lines:
-            self.starts.append(self.starts[-1] + len(line) + 1)
-        self.errors = errors
-        self.error_starts = [start for start, _ in errors]
-
-    def goes_on(self, unit: Unit) -> bool:
-        """Whether the code below a unit is indented as its body is: then its end was found too early."""
-        indent = _indent(self.lines[self.line_of(unit.code_start)])
-        last = self.line_of(unit.end - 1)
-        for number in range(last + 1, len(self.lines)):
-            line = self.lines[number]
-            if not line.strip() or _CLOSERS.match(line):
-                continue
-            if _indent(line) > indent:
-                return True
-            if not self.has_error(number) or line.rstrip().endswith(_OPENERS):
-                return False  # the code that follows belongs to this line
-        return False
-
-    def is_orphan(self, unit: Unit) -> bool:
-        """Whether a unit is indented, and nothing in the tree that begins less indented on an earlier line is around it."""
-        row = unit.definition.start_point.row
-        indent = _indent(self.lines[self.line_of(unit.code_start)])
-        if not indent:
-            return _in_open_error(unit.definition)
-        node = unit.definition.parent
-        while node is not None and node.parent is not None:
-            if not node.is_error and node.start_point.row < row and _indent(self.lines[node.start_point.row]) < indent:
-                return False
-            node = node.parent
-        return True
-
-    def line_of(self, at: int) -> int:
-        """The line of a byte."""
-        return bisect_right(self.starts, at) - 1
-
-    def has_error(self, number: int) -> bool:
-        """Whether an error touches a line."""
-        index = bisect_right(self.error_starts, self.starts[number + 1] - 1) - 1
-        return index >= 0 and self.errors[index][1] >= self.starts[number]
+def _mark_before_strays(units: list[Unit], root: Node) -> None:
+    """Python: a statement that is indented deeper than its neighbours belongs to what ends before it."""
+    bodies = [root, *(unit.body for unit in units if unit.kind == "class" and unit.body is not None)]
+    for stray in (node for body in bodies for node in _strays(body)):
+        column = stray.start_point.column
+        before = [u for u in units if u.end <= stray.start_byte and u.definition.start_point.column < column]
+        last = max((unit.end for unit in before), default=0)
+        orphans = (
+            u
+            for u in units
+            if u.start >= stray.start_byte and u.parent is None and u.definition.start_point.column >= column
+        )
+        for unit in (*(unit for unit in before if unit.end == last), *orphans):
+            unit.has_error = True
 
 
-def _indent(line: bytes) -> int:
-    """The columns before a line's first sign; a tab counts as eight."""
-    expanded = line.expandtabs(8)
-    return len(expanded) - len(expanded.lstrip(b" "))
+def _strays(body: Node) -> Iterator[Node]:
+    """The statements that do not begin in the column of the first, nor on the line where another ends."""
+    statements = [node for node in body.named_children if node.type != "comment"]
+    for before, node in itertools.pairwise(statements):
+        if node.start_point.column > statements[0].start_point.column and node.start_point.row > before.end_point.row:
+            yield node
 
 
-def _in_open_error(definition: Node) -> bool:
-    """Whether a bracket that an error left open stands before a definition in the same error."""
-    node = definition
-    while node.parent is not None and not node.parent.is_error:
+def _mark_broken(units: list[Unit], draft: Draft) -> None:
+    """What holds a broken span is broken; so is all that stands in a definition whose head holds one."""
+    without_head: set[int] = set()
+    for unit in units:  # outer ones come first
+        head_end = unit.body.start_byte if unit.body is not None else unit.end
+        touching = [start for start, end in draft.broken if start < unit.end and end > unit.start]
+        lost = unit.parent is not None and id(unit.parent) in without_head
+        if lost or any(start < head_end for start in touching):
+            without_head.add(id(unit))
+        unit.has_error = unit.has_error or lost or bool(touching)
+
+
+def _goes_on(unit: Unit, indent: int, text: bytes, has_error: Callable[[int, int], bool]) -> bool:
+    """Whether the code below a unit is indented as its body is: then its end was found too early."""
+    at = unit.end
+    while (match := _NEXT_LINE.match(text, at)) is not None:
+        at = match.start("code")
+        line = match["code"]
+        if not line or _OUTSIDE.match(line):
+            continue
+        if len(match["indent"].expandtabs()) > indent:
+            return True
+        if not has_error(at, match.end()) or line.rstrip().endswith(_OPENERS):
+            return False  # the code that follows belongs to this line
+    return False
+
+
+def _is_orphan(unit: Unit, indent: int, text: bytes) -> bool:
+    """Whether nothing in the tree is around a unit that would give it its indentation, or only an error is."""
+    row = unit.definition.start_point.row
+    has_reason = not indent
+    node = unit.definition.parent
+    while node is not None and node.parent is not None:
+        if node.is_error:
+            return bool(indent) or _is_open(node, unit.definition.start_byte)
+        if not has_reason and node.start_point.row < row:
+            has_reason = _indent_at(text, node.start_byte) < indent
+        if has_reason and not node.parent.has_error:
+            return False
         node = node.parent
-    error = node.parent
-    if error is None:
-        return False
-    depth = 0
-    for child in error.children:
-        if child.start_byte >= node.start_byte:
-            break
-        depth += (child.type == "{") - (child.type == "}")
-    return depth > 0
+    return not has_reason
+
+
+def _is_open(error: Node, at: int) -> bool:
+    """Whether a brace in an error is still open at a byte."""
+    before = [child.type for child in error.children if child.start_byte < at]
+    return before.count("{") > before.count("}")
+
+
+def _indent_at(text: bytes, at: int) -> int:
+    """The columns before the first sign of a byte's line; a tab counts as eight."""
+    line = text[text.rfind(b"\n", 0, at) + 1 : at + 1].expandtabs()
+    return len(line) - len(line.lstrip(b" "))

@@ -13,7 +13,7 @@ from tree_sitter import Node
 
 from ai_forge.data_pipeline.languages import LanguageSpec
 from ai_forge.data_pipeline.languages.draft import Draft, Span
-from ai_forge.data_pipeline.mining.docstrings import COMMENT_TYPES, clean_comment, comments_above, docstring_of
+from ai_forge.data_pipeline.mining.docstrings import COMMENT_TYPES, comments_above, docstring_of, documentation
 from ai_forge.data_pipeline.schemas import Guard
 from ai_forge.data_pipeline.schemas.code_blocks import BlockType
 from ai_forge.data_pipeline.text.words import one_line
@@ -161,13 +161,13 @@ def _unit(kind: UnitKind, head: Node, captures: Captures, spec: LanguageSpec, so
     while spec.wrappers and (around := outer.parent) is not None and around.type in spec.wrappers:
         outer = around
     code, comments = _with_comments(outer, spec, source)
+    written = "\n".join(node_text(comment, text).rstrip() for comment in comments)
+    docstring = documentation(written, spec.docs) if comments else None
+    if docstring is None:
+        comments = []
     first = comments[0] if comments and comments[0].start_byte < code.start_byte else code
     body = value.child_by_field_name("body") or _child_of_type(value, spec.bodies)
-    if spec.docs:
-        docstring = (
-            clean_comment("\n".join(node_text(c, text).rstrip() for c in comments), spec.docs) if comments else None
-        )
-    else:
+    if not spec.docs:
         docstring = docstring_of(body)
     last = _end_of(outer)
     start, end = source.widened(code.start_byte, last.end_byte)
