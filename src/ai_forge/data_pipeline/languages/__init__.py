@@ -68,7 +68,7 @@ _TYPESCRIPT_REPAIRS: tuple[Repair, ...] = (
 )
 _MACRO_NAME = re.compile(r"[A-Z][A-Z0-9_]{2,}")
 _MACRO_SIGNS = re.compile(
-    rb"^[ \t]+[A-Za-z_]\w*[ \t]*\n\s*(?:if|for|while|switch)\b|"  # a macro without semicolon: a function called `if`
+    rb"(?<![\w)])(?!else\b|do\b)[A-Za-z_]\w*\s+(?:if|for|while|switch)\s*\(|"  # a macro without semicolon: a function called `if`
     rb"\b(?:class|struct|union|enum)\s+\w+\s+\w+\s*(?:final\s*)?[:{]",
     re.MULTILINE,
 )

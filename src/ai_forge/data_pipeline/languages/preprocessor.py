@@ -38,10 +38,13 @@ def without_comments(text: bytes) -> bytes:
     return _COMMENTS_AND_STRINGS.sub(instead, text)
 
 
+_BLOCK_COMMENT = re.compile(rb"/\*(?s:.*?)\*/")
+
 # Conditionals
 
 _DIRECTIVE = re.compile(rb"^[ \t]*#[ \t]*(?P<word>\w+)?(?P<rest>(?:\\\n|[^\n])*)", re.MULTILINE)
 _OPENING, _MIDDLE = (b"if", b"ifdef", b"ifndef"), (b"else", b"elif", b"elifdef", b"elifndef")
+_ACCESS_LABEL = re.compile(rb"\b(?:public|private|protected|signals|\w*slots|\w*SLOTS)\s*:\s*$")
 _FALSE = re.compile(rb"\s*(?:0|false|FALSE)\s*")
 
 
@@ -105,6 +108,8 @@ def _is_structured(conditional: _Conditional, view: bytes) -> bool:
     before, after = view[:start].rstrip()[-1:], view[end : end + 400].lstrip()[:1]
     if before not in (b"", b";", b"{", b"}", b":", b")", b">"):
         return False
+    if before == b":" and not _ACCESS_LABEL.search(view, max(0, start - 200), start):
+        return False  # after `case 1:` the grammars want a statement
     for first, last in conditional.branches():
         words = view[first:last].strip()
         if not words:
@@ -182,8 +187,18 @@ _STATEMENT = frozenset(
     b"union enum typedef using namespace template operator co_return co_await co_yield public private protected "
     b"__asm__ asm __try __except __finally constexpr".split()
 )
+_AFTER_MACRO = frozenset(b"if for while do switch return goto break continue".split())
+_NO_VARIABLE = frozenset(
+    b"typedef using friend template operator namespace return goto struct class union enum".split()
+)
 _ACCESS = frozenset((b"public", b"private", b"protected", b"signals", b"Q_SIGNALS", b"slots", b"Q_SLOTS"))
 _MACRO_LIKE = re.compile(rb"[A-Z][A-Z0-9_]+|_\w*[a-z]\w*|[A-Z]")
+_OF_A_SCOPE = re.compile(rb"BEGIN|END|NAMESPACE|WARNING|DISABLE|PUSH|POP|LICENSE|MODULE|EXPORT_SYMBOL|DECLARE|DEFINE")
+"""Macros that are statements of their own, though no semicolon follows them."""
+_AFTER_STAR = re.compile(rb"[*&]\s*([A-Z][A-Z0-9_]+|__?restrict(?:__)?)(?=\s+(?:const\s+)?[A-Za-z_])")
+_BEFORE_PARAMETER = re.compile(
+    rb"(?<=[(,])\s*(_?[A-Z][A-Za-z0-9]*_|[A-Z][A-Z0-9_]+)(?=\s+(?:const\s+)?[A-Za-z_]\w*[\s*&]+[A-Za-z_]\w*\s*[,)\[])"
+)
 _TYPE_LIKE = re.compile(rb"\s*(?:const\s+|struct\s+|unsigned\s+)*\w+[\s*&]*")
 
 
@@ -200,7 +215,7 @@ class _Item:
     @property
     def is_macro_like(self) -> bool:
         """Whether a type would not be written so."""
-        return _MACRO_LIKE.fullmatch(self.text) is not None
+        return self.text not in _WITH_ARGUMENTS and _MACRO_LIKE.fullmatch(self.text) is not None
 
 
 @dataclass
@@ -209,6 +224,8 @@ class _Walk:
 
     view: bytes
     tokens: list[Span] = field(default_factory=list)
+    fresh: int = -1
+    """Where a statement begins because what stood before it went."""
 
     def __post_init__(self) -> None:
         self.tokens = [match.span() for match in _TOKEN.finditer(self.view)]
@@ -227,6 +244,14 @@ class _Walk:
                 return at
         return len(self.tokens) - 1
 
+    def open_of(self, index: int) -> int:
+        """The index of the round bracket around the token at `index`."""
+        depth = 1
+        while index > 0 and depth:
+            index -= 1
+            depth += (self.text(index) == b")") - (self.text(index) == b"(")
+        return index
+
     def begins_line(self, index: int) -> bool:
         """Whether a line end stands before a token."""
         start = self.tokens[index - 1][1] if index else 0
@@ -243,24 +268,41 @@ def blank_macros(draft: Draft) -> None:
     """
     view = bytearray(without_comments(bytes(draft.text)))
     for match in _DIRECTIVE.finditer(bytes(view)):
+        if match["word"] == b"define":  # a comment ends it for the grammars, whatever line it is on
+            last_line = draft.text.rfind(b"\n", match.start(), match.end())
+            for comment in (
+                _BLOCK_COMMENT.finditer(bytes(draft.text[match.start() : last_line])) if last_line > 0 else ()
+            ):
+                draft.blank(match.start() + comment.start(), match.start() + comment.end())
+        if match["word"] in (b"if", b"elif") and b"__has_" in match["rest"]:  # __has_include(<optional>)
+            draft.blank(*match.span("rest"))
+            draft.put(match.start("rest"), b" 1")
         _blank(view, *match.span())
+    for pattern in (_AFTER_STAR, _BEFORE_PARAMETER):
+        for match in pattern.finditer(bytes(view)):
+            draft.blank(*match.span(1))
+            _blank(view, *match.span(1))
     walk = _Walk(bytes(view))
-    scopes: list[bool] = []  # of each open brace: whether declarations stand in it
+    scopes: list[bytes | None] = []  # of each open brace: None where code stands in it, else the name of the class
     head = index = 0
     while index < len(walk.tokens):
         sign = walk.text(index)
-        in_code = bool(scopes) and not scopes[-1]
+        around = scopes[-1] if scopes else b""
         if sign == b"{":
-            scopes.append(not in_code and _opens_scope(walk, draft, head, index))
+            scopes.append(None if around is None else _opened_scope(walk, draft, head, index, around))
             head = index + 1
         elif sign == b"}":
+            if around is not None:
+                _blank_calls(_items(walk, head, index), draft)
             if scopes:
                 scopes.pop()
             head = index + 1
-        elif sign == b";" and not in_code:
-            _mend_head(_items(walk, head, index), draft)
+        elif sign == b";" and around is not None:
+            items = _items(walk, head, index)
+            if not _blank_calls(items, draft):
+                _mend_head(items, draft, around, None)
             head = index + 1
-        elif in_code:
+        elif around is None:
             index = _after_statement_macro(walk, draft, index)
             continue
         elif sign == b":" and walk.text(index - 1) in _ACCESS and walk.text(index + 1) != b":":
@@ -269,23 +311,33 @@ def blank_macros(draft: Draft) -> None:
         elif sign in (b"(", b"["):
             index = walk.close_of(index)
         index += 1
+    if not scopes:
+        _blank_calls(_items(walk, head, len(walk.tokens)), draft)
 
 
-def _opens_scope(walk: _Walk, draft: Draft, first: int, last: int) -> bool:
-    """Whether the brace after a head opens a scope of declarations; the head is mended."""
+def _blank_calls(items: list[_Item], draft: Draft) -> bool:
+    """Whether a declaration, or what stands at the end of a scope, is nothing but macros; they go."""
+    are_macros = all(item.is_group or (item.is_word and item.is_macro_like) for item in items)
+    for item in items if are_macros else ():
+        draft.blank(item.start, item.end)
+    return are_macros
+
+
+def _opened_scope(walk: _Walk, draft: Draft, first: int, last: int, around: bytes) -> bytes | None:
+    """What the brace after a head opens, as in `blank_macros`; the head is mended."""
     items = _items(walk, first, last)
     words = [item.text for item in items if item.is_word]
     if b"namespace" in words:
-        for item in items[: words.index(b"namespace") + 1]:
-            if item.is_word and item.text not in (b"namespace", b"inline", b"export"):
-                draft.blank(item.start, item.end)
-        return True
-    if words[:1] == [b"extern"] and len(items) == 2:
-        return True
-    if any(item.text == b"=" for item in items):
-        return False
-    _mend_head(items, draft)
-    return _class_name(items) is not None and b"enum" not in words
+        until = next(index for index, item in enumerate(items) if item.text == b"namespace")
+        for index, item in enumerate(items[:until]):
+            if item.is_word and item.text not in (b"inline", b"export"):
+                draft.blank(*_with_group(items, index))
+        return b""
+    if words == [b"extern"]:  # "C"
+        return b""
+    name = _class_name(items) if len(_before_value(items)) == len(items) else None
+    _mend_head(items, draft, around, name)
+    return None if name is None or b"enum" in words else items[name].text
 
 
 def _mend_access(walk: _Walk, draft: Draft, first: int, colon: int) -> None:
@@ -363,10 +415,19 @@ def _class_name(items: list[_Item]) -> int | None:
     return named[-1] if named else tag
 
 
-def _mend_head(items: list[_Item], draft: Draft) -> None:
-    """Blank what is too much in the head of a declaration: one type and one name are enough."""
-    name = _class_name(items)
+def _mend_head(items: list[_Item], draft: Draft, around: bytes, name: int | None) -> None:
+    """Blank what is too much in the head of a declaration: one type and one name are enough.
+
+    `around` is the name of the class that it stands in, `name` the index of the name of the class that it defines.
+    """
+    items = _before_value(items)
+    n_calls = _leading_calls(items)
+    leading = [_with_group(items, index) for index in range(0, n_calls, 2) if not _OF_A_SCOPE.search(items[index].text)]
+    for index in range(0, n_calls, 2):
+        draft.blank(*_with_group(items, index))
+    items = items[n_calls:]
     if name is not None:
+        name -= n_calls
         gone = [
             _with_group(items, index)
             for index, item in enumerate(items[:name])
@@ -375,13 +436,29 @@ def _mend_head(items: list[_Item], draft: Draft) -> None:
     else:
         name = _function_name(items)
         if name is None:
+            name = _variable_name(items)
+        if name is None:
             return
-        gone = _too_much_before(items[:name], draft)
+        follows = items[name + 2].text if name + 2 < len(items) else b""
+        is_made = items[name].text in (around, b"operator") or items[name].text.startswith(b"~") or follows == b":"
+        gone = _too_much_before(items[:name], draft, has_type=is_made)
         for index in _macros_after(items, name + 2):
             draft.blank(*_with_group(items, index))
     for span in gone:
         draft.blank(*span)
-    _take_along(items, name, gone, draft)
+    _take_along(items, name, leading + gone, draft)
+
+
+def _leading_calls(items: list[_Item]) -> int:
+    """How many items at the beginning are macros with arguments that end no declaration: `NAMESPACE_BEGIN(a)`."""
+    n = 0
+    while n + 2 < len(items) and items[n].is_macro_like and items[n + 1].is_group:
+        after = items[n + 2]
+        is_name = n + 3 < len(items) and items[n + 3].is_group and not after.is_macro_like  # PyAPI_FUNC(int) name(…)
+        if not after.is_word or is_name or after.text in _AFTER_PARAMETERS:
+            break
+        n += 2
+    return n
 
 
 def _take_along(items: list[_Item], name: int, gone: list[Span], draft: Draft) -> None:
@@ -408,30 +485,57 @@ def _macros_after(items: list[_Item], first: int) -> list[int]:
     return found
 
 
+def _before_value(items: list[_Item]) -> list[_Item]:
+    """The items of a head up to the `=` before a value."""
+    for index, item in enumerate(items):
+        if item.text == b"=" and not (
+            index and items[index - 1].text.endswith((b"operator", b"=", b"!", b"<", b">", b"+", b"-"))
+        ):
+            return items[:index]
+    return items
+
+
+def _variable_name(items: list[_Item]) -> int | None:
+    """The index of the word that a declaration without parameters names: the last, if two words stand before it."""
+    if not items or any(item.text in _NO_VARIABLE or item.text in (b":", b",") for item in items):
+        return None
+    named = [index for index, item in enumerate(items) if item.is_word and item.text not in _SPECIFIER]
+    return named[-1] if len(named) > 2 and named[-1] == len(items) - 1 else None
+
+
 def _function_name(items: list[_Item]) -> int | None:
     """The index of the word that is the function's name: the first before a group that is no macro's."""
+    operator = next((index for index, item in enumerate(items) if item.text.endswith(b"operator")), None)
+    if operator is not None:
+        return operator
     calls = [
         i
         for i in range(len(items) - 1)
         if items[i].is_word and items[i + 1].is_group and items[i].text not in _WITH_ARGUMENTS
     ]
     for place, index in enumerate(calls):
-        before = [item for item in items[:index] if item.is_word and item.text not in _WITH_ARGUMENTS]
+        before = [
+            item
+            for at, item in enumerate(items[:index])
+            if item.is_word and item.text not in _WITH_ARGUMENTS and not items[at + 1].is_group
+        ]
         has_type = any(item.text not in _SPECIFIER or item.text in _PRIMITIVE for item in before)
         is_last = place == len(calls) - 1
         follows = items[index + 2] if index + 2 < len(items) else None
         is_followed = follows is not None and (
             (follows.is_word and follows.text not in _AFTER_PARAMETERS) or follows.text in (b"*", b"&")
         )
+        if is_last and follows is not None and is_followed and not follows.is_macro_like:
+            return None  # API(x) type name
         if is_last or has_type or not is_followed:
             return index
     return None
 
 
-def _too_much_before(items: list[_Item], draft: Draft) -> list[Span]:
-    """Of the words before a function's name its specifiers and one type stay; the spans of the others."""
+def _too_much_before(items: list[_Item], draft: Draft, *, has_type: bool) -> list[Span]:
+    """Of the words before a name its specifiers and, unless it `has_type`, one type stay; the spans of the others."""
     words: list[int] = []
-    has_type = is_tagged = False
+    is_tagged = False
     for index, item in enumerate(items):
         if item.text in _PRIMITIVE:
             has_type = True
@@ -466,14 +570,55 @@ def _after_statement_macro(walk: _Walk, draft: Draft, index: int) -> int:
     """The index after the token at `index` in code; a macro that is a statement without a semicolon goes."""
     word = walk.text(index)
     before = walk.text(index - 1)
+    if before in (b"(", b","):
+        return _after_type_argument(walk, draft, index)
     is_name = (word[:1].isalpha() or word[:1] == b"_") and word not in _STATEMENT and word not in _PRIMITIVE
-    if not is_name or before not in (b";", b"{", b"}", b":", b")") or word in _SPECIFIER:
+    is_first = before in (b";", b"{", b"}", b":", b")") or index == walk.fresh
+    if (
+        before in _SPECIFIER and before not in _TAGS and _MACRO_LIKE.fullmatch(word)
+    ):  # static const MODEL("small") int a
+        last = walk.close_of(index + 1) if walk.text(index + 1) == b"(" else index
+        if walk.text(last + 1)[:1].isalpha() and walk.text(last + 1) not in _STATEMENT:
+            draft.blank(walk.tokens[index][0], walk.tokens[last][1])
+            return last + 1
+    if not is_name or not is_first or word in _SPECIFIER:
         return index + 1
     last = walk.close_of(index + 1) if walk.text(index + 1) == b"(" else index
     follows = walk.text(last + 1)
-    is_statement = (follows[:1].isalpha() or follows[:1] in (b"_", b"}")) and walk.begins_line(last + 1)
-    is_loop = follows == b"{" and last > index
-    if (is_statement and walk.begins_line(index)) or is_loop:
+    is_alone = (follows[:1].isalpha() or follows[:1] in (b"_", b"}")) and walk.begins_line(last + 1)
+    is_loop = follows == b"{" and last > index and before != b":"
+    is_before = (
+        last == index
+        and (  # END if (a) …, CONSTANT static int a, BEGIN a->b = 1
+            follows in _AFTER_MACRO
+            or (follows in _SPECIFIER and _MACRO_LIKE.fullmatch(word) is not None)
+            or (follows[:1].isalpha() and walk.text(last + 2) in (b"->", b"."))
+        )
+    )
+    if (is_alone and walk.begins_line(index)) or is_loop or is_before:
         draft.blank(walk.tokens[index][0], walk.tokens[last][1])
+        walk.fresh = last + 1
         return last + 1
     return index + 1
+
+
+def _after_type_argument(walk: _Walk, draft: Draft, index: int) -> int:
+    """The index after a type that a macro takes as an argument, which becomes a number; else after one token."""
+    called = walk.text(index - 2)
+    is_call = walk.text(index - 1) == b"," or (
+        (called[:1].isalpha() or called[:1] == b"_") and called not in _STATEMENT
+    )
+    at, n_names, n_signs = index, 0, 0
+    while walk.text(at)[:1].isalpha() or walk.text(at)[:1] in (b"_", b"*"):
+        token = walk.text(at)
+        n_signs += token == b"*" or token in _PRIMITIVE
+        n_names += token != b"*" and token not in _PRIMITIVE and token not in _SPECIFIER
+        at += 1
+    is_type = n_signs and n_names <= 1 and walk.text(index) != b"*" and walk.text(at) in (b",", b")")
+    opening = walk.open_of(index) if is_type else index
+    called = walk.text(opening - 1) if is_type and not walk.text(walk.close_of(opening) + 1)[:1].isalpha() else b""
+    if not (called[:1].isalpha() or called[:1] == b"_") or called in _STATEMENT:
+        return index + 1
+    draft.blank(walk.tokens[index][0], walk.tokens[at - 1][1])
+    draft.put(walk.tokens[index][0], b"0")
+    return at

@@ -252,7 +252,24 @@ _EXPORT = re.compile(
 )
 
 
+_GAPS = (
+    re.compile(rb"->(\*)"),
+    re.compile(rb"\)\s*(\.\.\.)(?=\s*[,)}])"),
+    re.compile(rb"\btypeid\s*\(\s*(typename)\b"),
+)
+
+_CONVERSION_CALL = re.compile(rb"(?<=[.>])operator\s+[A-Za-z_][\w:<>]*\s*[&*]*(?=\s*\(\))")
+
+
 def blank_new_words(draft: Draft) -> None:
-    """C++20 and 23: `export` before a declaration and `this` before an explicit object parameter go."""
+    """C++: `export` before a declaration (C++20), `this` before an explicit object parameter (C++23) and signs go.
+
+    The signs are those of `a->*b`, of a pack that is expanded after brackets, and `typename` below `typeid`.
+    """
+    for gap in _GAPS:
+        draft.blank_all(gap.finditer(bytes(draft.text)), 1)
+    for match in _CONVERSION_CALL.finditer(bytes(draft.text)):
+        draft.blank(*match.span())
+        draft.put(match.start(), b"operato_")
     draft.blank_all(_EXPLICIT_OBJECT.finditer(bytes(draft.text)), 1)
     draft.blank_all(_EXPORT.finditer(bytes(draft.text)), 1)

@@ -15,6 +15,7 @@ from tree_sitter import Node
 
 from ai_forge.data_pipeline.languages import LanguageSpec
 from ai_forge.data_pipeline.languages.draft import Draft
+from ai_forge.data_pipeline.languages.preprocessor import without_comments
 from ai_forge.data_pipeline.mining.units import Unit
 
 __all__ = ["errors_in", "mark_half_units"]
@@ -43,7 +44,8 @@ def mark_half_units(units: list[Unit], root: Node, text: bytes, spec: LanguageSp
     if spec.name == "python":
         _mark_before_strays(units, root)
     if root.has_error:
-        _mark_beside_errors(units, root, text)
+        has_blocks = any(mark.startswith("/*") for mark in spec.docs)
+        _mark_beside_errors(units, root, without_comments(text) if has_blocks else text)
     for unit in [unit for unit in units if unit.has_error]:
         around = unit.parent
         while around is not None and not around.has_error:

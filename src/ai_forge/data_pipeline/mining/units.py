@@ -44,6 +44,7 @@ _MACRO_TEST = re.compile(
     r"(?:\w+_)?(?:TEST|BENCHMARK)(?:_[A-Z]+)*\(\s*(?:(?P<suite>\w+)\s*,\s*)?(?P<name>\w+)\s*(?:,[^()]*)?\)"
 )
 """`TEST_F(Suite, Name)` and the like of GoogleTest, Boost and others: a test with a name of its own."""
+_NOT_NAMES = frozenset({"if", "for", "while", "switch", "return", "else"})
 _OPENERS = ("=>", "->", ":", "=", "{", ";")
 
 
@@ -112,6 +113,8 @@ def units_of(captured: Captured, spec: LanguageSpec, text: bytes, draft: Draft |
     heads = [(index, captures, key) for key in _KINDS for index, captures in captured.get(key, ())]
     for _, captures, key in sorted(heads, key=lambda head: head[0]):
         unit = _unit(_KINDS[key], captures[key][0], captures, spec, source)
+        if unit.name in _NOT_NAMES and unit.definition.type == "function_definition":
+            continue  # C: what a macro stands before is no definition
         found.setdefault((unit.start, unit.end, "" if unit.kind in SCOPES else unit.name), unit)
     units = sorted(found.values(), key=lambda unit: (unit.start, -unit.end))
     _nest(units)
@@ -262,12 +265,28 @@ def _names(kind: UnitKind, captures: Captures, value: Node, text: bytes, spec: L
     if spec.sigil:
         name = name.replace(spec.sigil, "").replace("->", ".").replace("::", ".")
     if "::" in name:
-        path, _, name = name.rpartition("::")
+        path, name = _split_scope(name)
         receiver = re.sub(r"<[^<>]*>|\s", "", re.sub(r"<[^<>]*>", "", path)).replace("::", ".") or None
     name = one_line(name.removeprefix("module.exports.").removeprefix("exports.").replace(".prototype.", "."))
     if kind in SCOPES and not _PLAIN_NAME.match(name):
         return "", None
     return name.removeprefix(":") if node.type == "simple_symbol" else name, receiver
+
+
+def _split_scope(name: str) -> tuple[str, str]:
+    """What stands before the last `::` that is in no angle brackets, and what stands after it.
+
+    >>> _split_scope("a::b<c::d>::e"), _split_scope("hash<std::pair<a, b>>"), _split_scope("A::operator<")
+    (('a::b<c::d>', 'e'), ('', 'hash<std::pair<a, b>>'), ('A', 'operator<'))
+    """
+    depth, cut = 0, 0
+    for at, sign in enumerate(name):
+        if name.startswith("operator", at) and not depth:
+            break
+        depth += (sign == "<") - (sign == ">")
+        if depth == 0 and name.startswith("::", at):
+            cut = at + 2
+    return name[: max(cut - 2, 0)], name[cut:]
 
 
 def _end_of(node: Node) -> Node:
