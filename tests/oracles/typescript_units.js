@@ -32,8 +32,7 @@ function unitsOf(node, file) {
   if (ts.isConstructorDeclaration(node)) return [["constructor", "function"]];
   if (ts.isAccessor(node) && !ts.isClassLike(node.parent) && !ts.isObjectLiteralExpression(node.parent)) return [];
   if (ts.isMethodDeclaration(node) || ts.isAccessor(node)) return [[text(node.name), "function"]];
-  if (ts.isPropertyDeclaration(node) && isFunction(node.initializer)) return [[text(node.name), "function"]];
-  if (ts.isPropertyAssignment(node) && isFunction(node.initializer)) return [[text(node.name), "function"]];
+  if (ts.isPropertyDeclaration(node) || ts.isPropertyAssignment(node)) return [bound(text(node.name), node.initializer)].filter(Boolean);
   if (ts.isVariableStatement(node)) {
     return node.declarationList.declarations
       .filter((one) => ts.isIdentifier(one.name)).map((one) => bound(text(one.name), one.initializer)).filter(Boolean);

@@ -16,14 +16,16 @@ installed costs that language's files (counted), never the run.
 """
 
 import importlib
-from collections.abc import Callable
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
 from tree_sitter import Language, Query
 
-from ai_forge.data_pipeline.languages.repairs import blank_variance, join_bracketed_lines
+from ai_forge.data_pipeline.languages import repairs
+from ai_forge.data_pipeline.languages.draft import Repair
+from ai_forge.data_pipeline.languages.preprocessor import blank_macros, flatten_conditionals, is_cpp
 
 __all__ = ["LANGUAGES", "LanguageSpec", "language_of", "load"]
 
@@ -48,11 +50,28 @@ class LanguageSpec:
     """Node types of a definition's body where the grammar has no field for it."""
     sigil: str = ""
     """What every variable's name starts with and no caller writes: PHP's `$`."""
-    repair: Callable[[bytes], bytes] | None = None
-    """A second try, of the same length, for text that the grammar refuses."""
+    repairs: tuple[Repair, ...] = ()
+    """Second tries for text that the grammar refuses; each is kept where it helps."""
+    suspect: re.Pattern[bytes] | None = None
+    """Text that the grammar takes and misreads, so that the repairs are tried all the same."""
+    macros: re.Pattern[str] | None = None
+    """Names that are macros where a function would have a type."""
     implicit_parameters: tuple[str, ...] = ()
     """First parameters of a method that callers do not pass."""
 
+
+_TYPESCRIPT_REPAIRS: tuple[Repair, ...] = (
+    repairs.blank_variance,
+    repairs.reword_accessors,
+    repairs.blank_template_types,
+    repairs.close_members,
+)
+_MACRO_NAME = re.compile(r"[A-Z][A-Z0-9_]{2,}")
+_MACRO_SIGNS = re.compile(
+    rb"(?<![\w)])(?!else\b|do\b)[A-Za-z_]\w*\s+(?:if|for|while|switch)\s*\(|"  # a macro without semicolon: a function called `if`
+    rb"\b(?:class|struct|union|enum)\s+\w+\s+\w+\s*(?:final\s*)?[:{]",
+    re.MULTILINE,
+)
 
 LANGUAGES: dict[str, LanguageSpec] = {
     row.name: row
@@ -64,7 +83,11 @@ LANGUAGES: dict[str, LanguageSpec] = {
             "python.scm",
             docs=(),
             wrappers=("decorated_definition",),
-            repair=join_bracketed_lines,
+            repairs=(
+                repairs.blank_comments_below_decorators,
+                repairs.blank_type_defaults,
+                repairs.join_bracketed_lines,
+            ),
             implicit_parameters=("self", "cls", "mcs", "metacls"),
         ),
         LanguageSpec(
@@ -73,6 +96,7 @@ LANGUAGES: dict[str, LanguageSpec] = {
             "tree_sitter_javascript",
             "javascript.scm",
             wrappers=("export_statement",),
+            repairs=(repairs.reword_accessors,),
         ),
         LanguageSpec(
             "typescript",
@@ -81,7 +105,7 @@ LANGUAGES: dict[str, LanguageSpec] = {
             "typescript.scm",
             wrappers=("export_statement", "ambient_declaration"),
             prefixes=("decorator",),
-            repair=blank_variance,
+            repairs=_TYPESCRIPT_REPAIRS,
             implicit_parameters=("this",),
         ),
         LanguageSpec(
@@ -91,15 +115,25 @@ LANGUAGES: dict[str, LanguageSpec] = {
             "typescript.scm",
             wrappers=("export_statement", "ambient_declaration"),
             prefixes=("decorator",),
-            repair=blank_variance,
+            repairs=_TYPESCRIPT_REPAIRS,
             implicit_parameters=("this",),
         ),
         LanguageSpec("go", (".go",), "tree_sitter_go", "go.scm", docs=("//", "/*")),
-        LanguageSpec("java", (".java",), "tree_sitter_java", "java.scm"),
+        LanguageSpec("java", (".java",), "tree_sitter_java", "java.scm", repairs=(repairs.blank_record_scopes,)),
         LanguageSpec(
             "rust", (".rs",), "tree_sitter_rust", "rust.scm", docs=("///", "/**", "//!"), prefixes=("attribute_item",)
         ),
-        LanguageSpec("c", (".c", ".h"), "tree_sitter_c", "c.scm", docs=("//", "/*"), bodies=("preproc_arg",)),
+        LanguageSpec(
+            "c",
+            (".c", ".h"),
+            "tree_sitter_c",
+            "c.scm",
+            docs=("//", "/*"),
+            bodies=("preproc_arg",),
+            repairs=(flatten_conditionals, blank_macros),
+            suspect=_MACRO_SIGNS,
+            macros=_MACRO_NAME,
+        ),
         LanguageSpec(
             "cpp",
             (".cpp", ".cc", ".cxx", ".hpp", ".hh", ".hxx"),
@@ -108,9 +142,26 @@ LANGUAGES: dict[str, LanguageSpec] = {
             docs=("//", "/*"),
             wrappers=("template_declaration",),
             bodies=("preproc_arg",),
+            repairs=(repairs.blank_new_words, flatten_conditionals, blank_macros),
+            suspect=_MACRO_SIGNS,
+            macros=_MACRO_NAME,
         ),
-        LanguageSpec("csharp", (".cs",), "tree_sitter_c_sharp", "c_sharp.scm", docs=("///", "/**")),
-        LanguageSpec("ruby", (".rb", ".rake"), "tree_sitter_ruby", "ruby.scm", docs=("#",)),
+        LanguageSpec(
+            "csharp",
+            (".cs",),
+            "tree_sitter_c_sharp",
+            "c_sharp.scm",
+            docs=("///", "/**"),
+            repairs=(flatten_conditionals,),
+        ),
+        LanguageSpec(
+            "ruby",
+            (".rb", ".rake"),
+            "tree_sitter_ruby",
+            "ruby.scm",
+            docs=("#",),
+            repairs=(repairs.bracket_endless_commands,),
+        ),
         LanguageSpec(
             "php", (".php",), "tree_sitter_php:language_php", "php.scm", sigil="$", implicit_parameters=("this",)
         ),
@@ -120,24 +171,30 @@ LANGUAGES: dict[str, LanguageSpec] = {
             "tree_sitter_kotlin",
             "kotlin.scm",
             bodies=("function_body", "class_body", "enum_class_body", "block"),
+            repairs=(repairs.reword_soft_keywords, repairs.close_last_members),
         ),
         LanguageSpec("scala", (".scala", ".sc"), "tree_sitter_scala", "scala.scm"),
-        LanguageSpec("bash", (".sh", ".bash"), "tree_sitter_bash", "bash.scm", docs=("#",)),
+        LanguageSpec(
+            "bash", (".sh", ".bash"), "tree_sitter_bash", "bash.scm", docs=("#",), repairs=(repairs.blank_heredocs,)
+        ),
     )
 }
 
 _BY_EXTENSION = {extension: row.name for row in LANGUAGES.values() for extension in row.extensions}
 
 
-def language_of(path: str) -> str | None:
-    """The language of a file by its extension, or None.
+def language_of(path: str, content: bytes | None = None) -> str | None:
+    """The language of a file by its extension, or None; which of two share `.h` is told by its content, where given.
 
-    >>> language_of("src/a.tsx"), language_of("README")
-    ('tsx', None)
+    >>> language_of("src/a.tsx"), language_of("README"), language_of("a.h"), language_of("a.h", b"namespace a {}")
+    ('tsx', None, 'c', 'cpp')
     """
     name = path.rpartition("/")[2]
     stem, dot, extension = name.rpartition(".")
-    return _BY_EXTENSION.get(f"{dot}{extension}".lower()) if stem else None
+    language = _BY_EXTENSION.get(f"{dot}{extension}".lower()) if stem else None
+    if language == "c" and content is not None and extension in ("h", "H") and is_cpp(content):
+        return "cpp"
+    return language
 
 
 @cache

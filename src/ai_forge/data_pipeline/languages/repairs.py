@@ -1,40 +1,275 @@
-"""A second try for text that a grammar refuses and its language does not: the same text with the stumbling block blanked.
+"""A second try for text that a grammar refuses and its language does not: the stumbling block blanked or reworded.
 
-A repair keeps every byte offset, so what is found in the repaired text stands at the same place in the file. Lines may
-be joined: whoever uses a repair takes lines from offsets. Measured on CPython's library and npm packages: the repairs
-are asked for in 1 file of 200.
+Each function mends one gap and is kept where the tree then holds less that is no syntax (`parsing.py`). No wheel of the
+grammars is newer than those pinned; what upstream mends can go. Measured on CPython's library and npm packages: the
+repairs are asked for in 1 file of 200.
 """
 
 import io
 import re
 import tokenize
 
-_VARIANCE = re.compile(rb"(?<=[<,\n])(\s*)(in out|in|out)(?=\s+[A-Za-z_$]\w*\s*(?:extends\b|[=,>]))")
+from ai_forge.data_pipeline.languages.draft import Draft
+from ai_forge.data_pipeline.languages.preprocessor import without_comments
+
+_VARIANCE = re.compile(rb"(?<=[<,\n])\s*(in out|in|out)(?=\s+[A-Za-z_$]\w*\s*(?:extends\b|[=,>]))")
+_CONFLICT = re.compile(
+    rb"^<{7}(?: [^\n]*)?\n(?P<ours>(?s:.*?))^(?:\|{7}[^\n]*\n(?s:.*?))?^={7}\n(?P<theirs>(?s:.*?))^>{7}(?: [^\n]*)?$",
+    re.MULTILINE,
+)
+_STRAY_MARK = re.compile(rb"^(?:<{7}|>{7}|\|{7})(?: [^\n]*)?$|^={7}$", re.MULTILINE)
+_TEMPLATE_LINE = re.compile(
+    rb"^[ \t]*(?:(?:\{%(?:(?!%\}).)*%\}|\{#(?:(?!#\}).)*#\}|<%(?:(?!%>).)*%>|\{\{(?:(?!\}\}).)*\}\})[ \t]*)+$",
+    re.MULTILINE,
+)
+_TEMPLATE_INLINE = re.compile(rb"\{\{[^{}\n]*\}\}|\{%[^\n]*?%\}|<%[^\n]*?%>")
 
 
-def join_bracketed_lines(text: bytes) -> bytes:
+def keep_one_side(draft: Draft) -> None:
+    """Any language: of a merge conflict our side stays; what holds one is broken.
+
+    >>> draft = Draft(bytearray(b"<<<<<<< HEAD\\na = 1\\n=======\\na = 2\\n>>>>>>> other\\n"))
+    >>> keep_one_side(draft)
+    >>> draft.text.split(), draft.broken
+    ([bytearray(b'a'), bytearray(b'='), bytearray(b'1')], [(0, 47)])
+    """
+    for match in _CONFLICT.finditer(bytes(draft.text)):
+        draft.blank(match.start(), match.start("ours"))
+        draft.blank(match.end("ours"), match.end())
+        draft.broken.append(match.span())
+    for match in _STRAY_MARK.finditer(bytes(draft.text)):
+        draft.blank(*match.span())
+        draft.broken.append(match.span())
+
+
+def blank_templates(draft: Draft) -> None:
+    """Any language: the lines of a template engine go; a name or a value that it fills in becomes a word."""
+    for match in _TEMPLATE_LINE.finditer(bytes(draft.text)):
+        draft.blank(*match.span())
+        draft.broken.append(match.span())
+    for match in _TEMPLATE_INLINE.finditer(bytes(draft.text)):
+        draft.put(match.start(), b"x" * len(match.group()))
+        draft.broken.append(match.span())
+
+
+def join_bracketed_lines(draft: Draft) -> None:
     """Python: line ends inside brackets become blanks, because a continuation line may be indented less than its block.
 
-    >>> join_bracketed_lines(b"f(a.\\nb)\\n")
+    >>> draft = Draft(bytearray(b"f(a.\\nb)\\n"))
+    >>> join_bracketed_lines(draft)
+    >>> bytes(draft.text)
     b'f(a. b)\\n'
     """
+    text = bytes(draft.text)
     starts = [0, *(match.end() for match in re.finditer(rb"\n", text))]
-    joined = bytearray(text)
+    ends: list[int] = []
     previous = tokenize.ENCODING
     try:
         for token in tokenize.tokenize(io.BytesIO(text).readline):
             if token.type == tokenize.NL and previous not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE):
-                joined[starts[token.start[0]] - 1] = ord(" ")
+                ends.append(starts[token.start[0]] - 1)
             previous = token.type
     except (tokenize.TokenError, SyntaxError):
-        return text
-    return bytes(joined)
+        return
+    for end in ends:
+        draft.put(end, b" ")
 
 
-def blank_variance(text: bytes) -> bytes:
-    """TypeScript: the words `in` and `out` before a type parameter become blanks.
+_COMMENT_AFTER_DECORATOR = re.compile(
+    rb"(?<=\n)[ \t]*@[^\n]*\n((?:[ \t]*(?:#[^\n]*)?\n)+)(?=[ \t]*(?:@|(?:async +)?def\b|class\b))"
+)
+_TYPE_PARAMETERS = re.compile(rb"^[ \t]*(?:class|(?:async[ \t]+)?def|type)[ \t]+\w+[ \t]*\[", re.MULTILINE)
 
-    >>> blank_variance(b"interface Box<out T, in U = T> {}")
+
+def blank_comments_below_decorators(draft: Draft) -> None:
+    """Python: a comment between a decorator and its definition may stand in any column."""
+    draft.blank_all(_COMMENT_AFTER_DECORATOR.finditer(bytes(draft.text)), 1)
+
+
+def blank_type_defaults(draft: Draft) -> None:
+    """Python (PEP 696): the default of a type parameter goes.
+
+    >>> draft = Draft(bytearray(b"class A[T: (int, str) = int, *Q = *tuple[int, ...]]: pass"))
+    >>> blank_type_defaults(draft)
+    >>> bytes(draft.text)
+    b'class A[T: (int, str)      , *Q                    ]: pass'
+    """
+    text = bytes(draft.text)
+    for match in _TYPE_PARAMETERS.finditer(text):
+        depth, default = 1, None
+        for at in range(match.end(), len(text)):
+            sign = text[at : at + 1]
+            depth += (sign in b"([{") - (sign in b")]}")
+            if default is not None and (depth == 0 or (depth == 1 and sign == b",")):
+                draft.blank(default, at)
+                default = None
+            elif depth == 1 and sign == b"=" and default is None:
+                default = at
+            if depth == 0:
+                break
+
+
+def blank_variance(draft: Draft) -> None:
+    """TypeScript: the words `in` and `out` before a type parameter go.
+
+    >>> draft = Draft(bytearray(b"interface Box<out T, in U = T> {}"))
+    >>> blank_variance(draft)
+    >>> bytes(draft.text)
     b'interface Box<    T,    U = T> {}'
     """
-    return _VARIANCE.sub(lambda match: match.group(1) + b" " * len(match.group(2)), text)
+    draft.blank_all(_VARIANCE.finditer(bytes(draft.text)), 1)
+
+
+_ACCESSOR_FIELD = re.compile(
+    rb"(?<![\w$.])accessor(?=[ \t]+[\w$#\[\"'])|"  # a keyword: `static accessor count = 0`
+    rb"(?<![\w$.])(accessor)(?=[ \t]*[<(])"  # a method of that name
+)
+_TYPED_TEMPLATE = re.compile(rb"(?<=[\w$])<[^<>()`;{}=]*(?:<[^<>()`;{}=]*>[^<>()`;{}=]*)*>(?=`)")
+_MEMBERS = re.compile(rb"\binterface\b[^{;]*\{|=\s*\{")
+
+
+def reword_accessors(draft: Draft) -> None:
+    """JavaScript, TypeScript: `accessor` before a field goes; a method called so gets a name that is no keyword."""
+    for match in _ACCESSOR_FIELD.finditer(bytes(draft.text)):
+        if match.group(1):
+            draft.put(match.start(), b"accesso_")
+        else:
+            draft.blank(*match.span())
+
+
+def blank_template_types(draft: Draft) -> None:
+    """TypeScript: the type arguments of a tagged template go."""
+    draft.blank_all(_TYPED_TEMPLATE.finditer(bytes(draft.text)))
+
+
+def close_members(draft: Draft) -> None:
+    """TypeScript: a semicolon before a call or index signature that follows a member without one.
+
+    >>> draft = Draft(bytearray(b"interface A {\\n  a: string\\n  <T>(f: T): T\\n}"))
+    >>> close_members(draft)
+    >>> bytes(draft.text)
+    b'interface A {\\n  a: string\\n ;<T>(f: T): T\\n}'
+    """
+    text = without_comments(bytes(draft.text))
+    for match in _MEMBERS.finditer(text):
+        depth, has_member, at = 1, False, match.end()
+        while depth and at < len(text):
+            sign = text[at : at + 1]
+            begins_line = text[:at].endswith((b" ", b"\t")) and not text[text.rfind(b"\n", 0, at) + 1 : at].strip()
+            if depth == 1 and has_member and begins_line and sign in b"<([":
+                draft.put(at - 1, b";")
+            depth += (sign in b"{([") - (sign in b"})]")
+            has_member = has_member or not sign.isspace()
+            at += 1
+
+
+_KOTLIN_NAME = re.compile(rb"(?<![\w`])(?:suspend|dynamic|vararg|noinline|crossinline)(?=\(|[ \t]*[=:,).?\]}+*/-])")
+_KOTLIN_LAST = re.compile(rb"(?<=[^\s;{(,])[ \t](?=\})")
+
+
+def reword_soft_keywords(draft: Draft) -> None:
+    """Kotlin: a keyword that is used as a name gets another first letter.
+
+    >>> draft = Draft(bytearray(b"suspend fun suspend(a: suspend () -> Int) = a()"))
+    >>> reword_soft_keywords(draft)
+    >>> bytes(draft.text)
+    b'suspend fun _uspend(a: suspend () -> Int) = a()'
+    """
+    for match in _KOTLIN_NAME.finditer(bytes(draft.text)):
+        draft.put(match.start(), b"_")
+
+
+def close_last_members(draft: Draft) -> None:
+    """Kotlin: a semicolon after the last member of a body that is one line.
+
+    >>> draft = Draft(bytearray(b"interface A { fun f(): Int }"))
+    >>> close_last_members(draft)
+    >>> bytes(draft.text)
+    b'interface A { fun f(): Int;}'
+    """
+    for match in _KOTLIN_LAST.finditer(bytes(draft.text)):
+        draft.put(match.start(), b";")
+
+
+_ENDLESS_COMMAND = re.compile(
+    rb"^[ \t]*(?:\w+[ \t]+)?def[ \t]+[\w.]+[?!]?(?:\([^\n]*?\))?[ \t]*=[ \t]+"
+    rb"(?P<command>[a-z_][\w.]*[?!]?)(?P<gap>[ \t]+)(?P<first>[\w:\"'][^\n,]*?)(?P<rest>,[^\n]*)?$",
+    re.MULTILINE,
+)
+
+
+def bracket_endless_commands(draft: Draft) -> None:
+    """Ruby: a command call as the body of an endless method gets brackets around its first argument, if they fit.
+
+    >>> draft = Draft(bytearray(b"def f = raise E, 'no'"))
+    >>> bracket_endless_commands(draft)
+    >>> bytes(draft.text)
+    b'def f = raise(E)     '
+    """
+    for match in _ENDLESS_COMMAND.finditer(bytes(draft.text)):
+        if match["rest"]:
+            draft.blank(*match.span("rest"))
+            draft.put(match.end("gap") - 1, b"(")
+            draft.put(match.end("first"), b")")
+        else:
+            draft.blank(*match.span("first"))
+
+
+_SCOPED_RECORD = re.compile(rb"(?:\binstanceof\s+(?:final\s+)?|\bcase\s+|[(,]\s*)((?:\w+\s*\.\s*)+)(?=[A-Z]\w*\s*\()")
+
+
+def blank_record_scopes(draft: Draft) -> None:
+    """Java: what stands before the last dot of a record pattern's type goes.
+
+    >>> draft = Draft(bytearray(b"case Shape.Box(A.Point(int x, _)) -> x;"))
+    >>> blank_record_scopes(draft)
+    >>> bytes(draft.text)
+    b'case       Box(  Point(int x, _)) -> x;'
+    """
+    draft.blank_all(_SCOPED_RECORD.finditer(bytes(draft.text)), 1)
+
+
+_HEREDOC = re.compile(rb"(?<!<)<<(-?)[ \t]*(['\"]?)(\w+)\2(?P<rest>[^\n]*)\n")
+
+
+def blank_heredocs(draft: Draft) -> None:
+    """Bash: a here-document goes, so that what follows on its line is read."""
+    text, end = bytes(draft.text), 0
+    for match in _HEREDOC.finditer(text):
+        tabs = rb"\t*" if match[1] else b""
+        close = re.compile(rb"^" + tabs + re.escape(match[3]) + rb"$", re.MULTILINE).search(text, match.end())
+        if close is None or match.start() < end:
+            continue
+        end = close.end()
+        draft.blank(match.start(), match.start("rest"))
+        draft.blank(match.end(), end)
+
+
+_EXPLICIT_OBJECT = re.compile(rb"\(\s*(this)(?=\s+(?:const\s+)?[A-Za-z_][\w:<>]*[\s&*]+\w+\s*[,)])")
+_EXPORT = re.compile(
+    rb"^[ \t]*(export)(?=[ \t]+(?:template|class|struct|enum|union|namespace|inline|constexpr|using|[a-z]\w*[ \t]))",
+    re.MULTILINE,
+)
+
+
+_GAPS = (
+    re.compile(rb"->(\*)"),
+    re.compile(rb"\)\s*(\.\.\.)(?=\s*[,)}])"),
+    re.compile(rb"\btypeid\s*\(\s*(typename)\b"),
+)
+
+_CONVERSION_CALL = re.compile(rb"(?<=[.>])operator\s+[A-Za-z_][\w:<>]*\s*[&*]*(?=\s*\(\))")
+
+
+def blank_new_words(draft: Draft) -> None:
+    """C++: `export` before a declaration (C++20), `this` before an explicit object parameter (C++23) and signs go.
+
+    The signs are those of `a->*b`, of a pack that is expanded after brackets, and `typename` below `typeid`.
+    """
+    for gap in _GAPS:
+        draft.blank_all(gap.finditer(bytes(draft.text)), 1)
+    for match in _CONVERSION_CALL.finditer(bytes(draft.text)):
+        draft.blank(*match.span())
+        draft.put(match.start(), b"operato_")
+    draft.blank_all(_EXPLICIT_OBJECT.finditer(bytes(draft.text)), 1)
+    draft.blank_all(_EXPORT.finditer(bytes(draft.text)), 1)

@@ -11,16 +11,45 @@ from collections.abc import Sequence
 from tree_sitter import Node
 
 COMMENT_TYPES = frozenset({"comment", "line_comment", "block_comment"})
+_BARE_LISTS = ("statement_list", "body_statement")
+"""Go, Ruby: comments above the first statement stand outside the list."""
 _STRING_START = re.compile(r"^[rRuUbBfF]*(\"\"\"|'''|\"|')")
 _TOOL_LINE = re.compile(
     r"^(go:|nolint|eslint|@ts-|\+build|prettier-ignore|istanbul|#!|rubocop:|shellcheck |-\*-|frozen_string)"
 )
 _LICENCE = re.compile(r"copyright|licen[sc]e|SPDX-|\(c\) \d{4}", re.IGNORECASE)
+_LICENCE_HEADER = re.compile(
+    r"copyright\s*(?:\(c\)|©|\d{4}|by\b)|\(c\)\s*(?:copyright\s*)?\d{4}|SPDX-License|all rights reserved|"
+    r"licen[sc]ed under|licen[sc]e information|(?:the|see) LICEN[CS]E(?:\.\w+)? file|permission is hereby granted|"
+    r"redistribution and use|General Public License|Apache License|MIT licen[sc]e",
+    re.IGNORECASE,
+)
+"""What a licence says and no documentation of a function does: some read, check or print licences."""
 _XML_PARAMETER = re.compile(r"<(?:type)?param name=\"([^\"]*)\">\s*", re.IGNORECASE)
 _XML_REFERENCE = re.compile(r"<(?:see|seealso|paramref|typeparamref)\s+\w+=\"(?:\w:)?([^\"]*)\"\s*/>")
 _XML_TAG = re.compile(
     r"</?(?:summary|remarks|para|param|typeparam|returns|value|example|code|c|exception|list|item|description)\b[^>]*>"
 )
+_NOT_OF_A_UNIT = re.compile(
+    r"^\s*[@\\](?:license|copyright|preserve)\b|(?<!\w)[@\\](?:[{}]|(?:typedef|callback|file|fileoverview|overview|"
+    r"packageDocumentation|module|namespace|defgroup|addtogroup|mainpage|cond|endcond)\b|section\s*$)|^#?(?:end)?region\b"
+)
+"""Tags by which a comment documents something else: a type of its own, the file, a group."""
+_DIVIDER = re.compile(r"[-=*#~_/+<>.\\|\s]{4,}")
+_SECTION = re.compile(r"[-=*#~_/+]{3,}.*[-=*#~_/+]{3,}|[-=*#~_/+]{5,}\s*\S.*")
+_REMINDER = re.compile(r"(?:TODO|FIXME|XXX|HACK)\b")
+_TITLE_WORDS = 4
+"""A boxed line of fewer words is the title of a section."""
+_CODE_LINE = re.compile(
+    r"[\w.\[\]>*&:-]+\s*(?:[-+*/|&]|:)?=(?!=)\s*\S.*|"  # a = b
+    r"(?:[\w.:>*-]|\[\w*\])+\(.*\)\s*(?:do\b.*)?|"  # f(a)
+    r".*(?:[;{]|\}\s*[;,)]?)|"
+    r"(?:if|elif|for|while|with|case)\b.*:|(?:if|unless|while|until)\s+\S+(?:\s*(?:[=!<>]=?|&&|\|\|)\s*\S+)?|"
+    r"(?:let|const|var|val|auto|static|public|private)\s.*=.*|(?:def|class|func|fn|fun|function)\s+\w+.*[(:]?.*|"
+    r"(?:else|end|fi|done|esac|endif|break|continue|return)\b(?:\s+[\w.()\[\]\"']+)?|"
+    r"(?:import|require|include|echo|puts|print|local|export)\s+[\w.\"'$:/]+|from\s+\S+\s+import\b.*|#\s*(?:include|define|if)\w*\b.*"
+)
+"""A line that is code, and no sentence: what was commented out."""
 
 
 def docstring_of(body: Node | None) -> str | None:
@@ -45,6 +74,41 @@ def docstring_of(body: Node | None) -> str | None:
     return None
 
 
+def documentation(comment: str, marks: Sequence[str]) -> str | None:
+    """What a comment says about the definition below it; None where that is nothing, or it speaks of something else.
+
+    >>> documentation("// Total adds up the rows.", ["//"])
+    'Total adds up the rows.'
+    >>> documentation("// int old_tax(void) { return 0; }", ["//"]), documentation("/** @typedef {Object} A */", ["/**"])
+    (None, None)
+    """
+    text = clean_comment(comment, marks)
+    if text is None or _NOT_OF_A_UNIT.search(text):
+        return None
+    lines = _without_box(text.split("\n"))
+    words = [line.strip() for line in lines if line.strip()]
+    if not words or all(_SECTION.fullmatch(line) or _REMINDER.match(line) for line in words):
+        return None
+    if _LICENCE_HEADER.search(" ".join(line for line in words if not line.startswith("@"))):
+        return None
+    n_code = sum(1 for line in words if _CODE_LINE.fullmatch(line))
+    is_code = bool(_CODE_LINE.fullmatch(words[0])) and 2 * n_code > len(words)
+    return None if is_code else "\n".join(lines)
+
+
+def _without_box(lines: list[str]) -> list[str]:
+    """Lines without dividers at both ends, and without the title of a section that stands between two."""
+    if _DIVIDER.fullmatch(lines[0]):
+        end = next((at for at in range(1, len(lines)) if _DIVIDER.fullmatch(lines[at])), None)
+        if end is not None and len(" ".join(lines[1:end]).split()) < _TITLE_WORDS:
+            lines = lines[end:]
+    while lines and (not lines[0].strip() or _DIVIDER.fullmatch(lines[0])):
+        lines = lines[1:]
+    while lines and (not lines[-1].strip() or _DIVIDER.fullmatch(lines[-1])):
+        lines = lines[:-1]
+    return lines
+
+
 def _string_text(node: Node) -> str | None:
     """What stands between a string's quotes; None for a format string, bytes, and what is no string."""
     raw = (node.text or b"").decode("utf-8", "replace")
@@ -54,8 +118,8 @@ def _string_text(node: Node) -> str | None:
     return raw[start.end() : -len(start.group(1))]
 
 
-def comments_above(node: Node, marks: Sequence[str]) -> list[Node]:
-    """The comments that document `node`, top first.
+def comments_above(node: Node, marks: Sequence[str], row: int) -> list[Node]:
+    """The comments that document `node`, which begins in `row`, top first.
 
     That is one block comment with one of `marks`, with at most one blank line between if it is a `/**` (a common
     JavaScript style), or a run of line comments with one of `marks` directly above. Other line comments may stand between.
@@ -63,10 +127,10 @@ def comments_above(node: Node, marks: Sequence[str]) -> list[Node]:
     line_marks = tuple(mark.encode() for mark in marks if not mark.startswith("/*"))
     block_marks = tuple(mark.encode() for mark in marks if mark.startswith("/*"))
     found: list[Node] = []
-    line = node.start_point[0]
+    line = row
     previous = node.prev_sibling
-    if previous is None and node.parent is not None and node.parent.type == "statement_list":
-        previous = node.parent.prev_sibling  # Go: comments above the first statement stand outside the list
+    if previous is None and node.parent is not None and node.parent.type in _BARE_LISTS:
+        previous = node.parent.prev_sibling
     while previous is not None and previous.type in COMMENT_TYPES:
         text = previous.text or b""
         last_line = previous.end_point[0] - (previous.end_point[1] == 0)
@@ -81,11 +145,12 @@ def comments_above(node: Node, marks: Sequence[str]) -> list[Node]:
         ):
             break  # the comment trails the statement before
         is_block = text.startswith(b"/*")
-        if is_block and not found and block_marks and text.startswith(block_marks) and not text.startswith(b"/**/"):
+        is_plain = text.startswith(b"/**/") or (text.startswith(b"/***") and "//!" in marks)  # Rust: three are no mark
+        if is_block and not found and block_marks and text.startswith(block_marks) and not is_plain:
             return [previous]
         if is_block and (found or not block_marks):
             break
-        if line_marks and text.startswith(line_marks) and not text.startswith(b"#!"):
+        if line_marks and text.startswith(line_marks) and not text.startswith((b"#!", b"////")):
             found.append(previous)
         line = previous.start_point[0]
         previous = before

@@ -9,15 +9,21 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
-from tree_sitter import Parser, QueryCursor
+from tree_sitter import Node, Parser, QueryCursor
 
-from ai_forge.data_pipeline.languages import LANGUAGES, load
+from ai_forge.data_pipeline.languages import LANGUAGES, LanguageSpec, load
+from ai_forge.data_pipeline.languages.draft import Draft
+from ai_forge.data_pipeline.languages.repairs import blank_templates, keep_one_side
 from ai_forge.data_pipeline.mining.attribution import Attribution, imports_of
 from ai_forge.data_pipeline.mining.docstrings import docstring_of, file_comment
+from ai_forge.data_pipeline.mining.soundness import errors_in, mark_half_units
 from ai_forge.data_pipeline.mining.units import Captures, Unit, module_unit, node_text, units_of
 from ai_forge.data_pipeline.schemas import Import
 
 __all__ = ["ParsedFile", "Unit", "normalise", "parse"]
+
+_TEMPLATE_VALUE = re.compile(rb"^[ \t]*\{\{[^{}\n]*\}\}[ \t]*$", re.MULTILINE)
+"""A line that most grammars take for nested brackets."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +64,13 @@ def parse(content: bytes, language: str) -> ParsedFile | None:
     grammar, query = loaded
     text = normalise(content)
     spec = LANGUAGES[language]
-    root = Parser(grammar).parse(text).root_node
-    repaired = spec.repair(text) if spec.repair is not None and root.has_error else text
-    if repaired != text:
-        again = Parser(grammar).parse(repaired).root_node
-        root, repaired = (root, text) if again.has_error else (again, repaired)
+    root, draft = _tree_of(text, Parser(grammar), spec)
     captured: defaultdict[str, list[tuple[int, Captures]]] = defaultdict(list)
     for match in QueryCursor(query).matches(root):
         for name in match[1]:
             captured[name].append(match)
-    units = units_of(captured, spec, text)
+    units = units_of(captured, spec, text, draft)
+    mark_half_units(units, root, text, spec, draft)
     Attribution(units, spec, text).run(captured)
     imports, modules = imports_of(captured, text)
     opaque = [n.byte_range for _, m in captured["opaque"] for n in m["opaque"]]
@@ -75,10 +78,47 @@ def parse(content: bytes, language: str) -> ParsedFile | None:
     first_unit = units[0].start if units else len(text)
     docstring = file_comment(root, spec.docs, first_unit) if spec.docs else docstring_of(root)
     module = module_unit(root, units, docstring)
-    if repaired != text:
+    if draft is not None:
         _take_lines_from_offsets([*units, *([module] if module else [])], text)
     names = list(dict.fromkeys(constants))
     return ParsedFile(text, units, imports, modules, names, opaque, docstring, root.has_error, module)
+
+
+def _tree_of(text: bytes, parser: Parser, spec: LanguageSpec) -> tuple[Node, Draft | None]:
+    """The tree of a file and, where its repair gives a sounder one, the draft that was parsed.
+
+    Repairs are tried one after the other; each is kept that leaves less that is no syntax. Where the grammar takes a text
+    that is suspect, all are tried together, and kept if it takes theirs as well.
+    """
+    root = parser.parse(text).root_node
+    damage = _damage(root)
+    suspect = not damage and (
+        (spec.suspect is not None and spec.suspect.search(text) is not None)
+        or (b"{{" in text and _TEMPLATE_VALUE.search(text) is not None)
+    )
+    if not damage and not suspect:
+        return root, None
+    draft: Draft | None = None
+    for repair in (keep_one_side, blank_templates, *spec.repairs):
+        tried = draft.copy() if draft is not None else Draft(bytearray(text))
+        before = bytes(tried.text)
+        repair(tried)
+        if bytes(tried.text) == before:
+            continue
+        again = parser.parse(bytes(tried.text)).root_node
+        left = _damage(again)
+        if left < damage or (suspect and not left):
+            root, draft, damage = again, tried, left
+        if not damage and not suspect:
+            break
+    return root, draft
+
+
+def _damage(root: Node) -> int:
+    """How much of a tree is no syntax: the bytes of its errors, and one for each error and each missing token."""
+    if not root.has_error:
+        return 0
+    return sum(1 + node.end_byte - node.start_byte for node in errors_in(root))
 
 
 def _take_lines_from_offsets(units: list[Unit], text: bytes) -> None:

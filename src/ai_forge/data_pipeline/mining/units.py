@@ -12,7 +12,8 @@ from typing import Literal
 from tree_sitter import Node
 
 from ai_forge.data_pipeline.languages import LanguageSpec
-from ai_forge.data_pipeline.mining.docstrings import COMMENT_TYPES, clean_comment, comments_above, docstring_of
+from ai_forge.data_pipeline.languages.draft import Draft, Span
+from ai_forge.data_pipeline.mining.docstrings import COMMENT_TYPES, comments_above, docstring_of, documentation
 from ai_forge.data_pipeline.schemas import Guard
 from ai_forge.data_pipeline.schemas.code_blocks import BlockType
 from ai_forge.data_pipeline.text.words import one_line
@@ -39,6 +40,11 @@ SCOPES = frozenset({"scope", "impl"})
 _PLAIN_NAME = re.compile(r"^[\w.$]+$")
 _COMMENT_AFTER_COMMA = re.compile(r",\s+(#|//).*$")
 _COMMENT_LINE = re.compile(r"\s*(# |#$|//)")
+_MACRO_TEST = re.compile(
+    r"(?:\w+_)?(?:TEST|BENCHMARK)(?:_[A-Z]+)*\(\s*(?:(?P<suite>\w+)\s*,\s*)?(?P<name>\w+)\s*(?:,[^()]*)?\)"
+)
+"""`TEST_F(Suite, Name)` and the like of GoogleTest, Boost and others: a test with a name of its own."""
+_NOT_NAMES = frozenset({"if", "for", "while", "switch", "return", "else"})
 _OPENERS = ("=>", "->", ":", "=", "{", ";")
 
 
@@ -97,34 +103,77 @@ def node_text(node: Node, text: bytes) -> str:
     return text[start:end].decode("utf-8", "replace")
 
 
-def units_of(captured: Captured, spec: LanguageSpec, text: bytes) -> list[Unit]:
-    """Units (without scopes) by position, nested; of two patterns for one definition the first in the query wins."""
+def units_of(captured: Captured, spec: LanguageSpec, text: bytes, draft: Draft | None = None) -> list[Unit]:
+    """Units (without scopes) by position, nested; of two patterns for one definition the first in the query wins.
+
+    `draft` is what was parsed in the place of `text`.
+    """
+    source = _Source(text, draft.shown(text) if draft else text, sorted(draft.whole) if draft else [])
     found: dict[tuple[int, int, str], Unit] = {}
     heads = [(index, captures, key) for key in _KINDS for index, captures in captured.get(key, ())]
     for _, captures, key in sorted(heads, key=lambda head: head[0]):
-        unit = _unit(_KINDS[key], captures[key][0], captures, spec, text)
+        unit = _unit(_KINDS[key], captures[key][0], captures, spec, source)
+        if unit.name in _NOT_NAMES and unit.definition.type == "function_definition":
+            continue  # C: what a macro stands before is no definition
         found.setdefault((unit.start, unit.end, "" if unit.kind in SCOPES else unit.name), unit)
     units = sorted(found.values(), key=lambda unit: (unit.start, -unit.end))
     _nest(units)
     return [unit for unit in units if unit.kind not in SCOPES]
 
 
-def _unit(kind: UnitKind, head: Node, captures: Captures, spec: LanguageSpec, text: bytes) -> Unit:
+def _is_call_of_macro(head: Node, name: str, macros: re.Pattern[str]) -> bool:
+    """Whether what looks like a function without a type (`DEFINE_X(a) { … }`) is what a macro makes of its arguments."""
+    around = head.parent
+    in_class = around is not None and around.type == "field_declaration_list"  # a constructor has no type either
+    return not in_class and head.child_by_field_name("type") is None and macros.fullmatch(name) is not None
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A file's text, as signatures show it, and the spans of which a unit takes all or nothing."""
+
+    text: bytes
+    shown: bytes
+    whole: list[Span]
+
+    def widened(self, start: int, end: int) -> Span:
+        """A unit's span with all of each of those spans that it begins or ends in."""
+        for first, last in self.whole:
+            if first < start < last < end:
+                start = first
+            elif start < first < end < last:
+                end = last
+        return start, end
+
+    def row_of(self, node: Node) -> int:
+        """The row on which a definition begins."""
+        start, _ = self.widened(node.start_byte, node.end_byte)
+        return node.start_point.row if start == node.start_byte else self.text.count(b"\n", 0, start)
+
+
+def _unit(kind: UnitKind, head: Node, captures: Captures, spec: LanguageSpec, source: _Source) -> Unit:
+    text = source.text
     outer = head
     value = captures["value"][0] if "value" in captures else outer
     name, receiver = _names(kind, captures, value, text, spec)
+    is_macro = (
+        head.type == "function_definition" and spec.macros is not None and _is_call_of_macro(head, name, spec.macros)
+    )
+    if is_macro and (test := _MACRO_TEST.match(node_text(head, text))):
+        name, receiver, is_macro = test["name"], test["suite"], False
     while spec.wrappers and (around := outer.parent) is not None and around.type in spec.wrappers:
         outer = around
-    code, comments = _with_comments(outer, spec)
+    code, comments = _with_comments(outer, spec, source)
+    written = "\n".join(node_text(comment, text).rstrip() for comment in comments)
+    docstring = documentation(written, spec.docs) if comments else None
+    if docstring is None:
+        comments = []
     first = comments[0] if comments and comments[0].start_byte < code.start_byte else code
     body = value.child_by_field_name("body") or _child_of_type(value, spec.bodies)
-    if spec.docs:
-        docstring = (
-            clean_comment("\n".join(node_text(c, text).rstrip() for c in comments), spec.docs) if comments else None
-        )
-    else:
+    if not spec.docs:
         docstring = docstring_of(body)
-    end = _end_of(outer)
+    last = _end_of(outer)
+    start, end = source.widened(code.start_byte, last.end_byte)
     own = captures.get("own_parameters")
     parameters = own[0] if own else value.child_by_field_name("parameters") or value.child_by_field_name("parameter")
     returns = (
@@ -137,29 +186,29 @@ def _unit(kind: UnitKind, head: Node, captures: Captures, spec: LanguageSpec, te
     return Unit(
         kind=kind,
         name=name,
-        start=first.start_byte,
-        end=end.end_byte,
+        start=min(start, first.start_byte),
+        end=end,
         first_line=first.start_point[0] + 1,
         code_line=code.start_point[0] + 1,
-        last_line=end.end_point[0] + (1 if end.end_point[1] else 0),
-        code_start=code.start_byte,
+        last_line=last.end_point[0] + (1 if last.end_point[1] else 0),
+        code_start=start,
         definition=value,
         body=body,
-        signature=_signature(head, value, body, text, kind),
+        signature=_signature(_start_of_signature(head, source), value, body, source.shown, kind),
         docstring=docstring,
-        has_error=outer.has_error,
+        has_error=outer.has_error or is_macro,
         returns=one_line(node_text(returns, text)).lstrip(": ") if returns is not None else None,
         parameters_start=parameters.start_byte if parameters is not None else -1,
         receiver=receiver,
     )
 
 
-def _with_comments(outer: Node, spec: LanguageSpec) -> tuple[Node, list[Node]]:
+def _with_comments(outer: Node, spec: LanguageSpec, source: _Source) -> tuple[Node, list[Node]]:
     """The first node of a definition (an attribute that stands before it as a sibling) and its doc comments."""
     code = outer
     comments: list[Node] = []
     while True:
-        above = comments_above(code, spec.docs) if spec.docs else []
+        above = comments_above(code, spec.docs, source.row_of(code)) if spec.docs else []
         comments = above + comments
         before = (above[0] if above else code).prev_sibling if spec.prefixes else None
         while before is not None and before.type in COMMENT_TYPES:
@@ -173,15 +222,24 @@ def _child_of_type(node: Node, types: tuple[str, ...]) -> Node | None:
     return next((child for child in node.named_children if child.type in types), None) if types else None
 
 
-def _signature(head: Node, value: Node, body: Node | None, text: bytes, kind: UnitKind) -> str:
+def _start_of_signature(head: Node, source: _Source) -> int:
+    """Where a head begins: before the macros that the repair took from it, after C#'s and PHP's attributes."""
+    first = head.child(0)
+    while first is not None and first.type in ("attribute_list", *COMMENT_TYPES) and first.next_sibling is not None:
+        first = first.next_sibling
+    start = first.start_byte if first is not None else head.start_byte
+    return source.widened(start, head.end_byte)[0]
+
+
+def _signature(start: int, value: Node, body: Node | None, text: bytes, kind: UnitKind) -> str:
     """A definition's text up to its body, on one line, without comments and the sign that opens the body."""
     end = value.end_byte
     if body is not None:
         before = body.prev_sibling
         while before is not None and before.type in COMMENT_TYPES:
             before = before.prev_sibling
-        end = before.end_byte if before is not None and before.end_byte > head.start_byte else body.start_byte
-    written = text[head.start_byte : end].decode("utf-8", "replace")
+        end = before.end_byte if before is not None and before.end_byte > start else body.start_byte
+    written = text[start:end].decode("utf-8", "replace")
     if kind in CONTAINERS or body is None:
         written = written.partition("{")[0]
     if "#" in written or "//" in written:
@@ -207,12 +265,28 @@ def _names(kind: UnitKind, captures: Captures, value: Node, text: bytes, spec: L
     if spec.sigil:
         name = name.replace(spec.sigil, "").replace("->", ".").replace("::", ".")
     if "::" in name:
-        path, _, name = name.rpartition("::")
+        path, name = _split_scope(name)
         receiver = re.sub(r"<[^<>]*>|\s", "", re.sub(r"<[^<>]*>", "", path)).replace("::", ".") or None
     name = one_line(name.removeprefix("module.exports.").removeprefix("exports.").replace(".prototype.", "."))
     if kind in SCOPES and not _PLAIN_NAME.match(name):
         return "", None
     return name.removeprefix(":") if node.type == "simple_symbol" else name, receiver
+
+
+def _split_scope(name: str) -> tuple[str, str]:
+    """What stands before the last `::` that is in no angle brackets, and what stands after it.
+
+    >>> _split_scope("a::b<c::d>::e"), _split_scope("hash<std::pair<a, b>>"), _split_scope("A::operator<")
+    (('a::b<c::d>', 'e'), ('', 'hash<std::pair<a, b>>'), ('A', 'operator<'))
+    """
+    depth, cut = 0, 0
+    for at, sign in enumerate(name):
+        if name.startswith("operator", at) and not depth:
+            break
+        depth += (sign == "<") - (sign == ">")
+        if depth == 0 and name.startswith("::", at):
+            cut = at + 2
+    return name[: max(cut - 2, 0)], name[cut:]
 
 
 def _end_of(node: Node) -> Node:
@@ -235,13 +309,22 @@ def _nest(units: list[Unit]) -> None:
     for unit in units:
         while open_units and open_units[-1].end <= unit.start:
             open_units.pop()
-        unit.parent = next((u for u in reversed(open_units) if u.end >= unit.end), None)
+        around = (u for u in reversed(open_units) if u.end >= unit.end)
+        unit.parent = next((u for u in around if (u.start, u.end) != (unit.start, unit.end) or _holds(u, unit)), None)
         if unit.parent is not None and unit.parent.kind in CONTAINERS and unit.kind in ("function", "method"):
             unit.kind = "method"
             unit.parent.members[unit.name] = None
         elif unit.receiver and unit.kind == "function":
             unit.kind = "method"
         open_units.append(unit)
+
+
+def _holds(outer: Unit, inner: Unit) -> bool:
+    """Whether a definition lies in another; of `const f = () => 1, g = () => 2` both have all of the statement."""
+    return (
+        outer.definition.start_byte <= inner.definition.start_byte
+        and outer.definition.end_byte >= inner.definition.end_byte
+    )
 
 
 def module_unit(root: Node, units: list[Unit], docstring: str | None) -> Unit | None:

@@ -73,8 +73,8 @@ class SourceFile:
 
     @property
     def language(self) -> str:
-        """Language by extension."""
-        language = language_of(self.path)
+        """Language by extension; a C++ header called `.h` is known by its content."""
+        language = language_of(self.path, self.content)
         assert language is not None, "only files of a known language are read"
         return language
 

@@ -1,0 +1,70 @@
+"""Units of C and C++ files as clang parses them, without a compile database: `python clang_units.py FOLDER…`.
+
+Prints one JSON line a file: path and units (kind, name, first line, last line, documented) of what it defines itself.
+Every folder below the given ones that holds a header is searched for includes; what stands in branches that the
+preprocessor leaves out is not there. Needs the package `libclang`.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from clang import cindex  # type: ignore[import-not-found]
+
+_K = cindex.CursorKind
+_FUNCTIONS = {
+    _K.FUNCTION_DECL, _K.CXX_METHOD, _K.CONSTRUCTOR, _K.DESTRUCTOR, _K.CONVERSION_FUNCTION, _K.FUNCTION_TEMPLATE,
+}  # fmt: skip
+_TYPES = {
+    _K.STRUCT_DECL, _K.UNION_DECL, _K.CLASS_DECL, _K.ENUM_DECL, _K.CLASS_TEMPLATE,
+    _K.CLASS_TEMPLATE_PARTIAL_SPECIALIZATION,
+}  # fmt: skip
+_INSIDE = {_K.NAMESPACE, _K.LINKAGE_SPEC, _K.UNEXPOSED_DECL, *_TYPES}
+
+
+def units_of(path: Path, folders: list[Path], is_cpp: bool) -> list[list[Any]]:
+    """What clang sees in one file."""
+    language = ["-x", "c++", "-std=c++20"] if is_cpp else ["-x", "c", "-std=gnu11"]
+    arguments = [*language, "-ferror-limit=0", *(f"-I{folder}" for folder in folders)]
+    options = cindex.TranslationUnit.PARSE_INCOMPLETE | 0x200  # keep going after fatal errors
+    unit = cindex.Index.create().parse(str(path), arguments, options=options)
+    return [one for cursor in _defined(unit.cursor, str(path)) if (one := _unit(cursor)) is not None]
+
+
+def _defined(cursor: Any, path: str) -> Iterator[Any]:
+    waiting = list(cursor.get_children())
+    while waiting:
+        child = waiting.pop()
+        if child.location.file is None or child.location.file.name != path:
+            continue
+        yield child
+        if child.kind in _INSIDE:
+            waiting.extend(child.get_children())
+
+
+def _unit(cursor: Any) -> list[Any] | None:
+    kind = "function" if cursor.kind in _FUNCTIONS else "type" if cursor.kind in _TYPES else None
+    if kind is None or not cursor.is_definition():
+        return None
+    name = cursor.spelling.partition("<")[0] if not cursor.spelling.startswith("operator") else cursor.spelling
+    if not name or "(" in name and not name.startswith("operator"):
+        return None  # it has none
+    extent = cursor.extent
+    has_body = kind == "type" or any(child.kind == _K.COMPOUND_STMT for child in cursor.get_children())
+    has_body = has_body or any(child.kind == _K.CXX_TRY_STMT for child in cursor.get_children())
+    return [kind, name, extent.start.line, extent.end.line, None] if has_body else None
+
+
+def main() -> None:
+    """Paths come on standard input, one a line, each after `c` or `c++` and a tab; folders to search as arguments."""
+    given = [Path(folder) for folder in sys.argv[1:]]
+    folders = sorted({path.parent for folder in given for pattern in ("*.h", "*.hpp") for path in folder.rglob(pattern)})
+    for line in sys.stdin.read().splitlines():
+        language, _, path = line.partition("\t")
+        print(json.dumps({"path": path, "units": units_of(Path(path), folders, language == "c++")}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
