@@ -23,7 +23,7 @@ from ai_forge.data_pipeline.examples.verification import verify_example
 from ai_forge.data_pipeline.graph.symbols import SymbolGraph, overlap
 from ai_forge.data_pipeline.miner import mine_repository
 from ai_forge.data_pipeline.schemas import CodeBlock, Document, Fact, RAFTExample, content_id
-from ai_forge.data_pipeline.schemas.raft_examples import Difficulty
+from ai_forge.data_pipeline.schemas.raft_examples import difficulty_of
 from ai_forge.data_pipeline.search.index import Hit, Index
 from ai_forge.data_pipeline.source.file_dates import read_dates
 from ai_forge.data_pipeline.source.repository import read_repository
@@ -337,10 +337,6 @@ class _Builder:
         if oracles and draft.shown_as is not None:
             documents[0] = draft.shown_as
         documents += draft.beside if oracles else ()
-        n_distractors = len(distractors)
-        difficulty: Difficulty = (
-            "hard" if n_distractors > 2 or len(documents) > 1 else "medium" if n_distractors else "easy"
-        )
         signature = _quotable(subject) if len(documents) == 1 else ""
         reasoning = _places(draft.question, documents, draft.aspect, signature) if oracles else ""
         return RAFTExample(
@@ -349,7 +345,7 @@ class _Builder:
             distractor_documents=tuple(self._documents[block.id] for block in distractors),
             reasoning=reasoning or f"None of the documents defines `{subject.name}`.",
             final_answer=draft.answer if oracles else NOT_IN_CONTEXT,
-            difficulty=difficulty,
+            difficulty=difficulty_of(len(documents), len(distractors)),
             family=draft.family,
             subject_id=subject.id,
             subject_path=subject.path,

@@ -24,6 +24,7 @@ from ai_forge.data_pipeline.examples.verification import verify_example
 from ai_forge.data_pipeline.languages import LANGUAGES
 from ai_forge.data_pipeline.mining.filters import file_rejection, subject_rejection
 from ai_forge.data_pipeline.schemas import CodeBlock, DataQualityMetrics, RAFTExample
+from ai_forge.data_pipeline.schemas.raft_examples import difficulty_of
 from ai_forge.data_pipeline.text.near_duplicates import near_duplicate_pairs
 from ai_forge.data_pipeline.text.words import subwords
 from ai_forge.errors import AIForgeError, InputError
@@ -86,9 +87,7 @@ def validate_raft_example(example: RAFTExample, settings: ValidatorSettings | No
         problems.append("shows no document")
     if len(shown) != len(set(shown)):
         problems.append("shows a document twice")
-    n_distractors = len(example.distractor_documents)
-    several = len(example.oracle_documents) > 1
-    expected = "hard" if n_distractors > 2 or several else "medium" if n_distractors else "easy"
+    expected = difficulty_of(len(example.oracle_documents), len(example.distractor_documents))
     if example.difficulty != expected:
         problems.append(f"is called {example.difficulty}, its documents make it {expected}")
     relevance = distractor_relevance(example)

@@ -75,7 +75,6 @@ def fits_together(subject: Subject) -> list[Draft]:
     block = subject.block
     drafts = []
     for section in subject.words.sections.get(block.id, ())[:1]:
-        path = section.document.citation.rpartition(":")[0]
-        answer = f'`{path}` mentions `{block.name}` and says: "{section.quotation}"'
+        answer = f'`{section.document.path}` mentions `{block.name}` and says: "{section.quotation}"'
         drafts.append(draft_of("fits_together", subject, answer, beside=(section.document,)))
     return drafts
