@@ -8,8 +8,9 @@ and counted if it fails. Only the blocks that are passed are ever shown: give a 
 
 import argparse
 import json
+import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -44,6 +45,13 @@ _POOL = 16
 _MAX_WRONG_FACTS = 8
 _MAX_SIGNATURE = 120
 """Characters: a longer one costs more tokens than it teaches."""
+_MAX_PARAMETERS = 80
+"""Characters of the parameters that tell overloads apart."""
+_ANNOTATIONS = re.compile(
+    r"^(?:\s*@[\w.]+(?:\([^()]*\))?|\s*//.*?(?=\b(?:public|private|protected|static)\b|$))+\s*", re.DOTALL
+)
+_NO_SIGNATURE = re.compile(r"@[\w.]+(?:\([^()]*\))?|/\*.*?\*/", re.DOTALL)
+_COMMENT_LINES = re.compile(r"^\s*(?:#|//|/?\*).*$", re.MULTILINE)
 _MAX_HELD = ValidatorSettings().max_distractor_relevance
 
 
@@ -137,8 +145,10 @@ def generate_chain_of_thought(query: str, oracle_docs: Sequence[CodeBlock], aspe
 
 
 def _quotable(block: CodeBlock) -> str:
-    """The block's signature on one line, or nothing where it is long or holds a backtick."""
-    signature = one_line(block.metadata.signature)
+    """The block's signature on one line, or nothing where it is long, holds a backtick or a comment."""
+    signature = one_line(_ANNOTATIONS.sub("", block.metadata.signature))
+    if "//" in signature or "/*" in signature:
+        return ""
     return signature if len(signature) <= _MAX_SIGNATURE and "`" not in signature else ""
 
 
@@ -165,13 +175,14 @@ def _drafts(
     Which families a block keeps is drawn by content hash, so that all families stay present.
     """
     references = _references(shown)
+    mentions = _mentions(shown, {block.name for block in code_blocks})
     per_block: list[list[tuple[CodeBlock, Draft]]] = []
     for block in sorted(code_blocks, key=lambda b: content_id(b.id, str(settings.seed))):
         reference = references.get(block.id)
         if reference is None:
             rejected["ambiguous_name"] += 1
             continue
-        drafts = drafts_for(Subject(block, reference, graph, settings.seed, words), settings.families)
+        drafts = drafts_for(Subject(block, reference, graph, settings.seed, words, mentions), settings.families)
         kept = sorted(drafts, key=lambda d: content_id(block.id, d.family, d.question, str(settings.seed)))
         if len(kept) > settings.max_per_block:
             rejected["over_max_per_block"] += len(kept) - settings.max_per_block
@@ -204,8 +215,25 @@ def _references(shown: Sequence[CodeBlock]) -> dict[str, str]:
 
 
 def _call_form(block: CodeBlock) -> str:
-    opened = block.metadata.signature.partition("(")[2].rpartition(")")[0]
-    return f"{block.metadata.qualified_name}({opened[:80]})"
+    """The qualified name with the parameters as declared: what stands in the parentheses behind the name."""
+    signature = one_line(_NO_SIGNATURE.sub(" ", block.metadata.signature))
+    behind = re.search(rf"(?<![\w$]){re.escape(block.name)}\s*(?:<[^()]*>)?\(", signature)
+    opened = signature[behind.end() :] if behind is not None else signature.partition("(")[2]
+    return f"{block.metadata.qualified_name}({opened.rpartition(')')[0][:_MAX_PARAMETERS]})"
+
+
+def _mentions(shown: Sequence[CodeBlock], names: set[str]) -> dict[str, list[CodeBlock]]:
+    """By name: the blocks whose code, without documentation and lines of comment, holds it. Heads of modules only import."""
+    found: dict[str, list[CodeBlock]] = defaultdict(list)
+    for block in shown:
+        if block.block_type == "module":
+            continue
+        known = names & names_in(block.source_code) - {block.name}
+        if known:
+            code = _COMMENT_LINES.sub("", block.source_code.replace(block.docstring or "\0", ""))
+            for name in known & set(identifiers(code)):
+                found[name].append(block)
+    return found
 
 
 def _disjoint(candidates: Iterable[CodeBlock], fixed: Sequence[CodeBlock]) -> Iterator[CodeBlock]:

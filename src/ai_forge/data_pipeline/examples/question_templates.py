@@ -68,15 +68,21 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     ),
     "members": (
         "Which methods does {subject} define?",
-        "List the methods of {subject}.",
-        "What methods does {subject} have?",
-        "What can I call on {subject}?",
+        "List the methods that {subject} defines.",
+        "What methods are defined in {subject} itself?",
+        "Name the methods in the body of {subject}.",
     ),
     "extend": (
         "How can I extend {subject}?",
-        "I want to add my own variant of {subject}. What do I implement?",
+        "I want to add my own variant of {subject}. What do I override?",
         "How do I build on {subject} without changing it?",
         "Which methods would I override to extend {subject}?",
+    ),
+    "implement": (
+        "What does an implementation of {subject} need?",
+        "I want to add my own variant of {subject}. What do I implement?",
+        "How do I implement {subject}?",
+        "Which members does a new {subject} have to have?",
     ),
     "adapt": (
         "How can I change what {subject} does without editing it?",
@@ -179,6 +185,7 @@ ASPECTS: dict[str, str] = {
     "async": "how it must be called",
     "members": "its methods",
     "extend": "what can be overridden",
+    "implement": "what an implementation needs",
     "adapt": "its optional parameters",
     "usage": "who uses it",
     "usage_test": "which test uses it",
