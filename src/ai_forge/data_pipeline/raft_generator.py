@@ -12,10 +12,11 @@ import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from ai_forge.config.data import SynthesisSettings, ValidatorSettings
+from ai_forge.data_pipeline.examples.excerpts import excerpt
 from ai_forge.data_pipeline.examples.families import MENTION_TELLS, Draft, Subject, drafts_for, facts_of
 from ai_forge.data_pipeline.examples.project_notes import ProjectWords, read_words
 from ai_forge.data_pipeline.examples.scoring import answer_words, held_share
@@ -43,6 +44,8 @@ __all__ = [
 _POOL = 16
 """Hits of a question among which its distractors are looked for."""
 _MAX_WRONG_FACTS = 8
+_TOKENS_AROUND = 8
+"""A document's fence and the like."""
 _MAX_SIGNATURE = 120
 """Characters: a longer one costs more tokens than it teaches."""
 _MAX_PARAMETERS = 80
@@ -72,7 +75,13 @@ def generate_qa_pairs(
     graph: SymbolGraph | None = None,
     words: ProjectWords | None = None,
 ) -> list[RAFTExample]:
-    """Examples about `code_blocks`; see `synthesize`, which also tells what was dropped."""
+    """Examples about `code_blocks`; see `synthesize`, which also tells what was dropped.
+
+    Without `settings` every block gets its own: what is trained on may be a selection (`synthesis.max_examples`).
+    """
+    if settings is None:
+        settings = SynthesisSettings()
+        settings = settings.model_copy(update={"max_examples": max(1, len(code_blocks)) * settings.max_per_block})
     made = synthesize(code_blocks, documents=documents, settings=settings, index=index, graph=graph, words=words)
     return made.examples
 
@@ -261,13 +270,14 @@ class _Builder:
     def __init__(self, shown: Sequence[CodeBlock], graph: SymbolGraph, settings: SynthesisSettings) -> None:
         self._settings, self._graph = settings, graph
         self._documents = {block.id: Document.from_block(block) for block in shown}
-        self._cost = {block.id: _document_cost(block) for block in shown}
+        self._cost = {b.id: b.metadata.n_tokens + _cost_of_text("", b.citation) for b in shown}
         self._contexts: dict[str, list[_Context]] = {}
 
     def build(self, subject: CodeBlock, draft: Draft, hits: Sequence[Hit]) -> RAFTExample | str:
         """The example, or the reason why there is none."""
         if any(oracle.id not in self._documents for oracle in draft.oracles):
             return "oracle_not_shown"
+        draft = self._shortened(draft)
         draw = _unit_interval(subject.id, "documents", str(self._settings.seed))
         hidden = _unit_interval(draft.question, subject.id, "oracle", str(self._settings.seed))
         without_oracle = draft.may_lack_oracle and hidden < self._settings.no_oracle_share
@@ -302,8 +312,7 @@ class _Builder:
     def _new(self, draft: Draft, hits: Sequence[Hit], wanted: int, without_oracle: bool) -> _Context | str:
         """The oracles and the first `wanted` distractors that fit, or the reason why there is none."""
         oracles = () if without_oracle else draft.oracles
-        budget = self._settings.max_context_tokens - sum(self._cost[oracle.id] for oracle in oracles)
-        budget -= sum(approximate_tokens(d.text) + approximate_tokens(d.citation) + 8 for d in draft.beside)
+        budget = self._settings.max_context_tokens - self._cost_of_oracles(draft, without_oracle)
         if budget < 0:
             return "oracle_too_long"
         distractors: list[CodeBlock] = []
@@ -319,6 +328,22 @@ class _Builder:
         for block in context.blocks:
             self._contexts.setdefault(block.id, []).append(context)
         return context
+
+    def _cost_of_oracles(self, draft: Draft, without_oracle: bool = False) -> int:
+        """Tokens of what must be shown."""
+        oracles = () if without_oracle else draft.oracles
+        cost = sum(self._cost[oracle.id] for oracle in oracles)
+        if oracles and draft.shown_as is not None:
+            cost += approximate_tokens(draft.shown_as.text) - oracles[0].metadata.n_tokens
+        return cost + sum(_cost_of_text(document.text, document.citation) for document in draft.beside)
+
+    def _shortened(self, draft: Draft) -> Draft:
+        """The draft with an excerpt of its subject where the whole is over the limit."""
+        over = self._cost_of_oracles(draft) - self._settings.max_context_tokens
+        if over <= 0 or draft.shown_as is not None or draft.family in MENTION_TELLS:
+            return draft
+        subject = draft.oracles[0]
+        return replace(draft, shown_as=excerpt(subject, draft.answer, subject.metadata.n_tokens - over))
 
     def _n_distractors(self, draw: float, n_oracles: int, without_oracle: bool) -> int:
         easy, hard = self._settings.easy_share, self._settings.hard_share
@@ -395,8 +420,9 @@ class _Builder:
         return tuple(dict.fromkeys(wrong))[:_MAX_WRONG_FACTS]
 
 
-def _document_cost(block: CodeBlock) -> int:
-    return block.metadata.n_tokens + approximate_tokens(block.citation) + 8
+def _cost_of_text(text: str, citation: str) -> int:
+    """Tokens of a document with its name, its citation and its fence."""
+    return approximate_tokens(text) + approximate_tokens(citation) + _TOKENS_AROUND
 
 
 def _unit_interval(*parts: str) -> float:

@@ -14,8 +14,19 @@ from functools import cached_property, lru_cache
 from tree_sitter import Node, Parser
 
 from ai_forge.data_pipeline.languages import LANGUAGES, load
+from ai_forge.data_pipeline.schemas import CodeBlock
 
-__all__ = ["BlockTree", "comments_in", "is_own", "node_text", "own_nodes", "parses", "tree_of"]
+__all__ = [
+    "BlockTree",
+    "comments_in",
+    "last_row",
+    "node_text",
+    "own_nodes",
+    "parses",
+    "tree_of",
+    "tree_of_block",
+    "words_before",
+]
 
 _COMMENT_MARKS = (b"#", b"//", b"/*", b"=begin", b"<!--")
 _IN_CLASS = ("class C {", "}")
@@ -106,7 +117,7 @@ def tree_of(source: str, language: str, *, is_method: bool = False) -> BlockTree
         tries = [*around, ("", "")] if is_method and language in _METHODS_FIRST else [("", ""), *around]
     for before, after in tries:
         lines = [*([before] if before else []), *text.split("\n"), *([after] if after else [])]
-        root = parser.parse("\n".join(lines).encode("utf-8", "replace")).root_node
+        root = parser.parse("".join(f"{line}\n" for line in lines).encode("utf-8", "replace")).root_node
         if root.has_error:
             continue
         outermost = root
@@ -116,6 +127,11 @@ def tree_of(source: str, language: str, *, is_method: bool = False) -> BlockTree
         tops = [node for node in outermost.named_children if node.start_point[0] >= bool(before)]
         return BlockTree(language, tuple(lines), int(bool(before)), int(bool(after)), tuple(tops))
     return None
+
+
+def tree_of_block(block: CodeBlock) -> BlockTree | None:
+    """A block's own tree."""
+    return tree_of(block.source_code, block.language, is_method=block.block_type == "method")
 
 
 def parses(source: str, language: str) -> bool:
@@ -136,16 +152,6 @@ def own_nodes(root: Node) -> Iterator[Node]:
         if node.type not in _DEFINED_INSIDE or not node.is_named:  # `function` is the keyword, too
             yield node
             left.extend(reversed(node.children))
-
-
-def is_own(node: Node, body: Node) -> bool:
-    """Whether `node`, which lies in `body`, runs as part of it."""
-    around = node.parent
-    while around is not None and around.id != body.id:
-        if around.is_named and around.type in _DEFINED_INSIDE:
-            return False
-        around = around.parent
-    return around is not None
 
 
 def comments_in(tree: BlockTree) -> list[Node]:

@@ -10,14 +10,14 @@ from pathlib import PurePosixPath
 
 from tree_sitter import Node
 
-from ai_forge.data_pipeline.examples.block_tree import BlockTree, last_row, parses
+from ai_forge.data_pipeline.examples.block_tree import parses, tree_of_block
+from ai_forge.data_pipeline.examples.excerpts import altered, documentation_rows
 from ai_forge.data_pipeline.examples.families.base import Draft, Subject, draft_of, is_callable
 from ai_forge.data_pipeline.examples.families.calls import call_line
-from ai_forge.data_pipeline.examples.families.ways_out import tree_of_block
 from ai_forge.data_pipeline.examples.verification import GAP, code_spans
 from ai_forge.data_pipeline.graph.symbols import overlap
 from ai_forge.data_pipeline.mining.filters import is_test_path
-from ai_forge.data_pipeline.schemas import CodeBlock, Document, content_id
+from ai_forge.data_pipeline.schemas import CodeBlock, content_id
 from ai_forge.data_pipeline.text.words import approximate_tokens, identifiers, one_line, subwords
 
 _MAX_GAP_LINES = 6
@@ -46,7 +46,7 @@ def fill_in_the_middle(subject: Subject) -> list[Draft]:
     shown = tree.text_without(first, last, [f"{margin}{GAP}"])
     if one_line(missing) in one_line(shown) or "```" in block.source_code:
         return []
-    document = _altered(block, shown, "gap")
+    document = altered(block, shown, "gap")
     answer = f"In `{block.name}` this is missing:\n{_fence(missing, block.language)}"
     return [draft_of("fill_in_the_middle", subject, answer, others=(other,), shown_as=document)]
 
@@ -81,7 +81,7 @@ def write_docstring(subject: Subject) -> list[Draft]:
         return []
     kind = "docstring" if block.language == "python" else "documentation comment"
     answer = f"A {kind} for `{block.name}`:\n{_fence(text, '')}"
-    return [draft_of("write_docstring", subject, answer, shown_as=_altered(block, shown, "docstring"), kind=kind)]
+    return [draft_of("write_docstring", subject, answer, shown_as=altered(block, shown, "docstring"), kind=kind)]
 
 
 def _opening_paragraphs(docstring: str) -> str:
@@ -106,33 +106,12 @@ def _without_docstring(block: CodeBlock) -> str | None:
     tree = tree_of_block(block)
     if tree is None:
         return None
-    rows = _documentation_rows(tree)
+    rows = documentation_rows(tree)
     if rows is None:
         return None
     shown = tree.text_without(*rows).strip("\n") if rows else textwrap.dedent(block.source_code)
     opening = one_line(block.docstring or "")[:40]
     return shown if opening not in one_line(shown) and parses(shown, block.language) else None
-
-
-def _documentation_rows(tree: BlockTree) -> tuple[int, int] | tuple[()] | None:
-    """First and last row of the documentation; nothing where there is none, None where other code stands on its lines.
-
-    Of a comment in several lines each line may be a node of its own.
-    """
-    if tree.language == "python":
-        first = tree.body.named_children[0] if tree.body is not None and tree.body.named_children else None
-        is_string = first is not None and first.named_children and first.named_children[0].type == "string"
-        nodes = [first] if first is not None and is_string else []
-    else:
-        nodes = [node for node in tree.tops if "comment" in node.type]
-        definition = tree.definition
-        nodes = [node for node in nodes if definition is not None and node.end_byte <= definition.start_byte]
-    if not nodes:
-        return ()
-    first_row, last = nodes[0].start_point[0], nodes[-1]
-    before = tree.lines[first_row].encode()[: nodes[0].start_point[1]]
-    after = tree.lines[last_row(last)].encode()[last.end_point[1] :] if last.end_point[1] else b""
-    return None if before.strip() or after.strip() else (first_row, last_row(last))
 
 
 def write_test(subject: Subject) -> list[Draft]:
@@ -165,8 +144,3 @@ def _is_about(test: CodeBlock, block: CodeBlock) -> bool:
 
 def _fence(text: str, language: str) -> str:
     return f"```{language}\n{text}\n```"
-
-
-def _altered(block: CodeBlock, text: str, how: str) -> Document:
-    """The block's document with another text, and so with an id of its own."""
-    return Document.from_block(block).model_copy(update={"text": text, "block_id": content_id(block.id, how, text)})

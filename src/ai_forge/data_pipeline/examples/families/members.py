@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from tree_sitter import Node
 
-from ai_forge.data_pipeline.examples.block_tree import BlockTree, node_text, own_nodes, words_before
-from ai_forge.data_pipeline.examples.families.ways_out import tree_of_block
+from ai_forge.data_pipeline.examples.block_tree import BlockTree, node_text, own_nodes, tree_of_block, words_before
 from ai_forge.data_pipeline.mining.filters import is_private
 from ai_forge.data_pipeline.schemas import CodeBlock
 

@@ -2,9 +2,8 @@
 
 import re
 
-from ai_forge.data_pipeline.examples.block_tree import comments_in, node_text
+from ai_forge.data_pipeline.examples.block_tree import comments_in, node_text, tree_of_block
 from ai_forge.data_pipeline.examples.families.base import Draft, Subject, draft_of, is_callable
-from ai_forge.data_pipeline.examples.families.ways_out import tree_of_block
 from ai_forge.data_pipeline.schemas import CodeBlock
 from ai_forge.data_pipeline.text.words import first_sentence, one_line, plain
 

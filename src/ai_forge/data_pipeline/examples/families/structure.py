@@ -33,6 +33,7 @@ _WITHOUT_EXCEPTIONS = ("go", "rust", "c", "bash")
 _MAY_RAISE = re.compile(r"\b(?:raise|throw|fail|assert|require|check|error|abort|exit|die)\w*\b", re.IGNORECASE)
 """What may end a function by an exception without saying so in a statement."""
 _MAX_GUARDS = 3
+_MAX_CALLEES = 2
 _MAX_CALLS = 4
 """Names of calls are read off the whole body: longer lists are where a small model makes names up."""
 
@@ -139,12 +140,13 @@ def _effect(block: CodeBlock, guard: Guard) -> tuple[str, tuple[Fact, ...]]:
 def dependencies(subject: Subject) -> list[Draft]:
     """What the block calls; and, where one callee is in the repository, what that one is (two oracles)."""
     block, meta = subject.block, subject.block.metadata
-    drafts = []
+    drafts: list[Draft] = []
     calls = tuple(name for name in meta.calls if name not in meta.raises)
     if is_callable(block) and 1 <= len(calls) <= _MAX_CALLS:
         drafts.append(
             draft_of("dependencies", subject, f"`{block.name}` calls {listed(calls)}.", facts_as("call", calls))
         )
+    n_explained = 0
     for callee in subject.graph.callees(block):
         sentence = documentation(callee)
         written = next((c for c in meta.calls if c.rpartition(".")[2] == callee.name), None)
@@ -155,7 +157,9 @@ def dependencies(subject: Subject) -> list[Draft]:
             draft_of("dependencies", subject, answer, facts_as("call", [written]), others=(callee,),
                    wording="callee", callee=f"`{written}`")
         )  # fmt: skip
-        break
+        n_explained += 1
+        if n_explained == _MAX_CALLEES:
+            break
     return drafts
 
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 from tree_sitter import Node
 
-from ai_forge.data_pipeline.examples.block_tree import BlockTree, node_text, own_nodes, tree_of
+from ai_forge.data_pipeline.examples.block_tree import node_text, own_nodes, tree_of_block
 from ai_forge.data_pipeline.schemas import CodeBlock, Guard
 from ai_forge.data_pipeline.text.words import one_line
 
-__all__ = ["conditions_around", "falls_through", "raised_by", "returned_by", "tree_of_block"]
+__all__ = ["conditions_around", "falls_through", "raised_by", "returned_by"]
 
 _RAISES = ("raise_statement", "throw_statement", "throw_expression")
 _RAISED = re.compile(r"^(?:raise|throw|fail)\b\s*(?:new\b)?[\s(\\]*([\w$.:\\]+)?")
@@ -28,11 +28,6 @@ _ENDLESS = re.compile(r"while\s*\(?\s*(?:True|true|1)\b")
 _PLAIN_STATEMENT = re.compile(r"expression_statement|assignment|declaration|delete|assert|import|pass|print")
 _LEAVES = ("return_statement", *_RAISES)
 _BLOCKS = ("block", "statement_block", "compound_statement", "else_clause", "finally_clause", "statement_list")
-
-
-def tree_of_block(block: CodeBlock) -> BlockTree | None:
-    """A block's own tree."""
-    return tree_of(block.source_code, block.language, is_method=block.block_type == "method")
 
 
 def _around(node: Node, body: Node) -> Iterator[tuple[Node, Node]]:
