@@ -54,7 +54,10 @@ def test_an_error_names_the_line_as_an_editor_counts_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("chat.jsonl", '{"messages": [{"role": "user", "content": "\\ud83d?"}, {"role": "assistant", "content": "b"}]}'),
+        (
+            "chat.jsonl",
+            '{"messages": [{"role": "user", "content": "\\ud83d?"}, {"role": "assistant", "content": "b"}]}',
+        ),
         ("pairs.json", '[{"instruction": "half \\udc00", "input": "", "output": "\\ud800\\ud800"}]'),
         ("plain.jsonl", '{"text": "whole \\ud83d\\ude00, half \\ude00\\ud83d"}'),
     ],

@@ -228,7 +228,8 @@ def _call_form(block: CodeBlock) -> str:
     signature = one_line(_NO_SIGNATURE.sub(" ", block.metadata.signature))
     behind = re.search(rf"(?<![\w$]){re.escape(block.name)}\s*(?:<[^()]*>)?\(", signature)
     opened = signature[behind.end() :] if behind is not None else signature.partition("(")[2]
-    return f"{block.metadata.qualified_name}({opened.rpartition(')')[0][:_MAX_PARAMETERS]})"
+    parameters = opened.rpartition(")")[0].strip()
+    return f"{block.metadata.qualified_name}({parameters[:_MAX_PARAMETERS]})"
 
 
 def _mentions(shown: Sequence[CodeBlock], names: set[str]) -> dict[str, list[CodeBlock]]:

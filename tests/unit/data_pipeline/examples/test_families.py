@@ -151,7 +151,7 @@ def test_callers_and_what_a_change_reaches(repository: Path) -> None:
     assert {f.value for f in callers.facts} == {"count_rows", "first_row"}
     (impact,) = found["change_impact"]
     assert impact.final_answer == (
-        "`count_rows` and `first_row` call `read_rows`, so look at them when it changes. "
+        "In these documents `count_rows` and `first_row` call `read_rows`, so look at them when it changes. "
         "The test `test_read_rows_without_blank_ones` runs it."
     )
 
