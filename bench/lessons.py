@@ -75,8 +75,8 @@ class Instead:
         return cls(path, file_sha256(path))
 
     def __call__(self, examples: Sequence[RAFTExample]) -> Examples:
-        trained_on = {_path(d) for example in examples for d in _shown(example)} | {e.subject_path for e in examples}
-        return [e for e in read_examples(self.path) if trained_on.issuperset(_path(d) for d in _shown(e))]
+        trained_on = {d.path for example in examples for d in _shown(example)} | {e.subject_path for e in examples}
+        return [e for e in read_examples(self.path) if trained_on.issuperset(d.path for d in _shown(e))]
 
 
 def _shown(example: RAFTExample) -> tuple[Document, ...]:
@@ -90,8 +90,8 @@ def _beside(distractors: tuple[Document, ...]) -> dict[str, Any]:
 def dealt(example: RAFTExample, pool: Sequence[Document]) -> tuple[Document, ...]:
     """Random distractors for an example, the same for all that show the same oracles and distractors."""
     names = {document.name.rpartition(".")[2] for document in example.oracle_documents}
-    paths = {_path(document) for document in example.oracle_documents}
-    allowed = [d for d in pool if _path(d) not in paths and not names & names_in(d.text)]
+    paths = {document.path for document in example.oracle_documents}
+    allowed = [d for d in pool if d.path not in paths and not names & names_in(d.text)]
     draw = random.Random(f"{example.context_id}/{'/'.join(d.block_id for d in example.oracle_documents)}")
     chosen: list[Document] = []
     for replaced in example.distractor_documents:
@@ -99,10 +99,6 @@ def dealt(example: RAFTExample, pool: Sequence[Document]) -> tuple[Document, ...
         drawn = draw.sample(left, min(N_DRAWN, len(left)))
         chosen += sorted(drawn, key=lambda d: abs(len(d.text) - len(replaced.text)))[:1]
     return tuple(chosen)
-
-
-def _path(document: Document) -> str:
-    return document.citation.rpartition(":")[0]
 
 
 class TaughtPipeline(Pipeline):

@@ -58,7 +58,14 @@ def check_batch(n_tokens: int = 200) -> Batch:
 def document(name: str, line: int = 1) -> Document:
     code = f"def {name}(value):\n    return {name}_all([value])"
     return Document(
-        block_id=f"id-{name}", name=name, citation=f"src/{name}.py:{line}-{line + 1}", language="python", text=code
+        block_id=f"id-{name}",
+        name=name,
+        citation=f"src/{name}.py:{line}-{line + 1}",
+        language="python",
+        text=code,
+        path=f"src/{name}.py",
+        first_line=line,
+        last_line=line + 1,
     )
 
 

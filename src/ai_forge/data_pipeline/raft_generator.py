@@ -8,13 +8,15 @@ and counted if it fails. Only the blocks that are passed are ever shown: give a 
 
 import argparse
 import json
+import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from ai_forge.config.data import SynthesisSettings, ValidatorSettings
+from ai_forge.data_pipeline.examples.excerpts import excerpt
 from ai_forge.data_pipeline.examples.families import MENTION_TELLS, Draft, Subject, drafts_for, facts_of
 from ai_forge.data_pipeline.examples.project_notes import ProjectWords, read_words
 from ai_forge.data_pipeline.examples.scoring import answer_words, held_share
@@ -23,7 +25,7 @@ from ai_forge.data_pipeline.examples.verification import verify_example
 from ai_forge.data_pipeline.graph.symbols import SymbolGraph, overlap
 from ai_forge.data_pipeline.miner import mine_repository
 from ai_forge.data_pipeline.schemas import CodeBlock, Document, Fact, RAFTExample, content_id
-from ai_forge.data_pipeline.schemas.raft_examples import Difficulty
+from ai_forge.data_pipeline.schemas.raft_examples import difficulty_of
 from ai_forge.data_pipeline.search.index import Hit, Index
 from ai_forge.data_pipeline.source.file_dates import read_dates
 from ai_forge.data_pipeline.source.repository import read_repository
@@ -42,8 +44,17 @@ __all__ = [
 _POOL = 16
 """Hits of a question among which its distractors are looked for."""
 _MAX_WRONG_FACTS = 8
+_TOKENS_AROUND = 8
+"""A document's fence and the like."""
 _MAX_SIGNATURE = 120
 """Characters: a longer one costs more tokens than it teaches."""
+_MAX_PARAMETERS = 80
+"""Characters of the parameters that tell overloads apart."""
+_ANNOTATIONS = re.compile(
+    r"^(?:\s*@[\w.]+(?:\([^()]*\))?|\s*//.*?(?=\b(?:public|private|protected|static)\b|$))+\s*", re.DOTALL
+)
+_NO_SIGNATURE = re.compile(r"@[\w.]+(?:\([^()]*\))?|/\*.*?\*/", re.DOTALL)
+_COMMENT_LINES = re.compile(r"^\s*(?:#|//|/?\*).*$", re.MULTILINE)
 _MAX_HELD = ValidatorSettings().max_distractor_relevance
 
 
@@ -64,7 +75,13 @@ def generate_qa_pairs(
     graph: SymbolGraph | None = None,
     words: ProjectWords | None = None,
 ) -> list[RAFTExample]:
-    """Examples about `code_blocks`; see `synthesize`, which also tells what was dropped."""
+    """Examples about `code_blocks`; see `synthesize`, which also tells what was dropped.
+
+    Without `settings` every block gets its own: what is trained on may be a selection (`synthesis.max_examples`).
+    """
+    if settings is None:
+        settings = SynthesisSettings()
+        settings = settings.model_copy(update={"max_examples": max(1, len(code_blocks)) * settings.max_per_block})
     made = synthesize(code_blocks, documents=documents, settings=settings, index=index, graph=graph, words=words)
     return made.examples
 
@@ -137,8 +154,10 @@ def generate_chain_of_thought(query: str, oracle_docs: Sequence[CodeBlock], aspe
 
 
 def _quotable(block: CodeBlock) -> str:
-    """The block's signature on one line, or nothing where it is long or holds a backtick."""
-    signature = one_line(block.metadata.signature)
+    """The block's signature on one line, or nothing where it is long, holds a backtick or a comment."""
+    signature = one_line(_ANNOTATIONS.sub("", block.metadata.signature))
+    if "//" in signature or "/*" in signature:
+        return ""
     return signature if len(signature) <= _MAX_SIGNATURE and "`" not in signature else ""
 
 
@@ -165,13 +184,14 @@ def _drafts(
     Which families a block keeps is drawn by content hash, so that all families stay present.
     """
     references = _references(shown)
+    mentions = _mentions(shown, {block.name for block in code_blocks})
     per_block: list[list[tuple[CodeBlock, Draft]]] = []
     for block in sorted(code_blocks, key=lambda b: content_id(b.id, str(settings.seed))):
         reference = references.get(block.id)
         if reference is None:
             rejected["ambiguous_name"] += 1
             continue
-        drafts = drafts_for(Subject(block, reference, graph, settings.seed, words), settings.families)
+        drafts = drafts_for(Subject(block, reference, graph, settings.seed, words, mentions), settings.families)
         kept = sorted(drafts, key=lambda d: content_id(block.id, d.family, d.question, str(settings.seed)))
         if len(kept) > settings.max_per_block:
             rejected["over_max_per_block"] += len(kept) - settings.max_per_block
@@ -204,8 +224,26 @@ def _references(shown: Sequence[CodeBlock]) -> dict[str, str]:
 
 
 def _call_form(block: CodeBlock) -> str:
-    opened = block.metadata.signature.partition("(")[2].rpartition(")")[0]
-    return f"{block.metadata.qualified_name}({opened[:80]})"
+    """The qualified name with the parameters as declared: what stands in the parentheses behind the name."""
+    signature = one_line(_NO_SIGNATURE.sub(" ", block.metadata.signature))
+    behind = re.search(rf"(?<![\w$]){re.escape(block.name)}\s*(?:<[^()]*>)?\(", signature)
+    opened = signature[behind.end() :] if behind is not None else signature.partition("(")[2]
+    parameters = opened.rpartition(")")[0].strip()
+    return f"{block.metadata.qualified_name}({parameters[:_MAX_PARAMETERS]})"
+
+
+def _mentions(shown: Sequence[CodeBlock], names: set[str]) -> dict[str, list[CodeBlock]]:
+    """By name: the blocks whose code, without documentation and lines of comment, holds it. Heads of modules only import."""
+    found: dict[str, list[CodeBlock]] = defaultdict(list)
+    for block in shown:
+        if block.block_type == "module":
+            continue
+        known = names & names_in(block.source_code) - {block.name}
+        if known:
+            code = _COMMENT_LINES.sub("", block.source_code.replace(block.docstring or "\0", ""))
+            for name in known & set(identifiers(code)):
+                found[name].append(block)
+    return found
 
 
 def _disjoint(candidates: Iterable[CodeBlock], fixed: Sequence[CodeBlock]) -> Iterator[CodeBlock]:
@@ -233,13 +271,14 @@ class _Builder:
     def __init__(self, shown: Sequence[CodeBlock], graph: SymbolGraph, settings: SynthesisSettings) -> None:
         self._settings, self._graph = settings, graph
         self._documents = {block.id: Document.from_block(block) for block in shown}
-        self._cost = {block.id: _document_cost(block) for block in shown}
+        self._cost = {b.id: b.metadata.n_tokens + _cost_of_text("", b.citation) for b in shown}
         self._contexts: dict[str, list[_Context]] = {}
 
     def build(self, subject: CodeBlock, draft: Draft, hits: Sequence[Hit]) -> RAFTExample | str:
         """The example, or the reason why there is none."""
         if any(oracle.id not in self._documents for oracle in draft.oracles):
             return "oracle_not_shown"
+        draft = self._shortened(draft)
         draw = _unit_interval(subject.id, "documents", str(self._settings.seed))
         hidden = _unit_interval(draft.question, subject.id, "oracle", str(self._settings.seed))
         without_oracle = draft.may_lack_oracle and hidden < self._settings.no_oracle_share
@@ -274,8 +313,7 @@ class _Builder:
     def _new(self, draft: Draft, hits: Sequence[Hit], wanted: int, without_oracle: bool) -> _Context | str:
         """The oracles and the first `wanted` distractors that fit, or the reason why there is none."""
         oracles = () if without_oracle else draft.oracles
-        budget = self._settings.max_context_tokens - sum(self._cost[oracle.id] for oracle in oracles)
-        budget -= sum(approximate_tokens(d.text) + approximate_tokens(d.citation) + 8 for d in draft.beside)
+        budget = self._settings.max_context_tokens - self._cost_of_oracles(draft, without_oracle)
         if budget < 0:
             return "oracle_too_long"
         distractors: list[CodeBlock] = []
@@ -291,6 +329,22 @@ class _Builder:
         for block in context.blocks:
             self._contexts.setdefault(block.id, []).append(context)
         return context
+
+    def _cost_of_oracles(self, draft: Draft, without_oracle: bool = False) -> int:
+        """Tokens of what must be shown."""
+        oracles = () if without_oracle else draft.oracles
+        cost = sum(self._cost[oracle.id] for oracle in oracles)
+        if oracles and draft.shown_as is not None:
+            cost += approximate_tokens(draft.shown_as.text) - oracles[0].metadata.n_tokens
+        return cost + sum(_cost_of_text(document.text, document.citation) for document in draft.beside)
+
+    def _shortened(self, draft: Draft) -> Draft:
+        """The draft with an excerpt of its subject where the whole is over the limit."""
+        over = self._cost_of_oracles(draft) - self._settings.max_context_tokens
+        if over <= 0 or draft.shown_as is not None or draft.family in MENTION_TELLS:
+            return draft
+        subject = draft.oracles[0]
+        return replace(draft, shown_as=excerpt(subject, draft.answer, subject.metadata.n_tokens - over))
 
     def _n_distractors(self, draw: float, n_oracles: int, without_oracle: bool) -> int:
         easy, hard = self._settings.easy_share, self._settings.hard_share
@@ -337,10 +391,6 @@ class _Builder:
         if oracles and draft.shown_as is not None:
             documents[0] = draft.shown_as
         documents += draft.beside if oracles else ()
-        n_distractors = len(distractors)
-        difficulty: Difficulty = (
-            "hard" if n_distractors > 2 or len(documents) > 1 else "medium" if n_distractors else "easy"
-        )
         signature = _quotable(subject) if len(documents) == 1 else ""
         reasoning = _places(draft.question, documents, draft.aspect, signature) if oracles else ""
         return RAFTExample(
@@ -349,7 +399,7 @@ class _Builder:
             distractor_documents=tuple(self._documents[block.id] for block in distractors),
             reasoning=reasoning or f"None of the documents defines `{subject.name}`.",
             final_answer=draft.answer if oracles else NOT_IN_CONTEXT,
-            difficulty=difficulty,
+            difficulty=difficulty_of(len(documents), len(distractors)),
             family=draft.family,
             subject_id=subject.id,
             subject_path=subject.path,
@@ -371,8 +421,9 @@ class _Builder:
         return tuple(dict.fromkeys(wrong))[:_MAX_WRONG_FACTS]
 
 
-def _document_cost(block: CodeBlock) -> int:
-    return block.metadata.n_tokens + approximate_tokens(block.citation) + 8
+def _cost_of_text(text: str, citation: str) -> int:
+    """Tokens of a document with its name, its citation and its fence."""
+    return approximate_tokens(text) + approximate_tokens(citation) + _TOKENS_AROUND
 
 
 def _unit_interval(*parts: str) -> float:

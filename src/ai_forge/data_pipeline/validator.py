@@ -15,8 +15,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from ai_forge.config.data import MinerSettings, ValidatorSettings
 from ai_forge.data_pipeline.datasets.quality_report import render_report, score_histogram
 from ai_forge.data_pipeline.examples.scoring import ExampleScores, Scorer, distractor_relevance
@@ -24,9 +22,11 @@ from ai_forge.data_pipeline.examples.verification import verify_example
 from ai_forge.data_pipeline.languages import LANGUAGES
 from ai_forge.data_pipeline.mining.filters import file_rejection, subject_rejection
 from ai_forge.data_pipeline.schemas import CodeBlock, DataQualityMetrics, RAFTExample
+from ai_forge.data_pipeline.schemas.raft_examples import difficulty_of
 from ai_forge.data_pipeline.text.near_duplicates import near_duplicate_pairs
 from ai_forge.data_pipeline.text.words import subwords
 from ai_forge.errors import AIForgeError, InputError
+from ai_forge.json_lines import read_jsonl
 
 __all__ = [
     "Assessment",
@@ -86,9 +86,7 @@ def validate_raft_example(example: RAFTExample, settings: ValidatorSettings | No
         problems.append("shows no document")
     if len(shown) != len(set(shown)):
         problems.append("shows a document twice")
-    n_distractors = len(example.distractor_documents)
-    several = len(example.oracle_documents) > 1
-    expected = "hard" if n_distractors > 2 or several else "medium" if n_distractors else "easy"
+    expected = difficulty_of(len(example.oracle_documents), len(example.distractor_documents))
     if example.difficulty != expected:
         problems.append(f"is called {example.difficulty}, its documents make it {expected}")
     relevance = distractor_relevance(example)
@@ -213,18 +211,7 @@ def read_dataset(path: str | Path) -> list[RAFTExample]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} is not a file.", "Give a dataset in JSON Lines.")
-    examples: list[RAFTExample] = []
-    number = 0
-    try:
-        for line in path.read_text(encoding="utf-8").split("\n"):
-            number += 1
-            if line.strip():
-                examples.append(RAFTExample.model_validate_json(line))
-    except (ValidationError, UnicodeDecodeError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        where = f"line {number} of {path}" if isinstance(error, ValidationError) else str(path)
-        raise InputError(f"{where} is not a RAFT example: {reason}.", "Make the dataset again.") from error
-    return examples
+    return read_jsonl(path, RAFTExample)
 
 
 def _duplicates(dataset: Sequence[RAFTExample], settings: ValidatorSettings) -> tuple[int, set[int]]:

@@ -19,10 +19,10 @@ from typing import Any
 import yaml
 
 from ai_forge.config import FineTuneConfig, environment_layer, file_layer, load_settings
-from ai_forge.data_pipeline.datasets.storage import read_jsonl
 from ai_forge.data_pipeline.schemas.preference_pairs import PreferencePair
 from ai_forge.errors import AIForgeError, InputError
 from ai_forge.events import StageProgress
+from ai_forge.json_lines import read_jsonl
 from ai_forge.model_files.adapter import WEIGHTS
 from ai_forge.prompting.prompt import Message
 from ai_forge.training.bases.resolve import resolve_base

@@ -60,7 +60,7 @@ def test_distractors_change_and_questions_and_oracles_do_not() -> None:
 
 def test_other_examples_stand_in_but_for_those_that_show_a_held_out_file(tmp_path: Path) -> None:
     ours = raft_examples(6)
-    held_out = document("seek").model_copy(update={"citation": "held_out.py:1-2"})
+    held_out = document("seek").model_copy(update={"citation": "held_out.py:1-2", "path": "held_out.py"})
     leaking = ours[0].model_copy(update={"distractor_documents": (held_out,)})
     write_jsonl(tmp_path / "other.jsonl", [ours[3], leaking, ours[1]])
     assert Instead.of(tmp_path / "other.jsonl")(ours) == [ours[3], ours[1]]

@@ -60,6 +60,16 @@ def test_blocks_with_enough_to_say_get_five_examples(result: SynthesisResult) ->
     assert max(per_subject.values()) <= SynthesisSettings().max_per_block
 
 
+def test_examples_written_before_documents_had_provenance_are_read(result: SynthesisResult) -> None:
+    row = json.loads(result.examples[0].model_dump_json())
+    for document in (*row["oracle_documents"], *row["distractor_documents"]):
+        for name in ("path", "first_line", "last_line", "commit", "blob"):
+            del document[name]
+    old = RAFTExample.model_validate(row)
+    assert (old.id, old.target) == (result.examples[0].id, result.examples[0].target)
+    assert all(document.path is None for document in old.shown_documents)
+
+
 def test_about_a_tenth_has_no_oracle_and_says_so(result: SynthesisResult) -> None:
     without = [example for example in result.examples if not example.oracle_documents]
     assert 0.05 < len(without) / len(result.examples) < 0.15

@@ -80,15 +80,17 @@ def read_dataset(path: Path, format: Format | None = None) -> Dataset:
         if not parts:
             raise InputError(f"{path} holds no records.", f"See its {DATASET_MANIFEST}.")
         return Dataset(parts[0].format, tuple(record for part in parts for record in part.records), manifest=manifest)
-    rows = numbered_rows(path)
+    repairs: Counter[str] = Counter()
+    rows = numbered_rows(path, repairs)
     first = next(rows, None)
     if first is None:
         raise InputError(f"{path} holds no records.", "Give a file with at least one.")
     found = format or _recognised(first[1], path)
     dropped: Counter[str] = Counter()
     records = tuple(_record(found, row, where, path, dropped) for where, row in chain([first], rows))
-    losses = tuple(f"the field {name!r} of {n} records" for name, n in dropped.items())
-    return Dataset(found, records, losses)
+    losses = [f"the field {name!r} of {n} records" for name, n in dropped.items()]
+    losses += [f"{what} in {n} records" for what, n in (+repairs).items()]
+    return Dataset(found, records, tuple(losses))
 
 
 def _recognised(row: Any, path: Path) -> Format:

@@ -4,6 +4,7 @@ A reader gives each record with its place, so that an error can name it; it know
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 
 from ai_forge.data_pipeline.datasets.parquet import read_rows, write_rows_as
 from ai_forge.errors import InputError
+from ai_forge.json_lines import json_line, lines_of, whole_characters
 from ai_forge.workspace import atomic_file, atomic_write
 
 __all__ = ["ENDINGS", "numbered_rows", "write_rows"]
@@ -20,8 +22,8 @@ ENDINGS = (".jsonl", ".json", ".parquet", ".txt")
 _FORM_FEED = "\f"
 
 
-def numbered_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """("Line 3", value) of each record of a file; the ending says how it is stored.
+def numbered_rows(path: Path, repairs: Counter[str]) -> Iterator[tuple[str, Any]]:
+    """("Line 3", value) of each record of a file; the ending says how it is stored. What is mended counts in `repairs`.
 
     Raises InputError: it cannot be read; the message names the line.
     """
@@ -47,11 +49,18 @@ def numbered_rows(path: Path) -> Iterator[tuple[str, Any]]:
             (f"Page {number}", {"text": page.strip("\n")}) for number, page in enumerate(pages, 1) if page.strip()
         )
     elif text.lstrip().startswith("["):
-        yield from _array(text, path)
+        for where, value in _array(text, path):
+            yield where, _mended(value, repairs)
     else:
-        for number, line in enumerate(text.split("\n"), start=1):
-            if line.strip():
-                yield f"Line {number}", _parsed(line, f"Line {number}", path)
+        for number, line in lines_of(text):
+            yield f"Line {number}", _mended(_parsed(line, f"Line {number}", path), repairs)
+
+
+def _mended(value: Any, repairs: Counter[str]) -> Any:
+    """A record that can be saved again."""
+    whole = whole_characters(value)
+    repairs["half of a character (a lone surrogate, now U+FFFD)"] += whole != value
+    return whole
 
 
 def _parsed(line: str, where: str, path: Path) -> Any:
@@ -101,4 +110,4 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]], kind: type[BaseModel]
     elif ending == ".json":
         atomic_write(path, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
     else:
-        atomic_write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        atomic_write(path, "".join(map(json_line, rows)))

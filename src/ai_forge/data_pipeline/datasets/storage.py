@@ -7,14 +7,15 @@ the settings that made it.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel
 
 from ai_forge.data_pipeline.schemas import RAFTExample
 from ai_forge.errors import InputError
+from ai_forge.json_lines import read_jsonl, write_jsonl
 
 __all__ = [
     "DATASET_MANIFEST",
@@ -25,34 +26,9 @@ __all__ = [
     "write_jsonl",
 ]
 
-Value = TypeVar("Value", bound=BaseModel)
 DATASET_MANIFEST = "dataset.json"
 SCHEMA_VERSION = 1
 """Raised when a value of a dataset is stored otherwise than before."""
-
-
-def write_jsonl(path: Path, values: Iterable[BaseModel]) -> None:
-    """One value a line."""
-    path.write_text("".join(value.model_dump_json() + "\n" for value in values), encoding="utf-8")
-
-
-def read_jsonl(path: Path, kind: type[Value]) -> list[Value]:
-    """The values of a JSON-lines file.
-
-    Raises:
-        InputError: the file cannot be read, or a line is not of this kind; the message names the line.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    values: list[Value] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            values.append(kind.model_validate_json(line))
-        except ValueError as error:
-            raise InputError(f"Line {number} of {path} is not a {kind.__name__}: {error}") from error
-    return values
 
 
 def read_examples(path: Path) -> list[RAFTExample]:

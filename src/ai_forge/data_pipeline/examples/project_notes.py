@@ -12,6 +12,7 @@ import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -134,7 +135,7 @@ class ProjectWords(BaseModel):
 
 def read_words(repository: Repository, blocks: Sequence[CodeBlock]) -> ProjectWords:
     """What the history and the Markdown files of a repository say about `blocks`."""
-    sections = _dated(repository, _sections(repository.root, blocks))
+    sections = _dated(repository, _sections(repository, blocks))
     return ProjectWords(said=(*_commits(repository, blocks), *sections))
 
 
@@ -199,32 +200,21 @@ def _dated(repository: Repository, said: Sequence[Said]) -> list[Said]:
     """The sections with the time of their newest line; what was not committed as it is now counts as newest."""
     if not repository.is_git or repository.commit is None:
         return list(said)
-    places = [_place(one.document.citation) for one in said]
+    named = {one.document.path for one in said}
     committed = blobs_at_head(repository.root)
     writers: dict[str, list[str]] = {}
     for path, content in read_documents(repository.root, _MARKDOWN, _MAX_SECTION_FILES):
-        if any(path == named for named, _, _ in places) and committed.get(path) == blob_id(content):
+        if path in named and committed.get(path) == blob_id(content):
             writers[path] = _blame(repository.root, path)
     times = _times(repository.root, {commit for lines in writers.values() for commit in lines})
-    return [
-        one.model_copy(
-            update={
-                "time": max((times.get(c, _NEWEST) for c in writers.get(path, ())[first - 1 : last]), default=_NEWEST)
-            }
-        )
-        for one, (path, first, last) in zip(said, places, strict=True)
-    ]
-
-
-def _place(citation: str) -> tuple[str, int, int]:
-    """Path and lines of a citation.
-
-    >>> _place("docs/a:b.md:3-12")
-    ('docs/a:b.md', 3, 12)
-    """
-    path, _, lines = citation.rpartition(":")
-    first, _, last = lines.partition("-")
-    return path, int(first), int(last)
+    dated: list[Said] = []
+    for one in said:
+        document = one.document
+        first, last = document.first_line or 1, document.last_line or 0
+        commits = writers.get(document.path or "", [])[first - 1 : last]
+        newest = max((times.get(commit, _NEWEST) for commit in commits), default=_NEWEST)
+        dated.append(one.model_copy(update={"time": newest}))
+    return dated
 
 
 def _times(root: Path, commits: set[str]) -> dict[str, int]:
@@ -282,22 +272,23 @@ def _commit_document(commit: str, text: str) -> Document:
         citation=f"commit:{short}",
         language="text",
         text=text,
+        commit=commit,
     )
 
 
-def _sections(root: Path, blocks: Sequence[CodeBlock]) -> list[Said]:
+def _sections(repository: Repository, blocks: Sequence[CodeBlock]) -> list[Said]:
     """Sentences of the Markdown files that name a block in backticks, with their sections."""
     named = _by_reference(blocks)
     said: dict[tuple[str, str], Said] = {}
-    for path, content in read_documents(root, _MARKDOWN, _MAX_SECTION_FILES):
+    for path, content in read_documents(repository.root, _MARKDOWN, _MAX_SECTION_FILES):
         if _NOT_ABOUT_CODE.search(path):
             continue
         try:
             text = scrub_text(decode(content)[0])
         except ValueError:
             continue
-        lines = text.split("\n")
-        body, offset = _after_front_matter(text)
+        page = _Page(path, text.split("\n"), repository.commit, blob_id(content))
+        _, body, offset = split_front_matter(text)
         for section in sections(body, offset):
             for part in section.blocks:
                 if part.kind not in ("paragraph", "item"):
@@ -305,8 +296,8 @@ def _sections(root: Path, blocks: Sequence[CodeBlock]) -> list[Said]:
                 for sentence in filter(_quotable, _sentences(part.text)):
                     for block in _named_in(sentence, named):
                         whole = (section.first_line, section.last_line)
-                        document = _section_document(path, section.heading, lines, whole) or _section_document(
-                            path, section.heading, lines, (part.first_line, part.last_line)
+                        document = page.document(section.heading, *whole) or page.document(
+                            section.heading, part.first_line, part.last_line
                         )
                         if document is not None:
                             one = Said(block_id=block.id, kind="section", document=document, quotation=sentence)
@@ -314,23 +305,32 @@ def _sections(root: Path, blocks: Sequence[CodeBlock]) -> list[Said]:
     return list(said.values())
 
 
-def _after_front_matter(text: str) -> tuple[str, int]:
-    body, offset = split_front_matter(text)[1:]
-    return body, offset
+@dataclass(frozen=True)
+class _Page:
+    """A Markdown file and where it comes from."""
 
+    path: str
+    lines: list[str]
+    commit: str | None
+    blob: str
 
-def _section_document(path: str, heading: str, lines: Sequence[str], span: tuple[int, int]) -> Document | None:
-    """Lines of a Markdown file as a document; None where they are long or hold a fence."""
-    text = "\n".join(lines[span[0] - 1 : span[1]])
-    if "```" in text or approximate_tokens(text) > _MAX_SECTION_TOKENS:
-        return None
-    return Document(
-        block_id=content_id(path, str(span[0]), "section", text),
-        name=heading.replace("`", "") or PurePosixPath(path).stem,
-        citation=f"{path}:{span[0]}-{span[1]}",
-        language="markdown",
-        text=text,
-    )
+    def document(self, heading: str, first: int, last: int) -> Document | None:
+        """Some of its lines as a document; None where they are long or hold a fence."""
+        text = "\n".join(self.lines[first - 1 : last])
+        if "```" in text or approximate_tokens(text) > _MAX_SECTION_TOKENS:
+            return None
+        return Document(
+            block_id=content_id(self.path, str(first), "section", text),
+            name=heading.replace("`", "") or PurePosixPath(self.path).stem,
+            citation=f"{self.path}:{first}-{last}",
+            language="markdown",
+            text=text,
+            path=self.path,
+            first_line=first,
+            last_line=last,
+            commit=self.commit,
+            blob=self.blob,
+        )
 
 
 def _by_reference(blocks: Sequence[CodeBlock]) -> dict[str, CodeBlock]:

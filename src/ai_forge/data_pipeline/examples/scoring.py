@@ -139,7 +139,7 @@ def subject_name(example: RAFTExample) -> str:
 
 
 def _document_words(document: Document) -> list[str]:
-    return subwords(f"{document.citation.rpartition(':')[0]} {document.text}")
+    return subwords(f"{document.path or document.citation} {document.text}")
 
 
 def _dot(first: dict[str, float], second: dict[str, float]) -> float:

@@ -170,7 +170,7 @@ def check_no_leak(examples: Iterable[RAFTExample], split: Split) -> list[Leak]:
         if example.subject_path in held_out:
             leaks.append(Leak(example.id, example.subject_path, "held-out file"))
         for document in example.shown_documents:
-            if document.citation.rpartition(":")[0] in held_out:
+            if document.path in held_out:
                 leaks.append(Leak(example.id, document.citation, "held-out file"))
             elif known.setdefault(document.block_id, content_id(one_line(document.text)) in copies):
                 leaks.append(Leak(example.id, document.citation, "copy of a held-out block"))

@@ -4,7 +4,7 @@ import re
 import textwrap
 from functools import lru_cache
 
-from ai_forge.data_pipeline.languages.syntax import parses
+from ai_forge.data_pipeline.examples.block_tree import parses
 from ai_forge.data_pipeline.schemas import RAFTExample
 from ai_forge.data_pipeline.text.words import flat, identifiers, names_in, one_line, plain
 from ai_forge.prompting.prompt import FENCE, NOT_IN_CONTEXT, citations_in
@@ -14,6 +14,8 @@ __all__ = ["GAP", "code_spans", "verify_example"]
 GAP = "<missing>"
 """Stands for the lines that a question asks for."""
 _MAX_TEST_LINES = 20
+_MIN_LINE_WORDS = 4
+"""Shorter lines of documentation stand in code by chance."""
 _SPAN = re.compile(r"`([^`\n]+)`")
 _QUOTATION = re.compile(r'says: "(.+?)"(?=$|[.\s])')
 _SIMPLE = re.compile(r"^@?[\w$.]+(\([\w$., *]*\))?$")
@@ -93,6 +95,10 @@ def _verify_asked_for(example: RAFTExample) -> list[str]:
         whole = oracle.text.replace(holes[0], textwrap.indent(code, margin))
         if not parses(whole, oracle.language):
             problems.append("the missing lines do not fit into the gap")
+    if example.family == "write_docstring":
+        lines = [one_line(line) for line in code.split("\n") if len(line.split()) >= _MIN_LINE_WORDS]
+        if any(line in flat(document.text) for document in documents for line in lines):
+            problems.append("a line of the documentation that is asked for is shown")
     if example.family == "write_test":
         if code.count("\n") + 1 > _MAX_TEST_LINES or not parses(code, oracle.language):
             problems.append(f"the test is longer than {_MAX_TEST_LINES} lines or does not parse")

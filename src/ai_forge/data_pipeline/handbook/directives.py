@@ -17,7 +17,7 @@ from ai_forge.data_pipeline.schemas.probes import (
     SectionCheck,
     content_words,
 )
-from ai_forge.data_pipeline.text.markdown import Section, plain_text
+from ai_forge.data_pipeline.text.markdown import Block, Section, plain_text
 
 __all__ = ["Directive", "check_of", "directives_in", "subject_of"]
 
@@ -28,6 +28,16 @@ _OBLIGATION = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z`\"“*])")
+_GOES_ON = re.compile(
+    r"^(?:instead|use|prefer|call|write|put|take|ask|otherwise|unless|except|exceptions?|but|however|rather|only|it|they|that|"
+    r"this|these|those)\b",
+    re.IGNORECASE,
+)
+"""How a sentence begins that goes on about the one before it: the alternative to what is forbidden, an exception."""
+_EXCEPTS = re.compile(
+    r"^(?:except|unless|but|exceptions?|excluding|other than|apart from|only if|not for)\b", re.IGNORECASE
+)
+_MAX_LEAD_WORDS = 6
 _STRICT = ("fewer than", "less than", "under", "below", "<", "shorter than")
 _LIMIT = re.compile(
     r"(?P<how>at most|no more than|not (?:to )?(?:exceed|be longer than|go over)|no longer than|up to|"
@@ -39,8 +49,29 @@ _LIMIT = re.compile(
     re.IGNORECASE,
 )
 _LIMIT_CELL = re.compile(r"^(?:≤|<=|<)?\s?(\d[\d,]{0,6}) (lines?|characters?|chars|columns|words)$", re.IGNORECASE)
-_NEEDS_NO = ("over", "more than", "longer than", "exceed", ">")
-_NO = re.compile(r"\b(?:never|no|not|must|don't|don’t|split|forbidden|avoid)\b", re.IGNORECASE)
+_OVER = ("over", "more than", "longer than", "exceed", ">")
+_AT_MOST = ("at most", "no ", "not ", "up to", "max", "within", "limit", "cap", "≤", "<=")
+_UNDER = ("fewer than", "less than", "shorter than", "under", "below", "<")
+_NEGATED = re.compile(
+    r"\b(?:no|not|never|don't|don’t|cannot|can't|avoid|without|nothing|none)\b[\w\s`]{0,25}$", re.IGNORECASE
+)
+_DEMANDED = re.compile(
+    r"\b(?:must|should|shall|needs? to|ha(?:s|ve) to)\s(?:\w+\s)?(?:be\s)?$|\bmin(?:imum)?\b|\bat least\b",
+    re.IGNORECASE,
+)
+_TOO_LONG = re.compile(
+    r"\b(?:split|forbidden|refactor|break|shorten|reject|refuse|cut|too long|not allowed|rewrite)", re.IGNORECASE
+)
+"""What is done with something over a limit."""
+_THING = re.compile(
+    r"\b(?:(?P<code>files?|functions?|methods?|class(?:es)?|modules?|scripts?|tests?|code|lines?)|(?P<text>answers?|repl(?:y|ies)|"
+    r"responses?|reports?|(?:commit )?messages?|commit subjects?|summar(?:y|ies)|plans?|reviews?|hand-?overs?|notes?|"
+    r"descriptions?|pull requests?|PRs?|merge requests?)|names?|identifiers?|variables?|sections?|paragraphs?|headings?|titles?|"
+    r"docstrings?|comments?|branch(?:es)?|tables?|lists?|diffs?|items?|bullets?|quer(?:y|ies)|keys?|labels?|passwords?|urls?|"
+    r"paths?|examples?|snippets?|logs?|configs?|constants?|arguments?|parameters?|columns?)\b",
+    re.IGNORECASE,
+)
+"""What a limit may be about: code that a model writes, text that it writes, or something that no check looks at."""
 
 _PHRASE = r"(?P<p>(?:[^.;:,()\n—–]|\.(?=\w)){3,60})"
 _WORK = r"(?:session|task|conversation|job|turn|change|ticket|day|issue|request|assignment|mission|piece of work)s?"
@@ -55,6 +86,14 @@ _FIRST_STEPS = tuple(
         rf"\bbefore (?:anything else|any other step|every task|each task|any task),?\s{_PHRASE}",
     )
 )
+_CONDITIONAL = re.compile(
+    r"^(?:if|when|whenever|unless|once|in case|should|while)\b|\s(?:if|when|unless|in case)\s", re.IGNORECASE
+)
+_NO_STEP = re.compile(
+    r"^(?:because|since|so|as|if|when|while|unless|until|that|which|who|to|for|but|or|and|even|it|this|they|you|we)\b",
+    re.I,
+)
+"""How a phrase begins that says why or when, not what."""
 _CUT = re.compile(
     r"\s+(?:-\s|(?:that|which|before|and then|so that|because|to make|in order|when|who|where)\b).*", re.DOTALL
 )
@@ -102,20 +141,87 @@ class Directive:
 
 
 def directives_in(section: Section, *, all_items: bool) -> list[Directive]:
-    """The directives of a section in order. `all_items`: every item of a list is one, whatever its words."""
+    """The directives of a section in order. `all_items`: every item of a list is one, whatever its words.
+
+    An item below another bears the words of that one ("Files" over "must stay under 300 lines"), and what is said below it or
+    after it as an exception or an alternative belongs to it.
+    """
     found: list[Directive] = []
-    for block in section.blocks:
-        if block.kind == "code":
+    passed: set[int] = set()
+    for index, block in enumerate(section.blocks):
+        if block.kind == "code" or index in passed:
             continue
-        text = " ".join(block.text.split())
-        parts = [text] if block.kind != "paragraph" else _SENTENCE.split(text)
-        for part in parts:
-            plain = plain_text(part)
+        parts = _parts_of(block)
+        lead, first_line = _lead_of(section, index) if block.kind == "item" else ("", block.first_line)
+        exceptions = _exceptions_below(section, index) if block.kind == "item" else []
+        passed.update(exceptions)
+        said = [" ".join(section.blocks[n].text.split()) for n in exceptions]
+        last_line = max((section.blocks[n].last_line for n in exceptions), default=block.last_line)
+        for part, more in parts:
+            text = _joined(lead, part)
+            plain = plain_text(text)
             by_place = block.kind == "item" and (all_items or block.ordinal == 0)
             n_words = len(plain.split())
             if 2 <= n_words <= _MAX_WORDS and (by_place or _OBLIGATION.search(plain) or _cell_limit(block.cells)):
-                where = (block.first_line, block.last_line)
-                found.append(Directive(part, plain, section, *where, ordinal=block.ordinal, cells=block.cells))
+                whole = " ".join([", ".join([text.rstrip(".") if said else text, *said]), *more])
+                where = (first_line, last_line)
+                found.append(Directive(whole, plain, section, *where, ordinal=block.ordinal, cells=block.cells))
+    return found
+
+
+def _parts_of(block: Block) -> list[tuple[str, list[str]]]:
+    """The sentences of a paragraph, each with those after it that only go on about it; an item or a row is one part."""
+    text = " ".join(block.text.split())
+    if block.kind != "paragraph":
+        return [(text, [])]
+    parts: list[tuple[str, list[str]]] = []
+    for sentence in _SENTENCE.split(text):
+        if parts and _GOES_ON.match(plain_text(sentence)):
+            parts[-1][1].append(sentence)
+        else:
+            parts.append((sentence, []))
+    return parts
+
+
+def _indent(section: Section, block: Block) -> int:
+    """How far an item's line stands to the right."""
+    lines = section.text.split("\n")
+    row = block.first_line - section.first_line
+    line = lines[row] if 0 <= row < len(lines) else ""
+    return len(line) - len(line.lstrip())
+
+
+def _lead_of(section: Section, index: int) -> tuple[str, int]:
+    """(words of the items that an item lies in, the first line of these), where they are a heading of it, no rule."""
+    block = section.blocks[index]
+    indent = _indent(section, block)
+    for other in reversed(section.blocks[:index]):
+        if other.kind != "item" or _indent(section, other) >= indent:
+            continue
+        plain = plain_text(other.text)
+        is_heading = len(plain.split()) <= _MAX_LEAD_WORDS and not plain.endswith((".", "!", "?"))
+        is_heading = is_heading and (plain.endswith(":") or not _OBLIGATION.search(plain))
+        return (" ".join(other.text.split()), other.first_line) if is_heading else ("", block.first_line)
+    return "", block.first_line
+
+
+def _joined(lead: str, text: str) -> str:
+    """A rule with its subject: "Files" and "must stay short" make a sentence, "Commits" and "No force" a label and a rule."""
+    if not lead:
+        return text
+    goes_on = re.match(r"(?:must|may|should|shall|can|cannot|are|is|have|has|need|never|always|do not|don't)\b", text)
+    return f"{lead.rstrip(': ')} {text}" if goes_on else f"{lead.rstrip(': ')}: {text}"
+
+
+def _exceptions_below(section: Section, index: int) -> list[int]:
+    """The items directly below an item that except something from it."""
+    indent = _indent(section, section.blocks[index])
+    found: list[int] = []
+    for number, other in enumerate(section.blocks[index + 1 :], start=index + 1):
+        if other.kind != "item" or _indent(section, other) <= indent:
+            break
+        if _EXCEPTS.match(plain_text(other.text)):
+            found.append(number)
     return found
 
 
@@ -133,9 +239,29 @@ def _length(directive: Directive) -> LengthCheck | None:
     if match is None:
         return None
     how = (match["how"] or "").lower().rstrip(":")
-    if how.startswith(_NEEDS_NO) and not _NO.search(plain):
+    before = plain[: match.start()]
+    is_negated = _NEGATED.search(before) is not None
+    if how.startswith(_UNDER) and is_negated:
+        return None  # "never under 100 words" is a minimum
+    if not is_negated and _DEMANDED.search(before) and not how.startswith(_UNDER) and not how.startswith(_AT_MOST):
+        return None
+    if how.startswith(_OVER) and not is_negated and not _TOO_LONG.search(plain):
+        return None
+    if not _is_measurable(plain, match):
         return None
     return _length_check(directive, match["n"] or match["n2"], match["unit"] or match["unit2"], strict=how in _STRICT)
+
+
+def _is_measurable(plain: str, limit: re.Match[str]) -> bool:
+    """Whether what the limit is about is code or text that a check measures: the thing named nearest before it, else after."""
+    before = list(_THING.finditer(plain[: limit.start()]))
+    thing = before[-1] if before else _THING.search(plain, limit.end())
+    unit = (limit["unit"] or limit["unit2"]).lower()
+    if thing is None:
+        return True
+    if unit.startswith(("char", "column")) and thing["code"] and not thing[0].lower().startswith("line"):
+        return "line" in plain.lower()
+    return bool(thing["code"] or thing["text"])
 
 
 def _cell_limit(cells: tuple[tuple[str, str], ...]) -> re.Match[str] | None:
@@ -160,10 +286,12 @@ def _first_step(directive: Directive) -> FirstStepCheck | None:
     plain = directive.plain.replace("`", "").replace('"', "")
     if directive.ordinal == 0:
         return _step_check(re.split(r"[.:;,(—–]", plain, maxsplit=1)[0])
+    if _CONDITIONAL.search(plain):
+        return None  # a first step of some tasks only
     for pattern in _FIRST_STEPS:
         match = pattern.search(plain)
         if match is not None:
-            return _step_check(match["p"])
+            return None if _NO_STEP.match(match["p"].strip()) else _step_check(match["p"])
     return None
 
 

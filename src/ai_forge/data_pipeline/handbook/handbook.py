@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ai_forge.data_pipeline.handbook.agent_folder import AgentFolder, read_agent_folder
+from ai_forge.data_pipeline.handbook.contradictions import Contradiction, contradictions_in
 from ai_forge.data_pipeline.handbook.pairs import PairMaker
 from ai_forge.data_pipeline.schemas.code_blocks import content_id
 from ai_forge.data_pipeline.schemas.instructions import HandbookPair
@@ -53,6 +54,7 @@ class Handbook:
     probes: tuple[ComplianceProbe, ...]
     rejected: Counter[str]
     held_out_rules: frozenset[str]
+    contradictions: tuple[Contradiction, ...] = ()
 
     @cached_property
     def train_pairs(self) -> tuple[HandbookPair, ...]:
@@ -82,6 +84,7 @@ class Handbook:
             "held_out_rules": len(self.held_out_rules),
             "preferences": len(self.preferences),
             "probes": len(self.probes),
+            "contradictions": [str(contradiction) for contradiction in self.contradictions],
             "probes_by_kind": dict(Counter(probe.check.kind for probe in self.probes).most_common()),
             "rejected": dict(self.rejected.most_common()),
             "skipped": dict(self.folder.skipped.most_common()),
@@ -95,7 +98,7 @@ def read_handbook(path: Path, *, hold_out: float = 0.1, seed: int = 0) -> Handbo
 
 
 def handbook_of(folder: AgentFolder, *, hold_out: float = 0.1, seed: int = 0) -> Handbook:
-    """Pairs, preferences and probes of a folder. About `hold_out` (0–1) of the rules without a probe are held out."""
+    """Pairs, preferences and probes of a folder. About `hold_out` (0–1) of the pairs are held out, by whole rules."""
     maker = PairMaker()
     for file in folder.files:
         maker.add(file)
@@ -107,9 +110,19 @@ def handbook_of(folder: AgentFolder, *, hold_out: float = 0.1, seed: int = 0) ->
     )
     probes = tuple(probe.model_copy(update={"rule_id": same[probe.rule_id]}) for probe in maker.probes())
     checked = {probe.rule_id for probe in probes}
-    free = sorted({pair.rule_id for pair in pairs} - checked, key=lambda rule: content_id(rule, str(seed)))
-    held_out = frozenset(free[: round(hold_out * len(free))])
-    return Handbook(folder, pairs, preferences, probes, maker.rejected, held_out)
+    held_out = _held_out(Counter(pair.rule_id for pair in pairs), checked, hold_out, seed)
+    return Handbook(folder, pairs, preferences, probes, maker.rejected, held_out, contradictions_in(maker.directives))
+
+
+def _held_out(sizes: Counter[str], checked: set[str], share: float, seed: int) -> frozenset[str]:
+    """Rules without a probe that together have about the share of all pairs; one that has more than is left is passed over."""
+    left = round(share * sizes.total())
+    chosen: set[str] = set()
+    for rule in sorted(sizes.keys() - checked, key=lambda rule: content_id(rule, str(seed))):
+        if sizes[rule] <= left:
+            chosen.add(rule)
+            left -= sizes[rule]
+    return frozenset(chosen)
 
 
 def _same_rules(statements: dict[str, list[set[str]]]) -> dict[str, str]:

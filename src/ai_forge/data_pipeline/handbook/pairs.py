@@ -4,6 +4,7 @@ What each kind of pair is made of stands in `handbook`; how its question is word
 """
 
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,12 @@ from ai_forge.data_pipeline.text.words import approximate_tokens
 
 __all__ = ["PairMaker"]
 
+_MAY_END = re.compile(
+    r"\b(?:if|when|unless|in case|otherwise|else)\b.*\b(?:stop|abort|cancel|end|quit|exit|halt|give up|bail|go back|return to|"
+    r"start over|skip|do not (?:continue|go on)|don't (?:continue|go on))\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A step after which there may be no next one."""
 _MAX_TOKENS = 700
 """Longer section texts are cut between paragraphs, approximate tokens."""
 
@@ -38,6 +45,9 @@ class PairMaker:
     _checked: list[tuple[HandbookFile, Directive, Check, str]] = field(default_factory=list)
     _questions: set[tuple[str, str]] = field(default_factory=set)
     _texts: set[str] = field(default_factory=set)
+    _corrected: set[tuple[str, str]] = field(default_factory=set)
+    directives: list[tuple[HandbookFile, Directive]] = field(default_factory=list)
+    """All rules that were read, for a look at which of them contradict each other."""
 
     def add(self, file: HandbookFile) -> None:
         """The pairs of one file."""
@@ -92,7 +102,10 @@ class PairMaker:
     def _overview(self, file: HandbookFile, sections: list[Section]) -> Section | None:
         """Tell what the document is about: its opening words and its headings. Gives the opening, if that told its text."""
         is_prose = all(block.kind == "paragraph" for block in sections[0].blocks)
-        is_opening = is_prose and sections[0].level <= 1 and approximate_tokens(sections[0].text) <= _MAX_TOKENS
+        is_over_the_rest = sections[0].level <= 1 and all(section.level > sections[0].level for section in sections[1:])
+        is_opening = is_prose and is_over_the_rest and approximate_tokens(sections[0].text) <= _MAX_TOKENS
+        if not is_opening and (is_over_the_rest or sections[0].heading == file.title):
+            return None  # headings alone would leave out what stands above them
         rest = sections[1:] if is_opening else sections
         titles = dict.fromkeys(s.heading for s in rest if s.heading not in ("", file.title))
         if not titles:
@@ -116,6 +129,11 @@ class PairMaker:
         """Pairs of the corrections in a section. Gives the blocks that hold none, or None where the whole text stays."""
         found, unread = corrections_in(section, labelled_only=file.role != "correction")
         for correction in found:
+            key = (_normal(correction.mistake), _normal(correction.rule))
+            if key in self._corrected:
+                self.rejected["same_correction"] += 1
+                continue
+            self._corrected.add(key)
             own = content_id(rule, correction.rule) if file.role == "correction" else rule
             self.statements.setdefault(own, []).append(content_words(correction.rule))
             output = "\n".join([correction.rule, *correction.more])
@@ -165,10 +183,10 @@ class PairMaker:
     def _steps(self, file: HandbookFile, section: Section, rule: str) -> None:
         steps = [block for block in section.blocks if block.kind == "item" and block.ordinal is not None]
         for step, following in pairwise(steps):
-            if following.ordinal == (step.ordinal or 0) + 1:
+            if following.ordinal == (step.ordinal or 0) + 1 and not _MAY_END.search(plain_text(step.text)):
                 asked = (f"This step is done: {plain_text(step.text)}\nWhat is next?",)
-                where = _span(following.first_line, following.last_line)
-                self._tell(file, "step", where, rule, asked, "", following.text)
+                text, last_line = _whole_step(section, following)
+                self._tell(file, "step", _span(following.first_line, last_line), rule, asked, "", text)
         if steps and steps[0].ordinal == 1:
             plain = plain_text(steps[0].text)
             words = re.split(r"[.:;,(—–]", plain, maxsplit=1)[0].strip()
@@ -177,6 +195,7 @@ class PairMaker:
                 self._checked.append((file, first, FirstStepCheck(phrase=words.replace("`", "")), rule))
 
     def _check(self, file: HandbookFile, directive: Directive, rule: str) -> None:
+        self.directives.append((file, directive))
         check = check_of(directive)
         if check is not None:
             self._checked.append((file, directive, check, rule))
@@ -263,6 +282,20 @@ def _span(first: int, last: int) -> tuple[int, int]:
 
 def _span_of(section: Section) -> tuple[int, int]:
     return _span(section.first_line, section.last_line)
+
+
+def _whole_step(section: Section, step: Block) -> tuple[str, int]:
+    """(a step with the code, lists and paragraphs that stand indented below it, its last line)."""
+    lines = section.text.split("\n")[step.first_line - section.first_line :]
+    indent = len(lines[0]) - len(lines[0].lstrip())
+    n_lines = 1
+    for number, line in enumerate(lines[1:], start=2):
+        if line.strip() and len(line) - len(line.lstrip()) <= indent:
+            break
+        n_lines = number if line.strip() else n_lines
+    opening = re.sub(r"^\s*\d+[.)]\s+", "", lines[0])
+    below = textwrap.dedent("\n".join(lines[1:n_lines]))
+    return (f"{opening}\n{below}" if below else opening), step.first_line + n_lines - 1
 
 
 def _as_written(block: Block) -> str:

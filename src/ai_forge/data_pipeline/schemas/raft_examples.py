@@ -12,8 +12,23 @@ Difficulty = Literal["easy", "medium", "hard"]
 FactKind = Literal["name", "parameter", "exception", "call", "base", "method", "location", "type", "decorator"]
 
 
+def difficulty_of(n_oracles: int, n_distractors: int) -> Difficulty:
+    """How hard it is to find the answer among the documents that are shown.
+
+    >>> difficulty_of(1, 0), difficulty_of(0, 2), difficulty_of(1, 3), difficulty_of(2, 0)
+    ('easy', 'medium', 'hard', 'hard')
+    """
+    if n_oracles > 1 or n_distractors > 2:
+        return "hard"
+    return "medium" if n_distractors else "easy"
+
+
 class Document(BaseModel):
-    """One code block as it is shown in a prompt."""
+    """One code block, section or commit as it is shown in a prompt, and where it comes from.
+
+    Provenance is `None` where there is none: a commit message has no path and no lines, what lies outside of git no commit;
+    datasets that were written before these fields existed have none of them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,6 +37,11 @@ class Document(BaseModel):
     citation: str = Field(description="`path:first-last`")
     language: str
     text: str
+    path: str | None = Field(default=None, description="relative to the repository")
+    first_line: int | None = Field(default=None, ge=1)
+    last_line: int | None = Field(default=None, ge=1)
+    commit: str | None = Field(default=None, description="the repository's commit when it was read; a commit's own id")
+    blob: str | None = Field(default=None, description="git's blob id of the file")
 
     @classmethod
     def from_block(cls, block: CodeBlock) -> "Document":
@@ -32,6 +52,11 @@ class Document(BaseModel):
             citation=block.citation,
             language=block.language,
             text=block.source_code,
+            path=block.path,
+            first_line=block.metadata.first_line,
+            last_line=block.metadata.last_line,
+            commit=block.metadata.commit,
+            blob=block.metadata.blob_id,
         )
 
 

@@ -39,6 +39,8 @@ __all__ = ["PLACEHOLDER", "Scrubbed", "Secret", "find_secrets", "mask", "scrub",
 Value = TypeVar("Value", bound=BaseModel)
 
 PLACEHOLDER = "<masked>"
+_OBJECT_IDS = ("commit", "blob")
+"""Fields of a document that hold git's ids: 40 hexadecimal digits look like a key, and none is ever shown."""
 _RUN = 20
 _RUN_TABLE = bytes(
     ord("x") if chr(i) in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_-" else ord(" ")
@@ -305,7 +307,7 @@ def without_secrets(examples: Sequence[Value]) -> tuple[list[Value], Counter[str
                 seen[node] = not find_secrets(node.encode("utf-8", "surrogatepass"))
             return seen[node]
         if isinstance(node, dict):
-            return all(map(is_clean, node.values()))
+            return all(is_clean(value) for name, value in node.items() if name not in _OBJECT_IDS)
         return not isinstance(node, (list, tuple)) or all(map(is_clean, node))
 
     kept = [example for example in examples if is_clean(example.model_dump())]

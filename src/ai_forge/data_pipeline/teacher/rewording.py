@@ -34,6 +34,7 @@ from ai_forge.data_pipeline.teacher.prompt import (
     reworded,
 )
 from ai_forge.data_pipeline.text.words import approximate_tokens
+from ai_forge.json_lines import json_line
 
 __all__ = ["AnswerCache", "Estimate", "Teaching", "estimate", "teach"]
 
@@ -124,7 +125,7 @@ class AnswerCache:
 
     def add(self, records: Sequence[dict[str, Any]]) -> None:
         """Keep the answers of one request; they are on the disk when this returns."""
-        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        lines = "".join(map(json_line, records))
         self._file.write(lines.encode("utf-8", "backslashreplace"))  # one write: another run may append as well
         os.fsync(self._file.fileno())
         self._records.update({record["id"]: record for record in records})

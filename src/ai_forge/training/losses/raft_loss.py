@@ -1,19 +1,18 @@
 """RAFT: reasoning, citations and the final answer weighted each by its own factor.
 
-The target of a RAFT example is its reasoning, in which the oracle documents are cited as `[path:lines]`, followed by the
-final answer. A token counts by the part in which its first character lies. Weights are normalised to a mean of 1 within an
-example, so that they shift attention between the parts without changing the learning rate or favouring examples.
+The target of a RAFT example is its reasoning, in which the oracle documents are cited as `[path:first-last]` or
+`[commit:…]`, followed by the final answer. A token counts by the part in which its first character lies. Weights are
+normalised to a mean of 1 within an example, so that they shift attention between the parts without changing the learning
+rate or favouring examples.
 
 With all three weights equal this is `sft_loss`, token for token (tested).
 """
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ai_forge.config import FineTuneConfig
-
-CITATION = re.compile(r"\[[^\[\]\n]+:\d+(?:-\d+)?\]")
+from ai_forge.prompting.prompt import CITATION
 
 
 def weighted_loss(weights: Sequence[float]) -> Callable[[Any], Any]:

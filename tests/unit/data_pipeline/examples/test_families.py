@@ -107,6 +107,7 @@ def test_why_is_answered_by_the_commit_that_wrote_the_lines(repository: Path) ->
     )
     assert f"commit:{commit}" in citations_in(about.target)
     document = next(d for d in about.oracle_documents if d.citation == f"commit:{commit}")
+    assert (document.path, document.first_line, document.commit) == (None, None, git(repository, "rev-parse", "HEAD"))
     assert "It wrote 9 of the 9 lines of `read_rows` in `reader.py`." in document.text
     assert "Signed-off-by" not in document.text
     assert "ghp_0123456789" not in document.text
@@ -137,6 +138,10 @@ def test_a_section_that_names_a_block_is_an_oracle_beside_it(repository: Path) -
     )
     assert [d.citation for d in example.oracle_documents] == ["reader.py:4-12", "docs/guide.md:3-5"]
     assert set(citations_in(example.target)) == {"reader.py:4-12", "docs/guide.md:3-5"}
+    commit = git(repository, "rev-parse", "HEAD")
+    for document, span in zip(example.oracle_documents, [(4, 12), (3, 5)], strict=True):
+        blob = git(repository, "rev-parse", f"HEAD:{document.path}")
+        assert (document.first_line, document.last_line, document.commit, document.blob) == (*span, commit, blob)
 
 
 def test_callers_and_what_a_change_reaches(repository: Path) -> None:
@@ -146,7 +151,7 @@ def test_callers_and_what_a_change_reaches(repository: Path) -> None:
     assert {f.value for f in callers.facts} == {"count_rows", "first_row"}
     (impact,) = found["change_impact"]
     assert impact.final_answer == (
-        "`count_rows` and `first_row` call `read_rows`, so look at them when it changes. "
+        "In these documents `count_rows` and `first_row` call `read_rows`, so look at them when it changes. "
         "The test `test_read_rows_without_blank_ones` runs it."
     )
 

@@ -100,8 +100,8 @@ def test_planted_leaks_are_found(mined: MiningResult) -> None:
     as_distractor = example.model_copy(update={"distractor_documents": (shown,)})
     as_oracle = example.model_copy(update={"oracle_documents": (shown,)})
     about = example.model_copy(update={"subject_path": held_out.path})
-    moved = shown.model_copy(update={"citation": f"{split.train[0].path}:1-9", "block_id": "f" * 16,
-                                     "text": shown.text.replace("    ", "\t")})  # fmt: skip
+    copy = {"path": split.train[0].path, "block_id": "f" * 16, "text": shown.text.replace("    ", "\t")}
+    moved = shown.model_copy(update=copy)
     copied = example.model_copy(update={"distractor_documents": (moved,)})
     reasons = [[leak.reason for leak in check_no_leak([e], split)] for e in (as_distractor, as_oracle, about, copied)]
     assert reasons == [["held-out file"], ["held-out file"], ["held-out file"], ["copy of a held-out block"]]

@@ -270,6 +270,9 @@ def test_examples_with_a_secret_are_dropped_before_they_are_written() -> None:
     token = "gl" + "pat-" + "a1B2c3D4e5F6g7H8i9J0"
     clean, leaking = Example(question="What is it?"), Example(question="x", documents=({"text": f"a {token}"},))
     assert without_secrets([clean, leaking, clean]) == ([clean, clean], {"secret": 1})
+    commit = "9c3dacf8086f8d47efd12faf5d7b1a66c6979931"
+    dated = Example(question="x", documents=({"text": "a", "commit": commit, "blob": commit},))
+    assert without_secrets([dated]) == ([dated], {})
 
 
 def test_hostile_text_costs_what_its_length_does() -> None:

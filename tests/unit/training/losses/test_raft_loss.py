@@ -38,6 +38,13 @@ def test_the_parts_get_their_weights_and_the_mean_is_one() -> None:
     assert weights[-1] / unit == pytest.approx(2)  # the end of turn
 
 
+def test_a_cited_commit_is_a_citation() -> None:
+    target = "It was [commit:0123456789ab].\nYes."
+    config = tiny_config(reasoning_weight=1, citation_weight=4, answer_weight=1)
+    weights = token_weights([0, target.index("0123")], target, len("Yes."), config)
+    assert weights[1] / weights[0] == pytest.approx(4)
+
+
 def test_equal_weights_are_none() -> None:
     config = tiny_config(reasoning_weight=3, citation_weight=3, answer_weight=3)
     assert token_weights(starts_of(TARGET), TARGET, len(ANSWER), config) == ()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from ai_forge.data_pipeline.examples.families.base import Draft, Subject, documentation, facts_of
 from ai_forge.data_pipeline.examples.families.calls import callers, change_impact, usage
 from ai_forge.data_pipeline.examples.families.code import fill_in_the_middle, write_docstring, write_test
+from ai_forge.data_pipeline.examples.families.declarations import alias, fields, typed_parameters
 from ai_forge.data_pipeline.examples.families.rationale import fits_together, why
 from ai_forge.data_pipeline.examples.families.structure import (
     dependencies,
@@ -30,17 +31,25 @@ __all__ = ["FAMILIES", "MENTION_TELLS", "Draft", "Subject", "documentation", "dr
 
 _ENOUGH = 5
 
-FAMILIES: dict[str, Callable[[Subject], list[Draft]]] = {
+Family = Callable[[Subject], list[Draft]]
+
+
+def _together(*families: Family) -> Family:
+    """Several functions that make one family."""
+    return lambda subject: [draft for family in families for draft in family(subject)]
+
+
+FAMILIES: dict[str, Family] = {
     "purpose": purpose,
-    "parameters": parameters,
+    "parameters": _together(parameters, typed_parameters),
     "exceptions": exceptions,
     "dependencies": dependencies,
     "edge_case": edge_case,
-    "pattern": pattern,
+    "pattern": _together(pattern, alias),
     "extend": extend,
     "usage": usage,
     "returns": returns,
-    "members": members,
+    "members": _together(members, fields),
     "location": location,
     "why": why,
     "fits_together": fits_together,

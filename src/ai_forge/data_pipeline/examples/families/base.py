@@ -1,11 +1,13 @@
 """What every family works with: a `Subject` to ask about, a `Draft` to fill, and the helpers that word an answer."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ai_forge.data_pipeline.examples.project_notes import ProjectWords
 from ai_forge.data_pipeline.examples.question_templates import ASPECTS, TEMPLATES
-from ai_forge.data_pipeline.graph.symbols import SymbolGraph
+from ai_forge.data_pipeline.graph.symbols import SymbolGraph, overlap
+from ai_forge.data_pipeline.mining.filters import is_test_path
 from ai_forge.data_pipeline.schemas import CodeBlock, Document, Fact, content_id
 from ai_forge.data_pipeline.schemas.raft_examples import FactKind
 from ai_forge.data_pipeline.text.words import first_sentence, plain
@@ -29,6 +31,8 @@ MAX_LISTED = 6
 """Names in one answer: longer enumerations teach a small model to make names up."""
 _NO_PROSE = ('"', "[", " = ", "::=", "->")
 """What stands in grammars, tables and signatures: such a first line is no sentence."""
+_TAGS = re.compile(r"^\s*(?:@\w|\\(?:param|return|brief|throws?)\b|:(?:param|return|raise|type)\w*\b)", re.MULTILINE)
+"""A line that begins with a tag ends the sentence above it, whether or not that has a full stop."""
 MAX_QUOTED = 70
 _CLASS_TYPES = ("class", "interface", "type")
 
@@ -42,6 +46,26 @@ class Subject:
     graph: SymbolGraph
     seed: int
     words: ProjectWords = field(default_factory=ProjectWords)
+    mentions: Mapping[str, Sequence[CodeBlock]] = field(default_factory=dict)
+    """By name: the shown blocks whose code holds it, outside of documentation and comments."""
+
+    def is_named_elsewhere(self, known: Sequence[CodeBlock]) -> bool:
+        """Whether code that is no test, besides `known` and the subject itself, names it and may mean it.
+
+        The graph leaves out what it is not certain of: where a search finds more than it, a list of callers is not whole.
+        Another thing is meant where the name is a parameter's, or that of another block that is certainly called.
+        """
+        name, around = self.block.name, (self.block, *known)
+        for other in self.mentions.get(name, ()):
+            if (
+                is_test_path(other.path)
+                or any(overlap(other, one) for one in around)
+                or name in other.metadata.parameters
+            ):
+                continue
+            if not any(callee.name == name for callee in self.graph.callees(other)):
+                return True
+        return False
 
     def choose(self, options: Sequence[str], salt: str) -> str:
         """One of `options`, fixed by the block, `salt` and the seed."""
@@ -74,7 +98,7 @@ class Draft:
 
 def documentation(block: CodeBlock) -> str | None:
     """The first sentence of a block's documentation without markup, or None where it is no sentence of 3–40 words."""
-    sentence = plain(first_sentence(block.docstring or "")).strip()
+    sentence = plain(first_sentence(_TAGS.split(block.docstring or "", maxsplit=1)[0])).strip()
     if not 3 <= len(sentence.split()) <= 40 or not sentence[0].isalpha() or any(mark in sentence for mark in _NO_PROSE):
         return None
     return sentence

@@ -58,8 +58,8 @@ def _calls(line: str, name: str) -> bool:
 
 def callers(subject: Subject) -> list[Draft]:
     """All callers that are shown, where there are two or three: code of another side of the split may hold more."""
-    code, _ = _callers(subject)
-    if not 2 <= len(code) <= _MAX_CALLERS:
+    code, tests = _callers(subject)
+    if subject.is_named_elsewhere((*code, *tests)) or not 2 <= len(code) <= _MAX_CALLERS:
         return []
     name, names = subject.block.name, [caller.name for caller in code]
     answer = f"In these documents `{name}` is called by {listed(names)}."
@@ -69,16 +69,17 @@ def callers(subject: Subject) -> list[Draft]:
 def change_impact(subject: Subject) -> list[Draft]:
     """Who has to be looked at when the block changes: its callers, and the test that runs it."""
     code, tests = _callers(subject)
-    if not 1 <= len(code) <= _MAX_CALLERS:
+    if subject.is_named_elsewhere((*code, *tests)) or not 1 <= len(code) <= _MAX_CALLERS:
         return []
     name, names = subject.block.name, [caller.name for caller in code]
     verb = "calls" if len(names) == 1 else "call"
-    answer = f"{listed(names)} {verb} `{name}`, so look at {'it' if len(names) == 1 else 'them'} when it changes."
+    answer = f"In these documents {listed(names)} {verb} `{name}`, so look at {'it' if len(names) == 1 else 'them'} when it changes."
     others = tuple(code)
-    if tests and len(code) < _MAX_CALLERS:
-        names.append(tests[0].name)
-        answer += f" The test `{tests[0].name}` runs it."
-        others += (tests[0],)
+    test = next((caller for caller in tests if caller.name.lower().startswith("test")), None)
+    if test is not None and len(code) < _MAX_CALLERS:
+        names.append(test.name)
+        answer += f" The test `{test.name}` runs it."
+        others += (test,)
     return [draft_of("change_impact", subject, answer, facts_as("name", names), others=others)]
 
 
@@ -96,7 +97,7 @@ def _callers(subject: Subject) -> tuple[list[CodeBlock], list[CodeBlock]]:
     if len(set(names)) < len(names) or block.name in names or any(caller.block_type == "module" for caller in inner):
         return [], []
     code = [caller for caller in inner if not is_test_path(caller.path)]
-    return code, [c for c in inner if is_test_path(c.path) and c.name.lower().startswith("test")]
+    return code, [caller for caller in inner if is_test_path(caller.path)]
 
 
 def _holds(outer: CodeBlock, inner: CodeBlock) -> bool:

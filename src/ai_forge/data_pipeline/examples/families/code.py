@@ -4,18 +4,20 @@ What is asked for is the project's own text and is taken out of what is shown. T
 """
 
 import textwrap
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import PurePosixPath
 
 from tree_sitter import Node
 
+from ai_forge.data_pipeline.examples.block_tree import parses, tree_of_block
+from ai_forge.data_pipeline.examples.excerpts import altered, documentation_rows
 from ai_forge.data_pipeline.examples.families.base import Draft, Subject, draft_of, is_callable
 from ai_forge.data_pipeline.examples.families.calls import call_line
 from ai_forge.data_pipeline.examples.verification import GAP, code_spans
 from ai_forge.data_pipeline.graph.symbols import overlap
-from ai_forge.data_pipeline.languages.syntax import body_of, parses, tree_of
 from ai_forge.data_pipeline.mining.filters import is_test_path
-from ai_forge.data_pipeline.schemas import CodeBlock, Document, content_id
+from ai_forge.data_pipeline.schemas import CodeBlock, content_id
 from ai_forge.data_pipeline.text.words import approximate_tokens, identifiers, one_line, subwords
 
 _MAX_GAP_LINES = 6
@@ -29,28 +31,27 @@ _TEST_LINES = (3, 20)
 def fill_in_the_middle(subject: Subject) -> list[Draft]:
     """Whole statements of the body are missing; a second document shows who calls the function, or what it calls."""
     block = subject.block
-    root = tree_of(block.source_code, block.language) if is_callable(block) else None
-    body = body_of(root) if root is not None else None
-    if body is None:
+    tree = tree_of_block(block) if is_callable(block) else None
+    if tree is None:
         return []
-    lines = textwrap.dedent(block.source_code).split("\n")
-    statements = [node for node in body.named_children if "comment" not in node.type]
-    gaps = [gap for node in statements[1:] if (gap := _gap(node, lines)) is not None]
+    statements = tree.statements
+    gaps = [gap for node in statements[1:] if (gap := _gap(node, tree.lines)) is not None]
     other = _seen_from(subject)
     if len(statements) < _MIN_STATEMENTS or not gaps or other is None:
         return []
     first, last = gaps[int(content_id(block.id, "gap", str(subject.seed)), 16) % len(gaps)]
-    missing = textwrap.dedent("\n".join(lines[first : last + 1]))
-    margin = lines[first][: len(lines[first]) - len(lines[first].lstrip())]
-    shown = "\n".join([*lines[:first], f"{margin}{GAP}", *lines[last + 1 :]])
+    opening = tree.lines[first]
+    missing = textwrap.dedent("\n".join(tree.lines[first : last + 1]))
+    margin = opening[: len(opening) - len(opening.lstrip())]
+    shown = tree.text_without(first, last, [f"{margin}{GAP}"])
     if one_line(missing) in one_line(shown) or "```" in block.source_code:
         return []
-    document = _altered(block, shown, "gap")
+    document = altered(block, shown, "gap")
     answer = f"In `{block.name}` this is missing:\n{_fence(missing, block.language)}"
     return [draft_of("fill_in_the_middle", subject, answer, others=(other,), shown_as=document)]
 
 
-def _gap(node: Node, lines: list[str]) -> tuple[int, int] | None:
+def _gap(node: Node, lines: Sequence[str]) -> tuple[int, int] | None:
     """First and last line (from 0) of a statement that has its lines to itself and is neither trivial nor long."""
     first, last = node.start_point[0], node.end_point[0]
     before, after = lines[first].encode()[: node.start_point[1]], lines[last].encode()[node.end_point[1] :]
@@ -80,7 +81,7 @@ def write_docstring(subject: Subject) -> list[Draft]:
         return []
     kind = "docstring" if block.language == "python" else "documentation comment"
     answer = f"A {kind} for `{block.name}`:\n{_fence(text, '')}"
-    return [draft_of("write_docstring", subject, answer, shown_as=_altered(block, shown, "docstring"), kind=kind)]
+    return [draft_of("write_docstring", subject, answer, shown_as=altered(block, shown, "docstring"), kind=kind)]
 
 
 def _opening_paragraphs(docstring: str) -> str:
@@ -102,33 +103,15 @@ def _spans(text: str) -> list[str]:
 
 def _without_docstring(block: CodeBlock) -> str | None:
     """The source without the lines of its documentation; None where they do not stand apart."""
-    source = textwrap.dedent(block.source_code)
-    root = tree_of(source, block.language)
-    if root is None:
+    tree = tree_of_block(block)
+    if tree is None:
         return None
-    node = _docstring_node(root, block.language)
-    lines = source.split("\n")
-    if node is not None:
-        first, last = node.start_point[0], node.end_point[0]
-        before, after = lines[first].encode()[: node.start_point[1]], lines[last].encode()[node.end_point[1] :]
-        if before.strip() or after.strip():
-            return None
-        lines[first : last + 1] = []
-    shown = "\n".join(lines).strip("\n")
+    rows = documentation_rows(tree)
+    if rows is None:
+        return None
+    shown = tree.text_without(*rows).strip("\n") if rows else textwrap.dedent(block.source_code)
     opening = one_line(block.docstring or "")[:40]
-    if opening in one_line(shown) or (block.language == "python" and not parses(shown, block.language)):
-        return None
-    return shown
-
-
-def _docstring_node(root: Node, language: str) -> Node | None:
-    if language == "python":
-        body = body_of(root)
-        first = body.named_children[0] if body is not None and body.named_children else None
-        is_string = first is not None and first.named_children and first.named_children[0].type == "string"
-        return first if is_string else None
-    first = root.named_children[0] if root.named_children else None
-    return first if first is not None and "comment" in first.type else None
+    return shown if opening not in one_line(shown) and parses(shown, block.language) else None
 
 
 def write_test(subject: Subject) -> list[Draft]:
@@ -161,8 +144,3 @@ def _is_about(test: CodeBlock, block: CodeBlock) -> bool:
 
 def _fence(text: str, language: str) -> str:
     return f"```{language}\n{text}\n```"
-
-
-def _altered(block: CodeBlock, text: str, how: str) -> Document:
-    """The block's document with another text, and so with an id of its own."""
-    return Document.from_block(block).model_copy(update={"text": text, "block_id": content_id(block.id, how, text)})

@@ -2,8 +2,8 @@
 
 import re
 
+from ai_forge.data_pipeline.examples.block_tree import comments_in, node_text, tree_of_block
 from ai_forge.data_pipeline.examples.families.base import Draft, Subject, draft_of, is_callable
-from ai_forge.data_pipeline.languages.syntax import comments_in, tree_of
 from ai_forge.data_pipeline.schemas import CodeBlock
 from ai_forge.data_pipeline.text.words import first_sentence, one_line, plain
 
@@ -32,12 +32,12 @@ def _commit(subject: Subject) -> list[Draft]:
 def _comment(subject: Subject) -> list[Draft]:
     """The first comment of the body that is a sentence and stands above a short line."""
     block = subject.block
-    root = tree_of(block.source_code, block.language) if is_callable(block) else None
-    if root is None:
+    tree = tree_of_block(block) if is_callable(block) else None
+    if tree is None:
         return []
     comments = [
-        (node.start_point[0], (node.text or b"").decode("utf-8", "replace"))
-        for node in comments_in(root)
+        (node.start_point[0] - tree.n_before, node_text(node))
+        for node in comments_in(tree)
         if node.start_point[0] == node.end_point[0]
     ]
     for sentence, line in _commented_lines(block, comments):
@@ -75,7 +75,6 @@ def fits_together(subject: Subject) -> list[Draft]:
     block = subject.block
     drafts = []
     for section in subject.words.sections.get(block.id, ())[:1]:
-        path = section.document.citation.rpartition(":")[0]
-        answer = f'`{path}` mentions `{block.name}` and says: "{section.quotation}"'
+        answer = f'`{section.document.path}` mentions `{block.name}` and says: "{section.quotation}"'
         drafts.append(draft_of("fits_together", subject, answer, beside=(section.document,)))
     return drafts

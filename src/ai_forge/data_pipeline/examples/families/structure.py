@@ -14,10 +14,26 @@ from ai_forge.data_pipeline.examples.families.base import (
     is_class,
     listed,
 )
+from ai_forge.data_pipeline.examples.families.members import overridable, required_members
+from ai_forge.data_pipeline.examples.families.ways_out import conditions_around, falls_through, raised_by, returned_by
 from ai_forge.data_pipeline.graph.symbols import overlap
-from ai_forge.data_pipeline.mining.filters import is_private
-from ai_forge.data_pipeline.schemas import Fact
+from ai_forge.data_pipeline.schemas import CodeBlock, Fact, Guard
 
+_NOTHING = {
+    "python": "None",
+    "javascript": "undefined",
+    "typescript": "undefined",
+    "tsx": "undefined",
+    "php": "null",
+    "kotlin": "Unit",
+}
+"""What a function gives that comes to its end, in languages where no type has to be declared and no last value is returned."""
+_MAX_RETURNS = 3
+_WITHOUT_EXCEPTIONS = ("go", "rust", "c", "bash")
+_MAY_RAISE = re.compile(r"\b(?:raise|throw|fail|assert|require|check|error|abort|exit|die)\w*\b", re.IGNORECASE)
+"""What may end a function by an exception without saying so in a statement."""
+_MAX_GUARDS = 3
+_MAX_CALLEES = 2
 _MAX_CALLS = 4
 """Names of calls are read off the whole body: longer lists are where a small model makes names up."""
 
@@ -56,21 +72,25 @@ def returns(subject: Subject) -> list[Draft]:
     if meta.returns and meta.returns not in ("void",) and len(meta.returns) <= MAX_QUOTED and "`" not in meta.returns:
         answer = f"`{block.name}` is declared to return `{meta.returns}`."
         return [draft_of("returns", subject, answer, facts_as("type", [meta.returns]))]
-    values = [v for v in meta.return_values if len(v) <= MAX_QUOTED and "`" not in v]
-    if meta.returns or not 1 <= len(meta.return_values) <= 2 or len(values) != len(meta.return_values):
+    if meta.returns or block.language not in _NOTHING or not 1 <= len(meta.return_values) <= _MAX_RETURNS:
         return []
-    return [draft_of("returns", subject, f"`{block.name}` returns {listed(values).replace(' and ', ' or ')}.")]
+    values, may_end = returned_by(block), falls_through(block)
+    if not values or may_end is None or any(len(value) > MAX_QUOTED or "`" in value for value in values):
+        return []
+    nothing = f", or {_NOTHING[block.language]} where it ends without one of these" if may_end else ""
+    quoted = [f"`{value}`" for value in values]
+    return [draft_of("returns", subject, f"`{block.name}` returns {' or '.join(quoted)}{nothing}.")]
 
 
 def exceptions(subject: Subject) -> list[Draft]:
     """What its own body raises."""
     block = subject.block
-    raises = block.metadata.raises
-    if not is_callable(block) or block.language == "go" or len(raises) > MAX_LISTED:
+    raises = raised_by(block) if is_callable(block) and block.language not in _WITHOUT_EXCEPTIONS else None
+    if raises is None or len(raises) > MAX_LISTED:
         return []
     verb = "raise" if block.language == "python" else "throw"
     if not raises:
-        if int(block.id, 16) % 5 or re.search(r"\b(raise|throw)s?\b", block.source_code, re.I):
+        if block.metadata.raises or int(block.id, 16) % 5 or _MAY_RAISE.search(block.source_code):
             return []
         answer = f"`{block.name}` does not {verb} any exception in its own body."
         return [draft_of("exceptions", subject, answer, kinds=("exception",), verb=verb)]
@@ -79,41 +99,54 @@ def exceptions(subject: Subject) -> list[Draft]:
 
 
 def edge_case(subject: Subject) -> list[Draft]:
-    """What a guard at a condition does."""
+    """What a guard at a condition does, with the conditions that stand around it."""
     block = subject.block
     drafts = []
-    for guard in block.metadata.guards[:2]:
-        if "`" in guard.condition + guard.outcome or len(guard.condition) > MAX_QUOTED:
+    for guard in block.metadata.guards:
+        effect, facts = _effect(block, guard)
+        around = conditions_around(block, guard) if effect else None
+        if around is None:
             continue
-        facts: tuple[Fact, ...] = ()
-        outcome = re.sub(r"^(return|raise|throw)\b\s*(new\b\s*)?", "", guard.outcome)
-        if guard.action == "raise":
-            exception = re.match(r"[\w.]+", outcome)
-            if exception is None or exception.group(0) not in block.metadata.raises:
-                continue
-            facts = facts_as("exception", [exception.group(0)])
-            effect = f"{'raises' if block.language == 'python' else 'throws'} `{exception.group(0)}`"
-        elif guard.outcome == "return":
-            effect = "returns early, without a value"
-        elif outcome and len(outcome) <= MAX_QUOTED:
-            effect = f"returns `{outcome}`"
-        else:
+        conditions = [*around[0], guard.condition]
+        quoted = [*conditions, *([around[1]] if around[1] else [])]
+        if any("`" in part or len(part) > MAX_QUOTED for part in quoted) or len(conditions) > _MAX_GUARDS:
             continue
-        answer = f"If `{guard.condition}`, `{block.name}` {effect}."
-        wording = "edge_case_which" if len(block.metadata.guards) == 1 and int(block.id, 16) % 2 else "edge_case"
-        drafts.append(draft_of("edge_case", subject, answer, facts, wording=wording, condition=f"`{guard.condition}`"))
-    return drafts
+        condition = " and ".join(f"`{part}`" for part in conditions)
+        if around[1]:
+            condition += f" in the loop `{around[1]}`"
+        answer = f"If {condition}, `{block.name}` {effect}."
+        is_only = len(block.metadata.guards) == 1
+        wording = "edge_case_which" if is_only and int(block.id, 16) % 2 else "edge_case"
+        drafts.append(draft_of("edge_case", subject, answer, facts, wording=wording, condition=condition))
+    return drafts[:_MAX_GUARDS]
+
+
+def _effect(block: CodeBlock, guard: Guard) -> tuple[str, tuple[Fact, ...]]:
+    """What a guard does, in words, and the facts of that; nothing where it is long or uncertain."""
+    if "`" in guard.outcome:
+        return "", ()
+    outcome = re.sub(r"^(return|raise|throw)\b\s*(new\b\s*)?", "", guard.outcome)
+    if guard.action == "raise":
+        exception = re.match(r"[\w.]+", outcome)
+        if exception is None or exception[0] not in block.metadata.raises:
+            return "", ()
+        verb = "raises" if block.language == "python" else "throws"
+        return f"{verb} `{exception[0]}`", facts_as("exception", [exception[0]])
+    if guard.outcome == "return":
+        return "returns early, without a value", ()
+    return (f"returns `{outcome}`", ()) if outcome and len(outcome) <= MAX_QUOTED else ("", ())
 
 
 def dependencies(subject: Subject) -> list[Draft]:
     """What the block calls; and, where one callee is in the repository, what that one is (two oracles)."""
     block, meta = subject.block, subject.block.metadata
-    drafts = []
+    drafts: list[Draft] = []
     calls = tuple(name for name in meta.calls if name not in meta.raises)
     if is_callable(block) and 1 <= len(calls) <= _MAX_CALLS:
         drafts.append(
             draft_of("dependencies", subject, f"`{block.name}` calls {listed(calls)}.", facts_as("call", calls))
         )
+    n_explained = 0
     for callee in subject.graph.callees(block):
         sentence = documentation(callee)
         written = next((c for c in meta.calls if c.rpartition(".")[2] == callee.name), None)
@@ -124,7 +157,9 @@ def dependencies(subject: Subject) -> list[Draft]:
             draft_of("dependencies", subject, answer, facts_as("call", [written]), others=(callee,),
                    wording="callee", callee=f"`{written}`")
         )  # fmt: skip
-        break
+        n_explained += 1
+        if n_explained == _MAX_CALLEES:
+            break
     return drafts
 
 
@@ -161,7 +196,7 @@ def pattern(subject: Subject) -> list[Draft]:
             break
     bases = tuple(base for base in meta.bases if len(base) <= MAX_QUOTED and base != "object")
     if is_class(block) and 1 <= len(bases) <= MAX_LISTED:
-        verb = "embeds" if block.language == "go" else "extends"
+        verb = {"go": "embeds", "python": "extends"}.get(block.language, "builds on")
         drafts.append(draft_of("pattern", subject, f"`{block.name}` {verb} {listed(bases)}.", facts_as("base", bases),
                              wording="bases"))  # fmt: skip
     if is_callable(block) and meta.is_generator:
@@ -189,19 +224,37 @@ def members(subject: Subject) -> list[Draft]:
 
 
 def extend(subject: Subject) -> list[Draft]:
-    """A class: subclass it and override its public methods. A function: its parameters that have a default."""
-    block, meta = subject.block, subject.block.metadata
-    if block.block_type in ("class", "interface"):
-        hooks = tuple(n for n in meta.method_names if not is_private(n) and not n.startswith("__") and n != block.name)
-        if any("dataclass" in decorator for decorator in meta.decorators):  # it holds values, nobody overrides it
+    """A class: override its public methods. An interface: what to implement. A function: its optional parameters."""
+    block = subject.block
+    if block.block_type == "interface":
+        return _implement(subject)
+    if block.block_type == "class":
+        hooks = overridable(block)
+        if any(
+            "dataclass" in decorator for decorator in block.metadata.decorators
+        ):  # it holds values, nobody overrides it
             return []
-        if not 1 <= len(hooks) <= MAX_LISTED or (block.language == "go" and block.block_type == "class"):
+        if not 1 <= len(hooks) <= MAX_LISTED:
             return []
-        if block.block_type == "interface":
-            answer = f"Implement `{block.name}` with its {'methods' if len(hooks) > 1 else 'method'} {listed(hooks)}."
-        else:
-            answer = f"Subclass `{block.name}` and override {listed(hooks)} as needed."
+        answer = f"Subclass `{block.name}` and override {listed(hooks)} as needed."
         return [draft_of("extend", subject, answer, facts_as("method", hooks))]
+    return _adapt(subject)
+
+
+def _implement(subject: Subject) -> list[Draft]:
+    block = subject.block
+    required = required_members(block)
+    if required is None or not required[0] or not 1 <= len(required[0]) + len(required[1]) <= MAX_LISTED:
+        return []
+    methods, properties = required
+    answer = f"Implement `{block.name}` with its {'methods' if len(methods) > 1 else 'method'} {listed(methods)}"
+    if properties:
+        answer += f" and its {'properties' if len(properties) > 1 else 'property'} {listed(properties)}"
+    return [draft_of("extend", subject, f"{answer}.", facts_as("method", methods), wording="implement")]
+
+
+def _adapt(subject: Subject) -> list[Draft]:
+    block, meta = subject.block, subject.block.metadata
     optional = tuple(
         name
         for name in (meta.parameters if "=" in meta.signature else ())

@@ -1,0 +1,103 @@
+"""A block without its documentation, or so much of a long one as an answer needs.
+
+A block over the context's limit can still be asked about: its documentation is folded after the first paragraph, and where
+that is not enough only its head and the lines that hold the answer are shown, with a mark where lines were left out.
+"""
+
+import re
+import textwrap
+
+from ai_forge.data_pipeline.examples.block_tree import BlockTree, last_row, tree_of_block
+from ai_forge.data_pipeline.examples.verification import code_spans
+from ai_forge.data_pipeline.schemas import CodeBlock, Document, content_id
+from ai_forge.data_pipeline.text.words import approximate_tokens, one_line
+
+__all__ = ["altered", "documentation_rows", "excerpt"]
+
+_LEFT_OUT = "…"
+_CONTEXT_ROWS = 2
+"""Rows shown above and below one that holds a part of the answer."""
+_MIN_FOLDED_ROWS = 4
+_EMPTY_COMMENT = re.compile(r"^\s*(?://+!?|#|\*)?\s*$")
+_COMMENT_MARK = re.compile(r"\s*(?://+!?|#|\*)?\s?")
+
+
+def altered(block: CodeBlock, text: str, how: str) -> Document:
+    """The block's document with another text, and so with an id of its own."""
+    return Document.from_block(block).model_copy(update={"text": text, "block_id": content_id(block.id, how, text)})
+
+
+def documentation_rows(tree: BlockTree) -> tuple[int, int] | tuple[()] | None:
+    """First and last row of the documentation; nothing where there is none, None where other code stands on its lines.
+
+    Of a comment in several lines each line may be a node of its own.
+    """
+    if tree.language == "python":
+        first = tree.body.named_children[0] if tree.body is not None and tree.body.named_children else None
+        is_string = first is not None and first.named_children and first.named_children[0].type == "string"
+        nodes = [first] if first is not None and is_string else []
+    else:
+        nodes = [node for node in tree.tops if "comment" in node.type]
+        definition = tree.definition
+        nodes = [node for node in nodes if definition is not None and node.end_byte <= definition.start_byte]
+    if not nodes:
+        return ()
+    first_row, last = nodes[0].start_point[0], nodes[-1]
+    before = tree.lines[first_row].encode()[: nodes[0].start_point[1]]
+    after = tree.lines[last_row(last)].encode()[last.end_point[1] :] if last.end_point[1] else b""
+    return None if before.strip() or after.strip() else (first_row, last_row(last))
+
+
+def excerpt(block: CodeBlock, answer: str, max_tokens: int) -> Document | None:
+    """The block in at most `max_tokens`, with all that the answer names; None where that is not possible."""
+    tree = tree_of_block(block)
+    rows = documentation_rows(tree) if tree is not None else None
+    if tree is None or rows is None:
+        return None
+    lines = textwrap.dedent(block.source_code).split("\n")
+    n_head = 1
+    if rows:
+        first, last = (row - tree.n_before for row in rows)
+        folded = _folded(lines[first : last + 1])
+        lines[first : last + 1] = folded
+        n_head = first + len(folded)
+    if tree.body is not None and tree.language != "python":  # there the documentation stands below the signature
+        n_head += max(0, tree.body.start_point[0] - (rows[1] + 1 if rows else tree.n_before))
+    if approximate_tokens("\n".join(lines)) > max_tokens:
+        wanted = _rows_of(answer, lines)
+        if wanted is None:
+            return None
+        lines = _with_marks(lines, {*range(min(n_head, len(lines))), *wanted})
+    text = "\n".join(lines)
+    return altered(block, text, "excerpt") if approximate_tokens(text) <= max_tokens else None
+
+
+def _folded(lines: list[str]) -> list[str]:
+    """The lines of a documentation up to the end of its first paragraph, and what closes it."""
+    n_kept = next((n for n, line in enumerate(lines) if n and _EMPTY_COMMENT.match(line)), len(lines))
+    if len(lines) - n_kept < _MIN_FOLDED_ROWS:
+        return lines
+    closing = [lines[-1]] if re.search(r'\*/|"""|\'\'\'', lines[-1]) else []
+    mark = _COMMENT_MARK.match(lines[n_kept - 1])
+    return [*lines[:n_kept], f"{mark[0] if mark else ''}{_LEFT_OUT}", *closing]
+
+
+def _rows_of(answer: str, lines: list[str]) -> set[int] | None:
+    """The rows that hold what stands in backticks in the answer, with those around them."""
+    found: set[int] = set()
+    for span in code_spans(answer):
+        row = next((n for n, line in enumerate(lines) if span in one_line(line)), None)
+        if row is None:
+            return None
+        found |= set(range(max(0, row - _CONTEXT_ROWS), min(len(lines), row + _CONTEXT_ROWS + 1)))
+    return found
+
+
+def _with_marks(lines: list[str], wanted: set[int]) -> list[str]:
+    kept: list[str] = []
+    for row, line in enumerate(lines):
+        if row in wanted:
+            kept.append(line)
+        elif row - 1 in wanted:
+            kept.append(f"{line[: len(line) - len(line.lstrip())]}{_LEFT_OUT}")
+    return kept

@@ -1,0 +1,134 @@
+"""What the body of a class or an interface holds: which methods may be overridden, and what an implementation has to have."""
+
+import re
+from dataclasses import dataclass
+
+from tree_sitter import Node
+
+from ai_forge.data_pipeline.examples.block_tree import BlockTree, node_text, own_nodes, tree_of_block, words_before
+from ai_forge.data_pipeline.mining.filters import is_private
+from ai_forge.data_pipeline.schemas import CodeBlock
+
+__all__ = ["overridable", "required_members"]
+
+_FIXED = frozenset({"static", "private", "final", "sealed"})
+_CONSTRUCTORS = frozenset({"constructor", "__construct", "__destruct", "initialize", "__init__", "finalize"})
+_MUST_BE_OPEN: dict[str, frozenset[str]] = {
+    "kotlin": frozenset({"open", "abstract", "override"}),
+    "csharp": frozenset({"virtual", "abstract", "override"}),
+    "cpp": frozenset({"virtual", "override"}),
+}
+"""Languages whose methods nobody overrides unless they say so."""
+_SEALED = frozenset({"final", "sealed", "enum", "record", "static", "struct", "object", "union", "case"})
+_NO_BASE = re.compile(r"^(?:enum\.)?(?:Int|Str)?(?:Enum|Flag)$|^(?:typing\.)?(?:NamedTuple|TypedDict)$")
+_FIELD_TYPES = ("property_signature",)
+_METHOD = re.compile(r"method|function|constructor")
+_ANNOTATION = re.compile(r"@[\w.]+(\([^()]*\))?|//.*|/\*.*?\*/")
+_IGNORED = re.compile(
+    r"comment|constant_declaration|field_declaration|enum|class|interface_declaration|annotation|decorator"
+)
+
+
+@dataclass(frozen=True)
+class _Member:
+    node: Node
+    name: str
+    modifiers: frozenset[str]
+    has_body: bool
+
+
+def overridable(block: CodeBlock) -> tuple[str, ...]:
+    """Public methods that a subclass may override; empty where the class cannot be subclassed or its tree tells nothing."""
+    tree = tree_of_block(block)
+    if tree is None or tree.body is None or tree.definition is None:
+        return ()
+    words = words_before(tree.definition, tree.body.start_byte)
+    at = words.index(block.name) if block.name in words else len(words)
+    head = set(words[:at]) - ({"struct"} if block.language == "cpp" else set())
+    opens = _MUST_BE_OPEN.get(block.language)
+    is_closed = _SEALED & head or "final" in words[at + 1 : at + 2]
+    if block.language == "kotlin" and not {"open", "abstract"} & head:
+        is_closed = True
+    if is_closed or any(_NO_BASE.match(base) for base in block.metadata.bases):
+        return ()
+    if any(decorator.rpartition(".")[2] == "final" for decorator in block.metadata.decorators):
+        return ()
+    found: dict[str, None] = {}
+    for member in _members(block, tree.body):
+        is_open = opens is None or opens & member.modifiers
+        is_hidden = is_private(member.name) or member.name.startswith(("__", "#"))
+        if (
+            is_open
+            and not is_hidden
+            and not _FIXED & member.modifiers
+            and member.name not in (*_CONSTRUCTORS, block.name)
+        ):
+            found[member.name] = None
+    return tuple(found)
+
+
+def required_members(block: CodeBlock) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """(methods, properties) that an implementation of an interface has to have; None where the body does not hold them all."""
+    tree = tree_of_block(block)
+    body = _body(tree) if tree is not None else None
+    if body is None or block.metadata.bases:
+        return None
+    methods: dict[str, None] = {}
+    properties: dict[str, None] = {}
+    known = {member.node.id: member for member in _members(block, body)}
+    for node in _items(body):
+        member = known.get(node.id)
+        if member is not None:
+            if not member.has_body and not {"default", "static", "private"} & member.modifiers:
+                methods[member.name] = None
+        elif node.type in _FIELD_TYPES:
+            name = node.child_by_field_name("name")
+            if name is None:
+                return None
+            if "?" not in [child.type for child in node.children]:
+                properties[node_text(name)] = None
+        elif not _IGNORED.search(node.type):
+            return None  # an embedded interface, an index or call signature, an associated type
+    return tuple(methods), tuple(properties)
+
+
+def _body(tree: BlockTree) -> Node | None:
+    """The body of an interface: Go's has no field for it."""
+    if tree.language != "go" or tree.definition is None:
+        return tree.body
+    return next((node for node in own_nodes(tree.definition) if node.type == "interface_type"), None)
+
+
+def _items(body: Node) -> list[Node]:
+    """The members of a body, without comments; Python and Scala wrap decorated or indented ones."""
+    items = [node for node in body.named_children if "comment" not in node.type]
+    if len(items) == 1 and items[0].type in ("template_body", "declaration_list", "body_statement"):
+        items = [node for node in items[0].named_children if "comment" not in node.type]
+    return items
+
+
+def _members(block: CodeBlock, body: Node) -> list[_Member]:
+    """The methods of a body. A name is one that the miner found, where it stands before parameters."""
+    names = set(block.metadata.method_names)
+    found: list[_Member] = []
+    for node in _items(body):
+        inside = node.child_by_field_name("body") or next(
+            (c for c in node.named_children if c.type == "function_body"), None
+        )
+        end = inside.start_byte - node.start_byte if inside is not None else None
+        head = _ANNOTATION.sub(" ", (node.text or b"")[:end].decode("utf-8", "replace"))
+        match = next(
+            (m for m in re.finditer(r"[\w$#]+[?!]?", head) if m[0] in names or m[0].rstrip("?") in names), None
+        )
+        if match is None or not (_METHOD.search(node.type) or "(" in head[match.end() : match.end() + 3]):
+            continue
+        modifiers = set(re.findall(r"[\w$]+", head[: match.start()]))
+        if "staticmethod" in node_text(node)[: match.start() + 40] or node.type == "singleton_method":
+            modifiers.add("static")
+        if block.language == "cpp" and re.search(r"\boverride\b", head[match.end() :]):
+            modifiers.add("override")
+        is_optional = match[0].endswith("?") and match[0] not in names
+        modifiers |= {"default"} if is_optional else set()
+        name = match[0].rstrip("?") if is_optional else match[0]
+        found.append(_Member(node, name, frozenset(modifiers), inside is not None))
+    return found

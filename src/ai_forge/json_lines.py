@@ -1,0 +1,67 @@
+"""Rows as JSON lines: the one reader and writer of them.
+
+A line ends with a line feed and with nothing else. `str.splitlines` would also end one at U+2028, U+0085, a form feed and five
+more, which stand unescaped in JSON strings and in people's code. A row is written whole or not at all: what cannot be UTF-8
+(half of a surrogate pair) is an error before the file is touched.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from ai_forge.errors import InputError
+
+__all__ = ["json_line", "lines_of", "read_jsonl", "whole_characters", "write_jsonl"]
+
+Value = TypeVar("Value", bound=BaseModel)
+
+
+def lines_of(text: str) -> Iterator[tuple[int, str]]:
+    """(number from 1, line) of the lines that are not blank.
+
+    >>> list(lines_of('{"a": "\\u2028"}\\n\\n{}'))
+    [(1, '{"a": "\\u2028"}'), (3, '{}')]
+    """
+    return ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
+
+
+def json_line(value: object) -> str:
+    """A JSON value as a line with its end."""
+    return json.dumps(value, ensure_ascii=False) + "\n"
+
+
+def whole_characters(value: Any) -> Any:
+    """A JSON value with U+FFFD for each half of a surrogate pair: `"\\ud83d"` is JSON, but no text that can be saved.
+
+    >>> whole_characters(["\\ud83d", "ok"])
+    ['\\ufffd', 'ok']
+    """
+    written = json.dumps(value, ensure_ascii=False)
+    return json.loads(written.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
+
+
+def write_jsonl(path: Path, values: Iterable[BaseModel]) -> None:
+    """One value a line."""
+    path.write_bytes("".join(f"{value.model_dump_json()}\n" for value in values).encode("utf-8"))
+
+
+def read_jsonl(path: Path, kind: type[Value]) -> list[Value]:
+    """The values of a JSON-lines file.
+
+    Raises:
+        InputError: the file cannot be read, or a line is not of this kind; the message names the line.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    values: list[Value] = []
+    for number, line in lines_of(text):
+        try:
+            values.append(kind.model_validate_json(line))
+        except ValueError as error:
+            raise InputError(f"Line {number} of {path} is not a {kind.__name__}: {error}") from error
+    return values
