@@ -1,6 +1,6 @@
 """The index of a repository: which blocks answer a question. Training, the judge and the user's questions share it.
 
-Rankings are fused by reciprocal rank: BM25 over subwords of names, paths and code (`lexical`), a dense one from the chosen
+Rankings are fused by reciprocal rank: BM25 over subwords of names, paths and code (`bm25`), a dense one from the chosen
 embedder (`embedding`), the names that the question spells out (`Class.method`, `src/a.py`), as code questions often do,
 and the graph neighbours of the best hit of these, if the index was built with a graph. Scores are sums of reciprocal
 ranks: they order the hits of one query and mean nothing across queries. There is no reranker: what the rankings miss
@@ -19,7 +19,7 @@ import numpy as np
 from ai_forge.data_pipeline.graph.symbols import SymbolGraph, overlap
 from ai_forge.data_pipeline.languages import LANGUAGES
 from ai_forge.data_pipeline.schemas import CodeBlock
-from ai_forge.data_pipeline.search.bm25 import Bm25, best
+from ai_forge.data_pipeline.search.bm25 import Bm25, Scores, best
 from ai_forge.data_pipeline.search.embedders.embedding import (
     Embedder,
     Matrix,
@@ -49,7 +49,7 @@ _EXTENSIONS = "|".join(extension[1:] for row in LANGUAGES.values() for extension
 _PATH = re.compile(rf"[\w.@+-]+(?:/[\w.@+-]+)+|[\w-]+\.(?:{_EXTENSIONS})\b")
 _GRAPH_WEIGHT = 0.75
 """What a neighbour of the best hit counts beside a rank of BM25."""
-_FORMAT = 2
+_FORMAT = 3
 
 
 class Hit(NamedTuple):
@@ -182,18 +182,18 @@ class Index:
         for start in range(0, len(queries), _CHUNK):
             chunk = queries[start : start + _CHUNK]
             texts = Texts(chunk, [subwords(query) for query in chunk])
-            lists: list[tuple[float, Sequence[Sequence[int]]]] = []
-            for ranking in ("bm25", "dense"):
-                if ranking in rankings:
-                    lexical = ranking == "bm25"
-                    scores = (
-                        self._lexical.scores(texts.words) if lexical else self._embedder.embed(texts) @ self._vectors.T
-                    )
-                    scores[:, barred] = -1.0
-                    weight = 1.0 if lexical else self._embedder.weight
-                    lists.append((weight, [positions.tolist() for positions in best(scores, _POOL)]))
+            cosines = self._embedder.embed(texts) @ self._vectors.T if "dense" in rankings else None
             for number, query in enumerate(chunk):
-                fused = _fused([(weight, ranked[number]) for weight, ranked in lists])
+                lists: list[tuple[float, Scores]] = []
+                if "bm25" in rankings:
+                    lists.append((1.0, self._lexical.scores(texts.words[number])))
+                if cosines is not None:
+                    lists.append((self._embedder.weight, cosines[number]))
+                fused: dict[int, float] = defaultdict(float)
+                for weight, scores in lists:
+                    scores[barred] = -1.0
+                    for rank, position in enumerate(best(scores, _POOL).tolist(), start=1):
+                        fused[position] += weight / (_RRF + rank)
                 for position, strength in self._spelled(query).items() if "names" in rankings else ():
                     if position not in shut:
                         fused[position] += strength * 2 / (_RRF + 1)
@@ -259,12 +259,3 @@ class Index:
         vectors = np.load(folder / "vectors.npy", allow_pickle=False)
         neighbours = json.loads((folder / "neighbours.json").read_text(encoding="utf-8"))
         return cls(blocks, Bm25.load(folder / "lexical"), load_embedder(folder / "dense"), vectors, neighbours)
-
-
-def _fused(lists: Sequence[tuple[float, Sequence[int]]]) -> dict[int, float]:
-    """Weighted reciprocal ranks of each position, added up."""
-    scores: dict[int, float] = defaultdict(float)
-    for weight, positions in lists:
-        for rank, position in enumerate(positions, start=1):
-            scores[position] += weight / (_RRF + rank)
-    return scores
