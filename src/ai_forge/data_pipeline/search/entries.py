@@ -40,11 +40,30 @@ _MAX_COMMITS = 5_000
 _MAX_LOG_BYTES = 32_000_000
 _MAX_SECTION_TOKENS = 400
 """A longer section is cut where one of its blocks begins."""
+_MIN_WORDS = 6
+"""A heading with an include below it answers nothing."""
 _MIN_CONFIGURATION_LINES = 12
 """Shorter parts of a configuration file stay with their neighbours: alone they say little."""
 _TRAILER = re.compile(r"^[A-Z][\w-]*(?:-[Bb]y|-[Ii]d)?: \S.*$|\S+@\S+\.\w+")
 _RST_RULE = re.compile(r"([=\-~^\"'`#*+.:_<>])\1{2,}\s*$")
 _ADOC_TITLE = re.compile(r"={1,6} (?P<title>\S.*)$")
+_PURPOSES = tuple(
+    (re.compile(pattern, re.I), words)
+    for pattern, words in (
+        (
+            r"(?:^|/)\.github/workflows/|\.gitlab-ci|\.circleci/|\.travis|azure-pipelines|jenkinsfile",
+            "ci workflow pipeline",
+        ),
+        (r"(?:^|/)(?:gnu)?makefile$|\.mk$|justfile$", "make targets"),
+        (r"(?:^|/)(?:docker|container)file|docker-compose", "docker container image"),
+        (r"(?:^|/)(?:tox\.ini|noxfile)", "test environments"),
+        (r"pre-commit|(?:^|/)\.golangci", "linter checks"),
+        (
+            r"(?:pyproject\.toml|setup\.cfg|package\.json|go\.mod|pom\.xml|cargo\.toml|build\.gradle\S*)$",
+            "dependencies package build",
+        ),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +115,12 @@ def is_example_path(path: str) -> bool:
     return any(part.lower() in _EXAMPLE_FOLDERS for part in PurePosixPath(path).parts[:-1])
 
 
+def _is_test(path: str) -> bool:
+    """As `is_test_path`, but `testing/` holds what a project offers to those who test with it."""
+    folder, _, name = path.rpartition("/")
+    return is_test_path(re.sub(r"(^|/)testing(?=/|$)", "", folder).strip("/") + "/" + name)
+
+
 def block_entries(blocks: Sequence[CodeBlock]) -> list[Entry]:
     """The blocks as entries; those of test files are of kind `test`."""
     return [
@@ -104,7 +129,7 @@ def block_entries(blocks: Sequence[CodeBlock]) -> list[Entry]:
             first_line=block.metadata.first_line,
             last_line=block.metadata.last_line,
             name=block.metadata.qualified_name,
-            kind="test" if is_test_path(block.path) else block.block_type,
+            kind="test" if _is_test(block.path) else block.block_type,
             language=block.language,
             text=block.source_code,
             summary=block.docstring or "",
@@ -139,7 +164,7 @@ def entries_beside_code(repository: Repository, *, max_commits: int = _MAX_COMMI
         lines = text.split("\n")
         for first, last, headings in spans:
             body = "\n".join(lines[first - 1 : last]).strip("\n")
-            if body.strip():
+            if len(body.split()) >= _MIN_WORDS:
                 name = " › ".join(headings) or PurePosixPath(path).name
                 found.append(
                     Entry(
@@ -155,6 +180,11 @@ def entries_beside_code(repository: Repository, *, max_commits: int = _MAX_COMMI
                     )
                 )
     return [*found, *_commits(repository, max_commits)]
+
+
+def _purpose(path: str) -> str:
+    """What a configuration file is for, in the words of people: its name does not say it, its text neither."""
+    return next((words for pattern, words in _PURPOSES if pattern.search(path)), "")
 
 
 Spans = Iterator[tuple[int, int, tuple[str, ...]]]
