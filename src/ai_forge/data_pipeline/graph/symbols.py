@@ -16,6 +16,7 @@ from ai_forge.data_pipeline.graph.scopes import (
     Chain,
     FileScopes,
     Scope,
+    in_order,
     javascript_scopes,
     python_scopes,
     resolver_of,
@@ -235,8 +236,9 @@ class SymbolGraph:
                         yield Edge(block.id, base.id, "extends", block.metadata.first_line, False)
                 continue
             for chain in scope.bases:
-                found = [v.scope for v in self._resolver.evaluate(chain, scope.parent or scope) if v.kind == "class"]
-                for target in (self._block_of(s) for s in found if s is not None):
+                values = self._resolver.evaluate(chain, scope.parent or scope)
+                found = in_order(v.scope for v in values if v.kind == "class" and v.scope is not None)
+                for target in map(self._block_of, found):
                     if target is not None:
                         yield Edge(block.id, target.id, "extends", scope.first_line, len(found) > 1)
 
@@ -245,8 +247,8 @@ class SymbolGraph:
             scope = self._scope_of(block)
             for name in block.dependencies if scope is not None else ():
                 values = self._resolver.evaluate((name,), scope) if scope is not None else ()
-                found = [v.scope for v in values if v.kind in ("class", "function") and v.scope is not None]
-                for target in (self._block_of(s) for s in found):
+                found = in_order(v.scope for v in values if v.kind in ("class", "function") and v.scope is not None)
+                for target in map(self._block_of, found):
                     if (
                         target is not None
                         and (block.id, target.id, "calls") not in self._edges

@@ -1,6 +1,6 @@
 """The index of a repository: which blocks answer a question. Training, the judge and the user's questions share it.
 
-Rankings are fused by reciprocal rank: BM25 over subwords of names, paths and code (`lexical`), a dense one from the chosen
+Rankings are fused by reciprocal rank: BM25 over subwords of names, paths and code (`bm25`), a dense one from the chosen
 embedder (`embedding`), the names that the question spells out (`Class.method`, `src/a.py`), as code questions often do,
 and the graph neighbours of the best hit of these, if the index was built with a graph. Scores are sums of reciprocal
 ranks: they order the hits of one query and mean nothing across queries. There is no reranker: what the rankings miss
@@ -8,7 +8,6 @@ together is missed. What each contributes is measured by `bench/bench_retrieval.
 """
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -17,9 +16,8 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 
 from ai_forge.data_pipeline.graph.symbols import SymbolGraph, overlap
-from ai_forge.data_pipeline.languages import LANGUAGES
 from ai_forge.data_pipeline.schemas import CodeBlock
-from ai_forge.data_pipeline.search.bm25 import Bm25, best
+from ai_forge.data_pipeline.search.bm25 import Bm25, Scores, best
 from ai_forge.data_pipeline.search.embedders.embedding import (
     Embedder,
     Matrix,
@@ -28,6 +26,7 @@ from ai_forge.data_pipeline.search.embedders.embedding import (
     load_embedder,
     save_embedder,
 )
+from ai_forge.data_pipeline.search.spelled import SpelledNames
 from ai_forge.data_pipeline.text.words import subwords
 from ai_forge.errors import InputError
 
@@ -42,14 +41,9 @@ _POOL = 100
 """Ranks of each list that are fused."""
 _CHUNK = 256
 """Queries embedded and scored at once."""
-_SPELLED = re.compile(
-    r"`([^`\n]+)`|([^\W\d][\w$]*(?:\.[\w$]+)+|\w*_\w+|[a-z]+[A-Z]\w*|[A-Z]\w*[a-z][A-Z]\w*|[\w$]+(?=\())"
-)
-_EXTENSIONS = "|".join(extension[1:] for row in LANGUAGES.values() for extension in row.extensions)
-_PATH = re.compile(rf"[\w.@+-]+(?:/[\w.@+-]+)+|[\w-]+\.(?:{_EXTENSIONS})\b")
 _GRAPH_WEIGHT = 0.75
 """What a neighbour of the best hit counts beside a rank of BM25."""
-_FORMAT = 2
+_FORMAT = 3
 
 
 class Hit(NamedTuple):
@@ -104,13 +98,7 @@ class Index:
         """`vectors` [block, dimension]; `neighbours` are positions in `blocks`, one list for each block or none at all."""
         self._blocks = tuple(blocks)
         self._lexical, self._embedder, self._vectors, self._neighbours = lexical, embedder, vectors, neighbours
-        self._by_name: dict[str, list[int]] = defaultdict(list)
-        self._by_path: dict[str, list[int]] = defaultdict(list)
-        for position, block in enumerate(blocks):
-            for name in {block.name, block.metadata.qualified_name}:
-                self._by_name[name].append(position)
-            for path in {block.path, block.path.rpartition("/")[2]}:
-                self._by_path[path].append(position)
+        self._spelled = SpelledNames((b.name, b.metadata.qualified_name, b.path) for b in blocks)
 
     @property
     def blocks(self) -> tuple[CodeBlock, ...]:
@@ -182,19 +170,19 @@ class Index:
         for start in range(0, len(queries), _CHUNK):
             chunk = queries[start : start + _CHUNK]
             texts = Texts(chunk, [subwords(query) for query in chunk])
-            lists: list[tuple[float, Sequence[Sequence[int]]]] = []
-            for ranking in ("bm25", "dense"):
-                if ranking in rankings:
-                    lexical = ranking == "bm25"
-                    scores = (
-                        self._lexical.scores(texts.words) if lexical else self._embedder.embed(texts) @ self._vectors.T
-                    )
-                    scores[:, barred] = -1.0
-                    weight = 1.0 if lexical else self._embedder.weight
-                    lists.append((weight, [positions.tolist() for positions in best(scores, _POOL)]))
+            cosines = self._embedder.embed(texts) @ self._vectors.T if "dense" in rankings else None
             for number, query in enumerate(chunk):
-                fused = _fused([(weight, ranked[number]) for weight, ranked in lists])
-                for position, strength in self._spelled(query).items() if "names" in rankings else ():
+                lists: list[tuple[float, Scores]] = []
+                if "bm25" in rankings:
+                    lists.append((1.0, self._lexical.scores(texts.words[number])))
+                if cosines is not None:
+                    lists.append((self._embedder.weight, cosines[number]))
+                fused: dict[int, float] = defaultdict(float)
+                for weight, scores in lists:
+                    scores[barred] = -1.0
+                    for rank, position in enumerate(best(scores, _POOL).tolist(), start=1):
+                        fused[position] += weight / (_RRF + rank)
+                for position, strength in self._spelled.strengths(query).items() if "names" in rankings else ():
                     if position not in shut:
                         fused[position] += strength * 2 / (_RRF + 1)
                 if "graph" in rankings and self._neighbours:
@@ -210,25 +198,6 @@ class Index:
             near = [n for n in self._neighbours[seed] if n not in shut][:_POOL]
             for rank, position in enumerate(near, start=1):
                 fused[position] += _GRAPH_WEIGHT / (_RRF + rank)
-
-    def _spelled(self, query: str) -> dict[int, float]:
-        """Blocks whose name the query spells: 1 for a name that only they have, less for a common one; a path adds."""
-        strengths: dict[int, float] = {}
-        for match in _SPELLED.finditer(query):
-            written = match.group(1) or match.group(2)
-            name = written.partition("(")[0].strip()
-            found = self._by_name.get(name) or self._by_name.get(name.rpartition(".")[2], [])
-            for position in found:
-                exact = name in (self._blocks[position].name, self._blocks[position].metadata.qualified_name)
-                strengths[position] = max(strengths.get(position, 0.0), (1.0 if exact else 0.5) / len(found) ** 0.5)
-        for path in _PATH.findall(query):
-            named = self._by_path.get(path, ())
-            for position in named:
-                if position in strengths:
-                    strengths[position] += 1.0
-                elif len(named) <= _POOL // 4:
-                    strengths[position] = 0.1
-        return strengths
 
     def save(self, folder: str | Path) -> None:
         """Write the index into `folder` (made if missing): JSON and plain arrays, no pickle."""
@@ -259,12 +228,3 @@ class Index:
         vectors = np.load(folder / "vectors.npy", allow_pickle=False)
         neighbours = json.loads((folder / "neighbours.json").read_text(encoding="utf-8"))
         return cls(blocks, Bm25.load(folder / "lexical"), load_embedder(folder / "dense"), vectors, neighbours)
-
-
-def _fused(lists: Sequence[tuple[float, Sequence[int]]]) -> dict[int, float]:
-    """Weighted reciprocal ranks of each position, added up."""
-    scores: dict[int, float] = defaultdict(float)
-    for weight, positions in lists:
-        for rank, position in enumerate(positions, start=1):
-            scores[position] += weight / (_RRF + rank)
-    return scores

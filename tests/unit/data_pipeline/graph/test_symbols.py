@@ -104,7 +104,7 @@ def test_edges_of_this_project_are_between_different_blocks(mined: MiningResult)
     assert len(found) > 100
     prefix = "src/ai_forge/data_pipeline/"
     assert (f"{prefix}miner.py:parse_repository", f"{prefix}source/repository.py:read_repository") in found
-    assert (f"{prefix}raft_generator.py:synthesize", f"{prefix}verification.py:verify_example") in found
+    assert (f"{prefix}raft_generator.py:synthesize", f"{prefix}examples/verification.py:verify_example") in found
 
 
 SHAPES = {

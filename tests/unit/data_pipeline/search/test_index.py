@@ -77,5 +77,5 @@ def test_bad_input_is_refused(mined: MiningResult, tmp_path: Path) -> None:
         Index.load(tmp_path)
     (tmp_path / "index.json").write_text('{"format": 99}')
     (tmp_path / "blocks.jsonl").write_text("")
-    with pytest.raises(InputError, match="has format 99, not 2"):
+    with pytest.raises(InputError, match="has format 99, not 3"):
         Index.load(tmp_path)

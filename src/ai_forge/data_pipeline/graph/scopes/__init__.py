@@ -5,9 +5,19 @@ evaluates what is called; `arguments` carries what calls pass into parameters wi
 """
 
 from ai_forge.data_pipeline.graph.scopes.arguments import resolver_of
-from ai_forge.data_pipeline.graph.scopes.inference import Resolver
+from ai_forge.data_pipeline.graph.scopes.inference import Resolver, in_order
 from ai_forge.data_pipeline.graph.scopes.javascript_scopes import javascript_scopes
 from ai_forge.data_pipeline.graph.scopes.python_scopes import python_scopes
 from ai_forge.data_pipeline.graph.scopes.scope import Binding, Chain, FileScopes, Scope
 
-__all__ = ["Binding", "Chain", "FileScopes", "Resolver", "Scope", "javascript_scopes", "python_scopes", "resolver_of"]
+__all__ = [
+    "Binding",
+    "Chain",
+    "FileScopes",
+    "Resolver",
+    "Scope",
+    "in_order",
+    "javascript_scopes",
+    "python_scopes",
+    "resolver_of",
+]

@@ -17,7 +17,7 @@ from ai_forge.data_pipeline.graph.scopes.modules import PYTHON, Modules
 from ai_forge.data_pipeline.graph.scopes.scope import Binding, Chain, FileScopes, Scope
 from ai_forge.data_pipeline.mining.filters import is_test_path
 
-__all__ = ["OUTSIDE", "UNKNOWN", "Resolver", "Value", "Values", "union"]
+__all__ = ["OUTSIDE", "UNKNOWN", "Resolver", "Value", "Values", "in_order", "union"]
 
 _BUILTINS = frozenset(dir(builtins))
 _MAX_VALUES = 6
@@ -100,7 +100,7 @@ class Resolver:
             elif value.kind == "module":
                 found |= {id(v.scope): v.scope for v in self._default_export(value.path) if v.scope is not None}
         certain = len(found) == 1 and not values >= UNKNOWN
-        return sorted(found.values(), key=lambda s: (s.path, s.first_line)), certain
+        return in_order(found.values()), certain
 
     def is_unknown(self, chain: Chain, scope: Scope) -> bool:
         """Whether nothing at all is known about what holds the last step of a chain."""
@@ -108,19 +108,34 @@ class Resolver:
 
     def bases(self, scope: Scope) -> tuple[list[Scope], bool]:
         """(a class and its bases in the repository, nearest first; whether some base is outside or unknown)."""
-        known = self._bases.get(id(scope))
-        if known is not None:
-            return known
-        self._bases[id(scope)] = ([scope], False)
+        if id(scope) not in self._bases:
+            opened = [(scope, self._direct_bases(scope))]
+            while (
+                opened
+            ):  # bases before what derives from them: a list, as a chain of classes may be longer than a stack
+                current, direct = opened[-1]
+                new = next((base for found in direct for base in found if id(base) not in self._bases), None)
+                if new is not None:
+                    opened.append((new, self._direct_bases(new)))
+                    continue
+                opened.pop()
+                self._bases[id(current)] = self._linearised(current, direct)
+        return self._bases[id(scope)]
+
+    def _direct_bases(self, scope: Scope) -> list[list[Scope]]:
+        """For each written base, the classes that it may be, by place."""
+        self._bases[id(scope)] = ([scope], False)  # until it is known: a class may derive from itself
+        written = [self.evaluate(chain, scope.parent or scope) for chain in scope.bases]
+        return [in_order(v.scope for v in values if v.kind == "class" and v.scope) for values in written]
+
+    def _linearised(self, scope: Scope, direct: list[list[Scope]]) -> tuple[list[Scope], bool]:
         order, outside = [scope], False
-        for chain in scope.bases:
-            found = [v.scope for v in self.evaluate(chain, scope.parent or scope) if v.kind == "class" and v.scope]
+        for found in direct:
             outside = outside or not found
             for base in found:
-                above, open_end = self.bases(base)
+                above, open_end = self._bases[id(base)]
                 outside = outside or open_end
                 order = [s for s in order if s not in above] + above
-        self._bases[id(scope)] = (order, outside)
         return order, outside
 
     def member(self, path: str, name: str) -> Values:
@@ -139,7 +154,7 @@ class Resolver:
         for module in file.wildcards if file is not None else ():
             source = self.modules.find(module, path)
             key = (id(file), ("*", source or "", name))
-            if source is not None and source != path and key not in self._open:
+            if source is not None and source != path and key not in self._open and len(self._open) <= _MAX_DEPTH:
                 self._open.add(key)
                 found = self.member(source, name)
                 self._open.discard(key)
@@ -149,7 +164,7 @@ class Resolver:
 
     def _export(self, file: FileScopes, name: str) -> Values:
         key = (id(file), ("export", name))
-        if key in self._open:
+        if key in self._open or len(self._open) > _MAX_DEPTH:
             return NOTHING
         self._open.add(key)
         try:
@@ -342,6 +357,11 @@ class Resolver:
                     return found
             return frozenset({value})
         return UNKNOWN
+
+
+def in_order(scopes: Iterable[Scope]) -> list[Scope]:
+    """Scopes by place: sets of values come in another order in every process."""
+    return sorted(scopes, key=lambda scope: (scope.path, scope.first_line))
 
 
 def union(parts: Iterable[Values]) -> Values:

@@ -2,7 +2,7 @@
 
 from tree_sitter import Node
 
-from ai_forge.data_pipeline.graph.scopes.python_expressions import text_of
+from ai_forge.data_pipeline.graph.scopes.python_expressions import MAX_STEPS, text_of
 from ai_forge.data_pipeline.graph.scopes.scope import Chain
 
 __all__ = ["base_chains", "types", "values"]
@@ -19,36 +19,53 @@ _INNER = frozenset({"parenthesized_expression", "await_expression", "as_expressi
 
 
 def values(node: Node | None) -> list[Chain]:
-    """The chains of an expression, see `scopes_python.values`."""
-    if node is None:
-        return []
+    """The chains of an expression, see `python_expressions.values`."""
+    found: list[Chain] = []
+    opened: list[tuple[Node | None, Chain]] = [(node, ())]
+    while opened:
+        part, after = opened.pop()
+        if part is not None and len(after) <= MAX_STEPS:
+            opened.extend(reversed(_inside(part, after, found)))
+    return found
+
+
+def _inside(node: Node, after: Chain, found: list[Chain]) -> list[tuple[Node | None, Chain]]:
+    """The expressions whose chains, with what stands `after` them, are those of `node`; an end is put into `found`."""
     kind = node.type
     if kind in ("identifier", "this", "jsx_identifier", "type_identifier"):
-        return [(text_of(node),)]
-    if kind == "super":
-        return [("super()",)]
-    if kind in ("member_expression", "nested_identifier", "jsx_namespace_name"):
+        found.append((text_of(node), *after))
+    elif kind == "super":
+        found.append(("super()", *after))
+    elif kind in ("member_expression", "nested_identifier", "jsx_namespace_name"):
         held = node.child_by_field_name("object") or (node.named_children[0] if node.named_children else None)
         name = node.child_by_field_name("property") or node.named_children[-1]
-        return [(*chain, "." + text_of(name)) for chain in values(held)]
-    if kind == "subscript_expression":
-        return [(*chain, "[]") for chain in values(node.child_by_field_name("object"))]
-    if kind == "call_expression":
-        return [(*chain, "()") for chain in values(node.child_by_field_name("function"))]
-    if kind == "new_expression":
-        return [(*chain, "()") for chain in values(node.child_by_field_name("constructor"))]
-    if kind == "as_expression" and len(node.named_children) == 2:
-        return types(node.named_children[1]) or values(node.named_children[0])
-    if kind in _INNER:
-        return values(next((c for c in node.named_children if c.type != "comment"), None))
-    if kind == "ternary_expression":
-        return values(node.child_by_field_name("consequence")) + values(node.child_by_field_name("alternative"))
-    if kind == "binary_expression" and text_of(node.child_by_field_name("operator")) in ("||", "??", "&&"):
-        left = [] if text_of(node.child_by_field_name("operator")) == "&&" else values(node.child_by_field_name("left"))
-        return left + values(node.child_by_field_name("right"))
-    if kind == "array":
-        return [(*chain, "[*]") for part in node.named_children[:3] for chain in values(part)]
-    return [(f"<{kind}>",)] if kind in _CONSTANTS else []
+        return [(held, ("." + text_of(name), *after))]
+    elif kind == "subscript_expression":
+        return [(node.child_by_field_name("object"), ("[]", *after))]
+    elif kind == "call_expression":
+        return [(node.child_by_field_name("function"), ("()", *after))]
+    elif kind == "new_expression":
+        return [(node.child_by_field_name("constructor"), ("()", *after))]
+    elif kind == "as_expression" and len(node.named_children) == 2:
+        declared = types(node.named_children[1])
+        found.extend((*chain, *after) for chain in declared)
+        return [] if declared else [(node.named_children[0], after)]
+    elif kind in _INNER:
+        return [(next((c for c in node.named_children if c.type != "comment"), None), after)]
+    elif kind == "ternary_expression":
+        return [(node.child_by_field_name("consequence"), after), (node.child_by_field_name("alternative"), after)]
+    elif kind == "binary_expression":
+        operator = text_of(node.child_by_field_name("operator"))
+        right = (node.child_by_field_name("right"), after)
+        if operator == "&&":
+            return [right]
+        if operator in ("||", "??"):
+            return [(node.child_by_field_name("left"), after), right]
+    elif kind == "array":
+        return [(part, ("[*]", *after)) for part in node.named_children[:3]]
+    elif kind in _CONSTANTS:
+        found.append((f"<{kind}>", *after))
+    return []
 
 
 def base_chains(node: Node) -> list[Chain]:
@@ -60,24 +77,33 @@ def base_chains(node: Node) -> list[Chain]:
 
 def types(node: Node | None) -> list[Chain]:
     """The chains of the values that a TypeScript type allows."""
-    if node is None:
-        return []
+    found: list[Chain] = []
+    opened: list[tuple[Node | None, Chain]] = [(node, ())]
+    while opened:
+        part, after = opened.pop()
+        if part is not None and len(after) <= MAX_STEPS:
+            opened.extend(reversed(_inside_type(part, after, found)))
+    return found
+
+
+def _inside_type(node: Node, after: Chain, found: list[Chain]) -> list[tuple[Node | None, Chain]]:
+    """As `_inside`, of a type."""
     kind = node.type
     if kind == "type_identifier":
-        return [(text_of(node), "()")]
-    if kind == "nested_type_identifier":
+        found.append((text_of(node), "()", *after))
+    elif kind == "nested_type_identifier":
         head, *rest = text_of(node).split(".")
-        return [(head, *(f".{name}" for name in rest), "()")]
-    if kind == "array_type":
-        return [(*chain, "[*]") for chain in types(node.named_children[0])]
-    if kind == "generic_type":
+        found.append((head, *(f".{name}" for name in rest), "()", *after))
+    elif kind == "array_type":
+        return [(node.named_children[0], ("[*]", *after))]
+    elif kind == "generic_type":
         name = text_of(node.child_by_field_name("name"))
         arguments = [c for part in node.named_children if part.type == "type_arguments" for c in part.named_children]
         if name in _WRAPPED_TYPES and arguments:
-            return types(arguments[0])
+            return [(arguments[0], after)]
         if name in _MANY_TYPES and arguments:
-            return [(*chain, "[*]") for chain in types(arguments[-1])]
-        return types(node.child_by_field_name("name"))
-    if kind in ("type_annotation", "union_type", "parenthesized_type", "readonly_type"):
-        return [chain for child in node.named_children for chain in types(child)]
+            return [(arguments[-1], ("[*]", *after))]
+        return [(node.child_by_field_name("name"), after)]
+    elif kind in ("type_annotation", "union_type", "parenthesized_type", "readonly_type"):
+        return [(child, after) for child in node.named_children]
     return []

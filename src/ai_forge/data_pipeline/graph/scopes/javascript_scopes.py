@@ -9,7 +9,7 @@ from tree_sitter import Node, Parser
 
 from ai_forge.data_pipeline.graph.scopes.javascript_expressions import base_chains, types, values
 from ai_forge.data_pipeline.graph.scopes.python_expressions import text_of
-from ai_forge.data_pipeline.graph.scopes.scope import Binding, CallSite, Chain, FileScopes, Scope, ScopeKind
+from ai_forge.data_pipeline.graph.scopes.scope import Binding, CallSite, Chain, FileScopes, Scope, ScopeKind, Walk
 from ai_forge.data_pipeline.languages import load
 
 __all__ = ["javascript_scopes"]
@@ -29,21 +29,12 @@ def javascript_scopes(path: str, text: bytes, language: str) -> FileScopes | Non
     root = Parser(loaded[0]).parse(text).root_node
     module = Scope("module", "", path, 1, root.end_point[0] + 1)
     file = FileScopes(path, module, [module])
-    _Walk(file).body(root, module)
+    _Walk(file).walk(root)
     return file
 
 
-class _Walk:
-    def __init__(self, file: FileScopes) -> None:
-        self.file = file
-
-    def body(self, node: Node, scope: Scope) -> None:
-        """Visit what stands in `node`."""
-        for child in node.named_children:
-            self.visit(child, scope)
-
-    def visit(self, node: Node, scope: Scope) -> None:
-        """One node and all below it."""
+class _Walk(Walk):
+    def enter(self, node: Node, scope: Scope) -> None:
         kind = node.type
         if kind in _DECLARED_FUNCTIONS:
             self.function(node, text_of(node.child_by_field_name("name")), scope)
@@ -235,11 +226,9 @@ class _Walk:
             return
         elif left.type == "identifier":
             scope.names[target].extend(Binding(chain) for chain in values(right) or [()])
-        if right.type == "assignment_expression":
-            self.assign(right, scope)
-            return
         self.visit(right, scope)
-        self.visit(left, scope)
+        if right.type != "assignment_expression":
+            self.visit(left, scope)
 
     def common_export(self, name: str, right: Node, scope: Scope) -> None:
         inner = right
@@ -341,8 +330,9 @@ def _required(node: Node | None) -> tuple[str, str | None]:
     if node is None:
         return "", None
     if node.type == "member_expression":
-        module, member = _required(node.child_by_field_name("object"))
-        return (module, text_of(node.child_by_field_name("property"))) if module and member is None else ("", None)
+        held = node.child_by_field_name("object")
+        module = _required(held)[0] if held is not None and held.type == "call_expression" else ""
+        return (module, text_of(node.child_by_field_name("property"))) if module else ("", None)
     if node.type != "call_expression" or text_of(node.child_by_field_name("function")) != "require":
         return "", None
     arguments = getattr(node.child_by_field_name("arguments"), "named_children", [])

@@ -7,7 +7,7 @@ from tree_sitter import Node
 
 from ai_forge.data_pipeline.graph.scopes.scope import Chain
 
-__all__ = ["text_of", "type_chains", "values"]
+__all__ = ["MAX_STEPS", "text_of", "type_chains", "values"]
 
 _TRANSPARENT = frozenset(
     {"Annotated", "Awaitable", "ClassVar", "Final", "NotRequired", "Optional", "ReadOnly", "Required"}
@@ -22,6 +22,10 @@ _MAPPINGS = frozenset({"ChainMap", "DefaultDict", "Dict", "Mapping", "MutableMap
                        "defaultdict", "dict"})  # fmt: skip
 _SAME_ELEMENTS = frozenset({"deque", "frozenset", "iter", "list", "reversed", "set", "sorted", "tuple", "aiter"})
 _FIRST_OF = frozenset({"anext", "max", "min", "next"})
+MAX_STEPS = 100
+"""Steps of a chain: a longer one is followed by no one (`inference` stops at 40)."""
+_Open = tuple[Node | int | None, Chain]
+"""An expression, with the steps that follow it; or how many chains there must be more than, else it is a builtin's value."""
 
 
 def text_of(node: Node | None) -> str:
@@ -30,64 +34,86 @@ def text_of(node: Node | None) -> str:
 
 
 def values(node: Node | None) -> list[Chain]:
-    """The chains of an expression: several for `a or b` and `a if c else b`, none where it is nothing to follow."""
-    if node is None:
-        return []
+    """The chains of an expression: several for `a or b` and `a if c else b`, none where it is nothing to follow.
+
+    Expressions are someone else's and may be nested to any depth: what is open stands on a list, not on Python's stack.
+    """
+    found: list[Chain] = []
+    opened: list[_Open] = [(node, ())]
+    while opened:
+        part, after = opened.pop()
+        if isinstance(part, int):
+            if len(found) == part:
+                found.append(("<builtin>", *after))
+        elif part is not None and len(after) <= MAX_STEPS:
+            opened.extend(reversed(_inside(part, after, found)))
+    return found
+
+
+def _inside(node: Node, after: Chain, found: list[Chain]) -> list[_Open]:
+    """The expressions whose chains, with what stands `after` them, are those of `node`; an end is put into `found`."""
     kind = node.type
     if kind == "identifier":
-        return [(text_of(node),)]
-    if kind == "attribute":
+        found.append((text_of(node), *after))
+    elif kind == "attribute":
         name = "." + text_of(node.child_by_field_name("attribute"))
-        return [(*chain, name) for chain in values(node.child_by_field_name("object"))]
-    if kind == "call":
-        return _call_values(node)
-    if kind == "subscript":
-        if any(c.type == "slice" for c in node.named_children[1:]):
-            return values(node.child_by_field_name("value"))
-        return [(*chain, "[]") for chain in values(node.child_by_field_name("value"))]
-    if kind in ("parenthesized_expression", "await"):
-        return values(next((c for c in node.named_children if c.type != "comment"), None))
-    if kind == "conditional_expression" and len(node.named_children) == 3:
-        return values(node.named_children[0]) + values(node.named_children[2])
-    if kind == "boolean_operator":
-        left = values(node.child_by_field_name("left")) if text_of(node.child_by_field_name("operator")) == "or" else []
-        return left + values(node.child_by_field_name("right"))
-    if kind in ("list", "set", "tuple"):
-        return [(*chain, "[*]") for part in node.named_children[:3] for chain in values(part)]
-    if kind in ("list_comprehension", "set_comprehension", "generator_expression"):
-        return [(*chain, "[*]") for chain in values(node.child_by_field_name("body"))]
-    if kind == "dictionary":
+        return [(node.child_by_field_name("object"), (name, *after))]
+    elif kind == "call":
+        return _inside_call(node, after, found)
+    elif kind == "subscript":
+        is_slice = any(c.type == "slice" for c in node.named_children[1:])
+        return [(node.child_by_field_name("value"), after if is_slice else ("[]", *after))]
+    elif kind in ("parenthesized_expression", "await"):
+        return [(next((c for c in node.named_children if c.type != "comment"), None), after)]
+    elif kind == "conditional_expression" and len(node.named_children) == 3:
+        return [(node.named_children[0], after), (node.named_children[2], after)]
+    elif kind == "boolean_operator":
+        right = (node.child_by_field_name("right"), after)
+        is_or = text_of(node.child_by_field_name("operator")) == "or"
+        return [(node.child_by_field_name("left"), after), right] if is_or else [right]
+    elif kind in ("list", "set", "tuple"):
+        return [(part, ("[*]", *after)) for part in node.named_children[:3]]
+    elif kind in ("list_comprehension", "set_comprehension", "generator_expression"):
+        return [(node.child_by_field_name("body"), ("[*]", *after))]
+    elif kind == "dictionary":
         pairs = [part for part in node.named_children[:3] if part.type == "pair"]
-        return [(*chain, "[*]") for pair in pairs for chain in values(pair.child_by_field_name("value"))]
-    if kind == "named_expression":
-        return values(node.child_by_field_name("value"))
-    return [(f"<{kind}>",)] if kind in ("string", "integer", "float", "true", "false", "concatenated_string") else []
+        return [(pair.child_by_field_name("value"), ("[*]", *after)) for pair in pairs]
+    elif kind == "named_expression":
+        return [(node.child_by_field_name("value"), after)]
+    elif kind in ("string", "integer", "float", "true", "false", "concatenated_string"):
+        found.append((f"<{kind}>", *after))
+    return []
 
 
-def _call_values(node: Node) -> list[Chain]:
-    """A call's chains; some builtins give back what they were given."""
+def _inside_call(node: Node, after: Chain, found: list[Chain]) -> list[_Open]:
+    """As `_inside`, of a call; some builtins give back what they were given."""
     function = node.child_by_field_name("function")
-    name = text_of(function).rpartition(".")[2] if function is not None else ""
+    if function is None:
+        return []
     arguments = getattr(node.child_by_field_name("arguments"), "named_children", [])
-    if name == "super" and function is not None and function.type == "identifier":
-        return [("super()",)]
+    is_name = function.type == "identifier"
+    name = text_of(function if is_name else function.child_by_field_name("attribute"))
+    if name == "super" and is_name:
+        found.append(("super()", *after))
+        return []
     if name == "cast" and len(arguments) == 2:
-        return type_chains(text_of(arguments[0]))
-    if function is not None and function.type == "identifier" and len(arguments) >= 1:
+        found.extend((*chain, *after) for chain in type_chains(text_of(arguments[0])))
+        return []
+    if is_name and len(arguments) >= 1:
         if name in _SAME_ELEMENTS:
-            return values(arguments[0]) or [("<builtin>",)]
+            return [(arguments[0], after), (len(found), after)]
         if name in _FIRST_OF:
-            return [(*chain, "[]") for chain in values(arguments[0])] or [("<builtin>",)]
+            return [(arguments[0], ("[]", *after)), (len(found), after)]
         if name == "type" and len(arguments) == 1:
-            return [(*chain, ".__class__") for chain in values(arguments[0])]
-    return [(*chain, "()") for chain in values(function)]
+            return [(arguments[0], (".__class__", *after))]
+    return [(function, ("()", *after))]
 
 
 @lru_cache(maxsize=4096)
 def _parsed_type(text: str) -> tuple[Chain, ...]:
     try:
         return tuple(_types(ast.parse(text.strip(), mode="eval").body))
-    except (SyntaxError, ValueError, RecursionError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # of `ast.parse`, for types nested very deep
         return ()
 
 

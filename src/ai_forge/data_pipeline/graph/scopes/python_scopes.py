@@ -8,7 +8,7 @@ function.
 from tree_sitter import Node, Parser
 
 from ai_forge.data_pipeline.graph.scopes.python_expressions import text_of, type_chains, values
-from ai_forge.data_pipeline.graph.scopes.scope import Binding, CallSite, Chain, FileScopes, Scope
+from ai_forge.data_pipeline.graph.scopes.scope import Binding, CallSite, Chain, FileScopes, Scope, Walk
 from ai_forge.data_pipeline.languages import load
 
 __all__ = ["python_scopes"]
@@ -26,23 +26,14 @@ def python_scopes(path: str, text: bytes) -> FileScopes | None:
     root = Parser(loaded[0]).parse(text).root_node
     module = Scope("module", "", path, 1, root.end_point[0] + 1)
     file = FileScopes(path, module, [module])
-    _Walk(file).body(root, module)
+    _Walk(file).walk(root)
     return file
 
 
-class _Walk:
-    """One pass over a tree. Statements and expressions are told apart only where it matters."""
+class _Walk(Walk):
+    """Statements and expressions are told apart only where it matters."""
 
-    def __init__(self, file: FileScopes) -> None:
-        self.file = file
-
-    def body(self, node: Node, scope: Scope) -> None:
-        """Visit the children of `node`, which stand in `scope`."""
-        for child in node.named_children:
-            self.visit(child, scope)
-
-    def visit(self, node: Node, scope: Scope) -> None:
-        """One node and all below it."""
+    def enter(self, node: Node, scope: Scope) -> None:
         kind = node.type
         if kind in ("identifier", "string", "integer", "comment", "pass_statement"):
             if kind == "string" and node.named_child_count > 2:
@@ -76,9 +67,8 @@ class _Walk:
             scope.results.extend(values(node.named_children[0]))
         elif kind == "yield":
             scope.is_generator = True
-            scope.results.extend((*chain, "[*]") for chain in values(node.named_children[0])) if (
-                node.named_children and b"from" not in (node.text or b"")[:12]
-            ) else None
+            if node.named_children and b"from" not in (node.text or b"")[:12]:
+                scope.results.extend((*chain, "[*]") for chain in values(node.named_children[0]))
         self.body(node, scope)
 
     def define(self, node: Node, scope: Scope, decorators: list[Node]) -> None:

@@ -10,7 +10,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-__all__ = ["Binding", "CallSite", "Chain", "FileScopes", "Scope"]
+from tree_sitter import Node
+
+__all__ = ["Binding", "CallSite", "Chain", "FileScopes", "Scope", "Walk"]
 
 Chain = tuple[str, ...]
 """A root name and its steps: `.name`, `()` a call, `[]` an element, `[*]` many of it, `with` what `as` binds."""
@@ -74,8 +76,12 @@ class Scope:
     @property
     def qualified_name(self) -> str:
         """Names of the enclosing definitions and its own, joined by dots; empty for a module."""
-        outer = self.parent.qualified_name if self.parent is not None else ""
-        return ".".join(part for part in (outer, self.name) if part)
+        names: list[str] = []
+        scope: Scope | None = self
+        while scope is not None:
+            names.append(scope.name)
+            scope = scope.parent
+        return ".".join(name for name in reversed(names) if name)
 
     @property
     def owner(self) -> "Scope | None":
@@ -101,3 +107,42 @@ class FileScopes:
     exports: dict[str, list[Binding]] = field(default_factory=lambda: defaultdict(list))
     reexports: list[str] = field(default_factory=list)
     is_partial: bool = False
+
+
+class Walk:
+    """One pass over a file's tree, its scopes put into `file`. A language says what is done with a node (`enter`).
+
+    Nodes are entered in the order of the text. What lies deeper than a hand-written file goes waits until the rest is
+    done, so that no tree, however deep, exhausts Python's stack.
+    """
+
+    MAX_DEPTH = 80
+
+    def __init__(self, file: FileScopes) -> None:
+        self.file = file
+        self._depth = 0
+        self._waiting: list[tuple[Node, Scope]] = []
+
+    def walk(self, root: Node) -> None:
+        """Enter the whole tree."""
+        self.body(root, self.file.module)
+        for node, scope in self._waiting:  # grows while it is read
+            self.visit(node, scope)
+
+    def body(self, node: Node, scope: Scope) -> None:
+        """Visit what stands in `node`."""
+        for child in node.named_children:
+            self.visit(child, scope)
+
+    def visit(self, node: Node, scope: Scope) -> None:
+        """One node and all below it."""
+        if self._depth >= self.MAX_DEPTH:
+            self._waiting.append((node, scope))
+            return
+        self._depth += 1
+        self.enter(node, scope)
+        self._depth -= 1
+
+    def enter(self, node: Node, scope: Scope) -> None:
+        """Note what `node` says in `scope`, and visit what lies in it."""
+        raise NotImplementedError

@@ -1,9 +1,10 @@
 """Dense vectors of texts: one small interface, and how an embedder is chosen by name.
 
 * `lsa`: fitted on the repository, needs no model (`lsa`);
-* `ollama:NAME` or `ollama:NAME@URL`: an embedding model of a running Ollama (`ollama_embedder`);
+* `minilm`: a small sentence encoder without PyTorch (`minilm`);
+* `ollama:NAME` or `ollama:NAME@URL`: an embedding model of a running Ollama (`ollama`);
 * anything else: a folder or a Hugging Face name of a transformer encoder, such as `microsoft/codebert-base`,
-  `microsoft/unixcoder-base` or `sentence-transformers/all-MiniLM-L6-v2` (`encoder`).
+  `microsoft/unixcoder-base` or `sentence-transformers/all-MiniLM-L6-v2` (`torch_encoder`).
 
 Vectors have length 1, so a dot product is a cosine. Those of different embedders cannot be compared: an index keeps its
 embedder's name and a probe's vector, and says so when the same name gives other vectors later.
@@ -69,15 +70,20 @@ def embedder_named(name: str) -> Embedder:
         from ai_forge.data_pipeline.search.embedders.lsa import LsaEmbedder
 
         return LsaEmbedder()
+    if name == "minilm":
+        from ai_forge.data_pipeline.search.embedders.minilm import MiniLmEmbedder
+
+        return MiniLmEmbedder()
     if name.startswith("ollama:"):
         from ai_forge.data_pipeline.search.embedders.ollama import OllamaEmbedder
 
         return OllamaEmbedder(name)
     if "/" not in name and not Path(name).is_dir():
         raise InputError(
-            f"Unknown embedder {name!r}.", "Known: lsa, ollama:NAME, a Hugging Face name (owner/model) or a folder."
+            f"Unknown embedder {name!r}.",
+            "Known: lsa, minilm, ollama:NAME, a Hugging Face name (owner/model) or a folder.",
         )
-    from ai_forge.data_pipeline.search.embedders.encoder import EncoderEmbedder
+    from ai_forge.data_pipeline.search.embedders.torch_encoder import EncoderEmbedder
 
     return EncoderEmbedder(name)
 
