@@ -5,11 +5,14 @@
     ├── PrerequisiteError   3  something this machine lacks: a package, a model, memory, disk, a running service
     ├── TransientError      4  try again: a service that went away, a lock that is held
     ├── RefusedError        5  measured and found wanting: the verdict or a parity check says no
-    └── InternalError      70  our bug: an invariant that did not hold
+    ├── InternalError      70  our bug: an invariant that did not hold
+    └── CancelledError    130  you stopped it: a `cancel.CancelToken`, which Ctrl-C and a job's flag set
 
 A message says what failed, the value seen and what is allowed; `next_step` is the command or change to try next.
-A keyboard interrupt ends with 130, as shells expect.
+A keyboard interrupt ends with 130 too, as shells expect.
 """
+
+from typing import Self
 
 
 class AIForgeError(Exception):
@@ -60,3 +63,16 @@ class InternalError(AIForgeError):
 
     exit_code = 70
     code = "internal"
+
+
+class CancelledError(AIForgeError):
+    """Someone asked the work to stop, and it stopped where it can continue."""
+
+    exit_code = 130
+    code = "cancelled"
+
+    @classmethod
+    def because(cls, reason: str) -> Self:
+        """The error that tells `reason`; an empty one is not told."""
+        told = f" ({reason})" if reason else ""
+        return cls(f"Cancelled{told}; what was done is kept.", "run the same command again: it continues.")
