@@ -96,6 +96,7 @@ class StepLogged(Event):
     tokens_per_s: float
     memory_bytes: int
     eta_s: float
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class EvalFinished(Event):
     loss: float
     accuracy: float
     n_tokens: int
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,7 @@ _stage_command("train", "Train the adapter; continues where it was cut off.", _s
 _stage_command("evaluate", "Judge the tuned model against the base; write the report.", _evaluate)
 _stage_command("export", "Merge, write the GGUF files and a Modelfile.", _export)
 _stage_command("deploy", "Make the tuned model the active one, whatever the verdict; parity must hold.", _deploy)
-_stage_command("plan", "Counts, tokens, memory and time, before training.", lambda p: p.plan())
+_stage_command("plan", "Counts, tokens, memory and time, before training.", lambda p: p.plan().model_dump())
 
 
 for command in (ask, chat, rollback, doctor, models, runs, handbook):

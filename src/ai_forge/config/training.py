@@ -9,7 +9,7 @@ ATTENTION_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
 ALL_LINEAR_MODULES = (*ATTENTION_MODULES, "gate_proj", "up_proj", "down_proj")
 
 PreferenceLoss = Literal["sigmoid", "sigmoid_norm", "ipo"]
-InitMethod = Literal["pissa", "lora", "loftq", "olora"]
+InitMethod = Literal["pissa", "lora", "loftq"]
 Quantization = Literal["nf4", "none"]
 BackendChoice = Literal["auto", "torch", "mlx"]
 PromptTemplate = Literal["chat", "alpaca"]
@@ -121,8 +121,8 @@ class FineTuneConfig(BaseModel):
 
     @property
     def method_name(self) -> str:
-        """The field's name for the combination: PiSSA, QPiSSA, LoRA, QLoRA, LoftQ, OLoRA or QOLoRA; rs- for rsLoRA."""
-        name = {"pissa": "PiSSA", "lora": "LoRA", "loftq": "LoftQ", "olora": "OLoRA"}[self.init_method]
+        """The field's name for the combination: PiSSA, QPiSSA, LoRA, QLoRA or LoftQ; rs- for rsLoRA."""
+        name = {"pissa": "PiSSA", "lora": "LoRA", "loftq": "LoftQ"}[self.init_method]
         quantised = "Q" if self.quantization == "nf4" and self.init_method != "loftq" else ""
         return f"{'rs-' if self.use_rslora else ''}{quantised}{name}"
 

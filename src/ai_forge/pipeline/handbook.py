@@ -10,7 +10,6 @@ message; the one in the Modelfile is the sentence that its template puts in by i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from ai_forge.judge.compliance import Compliance
     from ai_forge.judge.verdict import Verdict
     from ai_forge.prompting.chat import ChatTokenizer
-    from ai_forge.training.forge import TrainingResult
+    from ai_forge.training.record import TrainingResult
 
 
 class HandbookPipeline(Pipeline):
@@ -173,14 +172,15 @@ class HandbookPipeline(Pipeline):
     def report(self) -> Path:
         """`compliance.md` in the run's folder."""
         from ai_forge.judge.compliance import compliance_report
+        from ai_forge.training.record import TrainingRecord
 
         compliance, pairs = self.compliance, self.dataset.counts
-        training = json.loads((self.train.folder / "training.json").read_text(encoding="utf-8"))
+        training = TrainingRecord.read(self.train.folder)
         figures = {
             "base": f"{self.base.name} ({self.base.origin.description})",
             "pairs": f"{pairs['train']} trained on, {pairs['valid']} of other rules held out",
-            "loss on the pairs": f"{training['trained_first_loss']:.3f} → {training['trained_last_loss']:.3f} nats per token",
-            "steps": str(training["schedule"]["n_steps"]),
+            "loss on the pairs": f"{training.trained_first_loss:.3f} → {training.trained_last_loss:.3f} nats per token",
+            "steps": str(training.schedule.n_steps),
         }
         path = self.run_folder / "compliance.md"
         atomic_write(path, compliance_report(self.verdict, compliance, figures))

@@ -52,7 +52,8 @@ if TYPE_CHECKING:
     from ai_forge.judge.parity import Parity
     from ai_forge.judge.verdict import Verdict
     from ai_forge.prompting.chat import ChatTokenizer
-    from ai_forge.training.forge import TrainingResult
+    from ai_forge.training.forge import TrainingPlan
+    from ai_forge.training.record import TrainingResult
 
 SECOND_PHASE = {"preferences", "dpo_loss", "dpo_beta", "dpo_learning_rate", "dpo_epochs"}
 """Settings of a training that do not enter its first phase."""
@@ -407,7 +408,7 @@ class Pipeline(Stages):
             self.emit(Notice("info", text))
         return tokenizer
 
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> TrainingPlan:
         """Counts, tokens, memory and time of a training, measured on the machine, without training."""
         from ai_forge.training.distributed.launcher import run_trainer
         from ai_forge.training.forge import FineTuneTrainer
@@ -416,25 +417,18 @@ class Pipeline(Stages):
         self._require_room(self.base, config)
         data, parts = (self.examples("train"), self.examples("valid")), self._trainer_parts(self.run_folder)
         with self.told("plan") as tell:
-            plan: dict[str, Any] = run_trainer(FineTuneTrainer, config, "plan", *data, emit=self.emit, **parts)
-            tell({"steps": plan["n_steps"]})
+            plan: TrainingPlan = run_trainer(FineTuneTrainer, config, "plan", *data, emit=self.emit, **parts)
+            tell({"steps": plan.n_steps})
         return plan
 
     def _require_room(self, base: Base, config: FineTuneConfig) -> None:
         """Find out before training starts that disk or memory will not do."""
-        from ai_forge.training.backends import load_backend
         from ai_forge.training.distributed.launcher import n_processes
-        from ai_forge.training.memory import require_memory
+        from ai_forge.training.fit import require_fit
 
         require_disk(self.workspace.root, 5 * 2 * base.n_parameters, "Training, merging and exporting")
-
-        backend, (n, n_here) = load_backend(config.backend), n_processes(config)
-        config = config.model_copy(update={"nproc": n})
-
-        def estimate(changed: FineTuneConfig) -> dict[str, int]:
-            return backend.memory_needed(base.folder, changed)
-
-        require_memory(estimate(config), backend.free_bytes(n_here), config, estimate)
+        n, n_here = n_processes(config)
+        require_fit(base.folder, config.model_copy(update={"nproc": n}), n_here)
 
     @cached_property
     def merge(self) -> Stage:
@@ -616,9 +610,10 @@ class Pipeline(Stages):
     def report(self) -> Path:
         """`report.html` in the run's folder (`report.md` beside it)."""
         from ai_forge.judge.report import ReportData, unknowns, write_report
+        from ai_forge.training.record import TrainingRecord
 
         folder, adapter = self.run_folder, self.adapter
-        training = json.loads((self.train.folder / "training.json").read_text(encoding="utf-8"))
+        training = TrainingRecord.read(self.train.folder)
         origin = self.base.origin
         mined, data = self.mine.counts, self.dataset.counts
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))

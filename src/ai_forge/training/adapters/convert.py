@@ -1,4 +1,4 @@
-"""A trained PiSSA, QPiSSA, LoftQ or OLoRA adapter as a plain LoRA on the original base.
+"""A trained PiSSA, QPiSSA or LoftQ adapter as a plain LoRA on the original base.
 
     python -m ai_forge.training.adapters.convert ADAPTER OUTPUT
 

@@ -2,7 +2,6 @@
 
     method   A, B at the start                        frozen weight                start without quantisation
     pissa    leading singular triplets of W           W − s·B·A                    the base
-    olora    Q and R of W's QR (arXiv 2406.01775)     W − s·B·A                    the base
     lora     random A, zero B                         W                            the base
     loftq    zero; then triplets of W − NF4(W)        W (arXiv 2310.08659)         needs quantisation
 
@@ -62,6 +61,16 @@ def chosen_layers(linear_layers: Sequence[str], names: Sequence[str]) -> tuple[l
     return [layer for layer in linear_layers if any(fits(layer, name) for name in names)], missing
 
 
+def require_all_found(missing: Sequence[str], linear_layers: Sequence[str]) -> None:
+    """Raises `InputError` where `chosen_layers` found names that are `missing` among the base's `linear_layers`."""
+    if missing:
+        known = sorted({full.rpartition(".")[2] for full in linear_layers})
+        raise InputError(
+            f"target_modules names {', '.join(missing)}, which this base does not have.",
+            f"its linear layers are {', '.join(known)}.",
+        )
+
+
 def rank_of(config: FineTuneConfig, name: str) -> int:
     """The rank of the adapter on layer `name`."""
     return of_layer(config.rank_pattern, name, config.rank)
@@ -91,10 +100,6 @@ def initial_adapter(
     if config.init_method == "lora":
         a = algebra.uniform(rank, n_in, n_in**-0.5, like=weight)  # kaiming_uniform(a=√5), as in LoRA's and PEFT's code
         return Start(a, algebra.zeros(n_out, rank, like=weight), weight)
-    if config.init_method == "olora":
-        b = algebra.orthonormal(weight[:, :rank])  # QR's first columns come from the matrix's first columns
-        a = b.T @ weight
-        return Start(a, b, weight - scaling * (b @ a))
 
     def fitted(matrix: Array) -> tuple[Array, Array]:
         factors = pissa_factors(

@@ -12,7 +12,7 @@ off leaves the residual, which is no reference of anything.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,13 +107,13 @@ class PreferenceObjective:
         return TokenSums(loss, len(items), n_right)
 
 
-def with_reference(trainee: Trainee, pairs: Sequence[TokenizedPair]) -> list[TokenizedPair]:
-    """`pairs` with the log-probabilities that the model gives them now."""
-    return [
-        replace(
-            pair,
-            reference_chosen=-trainee.evaluate(collate([pair.chosen])).loss,
-            reference_rejected=-trainee.evaluate(collate([pair.rejected])).loss,
-        )
-        for pair in pairs
-    ]
+def with_reference(
+    trainee: Trainee, pairs: Sequence[TokenizedPair], before_each: Callable[[], None] = lambda: None
+) -> list[TokenizedPair]:
+    """`pairs` with the log-probabilities that the model gives them now; what `before_each` raises ends it."""
+    made = []
+    for pair in pairs:
+        before_each()
+        chosen, rejected = (-trainee.evaluate(collate([side])).loss for side in (pair.chosen, pair.rejected))
+        made.append(replace(pair, reference_chosen=chosen, reference_rejected=rejected))
+    return made

@@ -39,7 +39,7 @@ def test_pissa_does_not_move_the_logits(folder: Path) -> None:
     assert 0 <= report.kl_initialised < 1e-6
 
 
-@pytest.mark.parametrize("init_method", ["pissa", "lora", "olora"])
+@pytest.mark.parametrize("init_method", ["pissa", "lora"])
 @pytest.mark.parametrize("use_rslora", [False, True])
 def test_what_must_start_at_the_base_does(folder: Path, init_method: str, use_rslora: bool) -> None:
     config = tiny_config(
@@ -83,20 +83,6 @@ def test_a_weight_that_is_not_the_bases_is_noticed(folder: Path, monkeypatch: py
 
 
 @PEFT_WARNS
-def test_olora_factors_are_pefts(tmp_path: Path) -> None:
-    folder = make_tiny(tmp_path)
-    config = tiny_config(rank=4, quantization="none", init_method="olora")
-    trainee, _ = initialise(folder, config, check_batch(), exact=True)
-    theirs = get_peft_model(
-        reference_model(folder),
-        LoraConfig(r=4, lora_alpha=16, target_modules=list(ALL_LINEAR_MODULES), init_lora_weights="olora"),
-    ).state_dict()
-    for name, layer in trainee._layers.items():
-        a, b = (theirs[f"base_model.model.{name}.lora_{side}.default.weight"] for side in "AB")
-        torch.testing.assert_close(layer.lora_B @ layer.lora_A, b @ a, atol=1e-5, rtol=0)
-        torch.testing.assert_close(layer.lora_A.abs(), a.abs(), atol=1e-5, rtol=0)
-
-
 @PEFT_WARNS
 @pytest.mark.parametrize("use_rslora", [False, True])
 def test_ranks_and_scales_by_layer_are_pefts(tmp_path: Path, use_rslora: bool) -> None:
