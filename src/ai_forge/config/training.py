@@ -63,7 +63,7 @@ class FineTuneConfig(BaseModel):
     svd_tolerance: float = Field(
         1e-3, gt=0, le=0.1, description="relative distance from the best rank-r error to stop at"
     )
-    quantization_iterations: int = Field(1, ge=1, le=50, description="rounds of quantising and refitting the adapter")
+    quantization_iterations: int = Field(1, ge=1, le=50, description="rounds of quantizing and refitting the adapter")
     nf4_block_size: Literal[32, 64, 128, 256] = Field(64, description="weights that share one NF4 scale")
 
     learning_rate: float = Field(2e-4, gt=0, le=1.0, description="peak of the schedule")
@@ -123,8 +123,8 @@ class FineTuneConfig(BaseModel):
     def method_name(self) -> str:
         """The field's name for the combination: PiSSA, QPiSSA, LoRA, QLoRA or LoftQ; rs- for rsLoRA."""
         name = {"pissa": "PiSSA", "lora": "LoRA", "loftq": "LoftQ"}[self.init_method]
-        quantised = "Q" if self.quantization == "nf4" and self.init_method != "loftq" else ""
-        return f"{'rs-' if self.use_rslora else ''}{quantised}{name}"
+        quantized = "Q" if self.quantization == "nf4" and self.init_method != "loftq" else ""
+        return f"{'rs-' if self.use_rslora else ''}{quantized}{name}"
 
     @model_validator(mode="after")
     def _modules_are_distinct(self) -> "FineTuneConfig":
@@ -135,9 +135,9 @@ class FineTuneConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _quantisation_fits_the_method(self) -> "FineTuneConfig":
+    def _quantization_fits_the_method(self) -> "FineTuneConfig":
         if self.init_method == "loftq" and self.quantization == "none":
-            raise ValueError("init_method loftq makes up for quantisation: set quantization to nf4, or choose lora")
+            raise ValueError("init_method loftq makes up for quantization: set quantization to nf4, or choose lora")
         refits = self.quantization == "nf4" and self.init_method in ("pissa", "loftq")
         if self.quantization_iterations > 1 and not refits:
             raise ValueError("quantization_iterations above 1 need quantization nf4 and init_method pissa or loftq")

@@ -36,6 +36,7 @@ from ai_forge.training.backends.base import TokenSums
 from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.training.fit import with_checkpointing_settled
 from ai_forge.training.group import ALONE, Group, cancellation
+from ai_forge.training.history import initialisation_from
 from ai_forge.training.loop import LoopResult, Surroundings, Task, run_loop
 from ai_forge.training.losses import SupervisedObjective, sft_loss, token_weights
 from ai_forge.training.memory import MemoryRange, memory_range
@@ -51,7 +52,7 @@ from ai_forge.training.tokens.packing import (
     n_packed_tokens,
     tokenize_all,
 )
-from ai_forge.workspace import Workspace, atomic_write, stage_key
+from ai_forge.workspace import Workspace, atomic_write, read_json, stage_key
 
 INITIALISATION_VERSION = 4
 INITIALISATION_SETTINGS = {
@@ -173,7 +174,7 @@ class FineTuneTrainer:
         return collate([TokenizedExample(tuple(ids), 1)])
 
     def compute_pissa_init(self) -> AdapterInitialised:
-        """Decompose the base's weights, quantise the residual, check the logits; cached by (weights, rank, settings).
+        """Decompose the base's weights, quantize the residual, check the logits; cached by (weights, rank, settings).
 
         Raises:
             InputError: the rank or the target modules do not fit the base.
@@ -183,14 +184,14 @@ class FineTuneTrainer:
         folder = self.workspace.stage_folder("initialise", key)
         if self.workspace.finished("initialise", key) is None:
             with self.workspace.building("initialise", key) as (work, _):
-                trainee, report = self.backend.initialise(
+                trainee, made = self.backend.initialise(
                     self.base.folder, self.config, self._check_batch(), progress=self._decomposed
                 )
                 trainee.save_residual(work / "residual.safetensors")
                 save_file(dict(trainee.adapter()), work / WEIGHTS)
                 atomic_write(work / CONFIG, json.dumps(peft_config(self.config, self.base.name), indent=1))
-                atomic_write(work / "initialisation.json", json.dumps(dataclasses.asdict(report), indent=1))
-        report = AdapterInitialised(**json.loads((folder / "initialisation.json").read_text(encoding="utf-8")))
+                atomic_write(work / "initialisation.json", json.dumps(dataclasses.asdict(made), indent=1))
+        report: AdapterInitialised = initialisation_from(read_json(folder / "initialisation.json"))
         self._emit(report)
         return report
 

@@ -5,9 +5,9 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import JsonValue, PlainSerializer, PlainValidator
+from pydantic import BeforeValidator, JsonValue, PlainSerializer, PlainValidator
 
-from ai_forge.events import EvalFinished, StepLogged
+from ai_forge.events import AdapterInitialised, EvalFinished, StepLogged
 
 KINDS: dict[str, type[StepLogged] | type[EvalFinished]] = {"StepLogged": StepLogged, "EvalFinished": EvalFinished}
 
@@ -28,6 +28,16 @@ def from_row(row: Any) -> StepLogged | EvalFinished:
 
 Measured = Annotated[StepLogged | EvalFinished, PlainValidator(from_row), PlainSerializer(as_row)]
 """One step or one held-out evaluation."""
+
+
+def initialisation_from(row: Any) -> Any:
+    """An `AdapterInitialised` as it was stored, earlier under names that spelled quantization with an s."""
+    if not isinstance(row, dict):
+        return row
+    return AdapterInitialised(**{name.replace("quantised", "quantized"): value for name, value in row.items()})
+
+
+Initialisation = Annotated[AdapterInitialised, BeforeValidator(initialisation_from)]
 
 
 def best_step(history: Sequence[StepLogged | EvalFinished], default: int) -> int:

@@ -124,7 +124,7 @@ def memory_of(
     sizes = Sizes.of(shape_in(folder), config)
     adapted_bytes = sizes.n_adapted * dtype_bytes
     if packed_nf4 and config.quantization == "nf4":
-        adapted_bytes = sizes.n_adapted * 33 // 64  # 4.125 bits: codes, and one double-quantised scale for each 64
+        adapted_bytes = sizes.n_adapted * 33 // 64  # 4.125 bits: codes, and one double-quantized scale for each 64
     in_layers = sizes.n_other_linear * dtype_bytes + adapted_bytes
     if config.sharded:
         in_layers = in_layers // config.nproc + 2 * in_layers // sizes.n_layers

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from ai_forge.events import AdapterInitialised, EvalFinished, StepLogged
-from ai_forge.training.history import Measured
+from ai_forge.events import EvalFinished, StepLogged
+from ai_forge.training.history import Initialisation, Measured
 from ai_forge.training.plan import Schedule
 from ai_forge.workspace import atomic_write
 
@@ -36,7 +36,7 @@ class TrainingRecord(BaseModel):
     schedule: Schedule
     best_step: int
     history: tuple[Measured, ...]
-    initialisation: AdapterInitialised | None = None
+    initialisation: Initialisation | None = None
     n_too_long: int = 0
     trained_first_loss: float | None = None
     trained_last_loss: float | None = None

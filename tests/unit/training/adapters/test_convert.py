@@ -80,7 +80,7 @@ def test_peft_loads_the_converted_adapter_on_the_base_with_our_logits(
 
 
 @pytest.mark.parametrize("iterations", [1, 4])
-def test_of_a_quantised_training_only_the_quantisation_is_left_out(base: Path, tmp_path: Path, iterations: int) -> None:
+def test_of_a_quantized_training_only_the_quantization_is_left_out(base: Path, tmp_path: Path, iterations: int) -> None:
     config = tiny_config(quantization_iterations=iterations)
     _, report = initialise(base, config, check_batch(), exact=True)
     trained(base, tmp_path / "trained", config)
