@@ -58,23 +58,19 @@ def bootstrap(
     data = np.asarray(rows, dtype=np.float64)
     if len(data) == 0:
         return None
-    labels = list(groups) if groups is not None else list(range(len(data)))
     members: dict[Hashable, list[int]] = {}
-    for index, label in enumerate(labels):
+    for index, label in enumerate(range(len(data)) if groups is None else groups):
         members.setdefault(label, []).append(index)
     clusters = [np.asarray(indices) for indices in members.values()]
     value = float(statistic(data))
     if len(clusters) < 2:
         return Estimate(value, None, None, len(data))
     generator = np.random.default_rng(seed)
-    draws = [
-        float(
-            statistic(
-                data[np.concatenate([clusters[i] for i in generator.integers(len(clusters), size=len(clusters))])]
-            )
-        )
-        for _ in range(N_RESAMPLES)
-    ]
+    draws = []
+    for _ in range(N_RESAMPLES):
+        chosen = generator.integers(len(clusters), size=len(clusters))
+        resample = np.concatenate([clusters[index] for index in chosen])
+        draws.append(float(statistic(data[resample])))
     tail = (1 - confidence) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     return Estimate(value, float(low), float(high), len(data))
