@@ -94,7 +94,7 @@ class FineTuneConfig(BaseModel):
     num_epochs: int = Field(3, ge=1, le=1000, description="passes over the training examples, at the most")
     max_steps: int | None = Field(None, ge=1, description="optimizer steps, at the most")
     time_budget_s: float | None = Field(
-        None, gt=0, description="seconds of training, at the most; a probe sets the steps"
+        None, gt=0, description="seconds of training, at the most; the measured speed sets the steps"
     )
     eval_steps: int = Field(50, ge=1, description="steps between evaluations on held-out examples")
     eval_examples: int = Field(32, ge=1, description="held-out examples read by one evaluation")

@@ -89,10 +89,11 @@ def markdown_text(text: str) -> str:
     """
     flat = text.replace("\n", " ")
     pieces = flat.split("`")
-    whole = len(pieces) % 2 and "``" not in flat  # else what opens a span does not surely end one
-    return "`".join(
-        piece if whole and place % 2 else html.escape(piece, quote=False) for place, piece in enumerate(pieces)
-    )
+    spans_are_whole = len(pieces) % 2 and "``" not in flat  # else what opens a span does not surely end one
+    for place, piece in enumerate(pieces):
+        if not (spans_are_whole and place % 2):
+            pieces[place] = html.escape(piece, quote=False)
+    return "`".join(pieces)
 
 
 def draw_contenders(rows: Sequence[Row]) -> bytes:
@@ -100,14 +101,14 @@ def draw_contenders(rows: Sequence[Row]) -> bytes:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.4, 2.9), dpi=110, layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    names = [row.contender for row in rows][::-1]
-    for axes, title, estimates in zip(
-        panels,
-        ("right citations", "facts stated right"),
-        ([r.citations for r in rows][::-1], [r.facts for r in rows][::-1]),
-        strict=True,
-    ):
+    left, right = figure.subplots(1, 2, sharey=True)
+    from_below = rows[::-1]  # so that the first row stands on top
+    names = [row.contender for row in from_below]
+    panels = (
+        (left, "right citations", [row.citations for row in from_below]),
+        (right, "facts stated right", [row.facts for row in from_below]),
+    )
+    for axes, title, estimates in panels:
         for place, (name, e) in enumerate(zip(names, estimates, strict=True)):
             if e is None:
                 axes.text(0.02, place, "unscored", va="center", color=INK)

@@ -27,6 +27,20 @@ class Estimate:
     n: int
 
 
+def surely_below_zero(e: Estimate | None) -> bool | None:
+    """Whether the whole interval lies below 0; None where there is none."""
+    if e is None or e.high is None:
+        return None
+    return e.high < 0
+
+
+def surely_above_zero(e: Estimate | None) -> bool | None:
+    """Whether the whole interval lies above 0; None where there is none."""
+    if e is None or e.low is None:
+        return None
+    return e.low > 0
+
+
 def proportion(successes: Sequence[bool], confidence: float = 0.95) -> Estimate | None:
     """Share of `successes` with Wilson's score interval; None where there is nothing to count.
 

@@ -11,7 +11,16 @@ from typing import Any
 
 from ai_forge.config import JudgeSettings
 from ai_forge.judge.evaluator import CONTENDERS, TUNED, Answer, Evaluation
-from ai_forge.judge.statistics import Estimate, bootstrap, mean, paired_difference, proportion, ratio_of_sums
+from ai_forge.judge.statistics import (
+    Estimate,
+    bootstrap,
+    mean,
+    paired_difference,
+    proportion,
+    ratio_of_sums,
+    surely_above_zero,
+    surely_below_zero,
+)
 
 BASES = tuple(c.name for c in CONTENDERS if not c.is_tuned)
 
@@ -109,31 +118,23 @@ def judge(evaluation: Evaluation, settings: JudgeSettings) -> Verdict:
 def _loss_check(evaluation: Evaluation, rows: tuple[Row, ...], settings: JudgeSettings) -> Check:
     rival = best_base(rows, lambda r: r.answer_loss, lowest=True)
     gain = _gain(evaluation, rival, lambda a: a.loss / a.n_tokens, settings)
-    return Check(
-        "answer loss",
-        _holds(gain and gain.high, lambda high: high < 0),
-        f"{signed(gain)} nats per token against {rival}; must be below 0",
-    )
+    text = f"{signed(gain)} nats per token against {rival}; must be below 0"
+    return Check("answer loss", surely_below_zero(gain), text)
 
 
 def _citation_check(evaluation: Evaluation, rows: tuple[Row, ...], settings: JudgeSettings) -> Check:
     rival = best_base(rows, lambda r: r.citations)
     gain = _gain(evaluation, rival, lambda a: a.citation_right, settings)
-    return Check(
-        "citations",
-        _holds(gain and gain.low, lambda low: low > 0),
-        f"{signed(gain, percent=True)} against {rival}; must be above 0",
-    )
+    text = f"{signed(gain, percent=True)} against {rival}; must be above 0"
+    return Check("citations", surely_above_zero(gain), text)
 
 
 def _facts_check(evaluation: Evaluation, rows: tuple[Row, ...], settings: JudgeSettings) -> Check:
     rival = best_base(rows, lambda r: r.facts)
-    gain = _gain(evaluation, rival, lambda a: a.facts_right, settings)  # True counts as 1
-    return Check(
-        "facts",
-        _holds(gain and gain.high, lambda high: high >= 0),
-        f"{signed(gain, percent=True)} against {rival}; must not be surely below 0",
-    )
+    gain = _gain(evaluation, rival, lambda a: a.facts_right, settings)
+    is_worse = surely_below_zero(gain)
+    text = f"{signed(gain, percent=True)} against {rival}; must not be surely below 0"
+    return Check("facts", None if is_worse is None else not is_worse, text)
 
 
 def _forgetting(evaluation: Evaluation, settings: JudgeSettings) -> Estimate | None:
@@ -148,14 +149,9 @@ def _forgetting(evaluation: Evaluation, settings: JudgeSettings) -> Estimate | N
 
 
 def _forgetting_check(change: Estimate | None, settings: JudgeSettings) -> Check:
-    passed = _holds(change and change.value, lambda value: value <= settings.forgetting_budget)
+    passed = None if change is None else change.value <= settings.forgetting_budget
     text = f"{signed(change, percent=True)} perplexity per byte of held-out code; at most {settings.forgetting_budget:+.0%}"
     return Check("forgetting", passed, text)
-
-
-def _holds(figure: float | None, condition: Callable[[float], bool]) -> bool | None:
-    """Whether the condition holds, None where there is no figure to ask about."""
-    return None if figure is None else condition(figure)
 
 
 def _bits_per_byte(evaluation: Evaluation, settings: JudgeSettings, *, tuned: bool) -> Estimate | None:

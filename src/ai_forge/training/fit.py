@@ -86,8 +86,10 @@ def what_would_fit(
     ranks: Ways = [{"rank": rank} for rank in _halves(config.rank, SMALLEST_RANK)]
 
     def first_that_fits(ways: Ways) -> Ways:
-        fits = (way for way in ways if sum(estimate(config.model_copy(update=way)).values()) <= available)
-        return [way for way in (next(fits, None),) if way]
+        for way in ways:
+            if sum(estimate(config.model_copy(update=way)).values()) <= available:
+                return [way]
+        return []
 
     recomputing: Ways = []
     if config.gradient_checkpointing == "off":
@@ -129,4 +131,7 @@ def _smaller_base(components: Mapping[str, int], available: int, config: FineTun
         and other.parameters < entry[1].parameters
         and program + rest * other.parameters / entry[1].parameters <= available
     ]
-    return [f"--base {max(fitting)[1]}"] if fitting else []
+    if not fitting:
+        return []
+    _, largest = max(fitting)
+    return [f"--base {largest}"]

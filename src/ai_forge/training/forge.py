@@ -252,20 +252,17 @@ class FineTuneTrainer:
         return self.group.broadcast(lambda: self._finish(trainee, start, record))
 
     def _trainee(self, start: Path, config: FineTuneConfig) -> Any:
-        sharded = {"sharded": True} if config.sharded else {}  # what only torch knows
-        return self.backend.trainee.from_adapter(self.base.folder, start, config, **sharded)
+        only_torch_knows = {"sharded": True} if config.sharded else {}
+        return self.backend.trainee.from_adapter(self.base.folder, start, config, **only_torch_knows)
 
     def _loss_on(self, examples: Sequence[TokenizedExample], trainee: Any) -> float | None:
         """Nats per token on `examples`, None where there are none; they may be many, so cancelling is heard meanwhile."""
-        micro, objective, sums = (
-            MicroBatches.of(self.config, self._emit, self.group),
-            SupervisedObjective(),
-            TokenSums(),
-        )
+        micro = MicroBatches.of(self.config, self._emit, self.group)
+        sums = TokenSums()
         for first in range(0, len(examples), EXAMPLES_AT_A_TIME):
             if cancelled := cancellation(self.cancel, self.group):
                 raise cancelled
-            sums += micro.evaluate(trainee, objective, examples[first : first + EXAMPLES_AT_A_TIME])
+            sums += micro.evaluate(trainee, SupervisedObjective(), examples[first : first + EXAMPLES_AT_A_TIME])
         return sums.mean_loss if examples else None
 
     def _run(

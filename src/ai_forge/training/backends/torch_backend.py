@@ -175,8 +175,9 @@ class TorchTrainee:
             if name in packed:
                 frozen = packed_weight(adapter, name, packed[name], dtype, device)
             else:
-                held = adapter.frozen(name)
-                weight = linear.weight.data if held is None else torch.from_numpy(held).to(device)
+                weight, held = linear.weight.data, adapter.frozen(name)
+                if held is not None:
+                    weight = torch.from_numpy(held).to(device)
                 frozen = FrozenWeight(weight, dtype, None, packed=False)
             layers[name] = AdapterLinear(frozen, linear.bias, a, b, adapter.scaling(name))
             replace_layer(model, name, layers[name])

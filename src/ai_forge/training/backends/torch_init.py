@@ -80,12 +80,12 @@ def initialise(
         for name, linear in targets.items():
             linear.weight.data = originals[name]
 
+    quantize = None if block_size is None else quantizer(dtype, block_size)
     layers: dict[str, AdapterLinear] = {}
     errors = _Errors()
     for done, (name, linear) in enumerate(targets.items()):
         progress(done, len(targets))
         weight = read(f"{name}.weight").to(device)
-        quantize = quantizer(dtype, block_size) if block_size is not None else None
         start = initial_adapter(weight, name, config, algebra, quantize)
         scaling = scaling_of(config, name)
         frozen = FrozenWeight(start.frozen, dtype, block_size, packed=weight.is_cuda)

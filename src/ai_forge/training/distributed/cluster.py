@@ -107,7 +107,8 @@ def rank_info_of(variables: Mapping[str, str]) -> RankInfo | None:
     if variables.get("WORLD_SIZE", "1") == "1":
         return None
     wrong = [name for name in NUMBERS if not variables.get(name, "").isdecimal()]
-    wrong += [ADDRESS] if not variables.get(ADDRESS) else []
+    if not variables.get(ADDRESS):
+        wrong.append(ADDRESS)
     if wrong:
         raise InputError(
             f"WORLD_SIZE is {variables['WORLD_SIZE']}, and {', '.join(wrong)} of the environment cannot be used.",
