@@ -1,4 +1,4 @@
-"""PiSSA's decomposition against PEFT's `pissa_niter_16`, and what alternating iterations remove of the quantisation error.
+"""PiSSA's decomposition against PEFT's `pissa_niter_16`, and what alternating iterations remove of the quantization error.
 
     python bench/bench_initialisation.py                   3072² and 4096² at rank 128, SmolLM2 at rank 32 and 64
     python bench/bench_initialisation.py --small           SmolLM2's single matrices and 1024² only, for a look
@@ -25,7 +25,7 @@ from ai_forge.config import ALL_LINEAR_MODULES, FineTuneConfig
 from ai_forge.training.adapters.initialisation import initial_adapter
 from ai_forge.training.backends.torch_algebra import TorchAlgebra
 from ai_forge.training.backends.torch_backend import full_precision_weights
-from ai_forge.training.backends.torch_init import quantiser
+from ai_forge.training.backends.torch_init import quantizer
 from ai_forge.training.bases.resolve import resolve_base
 from measure import ROUNDS, interleaved, record
 
@@ -93,15 +93,15 @@ def race(weights: dict[str, Tensor], rank: int, rounds: int) -> dict[str, object
 
 def error_removed(weights: dict[str, Tensor], rank: int) -> dict[str, object]:
     """Share of plain NF4's squared error, taken as a norm over all `weights`, that QPiSSA removes, by iterations."""
-    quantise = quantiser(torch.float32, 64)
-    plain = sum(float((quantise(weight) - weight).square().sum()) for weight in weights.values())
+    quantize = quantizer(torch.float32, 64)
+    plain = sum(float((quantize(weight) - weight).square().sum()) for weight in weights.values())
     removed = {}
     for n in ITERATIONS:
         config = settings(rank, quantization="nf4", quantization_iterations=n)
         left = 0.0
         for weight in weights.values():
-            start = initial_adapter(weight, "layer", config, TorchAlgebra(0), quantise)
-            left += float((quantise(start.frozen) + start.b @ start.a - weight).square().sum())
+            start = initial_adapter(weight, "layer", config, TorchAlgebra(0), quantize)
+            left += float((quantize(start.frozen) + start.b @ start.a - weight).square().sum())
         removed[n] = 1 - math.sqrt(left / plain)
     return {
         "removed": {f"{n} iterations": round(value, 4) for n, value in removed.items()},
@@ -124,14 +124,14 @@ def main() -> None:
     figures: dict[str, object] = {
         "device": torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads",
         "decomposition": {f"SmolLM2-135M, {len(real)} matrices, rank 32": race(real, 32, chosen.rounds)},
-        "quantisation_error": {
+        "quantization_error": {
             f"SmolLM2-135M, {len(real)} matrices, rank {r}": error_removed(real, r) for r in (32, 64)
         },
     }
     for side, rank in ((1024, 64),) if chosen.small else ((3072, 128), (4096, 128)):
         weight = {"synthetic": synthetic(side).to(device)}
         figures["decomposition"][f"{side}², rank {rank}"] = race(weight, rank, chosen.rounds)  # type: ignore[index]
-        figures["quantisation_error"][f"{side}², rank {rank}"] = error_removed(weight, rank)  # type: ignore[index]
+        figures["quantization_error"][f"{side}², rank {rank}"] = error_removed(weight, rank)  # type: ignore[index]
     record("initialisation-small" if chosen.small else "initialisation", figures)
 
 

@@ -5,7 +5,7 @@
     python bench/bench_sft.py --shape 8b --rank 16 --max-seq-len 2048      random weights in the shape of Llama 3.1 8B (or 3b)
 
 Both read the same examples in the same order, with the same supervised tokens, the same start of the adapters (TRL's PEFT loads
-ours), NF4 with double quantisation, 8-bit AdamW and learning rates. Correctness first: step by step their losses must agree.
+ours), NF4 with double quantization, 8-bit AdamW and learning rates. Correctness first: step by step their losses must agree.
 Each trainer runs in a process of its own, so that peak memory is its own, and they take turns, a step each. A step of eight
 examples is one micro batch for ours, which shares the prompts in it, and four for TRL, which pads less that way.
 

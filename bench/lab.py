@@ -23,6 +23,7 @@ from ai_forge.judge.statistics import Estimate
 from ai_forge.judge.verdict import best_base, judge
 from ai_forge.pipeline.stages import VERSIONS, Stage
 from ai_forge.training.forge import FineTuneTrainer
+from ai_forge.training.record import TrainingRecord
 from ai_forge.workspace import Workspace, stage_key
 from learning_table import FIGURES
 from lessons import Lesson, TaughtPipeline, step_tokens
@@ -177,27 +178,26 @@ def as_dict(estimate: Estimate | None) -> dict[str, Any] | None:
 
 def told_by_training(stage: Stage, steps: Sequence[int]) -> dict[str, Any]:
     """Seconds, held-out loss and its curve; `steps` are the tokens of each."""
-    training = json.loads((stage.folder / "training.json").read_text(encoding="utf-8"))
-    history, start_s = training["history"], training["initialisation"]["seconds"]
-    speeds = {r["step"]: r["tokens_per_s"] for r in history if r["event"] == "StepLogged"}
+    training = TrainingRecord.read(stage.folder)
+    start_s = training.initialisation.seconds if training.initialisation else 0.0
+    speeds = {event.step: event.tokens_per_s for event in training.steps}
     seconds = list(accumulate((n / speeds[i] for i, n in enumerate(steps, 1)), initial=start_s))
     tokens = [0, *accumulate(steps)]
     curve = [
         {
-            "step": (step := r["step"]),
-            "tokens": tokens[step],
-            "seconds": round(seconds[step], 2),
-            "loss": r["loss"],
-            "accuracy": r["accuracy"],
+            "step": event.step,
+            "tokens": tokens[event.step],
+            "seconds": round(seconds[event.step], 2),
+            "loss": event.loss,
+            "accuracy": event.accuracy,
         }
-        for r in history
-        if r["event"] == "EvalFinished"
+        for event in training.evaluations
     ]
-    best = next(point for point in curve if point["step"] == training["best_step"])
+    best = next(point for point in curve if point["step"] == training.best_step)
     return {
         "initialisation_s": round(start_s, 2),
         "seconds": round(seconds[-1], 2),
-        "best_step": training["best_step"],
+        "best_step": training.best_step,
         "held_out_loss": best["loss"],
         "held_out_accuracy": best["accuracy"],
         "curve": curve,

@@ -4,7 +4,7 @@
     python docs/generate.py --print hardware   print one table
 
 A marked part lies between `<!-- generated: NAME -->` and `<!-- end -->`. Everything comes from the settings models,
-`models.yaml`, `apple_defaults.yaml`, `training/plan.memory_of` and `training/apple.py`; nothing is loaded, measured or
+`models.yaml`, `apple_defaults.yaml`, and `training/memory.py`; nothing is loaded, measured or
 fetched. A test checks that the files are current.
 """
 
@@ -24,8 +24,8 @@ from pydantic.fields import FieldInfo
 from ai_forge.config import FineTuneConfig, Settings, load_recipes, load_settings
 from ai_forge.config.models import load_models
 from ai_forge.pipeline.recipes import RECIPES
-from ai_forge.training.apple import MLX_LM_MODULES, apple_defaults, mlx_memory_of
-from ai_forge.training.plan import memory_of
+from ai_forge.training.apple import MLX_LM_MODULES, apple_defaults
+from ai_forge.training.memory import memory_of, mlx_memory_of
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)

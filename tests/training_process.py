@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+from ai_forge.cancel import cancelled_by_interrupt
+from ai_forge.errors import CancelledError
 from ai_forge.events import Event, StepLogged
 from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.training.forge import FineTuneTrainer
@@ -22,8 +24,6 @@ from tiny_training import raft_examples, tiny_config
 
 import ai_forge.training.backends.torch_init  # noqa: F401  isort: skip
 import matplotlib.figure  # noqa: F401  isort: skip
-
-INTERRUPTED = 130
 
 
 def fork_training(root: Path, base: Path) -> tuple[int, int]:
@@ -42,17 +42,19 @@ def fork_training(root: Path, base: Path) -> tuple[int, int]:
             if isinstance(event, StepLogged):
                 os.write(write, b"s")
 
-        trainer = FineTuneTrainer(
-            tiny_config(max_steps=10, learning_rate=3e-3, keep_checkpoints=1),
-            base=resolve_base(str(base), cache_dir=workspace.cache_dir),
-            folder=root / "work",
-            workspace=workspace,
-            emit=emit,
-        )
-        trainer.train(raft_examples(8), raft_examples(3))
+        with cancelled_by_interrupt() as cancel:
+            trainer = FineTuneTrainer(
+                tiny_config(max_steps=10, learning_rate=3e-3, keep_checkpoints=1),
+                base=resolve_base(str(base), cache_dir=workspace.cache_dir),
+                folder=root / "work",
+                workspace=workspace,
+                emit=emit,
+                cancel=cancel,
+            )
+            trainer.train(raft_examples(8), raft_examples(3))
         code = 0
-    except KeyboardInterrupt:
-        code = INTERRUPTED
+    except CancelledError as error:
+        code = error.exit_code
     finally:
         os._exit(code)
 

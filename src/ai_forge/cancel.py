@@ -5,7 +5,10 @@ work calls `check` where stopping loses nothing (the end of a step, a file, an e
 delivered to the main thread only, and a service runs its work in others.
 """
 
+import contextlib
+import signal
 import threading
+from collections.abc import Callable, Iterator
 
 from ai_forge.errors import CancelledError, InternalError
 
@@ -23,13 +26,13 @@ class CancelToken:
 
     def __init__(self) -> None:
         self._event = threading.Event()
-        self._reason = ""
+        self.reason = ""
 
     def cancel(self, reason: str = "") -> None:
         """Ask the work to stop at its next check. The first reason is the one that is told."""
         # Not locked: this may run in a signal handler, which interrupts the very thread that would hold the lock.
         if not self._event.is_set():
-            self._reason = reason
+            self.reason = reason
             self._event.set()
 
     @property
@@ -40,7 +43,7 @@ class CancelToken:
     def check(self) -> None:
         """Raises `CancelledError` once someone has asked."""
         if self.cancelled:
-            raise CancelledError.because(self._reason)
+            raise CancelledError.because(self.reason)
 
 
 class _Never(CancelToken):
@@ -51,3 +54,25 @@ class _Never(CancelToken):
 
 NEVER = _Never()
 """For work that no one will cancel: the default of functions that take a token."""
+
+
+@contextlib.contextmanager
+def cancelled_by_interrupt(say: Callable[[], None] = lambda: None) -> Iterator[CancelToken]:
+    """A token that Ctrl-C cancels, which `say` then tells; a second Ctrl-C interrupts at once. For entry points: outside the
+    main thread no signal is heard."""
+    token = CancelToken()
+    if threading.current_thread() is not threading.main_thread():
+        yield token
+        return
+
+    def cancel(signum: int, frame: object) -> None:
+        if token.cancelled:
+            raise KeyboardInterrupt
+        token.cancel("Ctrl-C")
+        say()
+
+    before = signal.signal(signal.SIGINT, cancel)
+    try:
+        yield token
+    finally:
+        signal.signal(signal.SIGINT, before)

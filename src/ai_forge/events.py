@@ -69,7 +69,7 @@ class StageCancelled(Event):
 class AdapterInitialised(Event):
     """What was really initialised, its error, and how far the logits moved: see `training.initialisation`.
 
-    `relative_error` is ‖s·B·A + frozen − W‖ / ‖W‖ over all matrices, `relative_error_quantised` that of W plainly quantised,
+    `relative_error` is ‖s·B·A + frozen − W‖ / ‖W‖ over all matrices, `relative_error_quantized` that of W plainly quantized,
     `worst_layer` the matrix with the largest and `worst_relative_error` its error. Ranks are `rank` but on `n_other_ranks`.
     """
 
@@ -80,17 +80,17 @@ class AdapterInitialised(Event):
     n_trainable: int
     relative_error: float
     kl_initialised: float
-    kl_quantised_base: float
+    kl_quantized_base: float
     seconds: float
-    relative_error_quantised: float = 0.0
+    relative_error_quantized: float = 0.0
     worst_layer: str = ""
     worst_relative_error: float = 0.0
     n_other_ranks: int = 0
 
     @property
     def error_removed(self) -> float:
-        """Share of plain quantisation's error that is not there; 0 where nothing is quantised."""
-        return 1 - self.relative_error / self.relative_error_quantised if self.relative_error_quantised else 0.0
+        """Share of plain quantization's error that is not there; 0 where nothing is quantized."""
+        return 1 - self.relative_error / self.relative_error_quantized if self.relative_error_quantized else 0.0
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,7 @@ class StepLogged(Event):
     tokens_per_s: float
     memory_bytes: int
     eta_s: float
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ class EvalFinished(Event):
     loss: float
     accuracy: float
     n_tokens: int
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -86,8 +86,8 @@ class Display:
             colour = "yellow" if event.level == "warning" else "dim"
             self._say(f"[{colour}]  {escape(event.message)}[/{colour}]")
         elif isinstance(event, AdapterInitialised):
-            removed = f", {event.error_removed:.0%} of its error removed" if event.relative_error_quantised else ""
-            plain = f" (plain NF4: {event.kl_quantised_base:.1e}{removed})" if event.kl_quantised_base else ""
+            removed = f", {event.error_removed:.0%} of its error removed" if event.relative_error_quantized else ""
+            plain = f" (plain NF4: {event.kl_quantized_base:.1e}{removed})" if event.kl_quantized_base else ""
             self._say(
                 f"[dim]  {event.init_method} rank {event.rank} on {event.n_matrices} matrices: logits "
                 f"{event.kl_initialised:.1e} nats from the base's{plain}[/dim]"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -18,7 +16,6 @@ from ai_forge.cli.output import warn
 from ai_forge.errors import InputError
 
 if TYPE_CHECKING:
-    from ai_forge.cancel import CancelToken
     from ai_forge.cli.display import Display
     from ai_forge.config import LoadedSettings
     from ai_forge.pipeline.runner import Runner
@@ -124,7 +121,7 @@ class Options:
     @contextmanager
     def running(self, repo: Path) -> Iterator[tuple[Runner, Display]]:
         """A runner on `repo` whose events are shown and recorded. The first Ctrl-C cancels, a second one stops at once."""
-        from ai_forge.cancel import CancelToken
+        from ai_forge.cancel import cancelled_by_interrupt
         from ai_forge.cli.display import Display
         from ai_forge.events import Event
         from ai_forge.pipeline.run import new_run
@@ -132,8 +129,7 @@ class Options:
 
         settings = self.settings().settings  # which tells of a recipe that there is not
         early: list[Event] = []  # what happens before the run has a folder to be written to
-        token = CancelToken()
-        with Display() as display, interrupts(token):
+        with Display() as display, cancelled_by_interrupt(_say_cancelled) as token:
 
             def emit(event: Event) -> None:
                 early.append(event)
@@ -161,23 +157,8 @@ def readable(path: Path) -> Path:
         raise InputError(f"The path {shown} is no valid text.", "rename the folder.") from error
 
 
-@contextmanager
-def interrupts(token: CancelToken) -> Iterator[None]:
-    """Inside, the first Ctrl-C cancels `token`: the work stops where nothing is lost. A second one stops at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def first(signum: int, frame: object) -> None:
-        token.cancel("Ctrl-C")
-        signal.signal(signal.SIGINT, before)
-        warn("Stopping at the next safe point, keeping what was done. Ctrl-C again stops at once.")
-
-    before = signal.signal(signal.SIGINT, first)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+def _say_cancelled() -> None:
+    warn("Stopping at the next safe point, keeping what was done. Ctrl-C again stops at once.")
 
 
 def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

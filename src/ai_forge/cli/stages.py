@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ai_forge.conductor.served_model import Reply
     from ai_forge.pipeline.runner import Planned, Runner
     from ai_forge.pipeline.stages.report import ReportSummary
+    from ai_forge.training.forge import TrainingPlan
 
 Act = Callable[["Runner"], tuple[Any, Callable[[], None] | str]]
 """Does something with a run: its result as values, and what prints it for people."""
@@ -137,11 +138,15 @@ def plan(options: Options, repo: Repo = Path(), json: AsJson = False) -> None:
     with options.running(repo) as (runner, _):
         training = plan_training(runner)
         stages = runner.plan()
-    result = {"run_id": runner.run.id, "stages": [vars(stage) for stage in stages], "training": training}
+    result = {
+        "run_id": runner.run.id,
+        "stages": [vars(stage) for stage in stages],
+        "training": training and training.model_dump(),
+    }
     show(result, lambda: print_plan(stages, training), json)
 
 
-def print_plan(stages: list[Planned], training: dict[str, Any] | None) -> None:
+def print_plan(stages: list[Planned], training: TrainingPlan | None) -> None:
     """The plan as a table and what was measured as two sentences."""
     unknown = "depends on what is not made yet"
     rows = [[row.name, row.state, _cost(row), row.text or (unknown if row.key is None else "")] for row in stages]
@@ -150,10 +155,10 @@ def print_plan(stages: list[Planned], training: dict[str, Any] | None) -> None:
         return
     print()
     print(
-        f"Training: {training['n_steps']} steps on {training['n_examples']} of {training['train_examples']} examples, "
-        f"about {duration(training['expected_s'])} at {training['tokens_per_s']:.0f} tokens/s ({training['reason']})."
+        f"Training: {training.n_steps} steps on {training.n_examples} of {training.train_examples} examples, "
+        f"about {duration(training.expected_s)} at {training.tokens_per_s:.0f} tokens/s ({training.reason})."
     )
-    parts = sorted(training["memory_bytes"].items(), key=lambda part: -part[1])
+    parts = sorted(training.memory_bytes.items(), key=lambda part: -part[1])
     told = ", ".join(f"{name.replace('_', ' ')} {size / 1e9:.1f} GB" for name, size in parts if size > 5e7)
     print(f"Memory: {sum(size for _, size in parts) / 1e9:.1f} GB ({told}).")
 

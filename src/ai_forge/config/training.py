@@ -9,7 +9,7 @@ ATTENTION_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
 ALL_LINEAR_MODULES = (*ATTENTION_MODULES, "gate_proj", "up_proj", "down_proj")
 
 PreferenceLoss = Literal["sigmoid", "sigmoid_norm", "ipo"]
-InitMethod = Literal["pissa", "lora", "loftq", "olora"]
+InitMethod = Literal["pissa", "lora", "loftq"]
 Quantization = Literal["nf4", "none"]
 BackendChoice = Literal["auto", "torch", "mlx"]
 PromptTemplate = Literal["chat", "alpaca"]
@@ -63,7 +63,7 @@ class FineTuneConfig(BaseModel):
     svd_tolerance: float = Field(
         1e-3, gt=0, le=0.1, description="relative distance from the best rank-r error to stop at"
     )
-    quantization_iterations: int = Field(1, ge=1, le=50, description="rounds of quantising and refitting the adapter")
+    quantization_iterations: int = Field(1, ge=1, le=50, description="rounds of quantizing and refitting the adapter")
     nf4_block_size: Literal[32, 64, 128, 256] = Field(64, description="weights that share one NF4 scale")
 
     learning_rate: float = Field(2e-4, gt=0, le=1.0, description="peak of the schedule")
@@ -94,7 +94,7 @@ class FineTuneConfig(BaseModel):
     num_epochs: int = Field(3, ge=1, le=1000, description="passes over the training examples, at the most")
     max_steps: int | None = Field(None, ge=1, description="optimizer steps, at the most")
     time_budget_s: float | None = Field(
-        None, gt=0, description="seconds of training, at the most; a probe sets the steps"
+        None, gt=0, description="seconds of training, at the most; the measured speed sets the steps"
     )
     eval_steps: int = Field(50, ge=1, description="steps between evaluations on held-out examples")
     eval_examples: int = Field(32, ge=1, description="held-out examples read by one evaluation")
@@ -121,10 +121,10 @@ class FineTuneConfig(BaseModel):
 
     @property
     def method_name(self) -> str:
-        """The field's name for the combination: PiSSA, QPiSSA, LoRA, QLoRA, LoftQ, OLoRA or QOLoRA; rs- for rsLoRA."""
-        name = {"pissa": "PiSSA", "lora": "LoRA", "loftq": "LoftQ", "olora": "OLoRA"}[self.init_method]
-        quantised = "Q" if self.quantization == "nf4" and self.init_method != "loftq" else ""
-        return f"{'rs-' if self.use_rslora else ''}{quantised}{name}"
+        """The field's name for the combination: PiSSA, QPiSSA, LoRA, QLoRA or LoftQ; rs- for rsLoRA."""
+        name = {"pissa": "PiSSA", "lora": "LoRA", "loftq": "LoftQ"}[self.init_method]
+        quantized = "Q" if self.quantization == "nf4" and self.init_method != "loftq" else ""
+        return f"{'rs-' if self.use_rslora else ''}{quantized}{name}"
 
     @model_validator(mode="after")
     def _modules_are_distinct(self) -> "FineTuneConfig":
@@ -135,9 +135,9 @@ class FineTuneConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _quantisation_fits_the_method(self) -> "FineTuneConfig":
+    def _quantization_fits_the_method(self) -> "FineTuneConfig":
         if self.init_method == "loftq" and self.quantization == "none":
-            raise ValueError("init_method loftq makes up for quantisation: set quantization to nf4, or choose lora")
+            raise ValueError("init_method loftq makes up for quantization: set quantization to nf4, or choose lora")
         refits = self.quantization == "nf4" and self.init_method in ("pissa", "loftq")
         if self.quantization_iterations > 1 and not refits:
             raise ValueError("quantization_iterations above 1 need quantization nf4 and init_method pissa or loftq")

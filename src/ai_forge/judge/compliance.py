@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ai_forge.config import JudgeSettings
 from ai_forge.data_pipeline.schemas.probes import ComplianceProbe
-from ai_forge.judge.statistics import Estimate, paired_difference, proportion
+from ai_forge.judge.statistics import Estimate, paired_difference, proportion, surely_above_zero
 from ai_forge.judge.verdict import Check, Verdict, signed
 
 Ask = Callable[[Sequence[str]], Sequence[str]]
@@ -71,7 +71,7 @@ def ask_both(probes: Sequence[ComplianceProbe], base: Ask, tuned: Ask) -> Compli
 def judge_compliance(compliance: Compliance, settings: JudgeSettings) -> Verdict:
     """Better only if surely more probes pass than before."""
     gain = compliance.gain(settings)
-    passed = None if gain is None or gain.low is None else gain.low > 0
+    passed = surely_above_zero(gain)
     n = len(compliance.answers)
     kept = [sum(a.base_passes for a in compliance.answers), sum(a.tuned_passes for a in compliance.answers)]
     start = "Better than the base" if passed else "Not shown to be better than the base"
@@ -96,5 +96,6 @@ def compliance_report(verdict: Verdict, compliance: Compliance, figures: dict[st
         lines += ["", f"## {row.probe.prompt}", "", f"Rule ({row.probe.path}:{row.probe.first_line}): {row.probe.rule}"]
         for who, passes, answer in (("base", row.base_passes, row.base), ("tuned", row.tuned_passes, row.tuned)):
             quoted = "\n".join(f"> {line}" for line in answer.strip().splitlines()) or "> (nothing)"
-            lines += ["", f"{who}, {'kept' if passes else 'not kept'}:", "", quoted]
+            outcome = "kept" if passes else "not kept"
+            lines += ["", f"{who}, {outcome}:", "", quoted]
     return "\n".join(lines) + "\n"

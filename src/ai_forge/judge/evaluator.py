@@ -135,12 +135,14 @@ class Evaluator:
         nats: dict[bool, list[float]] = {}
         for is_tuned in (False, True):
             model = self._load(is_tuned)
-            for contender in (c for c in contenders if c.is_tuned == is_tuned):
+            for contender in contenders:
+                if contender.is_tuned != is_tuned:
+                    continue
                 examples = worked if contender.worked_examples else []
                 documents = shown if contender.retrieval else [()] * len(questions)
                 answers += self._ask(model, contender, questions, documents, examples, total)
             nats[is_tuned] = [self._code_nats(model, text) for _, text in held_out.code]
-            del model
+            del model  # before the other one is loaded: two may not fit
         code = tuple(
             CodeScore(path=path, n_bytes=len(text.encode()), base_nats=base, tuned_nats=tuned)
             for (path, text), base, tuned in zip(held_out.code, nats[False], nats[True], strict=True)

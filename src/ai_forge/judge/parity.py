@@ -66,10 +66,12 @@ class Parity(BaseModel):
     @property
     def rows(self) -> dict[str, str]:
         """For tables."""
+        greedy = f"{self.same_greedy} of {self.n_prompts}"
+        if self.near_ties:
+            greedy += f", {self.near_ties} more differ at a near tie"
         rows = {
             "rendered prompt and its tokens equal the trainer's": f"{self.same_prompt} of {self.n_prompts}",
-            f"first {self.n_tokens} greedy tokens of the f16 file equal the trainer's": f"{self.same_greedy} of {self.n_prompts}"
-            + (f", {self.near_ties} more differ at a near tie" if self.near_ties else ""),
+            f"first {self.n_tokens} greedy tokens of the f16 file equal the trainer's": greedy,
         }
         if self.kl_mean is not None:
             rows[f"divergence of {self.quantization} from the trainer"] = (
@@ -159,7 +161,9 @@ def first_difference(ours: Sequence[int], theirs: Sequence[int]) -> int | None:
     for position, (a, b) in enumerate(zip(ours, theirs, strict=False)):
         if a != b:
             return position
-    return None if len(ours) == len(theirs) else min(len(ours), len(theirs))
+    if len(ours) == len(theirs):
+        return None
+    return min(len(ours), len(theirs))  # one of them ended earlier
 
 
 def _lead(trainer: Generator, before: Sequence[int], ours: int, theirs: int) -> float:
@@ -193,7 +197,7 @@ def bucketed_kl(truth: NDArray[np.float32], top: Mapping[int, float]) -> float:
     log_p = truth[ids].astype(np.float64)
     log_q = np.fromiter(top.values(), dtype=np.float64)
     p, q = np.exp(log_p), np.exp(log_q)
-    rest_p, rest_q = max(1 - float(p.sum()), 0.0), max(1 - float(q.sum()), 1e-9)
+    rest_p, rest_q = max(1 - float(p.sum()), 0.0), max(1 - float(q.sum()), 1e-9)  # sums of rounded shares may exceed 1
     total = float((p * (log_p - log_q)).sum())
     if rest_p > 0:
         total += rest_p * math.log(rest_p / rest_q)

@@ -18,6 +18,7 @@ from ai_forge.judge.statistics import Estimate
 from ai_forge.judge.verdict import BASES, Row, Verdict, best_base
 from ai_forge.model_files.base import Origin
 from ai_forge.training.callbacks import draw_loss_curve
+from ai_forge.training.record import TrainingRecord
 from ai_forge.workspace import atomic_write
 
 INK, MUTED, ACCENT = "#22313f", "#9db4c0", "#c1440e"
@@ -26,7 +27,7 @@ N_SHOWN = 8
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything that the report tells. `training` is the content of `training.json`."""
+    """Everything that the report tells."""
 
     repository: str
     commit: str | None
@@ -34,14 +35,14 @@ class ReportData:
     created: str
     base: Mapping[str, Any]
     counts: Sequence[tuple[str, str]]
-    training: Mapping[str, Any]
+    training: TrainingRecord
     evaluation: Evaluation
     verdict: Verdict
     parity: Mapping[str, Any] | None
     unknowns: Sequence[str]
 
 
-def unknowns(training: Mapping[str, Any], origin: Origin) -> list[str]:
+def unknowns(training: TrainingRecord, origin: Origin) -> list[str]:
     """What a reader must not conclude."""
     texts = [
         "The held-out questions are made by the same rules as the training questions, about other files: they show "
@@ -55,10 +56,8 @@ def unknowns(training: Mapping[str, Any], origin: Origin) -> list[str]:
             f"The base came as {origin.quantisation} and was already rounded; nothing here compares with the "
             "original weights."
         )
-    if training["n_too_long"]:
-        texts.append(
-            f"{training['n_too_long']} training examples were longer than the model was trained on and left out."
-        )
+    if training.n_too_long:
+        texts.append(f"{training.n_too_long} training examples were longer than the model was trained on and left out.")
     return texts
 
 
@@ -90,10 +89,11 @@ def markdown_text(text: str) -> str:
     """
     flat = text.replace("\n", " ")
     pieces = flat.split("`")
-    whole = len(pieces) % 2 and "``" not in flat  # else what opens a span does not surely end one
-    return "`".join(
-        piece if whole and place % 2 else html.escape(piece, quote=False) for place, piece in enumerate(pieces)
-    )
+    spans_are_whole = len(pieces) % 2 and "``" not in flat  # else what opens a span does not surely end one
+    for place, piece in enumerate(pieces):
+        if not (spans_are_whole and place % 2):
+            pieces[place] = html.escape(piece, quote=False)
+    return "`".join(pieces)
 
 
 def draw_contenders(rows: Sequence[Row]) -> bytes:
@@ -101,14 +101,14 @@ def draw_contenders(rows: Sequence[Row]) -> bytes:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.4, 2.9), dpi=110, layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    names = [row.contender for row in rows][::-1]
-    for axes, title, estimates in zip(
-        panels,
-        ("right citations", "facts stated right"),
-        ([r.citations for r in rows][::-1], [r.facts for r in rows][::-1]),
-        strict=True,
-    ):
+    left, right = figure.subplots(1, 2, sharey=True)
+    from_below = rows[::-1]  # so that the first row stands on top
+    names = [row.contender for row in from_below]
+    panels = (
+        (left, "right citations", [row.citations for row in from_below]),
+        (right, "facts stated right", [row.facts for row in from_below]),
+    )
+    for axes, title, estimates in panels:
         for place, (name, e) in enumerate(zip(names, estimates, strict=True)):
             if e is None:
                 axes.text(0.02, place, "unscored", va="center", color=INK)
@@ -153,9 +153,8 @@ def write_report(folder: Path, data: ReportData) -> tuple[Path, Path]:
     """Write `report.html` and `report.md` into `folder`; return their paths."""
     rival = best_base(data.verdict.rows, lambda r: r.citations)
     loss_rival = best_base(data.verdict.rows, lambda r: r.answer_loss, lowest=True)
-    history = data.training["history"]
-    steps = [(r["step"], r["loss"]) for r in history if r["event"] == "StepLogged"]
-    evaluations = [(r["step"], r["loss"]) for r in history if r["event"] == "EvalFinished"]
+    steps = [(event.step, event.loss) for event in data.training.steps]
+    evaluations = [(event.step, event.loss) for event in data.training.evaluations]
     pictures = {
         "contenders": draw_contenders(data.verdict.rows),
         "loss_curve": draw_loss_curve(steps, evaluations),

@@ -27,6 +27,20 @@ class Estimate:
     n: int
 
 
+def surely_below_zero(e: Estimate | None) -> bool | None:
+    """Whether the whole interval lies below 0; None where there is none."""
+    if e is None or e.high is None:
+        return None
+    return e.high < 0
+
+
+def surely_above_zero(e: Estimate | None) -> bool | None:
+    """Whether the whole interval lies above 0; None where there is none."""
+    if e is None or e.low is None:
+        return None
+    return e.low > 0
+
+
 def proportion(successes: Sequence[bool], confidence: float = 0.95) -> Estimate | None:
     """Share of `successes` with Wilson's score interval; None where there is nothing to count.
 
@@ -58,23 +72,19 @@ def bootstrap(
     data = np.asarray(rows, dtype=np.float64)
     if len(data) == 0:
         return None
-    labels = list(groups) if groups is not None else list(range(len(data)))
     members: dict[Hashable, list[int]] = {}
-    for index, label in enumerate(labels):
+    for index, label in enumerate(range(len(data)) if groups is None else groups):
         members.setdefault(label, []).append(index)
     clusters = [np.asarray(indices) for indices in members.values()]
     value = float(statistic(data))
     if len(clusters) < 2:
         return Estimate(value, None, None, len(data))
     generator = np.random.default_rng(seed)
-    draws = [
-        float(
-            statistic(
-                data[np.concatenate([clusters[i] for i in generator.integers(len(clusters), size=len(clusters))])]
-            )
-        )
-        for _ in range(N_RESAMPLES)
-    ]
+    draws = []
+    for _ in range(N_RESAMPLES):
+        chosen = generator.integers(len(clusters), size=len(clusters))
+        resample = np.concatenate([clusters[index] for index in chosen])
+        draws.append(float(statistic(data[resample])))
     tail = (1 - confidence) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     return Estimate(value, float(low), float(high), len(data))

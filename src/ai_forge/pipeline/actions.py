@@ -10,7 +10,7 @@ import os
 import shutil
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ai_forge import conductor
 from ai_forge.errors import InputError, RefusedError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ai_forge.conductor import Activation, AskSettings, Deployed, Deployment, Runtime
     from ai_forge.config.settings import RuntimeSettings
     from ai_forge.pipeline.runner import Runner
+    from ai_forge.training.forge import TrainingPlan
 
 PROMPT_VERSION = 1
 N_CHECKED = 2
@@ -189,7 +190,7 @@ def first_question(runner: Runner) -> str:
     return str(summary.first_question)  # type: ignore[attr-defined]
 
 
-def plan_training(runner: Runner) -> dict[str, Any] | None:
+def plan_training(runner: Runner) -> TrainingPlan | None:
     """Counts, tokens, memory and time of a training, measured on this machine, without training; None where the recipe
     cannot tell.
 
@@ -203,7 +204,7 @@ def plan_training(runner: Runner) -> dict[str, Any] | None:
         runner.run_until("dataset")
         with runner.reporting("plan") as finish:
             plan = measure(runner.context("train", runner.folder))
-            finish.update(counts={"steps": plan["n_steps"]}, text=f"steps: {plan['n_steps']}")
+            finish.update(counts={"steps": plan.n_steps}, text=f"{plan.n_steps} steps")
     return plan
 
 

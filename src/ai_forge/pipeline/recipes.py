@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ai_forge.config import Settings
 from ai_forge.errors import InputError
@@ -44,6 +44,9 @@ from ai_forge.pipeline.stages.train import PREFER
 from ai_forge.prompting.chat_templates import ALPACA_SYSTEM
 from ai_forge.prompting.prompt import SYSTEM_PROMPT
 
+if TYPE_CHECKING:
+    from ai_forge.training.forge import TrainingPlan
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -52,7 +55,7 @@ class Recipe:
     name: str
     stages: tuple[Stage, ...]
     read_source: ReadSource
-    plan_training: Callable[[StageContext], dict[str, Any]] | None = None
+    plan_training: Callable[[StageContext], TrainingPlan] | None = None
 
     @property
     def has_index(self) -> bool:

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from ai_forge.prompting.chat import ChatTokenizer
     from ai_forge.training.bases.resolve import resolve_base
     from ai_forge.training.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
-    from ai_forge.training.forge import FineTuneTrainer, TrainingResult
+    from ai_forge.training.forge import FineTuneTrainer
     from ai_forge.training.handbook import HandbookTrainer
     from ai_forge.training.loop import run_loop
-    from ai_forge.training.plan import Schedule, lay_schedule, memory_of
+    from ai_forge.training.memory import memory_of
+    from ai_forge.training.plan import Schedule, lay_schedule
+    from ai_forge.training.record import TrainingRecord, TrainingResult
     from ai_forge.training.tokens.packing import Batch, TokenizedExample
 
 _HOMES = {
@@ -32,14 +34,15 @@ _HOMES = {
     "newest_checkpoint": "checkpoint",
     "save_checkpoint": "checkpoint",
     "FineTuneTrainer": "forge",
-    "TrainingResult": "forge",
+    "TrainingRecord": "record",
+    "TrainingResult": "record",
     "HandbookTrainer": "handbook",
     "run_loop": "loop",
     "Batch": "tokens.packing",
     "TokenizedExample": "tokens.packing",
     "Schedule": "plan",
     "lay_schedule": "plan",
-    "memory_of": "plan",
+    "memory_of": "memory",
 }
 
 __all__ = [
@@ -52,6 +55,7 @@ __all__ = [
     "Origin",
     "Schedule",
     "TokenizedExample",
+    "TrainingRecord",
     "TrainingResult",
     "lay_schedule",
     "memory_of",

@@ -9,7 +9,8 @@ from ai_forge.data_pipeline.schemas.chats import ChatExample
 from ai_forge.errors import InputError
 from ai_forge.events import Notice
 from ai_forge.prompting.prompt import Message
-from ai_forge.training.forge import SAMPLES, FineTuneTrainer, TrainingResult
+from ai_forge.training.forge import SAMPLES, FineTuneTrainer, SupervisedData
+from ai_forge.training.record import TrainingResult
 from ai_forge.training.tokens.packing import TokenizedExample, tokenize_chat
 
 
@@ -40,7 +41,8 @@ class ChatTrainer(FineTuneTrainer):
             limit = self.config.max_seq_len
             self._emit(Notice("warning", f"{n_too_long} conversations are longer than {limit} tokens and left out."))
         asked = [(chat.messages[-2].content, prompt_of(chat)) for chat in held_out[:SAMPLES]]
-        return self._supervised(fitting, watched[: self.config.eval_examples], self.config, n_too_long, asked)
+        data = SupervisedData(fitting, watched[: self.config.eval_examples], n_too_long, asked)
+        return self._supervised(data, self.config)
 
     def _fitting(self, chats: Sequence[ChatExample]) -> tuple[list[TokenizedExample], int]:
         """The conversations that fit into `max_seq_len` tokens, and how many did not."""

@@ -9,17 +9,17 @@ A torn or altered checkpoint is seen by its hashes and the one before is used. T
 import contextlib
 import errno
 import json
-import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 
 from ai_forge.errors import PrerequisiteError
+from ai_forge.events import EvalFinished, StepLogged
 from ai_forge.training.backends.base import Trainee
+from ai_forge.training.history import as_row, best_step, from_row
 from ai_forge.workspace import MANIFEST, atomic_folder, atomic_write, file_sha256, read_json, remove_debris
 
 STATE = "trainer_state.json"
@@ -35,7 +35,7 @@ class Checkpoint:
 
     step: int
     folder: Path
-    history: list[dict[str, Any]]
+    history: list[StepLogged | EvalFinished]
     micro_batch_size: int | None = None
 
 
@@ -45,7 +45,11 @@ def checkpoint_folder(root: Path, step: int) -> Path:
 
 
 def save_checkpoint(
-    root: Path, step: int, trainee: Trainee, history: list[dict[str, Any]], micro_batch_size: int | None = None
+    root: Path,
+    step: int,
+    trainee: Trainee,
+    history: Sequence[StepLogged | EvalFinished],
+    micro_batch_size: int | None = None,
 ) -> Path:
     """Write the state after `step` optimizer steps under `root`; return its folder.
 
@@ -53,7 +57,7 @@ def save_checkpoint(
         PrerequisiteError: it cannot be written (the disk is full, most of the time); those before are as they were.
     """
     target = checkpoint_folder(root, step)
-    state = {"step": step, "history": history, "micro_batch_size": micro_batch_size}
+    state = {"step": step, "history": [as_row(event) for event in history], "micro_batch_size": micro_batch_size}
     try:
         with atomic_folder(target) as folder:
             trainee.save_state(folder)
@@ -83,20 +87,20 @@ def newest_checkpoint(root: Path, on_damaged: Callable[[Path], None] = lambda _:
     remove_debris(root)
     for folder in sorted(root.glob("step-*"), reverse=True):
         if is_whole(folder):
-            state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-            best = checkpoint_folder(root, best_step(state["history"], default=state["step"]))
+            checkpoint = _read(folder)
+            best = checkpoint_folder(root, best_step(checkpoint.history, default=checkpoint.step))
             if best == folder or is_whole(best):
-                return Checkpoint(state["step"], folder, state["history"], state.get("micro_batch_size"))
+                return checkpoint
         else:
             on_damaged(folder)
         shutil.rmtree(folder)
     return None
 
 
-def best_step(history: list[dict[str, Any]], default: int) -> int:
-    """The step of the lowest held-out loss in a history, the first of equals."""
-    losses = [(r["loss"], r["step"]) for r in history if r["event"] == "EvalFinished" and math.isfinite(r["loss"])]
-    return int(min(losses)[1]) if losses else default
+def _read(folder: Path) -> Checkpoint:
+    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    history = [from_row(row) for row in state["history"]]
+    return Checkpoint(state["step"], folder, history, state.get("micro_batch_size"))
 
 
 def prune_checkpoints(root: Path, keep: int, also: int | None) -> None:
@@ -107,9 +111,9 @@ def prune_checkpoints(root: Path, keep: int, also: int | None) -> None:
     folders = sorted(root.glob("step-*"))
     wanted = {*folders[-keep:]} | ({checkpoint_folder(root, also)} if also is not None else set())
     for folder in folders[-keep:]:
-        state = read_json(folder / STATE)
-        if state is not None:
-            wanted.add(checkpoint_folder(root, best_step(state["history"], default=state["step"])))
+        if read_json(folder / STATE) is not None:  # else it is damaged, and names nothing
+            kept = _read(folder)
+            wanted.add(checkpoint_folder(root, best_step(kept.history, default=kept.step)))
     for folder in folders:
         if folder not in wanted:
             shutil.rmtree(folder)

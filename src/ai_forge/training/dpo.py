@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from ai_forge.cancel import CancelToken, cancelled_by_interrupt
 from ai_forge.config import FineTuneConfig, environment_layer, file_layer, load_settings
 from ai_forge.data_pipeline.schemas.preference_pairs import PreferencePair
 from ai_forge.errors import AIForgeError, InputError
@@ -28,9 +29,11 @@ from ai_forge.prompting.prompt import Message
 from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.training.distributed.cluster import in_cluster
 from ai_forge.training.distributed.launcher import run_trainer
-from ai_forge.training.forge import FineTuneTrainer, TrainingResult
+from ai_forge.training.forge import FineTuneTrainer
+from ai_forge.training.loop import Task
 from ai_forge.training.losses import PreferenceObjective, TokenizedPair, with_reference
 from ai_forge.training.plan import Schedule, probe_speed
+from ai_forge.training.record import PreferencePhase, TrainingRecord, TrainingResult
 from ai_forge.training.tokens.packing import tokenize_chat
 from ai_forge.workspace import Workspace, atomic_write, file_sha256, read_json, stage_key
 
@@ -58,7 +61,7 @@ class PreferenceTrainer(FineTuneTrainer):
                 "Preference training needs a trained adapter to start from.", "train one first, and give its folder."
             )
         require_whole_base(self.config)
-        start, _ = self.group.first(self._start)
+        start, _ = self.group.broadcast(self._start)
         config = self.config.model_copy(
             update={"learning_rate": self.config.dpo_learning_rate, "num_epochs": self.config.dpo_epochs}
         )
@@ -70,20 +73,22 @@ class PreferenceTrainer(FineTuneTrainer):
                 "raise training.max_seq_len, or give more pairs.",
             )
         trainee = self.backend.trainee.from_adapter(self.base.folder, start, config)
-        train = self.group.first(lambda: self._with_reference(trainee, start, train))
-        held_out = self.group.first(lambda: self._with_reference(trainee, start, held_out))
+        train = self.group.broadcast(lambda: self._with_reference(trainee, start, train))
+        held_out = self.group.broadcast(lambda: self._with_reference(trainee, start, held_out))
         per_step = config.micro_batch_size * config.grad_accum_steps
         n_steps = math.ceil(config.num_epochs * len(train) / per_step)
-        n_steps = n_steps if config.max_steps is None else min(n_steps, config.max_steps)
+        if config.max_steps is not None:
+            n_steps = min(n_steps, config.max_steps)
         objective = PreferenceObjective.of(config)
         speed = probe_speed(trainee, train, config, objective, group=self.group)
         n_tokens = sum(len(e.ids) for e in objective.examples(train)) / len(train) * per_step * n_steps
-        schedule = self.group.first(
+        schedule = self.group.broadcast(
             lambda: Schedule(n_steps, len(train), speed, n_tokens / speed, f"{len(train)} pairs")
         )
-        best_step, history = self._run(trainee, train, held_out, config, schedule, objective, ())
-        record = {"n_too_long": n_long, "preferences": {"pairs": len(train), "loss": config.dpo_loss}}
-        return self.group.first(lambda: self._finish(trainee, start, config, schedule, best_step, history, record))
+        result = self._run(trainee, Task(train, held_out, objective), config, schedule)
+        phase = PreferencePhase(pairs=len(train), loss=config.dpo_loss)
+        record = TrainingRecord(**self._recorded(config, result), n_too_long=n_long, preferences=phase)
+        return self.group.broadcast(lambda: self._finish(trainee, start, record))
 
     def _pairs(self, pairs: Sequence[PreferencePair]) -> tuple[list[TokenizedPair], int]:
         """The pairs that fit into `max_seq_len` tokens, and how many did not."""
@@ -104,7 +109,7 @@ class PreferenceTrainer(FineTuneTrainer):
         known = read_json(path)
         if known is None:
             self._emit(StageProgress("train", 0, 0, f"reference log-probabilities of {len(pairs)} pairs"))
-            pairs = with_reference(trainee, pairs)
+            pairs = with_reference(trainee, pairs, self.cancel.check)
             values = [(pair.reference_chosen, pair.reference_rejected) for pair in pairs]
             atomic_write(path, json.dumps({"log_probs": values}))
             return pairs
@@ -148,7 +153,8 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, help="where bases are kept; AI_FORGE_HOME otherwise")
     chosen = parser.parse_args(words)
     try:
-        result = in_cluster(lambda: _prefer(chosen))
+        with cancelled_by_interrupt() as cancel:
+            result = in_cluster(lambda: _prefer(chosen, cancel))
     except AIForgeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -157,7 +163,7 @@ def main(words: list[str] | None = None) -> int:
     return 0
 
 
-def _prefer(chosen: argparse.Namespace) -> TrainingResult:
+def _prefer(chosen: argparse.Namespace, cancel: CancelToken) -> TrainingResult:
     flags = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in chosen.set)}
     layers = [file_layer(chosen.config)] if chosen.config else []
     flags["training.base_model"] = chosen.base
@@ -173,7 +179,7 @@ def _prefer(chosen: argparse.Namespace) -> TrainingResult:
     }
     tell = lambda event: print(json.dumps({type(event).__name__: asdict(event)}), file=sys.stderr)  # noqa: E731
     result: TrainingResult = run_trainer(
-        PreferenceTrainer, config, "train_preferences", train, held_out, emit=tell, **parts
+        PreferenceTrainer, config, "train_preferences", train, held_out, emit=tell, cancel=cancel, **parts
     )
     return result
 

@@ -19,24 +19,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
 from safetensors.numpy import save_file
 
+from ai_forge.cancel import NEVER, CancelToken
 from ai_forge.config import FineTuneConfig
 from ai_forge.data_pipeline.schemas import RAFTExample
 from ai_forge.errors import InputError
-from ai_forge.events import AdapterInitialised, Notice, PlanMade, Sink, StageProgress, ignore
+from ai_forge.events import AdapterInitialised, Notice, Sink, StageProgress, ignore
 from ai_forge.model_files.adapter import CHAT_TEMPLATE, CONFIG, INITIAL, WEIGHTS, AdapterFolder, peft_config
 from ai_forge.model_files.base import Base
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.prompt import Message, messages_for
 from ai_forge.training.backends import backend_name, load_backend
+from ai_forge.training.backends.base import TokenSums
 from ai_forge.training.bases.resolve import resolve_base
-from ai_forge.training.group import ALONE, Group
-from ai_forge.training.loop import run_loop
+from ai_forge.training.fit import with_checkpointing_settled
+from ai_forge.training.group import ALONE, Group, cancellation
+from ai_forge.training.history import initialisation_from
+from ai_forge.training.loop import LoopResult, Surroundings, Task, run_loop
 from ai_forge.training.losses import SupervisedObjective, sft_loss, token_weights
-from ai_forge.training.memory import memory_range, with_checkpointing_settled
+from ai_forge.training.memory import MemoryRange, memory_range
 from ai_forge.training.oom_recovery import MicroBatches
-from ai_forge.training.plan import Schedule, lay_schedule, probe_speed
+from ai_forge.training.plan import SCHEDULE, Schedule, lay_schedule, probe_speed
+from ai_forge.training.record import TrainingRecord, TrainingResult
 from ai_forge.training.tokens.packing import (
     Batch,
     TokenizedExample,
@@ -46,17 +52,18 @@ from ai_forge.training.tokens.packing import (
     n_packed_tokens,
     tokenize_all,
 )
-from ai_forge.workspace import Workspace, atomic_write, stage_key
+from ai_forge.workspace import Workspace, atomic_write, read_json, stage_key
 
 INITIALISATION_VERSION = 4
 INITIALISATION_SETTINGS = {
     "init_method", "quantization", "quantization_iterations", "nf4_block_size", "rank", "alpha", "use_rslora",
     "rank_pattern", "alpha_pattern", "target_modules", "svd_oversampling", "svd_tolerance", "seed",
 }  # fmt: skip
-SCHEDULE = "schedule.json"
 Asked = tuple[str, list[Message]]
 """What is asked while training: its title and the chat."""
 SAMPLES, SAMPLE_TOKENS = 2, 64
+EXAMPLES_AT_A_TIME = 64
+"""Between so many the loss over many examples can be cancelled."""
 CHECK_TEXT = '''def moving_average(values, window):
     """Mean of each run of `window` values.
 
@@ -72,21 +79,34 @@ CHECK_TEXT = '''def moving_average(values, window):
 
 
 @dataclass(frozen=True)
-class TrainingResult:
-    """A finished training: `folder` holds the adapter in PEFT's format and the residual.
+class SupervisedData:
+    """What the steps read, what the evaluations read, how many training examples are too long, and what is asked meanwhile."""
 
-    `first_loss` and `last_loss` are held out; `trained_first_loss` and `trained_last_loss` those of the examples that were
-    trained on, where they were measured (nats per token, before the first step and of the result).
-    """
-
-    folder: Path
-    best_step: int
-    n_steps: int
-    first_loss: float
-    last_loss: float
+    train: list[TokenizedExample]
+    held_out: list[TokenizedExample]
     n_too_long: int
-    trained_first_loss: float | None = None
-    trained_last_loss: float | None = None
+    asked: Sequence[Asked] = ()
+
+
+class TrainingPlan(BaseModel):
+    """What a training would do and take: measured where it says speed and seconds, computed where it says memory."""
+
+    model_config = ConfigDict(frozen=True)
+
+    n_steps: int
+    n_examples: int
+    tokens_per_s: float
+    expected_s: float
+    reason: str
+    train_examples: int
+    train_tokens: int
+    supervised_tokens: int
+    longest_example_tokens: int
+    n_too_long: int
+    processes: int
+    gradient_checkpointing: str
+    memory_bytes: dict[str, int]
+    memory_range_bytes: dict[str, MemoryRange]
 
 
 class FineTuneTrainer:
@@ -100,6 +120,7 @@ class FineTuneTrainer:
         adapter: a folder with an adapter, ours or PEFT's, that training continues; a fresh one where it is left out.
         emit: hears the events.
         group: the processes that train together, all with the same arguments; see `launcher`.
+        cancel: stops the training at the end of the step in hand, which is saved, and raises `CancelledError`.
     """
 
     def __init__(
@@ -112,30 +133,18 @@ class FineTuneTrainer:
         adapter: Path | None = None,
         emit: Sink = ignore,
         group: Group = ALONE,
+        cancel: CancelToken = NEVER,
     ) -> None:
-        if config.nproc != group.size:
-            raise InputError(
-                f"training.nproc is {config.nproc}, which only `ai-forge train` and `run` can start.",
-                "leave it out here.",
-            )
-        if config.sharded and (group.size == 1 or backend_name(config.backend) != "torch"):
-            raise InputError(
-                "training.sharded cuts the base into pieces for several processes on torch; this is one, or another backend.",
-                "add --nproc, start it with torchrun, or leave the setting out.",
-            )
-        self.group = group
+        check_processes(config, group)
+        self.group, self.cancel, self.adapter, self._emit = group, cancel, adapter, emit
         self.workspace = workspace or Workspace.open()
         self.base = base or resolve_base(config.base_model, cache_dir=self.workspace.cache_dir)
-        longest = min(config.max_seq_len, self.base.context_length or config.max_seq_len)
-        self.config = config.model_copy(update={"max_seq_len": longest})
         self.folder = folder or self.workspace.work_folder("train", stage_key(**config.model_dump()))
         self.tokenizer = ChatTokenizer(self.base.folder, config.prompt_template)
         self.backend = load_backend(config.backend)
-        self.config = self._settled(config)
-        self.adapter = adapter
-        self._emit = emit
+        self.config = self._with_checkpointing_settled(within_context(config, self.base))
 
-    def _settled(self, config: FineTuneConfig) -> FineTuneConfig:
+    def _with_checkpointing_settled(self, config: FineTuneConfig) -> FineTuneConfig:
         """`config` with gradient checkpointing on or off, alike in all processes; MLX settles auto batch by batch."""
         if self.backend.name != "torch":
             return config
@@ -156,12 +165,16 @@ class FineTuneTrainer:
         made_by = {"version": INITIALISATION_VERSION, "base": self.base.fingerprint, "backend": self.backend.name}
         return stage_key(**made_by, **settings)
 
+    def _decomposed(self, done: int, total: int) -> None:
+        self._emit(StageProgress("train", done, total, "decomposing"))
+        self.cancel.check()
+
     def _check_batch(self) -> Batch:
         ids = self.tokenizer.encode(CHECK_TEXT)
         return collate([TokenizedExample(tuple(ids), 1)])
 
     def compute_pissa_init(self) -> AdapterInitialised:
-        """Decompose the base's weights, quantise the residual, check the logits; cached by (weights, rank, settings).
+        """Decompose the base's weights, quantize the residual, check the logits; cached by (weights, rank, settings).
 
         Raises:
             InputError: the rank or the target modules do not fit the base.
@@ -171,17 +184,14 @@ class FineTuneTrainer:
         folder = self.workspace.stage_folder("initialise", key)
         if self.workspace.finished("initialise", key) is None:
             with self.workspace.building("initialise", key) as (work, _):
-                trainee, report = self.backend.initialise(
-                    self.base.folder,
-                    self.config,
-                    self._check_batch(),
-                    progress=lambda done, total: self._emit(StageProgress("train", done, total, "decomposing")),
+                trainee, made = self.backend.initialise(
+                    self.base.folder, self.config, self._check_batch(), progress=self._decomposed
                 )
                 trainee.save_residual(work / "residual.safetensors")
                 save_file(dict(trainee.adapter()), work / WEIGHTS)
                 atomic_write(work / CONFIG, json.dumps(peft_config(self.config, self.base.name), indent=1))
-                atomic_write(work / "initialisation.json", json.dumps(dataclasses.asdict(report), indent=1))
-        report = AdapterInitialised(**json.loads((folder / "initialisation.json").read_text(encoding="utf-8")))
+                atomic_write(work / "initialisation.json", json.dumps(dataclasses.asdict(made), indent=1))
+        report: AdapterInitialised = initialisation_from(read_json(folder / "initialisation.json"))
         self._emit(report)
         return report
 
@@ -214,58 +224,53 @@ class FineTuneTrainer:
             InputError: no example fits into `max_seq_len`, or the time budget is too short for a step.
             RefusedError: the loss diverged.
         """
-        config = self.config if num_epochs is None else self.config.model_copy(update={"num_epochs": num_epochs})
-        train, held_out, n_too_long = self.tokenized(train_dataset, eval_dataset)
-        asked = [(e.question, messages_for(e.question, e.shown_documents)) for e in eval_dataset[:SAMPLES]]
-        return self._supervised(train, held_out, config, n_too_long, asked)
+        config = self.config
+        if num_epochs is not None:
+            config = config.model_copy(update={"num_epochs": num_epochs})
+        return self._supervised(self.tokenized(train_dataset, eval_dataset), config)
 
     def _supervised(
-        self,
-        train: list[TokenizedExample],
-        held_out: list[TokenizedExample],
-        config: FineTuneConfig,
-        n_too_long: int,
-        asked: Sequence[Asked],
-        *,
-        told: Sequence[TokenizedExample] = (),
+        self, data: SupervisedData, config: FineTuneConfig, *, measured: Sequence[TokenizedExample] = ()
     ) -> TrainingResult:
-        """Supervised training from start to result; the loss on `told` is measured before and after."""
-        start, initialisation = self.group.first(self._start)
+        """Supervised training from start to result; the loss on the `measured` examples is taken before and after."""
+        start, initialisation = self.group.broadcast(self._start)
         trainee = self._trainee(start, config)
         path = self.folder / SCHEDULE
-        known = self.group.first(lambda: Schedule.load(path) if path.exists() else None)
-        schedule = known or self._schedule(trainee, train, held_out, config)
-        losses = {"trained_first_loss": self._loss_on(told, trainee)} if told else {}
-        best_step, history = self._run(trainee, train, held_out, config, schedule, sft_loss, asked)
-        losses |= {"trained_last_loss": self._loss_on(told, trainee)} if told else {}
-        record = {
-            "initialisation": dataclasses.asdict(initialisation) if initialisation else None,
-            "n_too_long": n_too_long,
-            **losses,
-        }
-        return self.group.first(lambda: self._finish(trainee, start, config, schedule, best_step, history, record))
+        known = self.group.broadcast(lambda: Schedule.load(path) if path.exists() else None)
+        schedule = known or self._schedule(trainee, data, config)
+        loss_before = self._loss_on(measured, trainee)
+        result = self._run(
+            trainee, Task(data.train, data.held_out, SupervisedObjective()), config, schedule, data.asked
+        )
+        record = TrainingRecord(
+            **self._recorded(config, result),
+            initialisation=initialisation,
+            n_too_long=data.n_too_long,
+            trained_first_loss=loss_before,
+            trained_last_loss=self._loss_on(measured, trainee),
+        )
+        return self.group.broadcast(lambda: self._finish(trainee, start, record))
 
     def _trainee(self, start: Path, config: FineTuneConfig) -> Any:
-        sharded = {"sharded": True} if config.sharded else {}
-        return self.backend.trainee.from_adapter(self.base.folder, start, config, **sharded)
+        only_torch_knows = {"sharded": True} if config.sharded else {}
+        return self.backend.trainee.from_adapter(self.base.folder, start, config, **only_torch_knows)
 
-    def _loss_on(self, examples: Sequence[TokenizedExample], trainee: Any) -> float:
+    def _loss_on(self, examples: Sequence[TokenizedExample], trainee: Any) -> float | None:
+        """Nats per token on `examples`, None where there are none; they may be many, so cancelling is heard meanwhile."""
         micro = MicroBatches.of(self.config, self._emit, self.group)
-        return micro.evaluate(trainee, SupervisedObjective(), examples).mean_loss
+        sums = TokenSums()
+        for first in range(0, len(examples), EXAMPLES_AT_A_TIME):
+            if cancelled := cancellation(self.cancel, self.group):
+                raise cancelled
+            sums += micro.evaluate(trainee, SupervisedObjective(), examples[first : first + EXAMPLES_AT_A_TIME])
+        return sums.mean_loss if examples else None
 
     def _run(
-        self,
-        trainee: Any,
-        train: Sequence[Any],
-        held_out: Sequence[Any],
-        config: FineTuneConfig,
-        schedule: Schedule,
-        loss: Any,
-        asked: Sequence[Asked],
-    ) -> tuple[int, list[dict[str, Any]]]:
+        self, trainee: Any, task: Task, config: FineTuneConfig, schedule: Schedule, asked: Sequence[Asked] = ()
+    ) -> LoopResult:
         """The loop, with the schedule told and kept, and sample answers to what is `asked`."""
-        self.group.first(lambda: schedule.save(self.folder / SCHEDULE))
-        self._emit(PlanMade(**dataclasses.asdict(schedule)))
+        self.group.broadcast(lambda: schedule.save(self.folder / SCHEDULE))
+        self._emit(schedule.event)
         generator = self.backend.generator(trainee.model, self.tokenizer.end_of_turn_id)
         prompts = [self.tokenizer.encode_prompt(chat) for _, chat in asked]
 
@@ -273,87 +278,67 @@ class FineTuneTrainer:
             replies = generator.generate(prompts, SAMPLE_TOKENS) if prompts else []
             return [(title, self.tokenizer.decode(reply)) for (title, _), reply in zip(asked, replies, strict=True)]
 
-        return run_loop(
-            trainee, train, held_out, config, schedule, self.folder, loss, self._emit, sample=sample, group=self.group
-        )
+        around = Surroundings(self._emit, sample, self.group, self.cancel)
+        return run_loop(trainee, task, config, schedule, self.folder, around)
 
-    def _finish(
-        self,
-        trainee: Any,
-        start: Path,
-        config: FineTuneConfig,
-        schedule: Schedule,
-        best_step: int,
-        history: list[dict[str, Any]],
-        more: dict[str, Any],
-    ) -> TrainingResult:
+    def _recorded(self, config: FineTuneConfig, result: LoopResult) -> dict[str, Any]:
+        """What every training's record holds."""
+        return {
+            "config": config.model_dump(mode="json"),
+            "base": self.base.name,
+            "backend": self.backend.name,
+            "schedule": result.schedule,
+            "best_step": result.best_step,
+            "history": result.history,
+        }
+
+    def _finish(self, trainee: Any, start: Path, record: TrainingRecord) -> TrainingResult:
         """Leave the result in the work folder and remove what only a resumed run would need."""
         save_file(dict(trainee.adapter()), self.folder / WEIGHTS)
         shutil.copyfile(start / CONFIG, self.folder / CONFIG)
-        first = start / INITIAL
-        link_or_copy(first if first.exists() else start / WEIGHTS, self.folder / INITIAL)
+        continued = start / INITIAL  # there, the start is a result of an earlier training
+        link_or_copy(continued if continued.exists() else start / WEIGHTS, self.folder / INITIAL)
         residuals = [path.name for path in start.glob("residual*.safetensors")]  # where it is held packed, two
         for left in self.folder.glob("residual*.safetensors"):
             if left.name not in residuals:
                 left.unlink()  # an earlier training's, in the same folder
         for name in residuals:
             link_or_copy(start / name, self.folder / name)
-        record = {
-            "config": config.model_dump(),
-            "base": self.base.name,
-            "backend": self.backend.name,
-            "schedule": dataclasses.asdict(schedule),
-            "best_step": best_step,
-            "history": history,
-        }
         if self.tokenizer.chat_template != self.base.chat_template:
             atomic_write(self.folder / CHAT_TEMPLATE, self.tokenizer.chat_template)
-        atomic_write(self.folder / "training.json", json.dumps(record | more, indent=1))
+        record.write(self.folder)
         for checkpoint in self.folder.glob("step-*"):
             shutil.rmtree(checkpoint)
         for reference in self.folder.glob("reference-*.json"):
             reference.unlink()
-        losses = {r["step"]: r["loss"] for r in history if r["event"] == "EvalFinished"}
-        return TrainingResult(
-            self.folder,
-            best_step,
-            schedule.n_steps,
-            losses[0],
-            losses[best_step],
-            int(more["n_too_long"]),
-            more.get("trained_first_loss"),
-            more.get("trained_last_loss"),
-        )
+        return TrainingResult.of(self.folder, record)
 
-    def plan(self, train_dataset: Sequence[RAFTExample], eval_dataset: Sequence[RAFTExample]) -> dict[str, Any]:
+    def plan(self, train_dataset: Sequence[RAFTExample], eval_dataset: Sequence[RAFTExample]) -> TrainingPlan:
         """What `train` would do: examples, tokens, steps and seconds, by a probe in these processes, and the memory of each of
         them; nothing is trained."""
-        train, held_out, n_too_long = self.tokenized(train_dataset, eval_dataset)
-        start, _ = self.group.first(self._start)
-        trainee = self._trainee(start, self.config)
-        schedule = self._schedule(trainee, train, held_out, self.config)
+        data = self.tokenized(train_dataset, eval_dataset)
+        start, _ = self.group.broadcast(self._start)
+        schedule = self._schedule(self._trainee(start, self.config), data, self.config)
         needed = self.backend.memory_needed(self.base.folder, self.config)
-        return {
-            **dataclasses.asdict(schedule),
-            "train_examples": len(train),
-            "train_tokens": sum(len(example.ids) for example in train),
-            "supervised_tokens": sum(example.n_supervised for example in train),
-            "longest_example_tokens": max(len(example.ids) for example in train),
-            "n_too_long": n_too_long,
-            "processes": self.group.size,
-            "gradient_checkpointing": self.config.gradient_checkpointing,
-            "memory_bytes": needed,
-            "memory_range_bytes": {name: dataclasses.asdict(size) for name, size in memory_range(needed).items()},
-        }
+        return TrainingPlan(
+            **dataclasses.asdict(schedule.event),
+            train_examples=len(data.train),
+            train_tokens=sum(len(example.ids) for example in data.train),
+            supervised_tokens=sum(example.n_supervised for example in data.train),
+            longest_example_tokens=max(len(example.ids) for example in data.train),
+            n_too_long=data.n_too_long,
+            processes=self.group.size,
+            gradient_checkpointing=self.config.gradient_checkpointing,
+            memory_bytes=needed,
+            memory_range_bytes=memory_range(needed),
+        )
 
     def _weigh(self, example: RAFTExample) -> tuple[float, ...]:
         starts = self.tokenizer.target_starts(example.target)
         return token_weights(starts, example.target, len(example.final_answer.strip()), self.config)
 
-    def tokenized(
-        self, train_dataset: Sequence[RAFTExample], eval_dataset: Sequence[RAFTExample]
-    ) -> tuple[list[TokenizedExample], list[TokenizedExample], int]:
-        """What the steps read, what the evaluations read, and how many training examples are too long.
+    def tokenized(self, train_dataset: Sequence[RAFTExample], eval_dataset: Sequence[RAFTExample]) -> SupervisedData:
+        """The examples as token ids, with the plain code that is replayed among them.
 
         Raises:
             InputError: nothing fits into `max_seq_len`.
@@ -377,15 +362,35 @@ class FineTuneTrainer:
         replayed = code_replay(
             train_dataset, self.tokenizer, n_replayed, min(limit, self.config.replay_tokens), self.config.seed
         )
-        return [*train, *replayed], held_out, n_too_long
+        asked = [(e.question, messages_for(e.question, e.shown_documents)) for e in eval_dataset[:SAMPLES]]
+        return SupervisedData([*train, *replayed], held_out, n_too_long, asked)
 
-    def _schedule(
-        self, trainee: Any, train: list[TokenizedExample], held_out: list[TokenizedExample], config: FineTuneConfig
-    ) -> Schedule:
+    def _schedule(self, trainee: Any, data: SupervisedData, config: FineTuneConfig) -> Schedule:
         self._emit(StageProgress("train", 0, 0, "measuring the speed"))
-        speed = probe_speed(trainee, train, config, sft_loss, group=self.group)
-        n_eval_tokens = n_packed_tokens(held_out, config.micro_batch_size)
-        return self.group.first(lambda: lay_schedule(train, n_eval_tokens, speed, config))
+        speed = probe_speed(trainee, data.train, config, sft_loss, group=self.group)
+        n_eval_tokens = n_packed_tokens(data.held_out, config.micro_batch_size)
+        return self.group.broadcast(lambda: lay_schedule(data.train, n_eval_tokens, speed, config))
+
+
+def check_processes(config: FineTuneConfig, group: Group) -> None:
+    """Raises `InputError` where the settings ask for other processes than those of `group`."""
+    if config.nproc != group.size:
+        raise InputError(
+            f"training.nproc is {config.nproc}, which only `ai-forge train` and `run` can start.",
+            "leave it out here.",
+        )
+    if config.sharded and (group.size == 1 or backend_name(config.backend) != "torch"):
+        raise InputError(
+            "training.sharded cuts the base into pieces for several processes on torch; this is one, or another backend.",
+            "add --nproc, start it with torchrun, or leave the setting out.",
+        )
+
+
+def within_context(config: FineTuneConfig, base: Base) -> FineTuneConfig:
+    """`config` with examples no longer than the base reads exactly (Phi-3: 2,047 tokens)."""
+    if not base.context_length:  # not known
+        return config
+    return config.model_copy(update={"max_seq_len": min(config.max_seq_len, base.context_length)})
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -11,16 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from ai_forge.errors import TransientError
+from ai_forge.cancel import CancelToken
+from ai_forge.errors import CancelledError, TransientError
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Place:
+class RankInfo:
     """Where a process stands: `rank` of `size`, and on its machine `local_rank` of `n_here`.
 
-    `meeting` is where they all meet, an init method of torch.distributed: `file:///…`, or `env://` for the address in the
+    `rendezvous` is where they all meet, an init method of torch.distributed: `file:///…`, or `env://` for the address in the
     environment.
     """
 
@@ -28,7 +29,7 @@ class Place:
     size: int
     local_rank: int
     n_here: int
-    meeting: str
+    rendezvous: str
 
 
 class LostError(TransientError):
@@ -51,7 +52,7 @@ class Group(Protocol):
     def gather(self, value: T) -> list[T]:
         """The `value` of each process, by rank."""
 
-    def first(self, make: Callable[[], T]) -> T:
+    def broadcast(self, make: Callable[[], T]) -> T:
         """What `make` gives in rank 0, for all; the others wait for it. What it raises there, all raise."""
 
 
@@ -71,12 +72,18 @@ class Alone:
         """The value alone."""
         return [value]
 
-    def first(self, make: Callable[[], T]) -> T:
+    def broadcast(self, make: Callable[[], T]) -> T:
         """What `make` gives."""
         return make()
 
 
 ALONE = Alone()
+
+
+def cancellation(cancel: CancelToken, group: Group) -> CancelledError | None:
+    """The error to end with, in all processes of the group, once the work was cancelled in any of them."""
+    (n_cancelled,) = group.sum([cancel.cancelled])
+    return CancelledError.because(cancel.reason) if n_cancelled else None
 
 
 def share(items: Sequence[Any], group: Group) -> Sequence[Any]:

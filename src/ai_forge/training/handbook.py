@@ -15,7 +15,8 @@ from ai_forge.data_pipeline.schemas.instructions import AlpacaPair
 from ai_forge.errors import InputError, RefusedError
 from ai_forge.events import Notice
 from ai_forge.prompting.prompt import Message
-from ai_forge.training.forge import SAMPLES, FineTuneTrainer, TrainingResult
+from ai_forge.training.forge import SAMPLES, FineTuneTrainer, SupervisedData
+from ai_forge.training.record import TrainingResult
 from ai_forge.training.tokens.packing import TokenizedExample, tokenize_chat
 
 
@@ -25,13 +26,10 @@ def chat_of(pair: AlpacaPair, template: PromptTemplate) -> list[Message]:
     >>> chat_of(AlpacaPair(instruction="Mend it.", input="x = 1", output="x = 2"), "alpaca")
     [{'role': 'user', 'content': 'Mend it.\\n\\n### Input:\\nx = 1'}]
     """
-    has_heading = template == "alpaca" and pair.input
-    return [
-        {
-            "role": "user",
-            "content": f"{pair.instruction}\n\n### Input:\n{pair.input}" if has_heading else pair.user_turn,
-        }
-    ]
+    content = pair.user_turn
+    if template == "alpaca" and pair.input:
+        content = f"{pair.instruction}\n\n### Input:\n{pair.input}"
+    return [{"role": "user", "content": content}]
 
 
 class HandbookTrainer(FineTuneTrainer):
@@ -54,9 +52,9 @@ class HandbookTrainer(FineTuneTrainer):
         if n_too_long:
             text = f"{n_too_long} pairs are longer than {self.config.max_seq_len} tokens and left out."
             self._emit(Notice("warning", text))
-        held_out = held_out[: self.config.eval_examples]
         asked = [(pair.instruction, chat_of(pair, self.config.prompt_template)) for pair in eval_pairs[:SAMPLES]]
-        result = self._supervised(train, held_out, self.config, n_too_long, asked, told=train)
+        data = SupervisedData(train, held_out[: self.config.eval_examples], n_too_long, asked)
+        result = self._supervised(data, self.config, measured=train)
         before, after = result.trained_first_loss, result.trained_last_loss
         if before is None or after is None or not after < before:
             raise RefusedError(

@@ -1,18 +1,19 @@
 """The one training loop: batch, loss, backward, clip, step, log, evaluate, save.
 
-SFT, RAFT and DPO differ by the loss handed in; torch and MLX by the trainee. The loss of a step is the sum over its
+SFT, RAFT and DPO differ by the objective handed in; torch and MLX by the trainee. The loss of a step is the sum over its
 supervised tokens divided once by their number, so it does not depend on how the step is cut into micro batches.
+
+Who cancels the token stops the loop at the end of the step in hand, which is saved. Nothing here installs a signal handler.
 """
 
-import contextlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ai_forge.cancel import NEVER, CancelToken
 from ai_forge.config import FineTuneConfig
 from ai_forge.errors import RefusedError, TransientError
 from ai_forge.events import (
@@ -26,9 +27,8 @@ from ai_forge.events import (
     TrainingStopped,
     ignore,
 )
-from ai_forge.training.backends.base import Loss, Trainee
+from ai_forge.training.backends.base import Trainee
 from ai_forge.training.callbacks import DivergenceGuard, EarlyStopping, LossPlotter, MemoryMonitor, MetricsLogger
-from ai_forge.training.callbacks.metrics_logger import replay
 from ai_forge.training.checkpoint import (
     checkpoint_folder,
     full_disk_told,
@@ -37,173 +37,254 @@ from ai_forge.training.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
-from ai_forge.training.group import ALONE, Group
-from ai_forge.training.losses import Objective, as_objective
+from ai_forge.training.group import ALONE, Group, cancellation
+from ai_forge.training.losses import Objective
 from ai_forge.training.oom_recovery import MicroBatches, stop_training
-from ai_forge.training.plan import Schedule
+from ai_forge.training.plan import SCHEDULE, Schedule, laid_anew
 from ai_forge.training.tokens.packing import step_order
 
 MIN_EVALUATIONS = 4
 
 
-def learning_rate_at(step: int, n_steps: int, config: FineTuneConfig) -> float:
-    """Linear warm-up, then half a cosine to zero; `step` counts from 0.
+@dataclass(frozen=True)
+class Task:
+    """What is trained on, what is watched, and what is minimised: items are what the objective is about."""
 
-    >>> config = FineTuneConfig(learning_rate=1.0, warmup_ratio=0.5)
-    >>> [round(learning_rate_at(s, 4, config), 3) for s in range(4)]
-    [0.5, 1.0, 1.0, 0.5]
+    train: Sequence[Any]
+    held_out: Sequence[Any]
+    objective: Objective
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the loop tells, asks and reads besides. All processes of a `group` run the loop with the same task.
+
+    `sample` gives questions with the model's answers, every `config.sample_every` steps.
     """
-    n_warmup = math.ceil(config.warmup_ratio * n_steps)
-    if step < n_warmup:
-        return config.learning_rate * (step + 1) / n_warmup
-    progress = (step - n_warmup) / max(n_steps - n_warmup, 1)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+    emit: Sink = ignore
+    sample: Callable[[], Iterable[tuple[str, str]]] = tuple
+    group: Group = ALONE
+    cancel: CancelToken = NEVER
+    clock: Callable[[], float] = time.perf_counter
 
 
-@contextlib.contextmanager
-def interrupt_noted() -> Iterator[threading.Event]:
-    """Ctrl-C sets the yielded event, so that the step in hand is finished and saved; a second one interrupts at once."""
-    noted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield noted
-        return
-    before = signal.getsignal(signal.SIGINT)
+@dataclass(frozen=True)
+class LoopResult:
+    """What the trainee holds after the loop: the adapter of `best_step`. The schedule is the last that was laid."""
 
-    def note(signum: int, frame: object) -> None:
-        if noted.is_set():
-            raise KeyboardInterrupt
-        noted.set()
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, before)
+    best_step: int
+    schedule: Schedule
+    history: tuple[StepLogged | EvalFinished, ...]
 
 
 def run_loop(
     trainee: Trainee,
-    train: Sequence[Any],
-    held_out: Sequence[Any],
+    task: Task,
     config: FineTuneConfig,
     schedule: Schedule,
     folder: Path,
-    loss: Loss | Objective,
-    emit: Sink,
-    clock: Callable[[], float] = time.perf_counter,
-    sample: Callable[[], Iterable[tuple[str, str]]] = tuple,
-    group: Group = ALONE,
-) -> tuple[int, list[dict[str, object]]]:
+    around: Surroundings | None = None,
+) -> LoopResult:
     """Train to the end of the schedule, resuming from the newest whole checkpoint under `folder`.
 
-    `train` and `held_out` hold what the objective `loss` is about: tokenized examples or pairs. `sample` gives questions with
-    the model's answers, every `config.sample_every` steps. All processes of a `group` call this with the same arguments.
-
-    Returns the step whose adapter is the result (the lowest held-out loss, or the last: `config.result_step`) and the
-    history; the trainee holds that adapter afterwards.
+    The result is the step of the lowest held-out loss, or the last: `config.result_step`.
 
     Raises:
         RefusedError: the loss is not a finite number or the training diverged; the step's batch is kept in `folder`.
         PrerequisiteError: one example is too much for the memory, or a checkpoint cannot be written.
         TransientError: the checkpoint of the best step was damaged while others were written.
-        KeyboardInterrupt: Ctrl-C; a checkpoint has been saved.
+        CancelledError: a process's token was cancelled; a checkpoint has been saved.
     """
-    metrics, stopping = MetricsLogger(), EarlyStopping(config.early_stopping_patience)
-    plotter = LossPlotter(folder / "loss.png") if group.rank == 0 else ignore
-    monitor = MemoryMonitor(trainee.memory_total_bytes(), config.memory_warn_fraction, emit)
-    objective, micro, guard = as_objective(loss), MicroBatches.of(config, emit, group), DivergenceGuard()
-
-    def publish(event: Event) -> None:
-        for listener in (metrics, stopping, guard, plotter, monitor, emit):
-            listener(event)
-
-    def save(step: int) -> None:
-        def write() -> str:
-            saved = save_checkpoint(folder, step, trainee, metrics.history, micro.size)
-            prune_checkpoints(folder, config.keep_checkpoints, also=stopping.best_step)
-            return saved.name
-
-        publish(CheckpointSaved(step, group.first(write)))
-
-    def judge(step: int) -> None:
-        sums = micro.evaluate(trainee, objective, held_out)
-        publish(EvalFinished(step, sums.mean_loss, sums.accuracy, sums.n_tokens))
-
-    def stopped(step: int, why: str, chosen: Sequence[Any]) -> RefusedError:
-        lower = f"lower training.learning_rate (now {config.learning_rate:g}) and run again."
-        return group.first(lambda: stop_training(folder, step, why, objective, chosen, lower))
-
-    first_step = 0
-    checkpoint = group.first(
-        lambda: newest_checkpoint(
-            folder, lambda torn: emit(Notice("warning", f"checkpoint {torn.name} is damaged; using the one before it."))
-        )
-    )
-    if checkpoint is not None:
-        trainee.load_state(checkpoint.folder)
-        first_step, micro.size = checkpoint.step, checkpoint.micro_batch_size or micro.size
-        for event in replay(checkpoint.history):
-            for listener in (metrics, stopping, guard, plotter):
-                listener(event)
-        emit(Notice("info", f"continuing after step {first_step} of {schedule.n_steps}."))
-    else:
-        judge(0)
-        save(0)
-
-    contexts = [item.context for item in train]
-    per_step = config.micro_batch_size * config.grad_accum_steps
-    eval_steps = min(config.eval_steps, math.ceil(schedule.n_steps / MIN_EVALUATIONS))
-    reason, step, began = "all steps done", first_step, clock()
-    with full_disk_told(folder), interrupt_noted() as interrupt:
-        for step in range(first_step + 1, schedule.n_steps + 1):
-            if stopping.reason and config.result_step == "best":
-                step, reason = step - 1, stopping.reason
-                break
+    run = _Run(trainee, task, config, schedule, folder, around or Surroundings())
+    objective, micro, clock = task.objective, run.micro, run.around.clock
+    step = first_step = run.resume()
+    began = clock()
+    with full_disk_told(folder):
+        while step < run.schedule.n_steps_after(step) and not run.stops_early:
+            step += 1
             start = clock()
-            chosen = [train[i] for i in step_order(contexts, per_step, step - 1, config.seed)]
-            sums, n_tokens = micro.forward_backward(trainee, objective, chosen)
-            mean_loss = sums.loss / objective.weight(chosen)
+            items = run.items_of(step)
+            sums, n_tokens = micro.forward_backward(trainee, objective, items)
+            mean_loss = sums.loss / objective.weight(items)
             grad_norm = trainee.clip_gradients(config.max_grad_norm)
-            if not (math.isfinite(mean_loss) and math.isfinite(grad_norm)):
-                why = f"The loss is {mean_loss}{'' if math.isfinite(grad_norm) else ' and its gradient no number'} at step {step}."
-                raise stopped(step, why, chosen)
-            learning_rate = learning_rate_at(step - 1, schedule.n_steps, config)
+            run.require_numbers(step, mean_loss, grad_norm, items)
+            learning_rate = run.schedule.learning_rate(step - 1, config)
             trainee.step(learning_rate)
-            publish(
+            seconds, n_steps = clock() - start, run.schedule.n_steps_after(step - 1)
+            run.publish(
                 StepLogged(
                     step=step,
-                    n_steps=schedule.n_steps,
+                    n_steps=n_steps,
                     loss=mean_loss,
                     accuracy=sums.accuracy,
                     learning_rate=learning_rate,
                     grad_norm=grad_norm,
-                    tokens_per_s=n_tokens / (clock() - start),
+                    tokens_per_s=n_tokens / seconds,
                     memory_bytes=trainee.memory_bytes(),
-                    eta_s=(clock() - began) / (step - first_step) * (schedule.n_steps - step),
+                    eta_s=(clock() - began) / (step - first_step) * (n_steps - step),
+                    seconds=seconds,
                 )
             )
-            if guard.reason:
-                raise stopped(step, guard.reason, chosen)
-            if config.sample_every and step % config.sample_every == 0 and (group.rank == 0 or config.sharded):
-                for question, answer in sample():
-                    publish(AnswerSampled(step, question, answer))
-            if step % eval_steps == 0 or step == schedule.n_steps:
-                judge(step)
-            is_best = stopping.best_step == step
-            (n_interrupted,) = group.sum([interrupt.is_set()])
-            if is_best or step % config.save_steps == 0 or n_interrupted or step == schedule.n_steps:
-                save(step)
-            if n_interrupted:
-                raise KeyboardInterrupt
-    publish(TrainingStopped(step, reason))
-    best = step if config.result_step == "last" or stopping.best_step is None else stopping.best_step
-    if best != step:
-        saved = checkpoint_folder(folder, best)
-        if not is_whole(saved):
-            raise TransientError(
-                f"The checkpoint of the best step, {saved.name}, was damaged on the disk.",
-                "run the same command again: it continues from the newest whole one.",
-            )
-        trainee.load_state(saved)
-    group.sum([0.0])  # rank 0 removes the checkpoints only when all have read them
-    return best, metrics.history
+            run.require_convergence(step, items)
+            run.lay_schedule_anew()
+            run.sample(step)
+            is_last = step >= run.schedule.n_steps_after(step)
+            if is_last or step % run.eval_steps(step) == 0:
+                run.evaluate(step)
+            cancelled = cancellation(run.around.cancel, run.around.group)
+            if is_last or cancelled or run.is_best(step) or step % config.save_steps == 0:
+                run.save(step)
+            if cancelled:
+                raise cancelled
+    is_early = step < run.schedule.n_steps_after(step)
+    run.publish(TrainingStopped(step, run.stopping.reason or "" if is_early else "all steps done"))
+    return run.load_result(step)
+
+
+class _Run:
+    """The parts of one run of the loop, and what the loop does between its steps."""
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        task: Task,
+        config: FineTuneConfig,
+        schedule: Schedule,
+        folder: Path,
+        around: Surroundings,
+    ) -> None:
+        self.trainee, self.task, self.config = trainee, task, config
+        self.schedule, self.folder, self.around = schedule, folder, around
+        self.micro = MicroBatches.of(config, around.emit, around.group)
+        self.stopping = EarlyStopping(config.early_stopping_patience)
+        self._metrics, self._guard = MetricsLogger(), DivergenceGuard()
+        self._contexts = [item.context for item in task.train]
+        self._plot: Sink = ignore
+        if around.group.rank == 0:
+            self._plot = LossPlotter(folder / "loss.png")
+        monitor = MemoryMonitor(trainee.memory_total_bytes(), config.memory_warn_fraction, around.emit)
+        self._listeners: tuple[Sink, ...] = (*self._remembering, monitor, around.emit)
+
+    @property
+    def _remembering(self) -> tuple[Sink, ...]:
+        """The listeners that have to hear the whole history, also what happened before a resume."""
+        return self._metrics, self.stopping, self._guard, self._plot
+
+    def publish(self, event: Event) -> None:
+        """Tell all listeners."""
+        for listener in self._listeners:
+            listener(event)
+
+    def resume(self) -> int:
+        """Load the newest whole checkpoint and return its step; at the very start evaluate and save step 0."""
+        checkpoint = self.around.group.broadcast(lambda: newest_checkpoint(self.folder, self._warn_of_damage))
+        if checkpoint is None:
+            self.evaluate(0)
+            self.save(0)
+            return 0
+        self.trainee.load_state(checkpoint.folder)
+        self.micro.size = checkpoint.micro_batch_size or self.micro.size
+        for event in checkpoint.history:
+            for listener in self._remembering:
+                listener(event)
+        n_steps = self.schedule.n_steps_after(checkpoint.step)
+        self.around.emit(Notice("info", f"continuing after step {checkpoint.step} of {n_steps}."))
+        return checkpoint.step
+
+    def _warn_of_damage(self, torn: Path) -> None:
+        text = f"checkpoint {torn.name} is damaged; using the one before it."
+        self.around.emit(Notice("warning", text))
+
+    def items_of(self, step: int) -> list[Any]:
+        """What step `step` (counted from 1) trains on; the same in all processes, which share them out."""
+        n_items = self.config.micro_batch_size * self.config.grad_accum_steps
+        return [self.task.train[i] for i in step_order(self._contexts, n_items, step - 1, self.config.seed)]
+
+    def require_numbers(self, step: int, loss: float, grad_norm: float, items: Sequence[Any]) -> None:
+        """Raises `RefusedError` before a step that would make the adapter no numbers."""
+        if math.isfinite(loss) and math.isfinite(grad_norm):
+            return
+        gradient = "" if math.isfinite(grad_norm) else " and its gradient no number"
+        raise self._stopped(step, f"The loss is {loss}{gradient} at step {step}.", items)
+
+    def require_convergence(self, step: int, items: Sequence[Any]) -> None:
+        """Raises `RefusedError` once the training has diverged."""
+        if self._guard.reason:
+            raise self._stopped(step, self._guard.reason, items)
+
+    def _stopped(self, step: int, why: str, items: Sequence[Any]) -> RefusedError:
+        lower = f"lower training.learning_rate (now {self.config.learning_rate:g}) and run again."
+        objective = self.task.objective
+        return self.around.group.broadcast(lambda: stop_training(self.folder, step, why, objective, items, lower))
+
+    def lay_schedule_anew(self) -> None:
+        """Where a time budget decides, let the schedule follow the speed; rank 0's clock decides for all."""
+        if self.schedule.budget_s is None:
+            return
+        before, n_items = self.schedule, len(self.task.train)
+        group = self.around.group
+        self.schedule = group.broadcast(lambda: laid_anew(before, self._metrics.history, n_items, self.config))
+        if self.schedule == before:
+            return
+        # Kept before the next step: a run that is killed in it repeats this laying instead of measuring again.
+        group.broadcast(lambda: self.schedule.save(self.folder / SCHEDULE))
+        self.publish(self.schedule.event)
+
+    def sample(self, step: int) -> None:
+        """Every `config.sample_every` steps tell what the model answers."""
+        every, group = self.config.sample_every, self.around.group
+        if every == 0 or step % every != 0 or (group.rank != 0 and not self.config.sharded):
+            return
+        for question, answer in self.around.sample():
+            self.publish(AnswerSampled(step, question, answer))
+
+    def eval_steps(self, step: int) -> int:
+        """Steps between evaluations: short schedules are watched, too."""
+        return min(self.config.eval_steps, math.ceil(self.schedule.n_steps_after(step) / MIN_EVALUATIONS))
+
+    def evaluate(self, step: int) -> None:
+        """Measure the held-out loss after `step` steps."""
+        start = self.around.clock()
+        sums = self.micro.evaluate(self.trainee, self.task.objective, self.task.held_out)
+        seconds = self.around.clock() - start
+        self.publish(EvalFinished(step, sums.mean_loss, sums.accuracy, sums.n_tokens, seconds))
+
+    def is_best(self, step: int) -> bool:
+        """Whether the held-out loss after `step` steps is the lowest so far."""
+        return self.stopping.best_step == step
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether the held-out loss has stopped falling, where the step of the lowest is the result."""
+        return self.stopping.reason is not None and self.config.result_step == "best"
+
+    def save(self, step: int) -> None:
+        """Write the checkpoint of `step`, and remove those that are no longer needed."""
+
+        def write() -> str:
+            saved = save_checkpoint(self.folder, step, self.trainee, self._metrics.history, self.micro.size)
+            prune_checkpoints(self.folder, self.config.keep_checkpoints, also=self.stopping.best_step)
+            return saved.name
+
+        self.publish(CheckpointSaved(step, self.around.group.broadcast(write)))
+
+    def load_result(self, last: int) -> LoopResult:
+        """Let the trainee hold the adapter that is the result, after `last` steps.
+
+        Raises:
+            TransientError: its checkpoint was damaged since it was written.
+        """
+        best = last
+        if self.config.result_step == "best" and self.stopping.best_step is not None:
+            best = self.stopping.best_step
+        if best != last:
+            saved = checkpoint_folder(self.folder, best)
+            if not is_whole(saved):
+                raise TransientError(
+                    f"The checkpoint of the best step, {saved.name}, was damaged on the disk.",
+                    "run the same command again: it continues from the newest whole one.",
+                )
+            self.trainee.load_state(saved)
+        self.around.group.sum([0.0])  # rank 0 removes the checkpoints only when all have read them
+        return LoopResult(best, self.schedule, tuple(self._metrics.history))

@@ -1,54 +1,122 @@
-"""Before training: how many steps, how long. Whether it fits is the part of `memory`.
+"""Before training: how many steps, how long; and while training, anew. Whether it fits is the part of `memory`.
 
 Speed is measured by a probe of a few micro batches on the very model and examples that will be trained, whose gradients are
-thrown away.
+thrown away. On a busy machine a probe may be off by far: one measured 4 tokens/s, and a budget of 25 minutes became one step.
+So where a time budget decides, the speed is taken again from the steps themselves and the rest of the schedule is laid anew.
+Each laying is kept in `schedule.json` with the step after which it holds: a run that was cut off repeats it at the same step.
 """
 
 import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InputError
-from ai_forge.events import ignore
+from ai_forge.events import EvalFinished, PlanMade, StepLogged, ignore
 from ai_forge.training.backends.base import Loss, Trainee
 from ai_forge.training.group import ALONE, Group
 from ai_forge.training.losses import Objective, as_objective
-from ai_forge.training.memory import memory_of, require_memory
 from ai_forge.training.oom_recovery import MicroBatches
 from ai_forge.training.tokens.packing import TokenizedExample, n_packed_tokens, step_order
+from ai_forge.workspace import atomic_write
 
-__all__ = ["Schedule", "lay_schedule", "memory_of", "probe_speed", "require_memory"]
-
+SCHEDULE = "schedule.json"
 PROBE_BATCHES = 3
 BUDGET_SHARE = 0.93
 """Share of the time budget that is planned for: the rest is for checkpoints and the machine's moods."""
+N_EVALUATIONS = 5
+"""Held-out evaluations that a budget is planned with: before the first step, then after each quarter."""
+EARLY_STEPS = (1, 2, 4, 8)
+WINDOW = 16
+"""The speed is taken again after the early steps and then after every so many, from as many steps."""
+LEAST_CHANGE = 0.05
+"""A schedule whose length would change by a smaller share stays as it is."""
+
+
+def learning_rate_at(step: int, n_steps: int, config: FineTuneConfig) -> float:
+    """Linear warm-up, then half a cosine to zero; `step` counts from 0.
+
+    >>> config = FineTuneConfig(learning_rate=1.0, warmup_ratio=0.5)
+    >>> [round(learning_rate_at(s, 4, config), 3) for s in range(4)]
+    [0.5, 1.0, 1.0, 0.5]
+    """
+    n_warmup = math.ceil(config.warmup_ratio * n_steps)
+    if step < n_warmup:
+        return config.learning_rate * (step + 1) / n_warmup
+    progress = (step - n_warmup) / max(n_steps - n_warmup, 1)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True)
+class Laying:
+    """After `after_step` steps the schedule has `n_steps` in all."""
+
+    after_step: int
+    n_steps: int
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Over how many optimizer steps the learning rate is laid, and why so many."""
+    """Over how many optimizer steps the learning rate is laid, and why so many.
+
+    `budget_s` are the seconds that decide, None where nothing is ever laid anew. `layings` are all lengths that the schedule
+    has had, the first included, and none where it kept its first.
+    """
 
     n_steps: int
     n_examples: int
     tokens_per_s: float
     expected_s: float
     reason: str
+    budget_s: float | None = None
+    layings: tuple[Laying, ...] = ()
+
+    def n_steps_after(self, step: int) -> int:
+        """How long the schedule is once `step` steps are done."""
+        lengths = [laying.n_steps for laying in self.layings if laying.after_step <= step]
+        return lengths[-1] if lengths else self.n_steps
+
+    def learning_rate(self, step: int, config: FineTuneConfig) -> float:
+        """That of the step after `step` others.
+
+        Where the schedule was laid anew, the new curve is multiplied by what makes it go on where the old one was; that
+        factor fades to 1 at the end. Never above the peak.
+        """
+        return _rate(step, [laying for laying in self.layings if laying.after_step <= step], self.n_steps, config)
+
+    @property
+    def event(self) -> PlanMade:
+        """What listeners are told of it."""
+        return PlanMade(self.n_steps, self.n_examples, self.tokens_per_s, self.expected_s, self.reason)
 
     def save(self, path: Path) -> None:
         """Write it, so that a resumed run follows the same schedule."""
-        from ai_forge.workspace import atomic_write
-
         atomic_write(path, json.dumps(asdict(self), indent=1))
 
     @classmethod
     def load(cls, path: Path) -> "Schedule":
         """Read what `save` wrote."""
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
+        values = json.loads(path.read_text(encoding="utf-8"))
+        values["layings"] = tuple(Laying(**laying) for laying in values.get("layings", ()))
+        return cls(**values)
+
+
+def _rate(step: int, layings: Sequence[Laying], n_steps: int, config: FineTuneConfig) -> float:
+    if not layings:
+        return learning_rate_at(step, n_steps, config)
+    *earlier, last = layings
+    rate = learning_rate_at(step, last.n_steps, config)
+    if not earlier:
+        return rate
+    last_done = last.after_step - 1
+    jump = _rate(last_done, earlier, n_steps, config) / learning_rate_at(last_done, last.n_steps, config)
+    still_to_go = (last.n_steps - step) / (last.n_steps - last_done)
+    return min(rate * (1 + (jump - 1) * still_to_go), config.learning_rate)
 
 
 def probe_speed(
@@ -90,7 +158,9 @@ def lay_schedule(
     if config.max_steps is not None:
         limits[f"max_steps {config.max_steps}"] = config.max_steps
     if config.time_budget_s is not None:
-        evaluation_s = 5 * n_eval_tokens / (2.5 * tokens_per_s)  # a forward pass is about 2.5 times faster than both
+        evaluation_s = (
+            N_EVALUATIONS * n_eval_tokens / (2.5 * tokens_per_s)
+        )  # a forward pass is about 2.5 times faster than both
         usable_s = max(BUDGET_SHARE * config.time_budget_s - evaluation_s, 0.0)
         limits[f"time budget {config.time_budget_s:.0f} s"] = int(usable_s / step_s)
     reason, n_steps = min(limits.items(), key=lambda item: item[1])
@@ -100,4 +170,43 @@ def lay_schedule(
             f"give at least {math.ceil((step_s + evaluation_s) / BUDGET_SHARE)} s, or a smaller base or batch.",
         )
     n_examples = min(n_steps * per_step, len(examples))
-    return Schedule(n_steps, n_examples, tokens_per_s, n_steps * step_s, reason)
+    budget_s = None if config.max_steps else config.time_budget_s
+    return Schedule(n_steps, n_examples, tokens_per_s, n_steps * step_s, reason, budget_s)
+
+
+def laid_anew(
+    schedule: Schedule, history: Sequence[StepLogged | EvalFinished], n_items: int, config: FineTuneConfig
+) -> Schedule:
+    """`schedule` with as many steps as its budget leaves at the speed of the last steps of `history`.
+
+    It comes back as it was where no budget decides, where it is not yet time, where little would change, and where a run that
+    was cut off has decided on this step or a later one already. Nothing but the arguments counts, so processes agree that
+    have them from one.
+    """
+    steps = [event for event in history if isinstance(event, StepLogged)]
+    done = steps[-1].step
+    is_decided = bool(schedule.layings) and schedule.layings[-1].after_step >= done
+    if schedule.budget_s is None or is_decided or not (done in EARLY_STEPS or done % WINDOW == 0):
+        return schedule
+    evaluations = [event.seconds for event in history if isinstance(event, EvalFinished)]
+    recent = steps[-WINDOW:]
+    step_s = fmean(event.seconds for event in recent)
+    spent_s = sum(event.seconds for event in steps) + sum(evaluations)
+    to_evaluate_s = fmean(evaluations) * max(N_EVALUATIONS - len(evaluations), 1)
+    left_s = BUDGET_SHARE * schedule.budget_s - spent_s - to_evaluate_s
+    per_step = config.micro_batch_size * config.grad_accum_steps
+    in_all_epochs = math.ceil(config.num_epochs * n_items / per_step)
+    in_budget = done + int(max(left_s, 0.0) / step_s)
+    n_steps = max(done, min(in_all_epochs, in_budget))
+    if abs(n_steps - schedule.n_steps) <= LEAST_CHANGE * schedule.n_steps:
+        return schedule
+    limits_by_budget = in_budget < in_all_epochs
+    return replace(
+        schedule,
+        n_steps=n_steps,
+        n_examples=min(n_steps * per_step, n_items),
+        tokens_per_s=sum(event.tokens_per_s * event.seconds for event in recent) / (step_s * len(recent)),
+        expected_s=spent_s + (n_steps - done) * step_s,
+        reason=f"time budget {schedule.budget_s:.0f} s" if limits_by_budget else f"{config.num_epochs} epochs",
+        layings=(*(schedule.layings or (Laying(0, schedule.n_steps),)), Laying(done, n_steps)),
+    )

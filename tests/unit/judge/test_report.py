@@ -8,26 +8,29 @@ import pytest
 from markdown_it import MarkdownIt
 
 from ai_forge.config import JudgeSettings
+from ai_forge.events import AdapterInitialised, EvalFinished, StepLogged
 from ai_forge.judge.evaluator import Evaluation
 from ai_forge.judge.report import N_SHOWN, ReportData, markdown_text, number, percent, side_by_side, write_report
 from ai_forge.judge.statistics import Estimate
 from ai_forge.judge.verdict import judge
+from ai_forge.training.plan import Schedule
+from ai_forge.training.record import TrainingRecord
 from evaluations import GOOD, POOR, make_evaluation
 
 HOSTILE = "<script>alert(1)</script> & <img src=x onerror=alert(2)>"
-TRAINING: dict[str, Any] = {
-    "history": [
-        {"event": "EvalFinished", "step": 0, "loss": 2.5},
-        {"event": "StepLogged", "step": 1, "loss": 2.0},
-        {"event": "EvalFinished", "step": 1, "loss": 0.75},
-    ],
-    "initialisation": {
-        "init_method": "QPiSSA", "rank": 32, "n_matrices": 210, "n_trainable": 1234567,
-        "kl_initialised": 0.0021, "kl_quantised_base": 0.0034, "relative_error": 0.071,
-    },
-    "schedule": {"n_steps": 12, "reason": "time budget 60 s"},
-    "best_step": 11,
-}  # fmt: skip
+TRAINING = TrainingRecord(
+    config={},
+    base="Tiny",
+    backend="torch",
+    schedule=Schedule(12, 40, 300.0, 55.0, "time budget 60 s"),
+    best_step=11,
+    history=(
+        EvalFinished(0, 2.5, 0.5, 90),
+        StepLogged(1, 12, 2.0, 0.5, 1e-4, 0.7, 300.0, 1, 2.0),
+        EvalFinished(1, 0.75, 0.5, 90),
+    ),
+    initialisation=AdapterInitialised("QPiSSA", "nf4", 32, 210, 1234567, 0.071, 0.0021, 0.0034, 9.0),
+)
 
 
 def data(evaluation: Evaluation, **changes: Any) -> ReportData:

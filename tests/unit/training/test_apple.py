@@ -10,14 +10,14 @@ import pytest
 
 from ai_forge.config import FineTuneConfig, load_settings
 from ai_forge.config.models import load_models
+from ai_forge.errors import InputError
 from ai_forge.training.apple import (
     GPU_SHARE,
     AppleDefault,
     apple_default_for,
     apple_defaults,
-    mlx_memory_of,
-    mlx_memory_of_folder,
 )
+from ai_forge.training.memory import mlx_memory_of, shape_in
 from tiny_models import make_tiny
 
 TINY = {
@@ -80,4 +80,22 @@ def test_the_weights_are_counted_one_by_one() -> None:
 
 def test_a_folder_s_configuration_is_read(tmp_path: Path) -> None:
     config = FineTuneConfig(rank=8)
-    assert mlx_memory_of_folder(make_tiny(tmp_path), config) == mlx_memory_of(TINY, config)
+    assert mlx_memory_of(shape_in(make_tiny(tmp_path)), config) == mlx_memory_of(TINY, config)
+
+
+@pytest.mark.parametrize("modules", [("qkv_proj", "o_proj", "gate_up_proj", "down_proj"), ("all-linear",)])
+def test_fused_layers_are_counted(tmp_path: Path, modules: tuple[str, ...]) -> None:
+    """Phi-3 has q, k and v in one matrix, gate and up in another."""
+    shape = shape_in(make_tiny(tmp_path, "phi3"))
+    needed = mlx_memory_of(shape, FineTuneConfig(target_modules=modules, rank=4, quantization="nf4"))
+    sides = [(64 + 2 * 32, 64), (64, 64), (2 * 128, 64), (64, 128)]
+    assert needed["optimizer (float32)"] == 2 * 4 * sum(a + b for a, b in sides) * 8
+    vocabularies = 512 * 64 * (1 if shape.get("tie_word_embeddings") else 2)
+    assert needed["frozen weights"] == int(2 * sum(a * b for a, b in sides) * 4.5 / 8) + vocabularies * 2
+
+
+@pytest.mark.parametrize("name", ["q_proj", "gate_proj", "w1"])
+def test_a_layer_that_the_base_does_not_have_is_named(tmp_path: Path, name: str) -> None:
+    config = FineTuneConfig(target_modules=("o_proj", name))
+    with pytest.raises(InputError, match=f"target_modules names {name}, which this base does not have"):
+        mlx_memory_of(shape_in(make_tiny(tmp_path, "phi3")), config)

@@ -5,11 +5,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from ai_forge.training.checkpoint import best_step, is_whole, newest_checkpoint, prune_checkpoints, save_checkpoint
+from ai_forge.events import EvalFinished
+from ai_forge.training.checkpoint import is_whole, newest_checkpoint, prune_checkpoints, save_checkpoint
 
 
 class Numbers:
@@ -20,8 +20,8 @@ class Numbers:
         (folder / "optimizer.safetensors").write_bytes(bytes(range(100)))
 
 
-def evaluated(step: int, loss: float) -> dict[str, Any]:
-    return {"event": "EvalFinished", "step": step, "loss": loss}
+def evaluated(step: int, loss: float) -> EvalFinished:
+    return EvalFinished(step, loss, 0.5, 3)
 
 
 def saved(root: Path, *losses: float) -> list[Path]:
@@ -45,7 +45,7 @@ def test_the_newest_is_found_with_its_history(tmp_path: Path) -> None:
     assert found is not None
     assert found.step == 20
     assert found.folder == tmp_path / "step-000020"
-    assert [record["loss"] for record in found.history] == [3.0, 2.0, 1.0]
+    assert [event.loss for event in found.history] == [3.0, 2.0, 1.0]
     assert newest_checkpoint(tmp_path / "elsewhere") is None
 
 
@@ -86,12 +86,6 @@ def test_a_checkpoint_whose_best_step_is_damaged_is_not_continued(tmp_path: Path
     assert found is not None
     assert found.folder == first
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000"]
-
-
-def test_the_best_step_is_the_first_of_the_lowest() -> None:
-    history = [evaluated(0, float("nan")), evaluated(1, 2.0), evaluated(2, 1.0), evaluated(3, 1.0)]
-    assert best_step([*history, {"event": "StepLogged", "step": 4, "loss": 0.1}], default=9) == 2
-    assert best_step(history[:1], default=9) == 9
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A base and examples in, an adapter out that PEFT loads and that merges to the same model."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from ai_forge.model_files.merge import merge_adapters_to_base
 from ai_forge.training.backends.torch_backend import TorchTrainee
 from ai_forge.training.backends.torch_model import vocabulary_log_probs
 from ai_forge.training.bases.resolve import resolve_base
-from ai_forge.training.forge import FineTuneTrainer, TrainingResult
+from ai_forge.training.forge import FineTuneTrainer
+from ai_forge.training.record import TrainingResult
 from ai_forge.workspace import Workspace
 from tiny_models import make_tiny
 from tiny_training import check_batch, raft_examples, reference_model, tiny_config
@@ -122,10 +124,10 @@ def test_only_what_shapes_the_start_changes_its_key(trained: Trained, change: di
 def test_a_plan_trains_nothing(trained: Trained, tmp_path: Path) -> None:
     trainer = FineTuneTrainer(CONFIG, base=trained.base, folder=tmp_path / "none", workspace=trained.workspace)
     plan = trainer.plan(raft_examples(8), raft_examples(3))
-    assert plan["n_steps"] == 6
-    assert plan["train_examples"] == 8
-    assert plan["train_tokens"] > plan["supervised_tokens"] > 0
-    assert plan["tokens_per_s"] > 0
+    assert plan.n_steps == 6
+    assert plan.train_examples == 8
+    assert plan.train_tokens > plan.supervised_tokens > 0
+    assert plan.tokens_per_s > 0
     assert not (tmp_path / "none").exists()
 
 
@@ -142,6 +144,19 @@ def test_examples_that_do_not_fit_are_told_or_refused(trained: Trained, tmp_path
     assert caught.value.message == (
         "0 training and 0 held-out examples fit into 64 tokens (8 are longer); at least one of each is needed."
     )
+
+
+@pytest.mark.parametrize(("context", "asked", "kept"), [(2047, 2048, 2047), (2047, 512, 512), (0, 2048, 2048)])
+def test_examples_are_no_longer_than_the_base_s_context(
+    trained: Trained, tmp_path: Path, context: int, asked: int, kept: int
+) -> None:
+    """Phi-3's window ends after 2,047 tokens; 0 is a base that does not say."""
+    base = dataclasses.replace(trained.base, context_length=context)
+    config = CONFIG.model_copy(update={"max_seq_len": asked})
+    for setting in ("auto", "off"):
+        asked_for = config.model_copy(update={"gradient_checkpointing": setting})
+        trainer = FineTuneTrainer(asked_for, base=base, folder=tmp_path, workspace=trained.workspace)
+        assert trainer.config.max_seq_len == kept
 
 
 def test_long_examples_among_others_are_left_out_with_a_warning(trained: Trained, tmp_path: Path) -> None:

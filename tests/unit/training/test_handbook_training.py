@@ -12,8 +12,9 @@ from ai_forge.model_files.merge import merge_adapters_to_base
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.chat_templates import ALPACA_SYSTEM, alpaca_jinja
 from ai_forge.training.bases.resolve import resolve_base
-from ai_forge.training.forge import FineTuneTrainer, TrainingResult
+from ai_forge.training.forge import FineTuneTrainer
 from ai_forge.training.handbook import HandbookTrainer, chat_of
+from ai_forge.training.record import TrainingResult
 from ai_forge.training.tokens.packing import collate
 from ai_forge.workspace import Workspace
 from tiny_models import make_tiny

@@ -2,23 +2,28 @@
 
 import json
 import os
+import threading
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ai_forge.cancel import CancelToken
 from ai_forge.config import FineTuneConfig
-from ai_forge.errors import RefusedError, TransientError
-from ai_forge.events import CheckpointSaved, EvalFinished, Event, Notice, StepLogged, TrainingStopped
+from ai_forge.errors import CancelledError, RefusedError, TransientError
+from ai_forge.events import CheckpointSaved, EvalFinished, Event, Notice, PlanMade, StepLogged, TrainingStopped
 from ai_forge.training.backends.base import TokenSums
 from ai_forge.training.backends.torch_backend import TorchTrainee
 from ai_forge.training.backends.torch_init import initialise
+from ai_forge.training.checkpoint import newest_checkpoint
 from ai_forge.training.group import Alone
-from ai_forge.training.loop import learning_rate_at, run_loop
+from ai_forge.training.loop import Surroundings, Task, run_loop
 from ai_forge.training.losses import SupervisedObjective, sft_loss
 from ai_forge.training.oom_recovery import MicroBatches
-from ai_forge.training.plan import Schedule
+from ai_forge.training.plan import SCHEDULE, Schedule, learning_rate_at
 from ai_forge.training.tokens.packing import TokenizedExample, collate, step_order
 from tiny_models import make_tiny
 from tiny_training import check_batch, random_examples, tiny_config
@@ -62,7 +67,8 @@ def train(
     folder.mkdir(exist_ok=True)
     trainee = fresh(base, config)
     schedule = Schedule(n_steps, len(TRAIN), 1.0, 1.0, "test")
-    best, _ = run_loop(trainee, TRAIN, held_out, config, schedule, folder, loss, emit)
+    task = Task(TRAIN, held_out, SupervisedObjective(loss))
+    best = run_loop(trainee, task, config, schedule, folder, Surroundings(emit)).best_step
     return best, {name: values.tobytes() for name, values in trainee.adapter().items()}
 
 
@@ -88,7 +94,8 @@ def test_training_changes_the_adapter_and_lowers_the_training_loss(
     trainee = fresh(base, config)
     before = evaluate(trainee, TRAIN, 2).mean_loss
     assert {n: v.tobytes() for n, v in trainee.adapter().items()} != uninterrupted[1]
-    run_loop(trainee, TRAIN, TRAIN, config, Schedule(30, 10, 1.0, 1.0, ""), tmp_path, sft_loss, lambda _: None)
+    task = Task(TRAIN, TRAIN, SupervisedObjective())
+    run_loop(trainee, task, config, Schedule(30, 10, 1.0, 1.0, ""), tmp_path)
     assert evaluate(trainee, TRAIN, 2).mean_loss < 0.7 * before
 
 
@@ -256,16 +263,121 @@ def test_no_process_returns_before_all_have_read_the_best_checkpoint(base: Path,
 
     trainee = fresh(base, ONE_BATCH)
     trainee.__class__ = Reading
-    best, _ = run_loop(
-        trainee,
-        TRAIN,
-        TRAIN,
-        ONE_BATCH,
-        Schedule(1, 10, 1.0, 1.0, ""),
-        tmp_path,
-        emit=lambda _: None,
-        group=Noted(),
-        **UNLEARN,
-    )
+    task = Task(TRAIN, TRAIN, SupervisedObjective(**UNLEARN))
+    schedule = Schedule(1, 10, 1.0, 1.0, "")
+    best = run_loop(trainee, task, ONE_BATCH, schedule, tmp_path, Surroundings(group=Noted())).best_step
     assert best == 0
     assert calls[-2:] == ["read step-000000", "met"]
+
+
+class Machine:
+    """A clock and how long a step takes on it: two seconds, after the sixth step three."""
+
+    def __init__(self, done: int = 0) -> None:
+        self.now, self.done = 0.0, done
+
+    def clock(self) -> float:
+        return self.now
+
+    def listen(self, event: Event) -> None:
+        if isinstance(event, StepLogged):
+            self.done = event.step
+
+    def trainee(self, base: Path) -> TorchTrainee:
+        machine = self
+
+        class Timed(TorchTrainee):
+            def forward_backward(self, *args: Any) -> TokenSums:
+                machine.now += 2.0 if machine.done < 6 else 3.0
+                return super().forward_backward(*args)
+
+            def evaluate(self, *args: Any) -> TokenSums:
+                machine.now += 0.1
+                return super().evaluate(*args)
+
+        trainee = fresh(base, BUDGETED)
+        trainee.__class__ = Timed
+        return trainee
+
+
+BUDGETED = tiny_config(learning_rate=3e-3, max_steps=None, time_budget_s=50.0, rank=2, target_modules=("q_proj",))
+PESSIMISTIC = Schedule(1, 2, 4.0, 30.0, "time budget 50 s", budget_s=50.0)
+
+
+def train_on_a_budget(
+    base: Path, folder: Path, emit: Callable[[Event], None] = lambda _: None
+) -> tuple[Schedule, dict[str, bytes], Machine]:
+    """As the trainer does: with the schedule that lies there, where one does."""
+    folder.mkdir(exist_ok=True)
+    path = folder / SCHEDULE
+    schedule = Schedule.load(path) if path.exists() else PESSIMISTIC
+    checkpoint = newest_checkpoint(folder)
+    machine = Machine(checkpoint.step if checkpoint else 0)
+    trainee = machine.trainee(base)
+
+    def listen(event: Event) -> None:
+        machine.listen(event)
+        emit(event)
+
+    task = Task(TRAIN, HELD_OUT, SupervisedObjective())
+    result = run_loop(trainee, task, BUDGETED, schedule, folder, Surroundings(listen, clock=machine.clock))
+    return result.schedule, {name: values.tobytes() for name, values in trainee.adapter().items()}, machine
+
+
+@pytest.fixture(scope="module")
+def on_a_budget(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Schedule, dict[str, bytes], Machine]:
+    return train_on_a_budget(base, tmp_path_factory.mktemp("budget"))
+
+
+def test_a_budget_is_used_whatever_the_probe_said(on_a_budget: tuple[Schedule, dict[str, bytes], Machine]) -> None:
+    schedule, _, machine = on_a_budget
+    assert 40 < machine.now <= 50
+    assert machine.done == schedule.n_steps > 10
+    after = [laying.after_step for laying in schedule.layings]
+    assert after[:3] == [0, 1, 8]  # after the first step, and when the machine had slowed down
+
+
+@pytest.mark.parametrize(
+    ("step", "kind"),
+    [(1, StepLogged), (2, StepLogged), (3, StepLogged), (9, StepLogged), (8, PlanMade), (10, CheckpointSaved)],
+)
+def test_a_run_cut_off_on_a_budget_ends_with_the_same_bytes(
+    base: Path, on_a_budget: tuple[Schedule, dict[str, bytes], Machine], tmp_path: Path, step: int, kind: type[Event]
+) -> None:
+    done = 0
+
+    def stop(event: Event) -> None:
+        nonlocal done
+        if isinstance(event, StepLogged):
+            done = event.step
+        if isinstance(event, kind) and done == step:
+            raise ProcessEndedError
+
+    with pytest.raises(ProcessEndedError):
+        train_on_a_budget(base, tmp_path, stop)
+    schedule, adapter, _ = train_on_a_budget(base, tmp_path)
+    assert schedule.layings == on_a_budget[0].layings
+    assert adapter == on_a_budget[1]
+
+
+def test_a_cancelled_run_saves_the_step_in_hand_and_continues(
+    base: Path, uninterrupted: tuple[int, dict[str, bytes]], tmp_path: Path
+) -> None:
+    cancel = CancelToken()
+
+    def ask_to_stop(event: Event) -> None:
+        if isinstance(event, StepLogged) and event.step == 3:
+            threading.Thread(target=cancel.cancel, args=("the job was deleted",)).start()
+            while not cancel.cancelled:
+                time.sleep(0.001)
+
+    def work() -> None:
+        task = Task(TRAIN, TRAIN, SupervisedObjective())
+        schedule = Schedule(6, len(TRAIN), 1.0, 1.0, "test")
+        with pytest.raises(CancelledError, match=r"Cancelled \(the job was deleted\)"):
+            run_loop(fresh(base), task, CONFIG, schedule, tmp_path, Surroundings(ask_to_stop, cancel=cancel))
+
+    with ThreadPoolExecutor() as pool:  # a service's jobs do not run in the main thread
+        pool.submit(work).result()
+    assert max(path.name for path in tmp_path.glob("step-*")) == "step-000003"
+    assert train(base, tmp_path) == uninterrupted

@@ -10,7 +10,8 @@ import pytest
 from ai_forge.config import ALL_LINEAR_MODULES, FineTuneConfig, load_settings
 from ai_forge.errors import PrerequisiteError
 from ai_forge.training.backends.torch_init import initialise
-from ai_forge.training.memory import memory_of, memory_range, require_memory, what_would_fit
+from ai_forge.training.fit import require_memory, what_would_fit
+from ai_forge.training.memory import memory_of, memory_range
 from tiny_models import make_tiny
 from tiny_training import check_batch, tiny_config
 

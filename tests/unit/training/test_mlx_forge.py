@@ -17,7 +17,8 @@ from ai_forge.model_files.merge import merge_adapters_to_base  # noqa: E402
 from ai_forge.training.backends.mlx_backend import MLXTrainee  # noqa: E402
 from ai_forge.training.backends.mlx_model import vocabulary_log_probs  # noqa: E402
 from ai_forge.training.bases.resolve import resolve_base  # noqa: E402
-from ai_forge.training.forge import FineTuneTrainer, TrainingResult  # noqa: E402
+from ai_forge.training.forge import FineTuneTrainer  # noqa: E402
+from ai_forge.training.record import TrainingResult  # noqa: E402
 from ai_forge.workspace import Workspace  # noqa: E402
 from cli_runs import ai_forge, flags, stdlib_copy, tiny_base  # noqa: E402
 from tiny_models import make_tiny  # noqa: E402

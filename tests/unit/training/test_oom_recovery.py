@@ -23,7 +23,7 @@ from ai_forge.training.backends.torch_init import initialise
 from ai_forge.training.backends.torch_model import TorchGenerator, target_log_probs
 from ai_forge.training.callbacks import DivergenceGuard
 from ai_forge.training.checkpoint import newest_checkpoint
-from ai_forge.training.loop import run_loop
+from ai_forge.training.loop import Surroundings, Task, run_loop
 from ai_forge.training.losses import SupervisedObjective, sft_loss
 from ai_forge.training.oom_recovery import MicroBatches
 from ai_forge.training.plan import Schedule, probe_speed
@@ -32,6 +32,7 @@ from tiny_models import make_tiny
 from tiny_training import check_batch, random_examples, tiny_config
 
 TRAIN, HELD_OUT = random_examples(8), random_examples(4, seed=1)
+TASK = Task(TRAIN, HELD_OUT, SupervisedObjective())
 CONFIG = tiny_config(learning_rate=3e-3, micro_batch_size=4, grad_accum_steps=1)
 DIVERGING = tiny_config(learning_rate=1e-5)
 
@@ -63,8 +64,8 @@ def train(trainee: TorchTrainee, folder: Path, config: FineTuneConfig = CONFIG, 
     heard: list[Event] = []
     folder.mkdir(exist_ok=True)
     schedule = Schedule(6, len(TRAIN), 1.0, 1.0, "test")
-    loss = options.pop("loss", sft_loss)
-    run_loop(trainee, TRAIN, HELD_OUT, config, schedule, folder, loss, heard.append, **options)
+    task = Task(TRAIN, HELD_OUT, SupervisedObjective(options.pop("loss", sft_loss)))
+    run_loop(trainee, task, config, schedule, folder, Surroundings(heard.append, **options))
     return heard
 
 
@@ -98,7 +99,7 @@ def test_a_resumed_run_keeps_the_halved_micro_batch(base: Path, tmp_path: Path) 
     schedule = Schedule(6, len(TRAIN), 1.0, 1.0, "test")
     (tmp_path / "cut").mkdir()
     with pytest.raises(EndedError):
-        run_loop(fresh(base, SmallMemory), TRAIN, HELD_OUT, CONFIG, schedule, tmp_path / "cut", sft_loss, end_at_three)
+        run_loop(fresh(base, SmallMemory), TASK, CONFIG, schedule, tmp_path / "cut", Surroundings(end_at_three))
     checkpoint = newest_checkpoint(tmp_path / "cut")
     assert checkpoint is not None
     assert (checkpoint.step, checkpoint.micro_batch_size) == (2, 2)
@@ -250,7 +251,7 @@ def _train_on_a_small_disk(base: Path, folder: Path, largest: int, answers: Any)
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
 
     try:
-        run_loop(trainee, TRAIN, HELD_OUT, CONFIG, schedule, folder, sft_loss, limit)
+        run_loop(trainee, TASK, CONFIG, schedule, folder, Surroundings(limit))
     except PrerequisiteError as error:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         answers.put((error.message, error.next_step))
@@ -325,7 +326,7 @@ def test_fifty_damaged_checkpoints_are_fifty_times_seen_and_the_bytes_are_the_sa
         (tmp_path / f"ended-{last}").mkdir()
         reset()
         with pytest.raises(EndedError):
-            run_loop(trainee, TRAIN, HELD_OUT, config, schedule, tmp_path / f"ended-{last}", sft_loss, end)
+            run_loop(trainee, TASK, config, schedule, tmp_path / f"ended-{last}", Surroundings(end))
     for number in range(50):
         folder, last = tmp_path / str(number), draw.randint(2, 5)
         shutil.copytree(tmp_path / f"ended-{last}", folder)

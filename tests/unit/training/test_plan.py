@@ -2,14 +2,26 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ai_forge.errors import InputError, PrerequisiteError
+from ai_forge.events import EvalFinished, StepLogged
 from ai_forge.training.backends.base import TokenSums
-from ai_forge.training.plan import PROBE_BATCHES, Schedule, lay_schedule, memory_of, probe_speed, require_memory
+from ai_forge.training.fit import require_memory
+from ai_forge.training.memory import memory_of
+from ai_forge.training.plan import (
+    PROBE_BATCHES,
+    Laying,
+    Schedule,
+    laid_anew,
+    lay_schedule,
+    learning_rate_at,
+    probe_speed,
+)
 from ai_forge.training.tokens.packing import Batch, TokenizedExample
 from tiny_models import make_tiny
 from tiny_training import tiny_config
@@ -59,8 +71,100 @@ def test_a_budget_too_short_for_a_step_says_what_would_do(n_eval_tokens: int) ->
 
 def test_a_schedule_is_read_back_as_written(tmp_path: Path) -> None:
     schedule = Schedule(12, 40, 317.25, 99.5, "3 epochs")
-    schedule.save(tmp_path / "schedule.json")
-    assert Schedule.load(tmp_path / "schedule.json") == schedule
+    for written in (schedule, replace(schedule, budget_s=60.0, layings=(Laying(0, 9), Laying(1, 12)))):
+        written.save(tmp_path / "schedule.json")
+        assert Schedule.load(tmp_path / "schedule.json") == written
+
+
+def test_a_schedule_of_an_older_training_is_read(tmp_path: Path) -> None:
+    old = {"n_steps": 12, "n_examples": 40, "tokens_per_s": 317.25, "expected_s": 99.5, "reason": "3 epochs"}
+    (tmp_path / "schedule.json").write_text(json.dumps(old))
+    assert Schedule.load(tmp_path / "schedule.json") == Schedule(12, 40, 317.25, 99.5, "3 epochs")
+
+
+def measured(n: int, seconds: float, evaluation_s: float = 1.0) -> list[StepLogged | EvalFinished]:
+    """The history of `n` steps, each of 400 tokens."""
+    start: list[StepLogged | EvalFinished] = [EvalFinished(0, 2.0, 0.5, 9, evaluation_s)]
+    speed = 400 / seconds
+    return start + [StepLogged(i, 99, 1.0, 0.5, 1e-4, 0.7, speed, 0, 0.0, seconds) for i in range(1, n + 1)]
+
+
+BUSY = Schedule(1, 4, 4.0, 100.0, "time budget 200 s", budget_s=200.0)
+"""Laid on a machine that was busy: one step was to take 100 s."""
+FOUR_EPOCHS = 10_000
+
+
+def test_a_probe_on_a_busy_machine_is_mended_after_the_first_step() -> None:
+    anew = laid_anew(BUSY, measured(1, 4.0), FOUR_EPOCHS, config())
+    assert anew.n_steps == 1 + int((0.93 * 200 - 4 - 1 - 4) / 4)  # a step and an evaluation are over, four are to come
+    assert anew.reason == "time budget 200 s"
+    assert anew.tokens_per_s == pytest.approx(100)
+    assert anew.expected_s == pytest.approx(4 * anew.n_steps + 1)
+    assert anew.n_examples == 4 * anew.n_steps
+    assert anew.layings == (Laying(0, 1), Laying(1, anew.n_steps))
+    assert [anew.n_steps_after(step) for step in (0, 1, 30)] == [1, anew.n_steps, anew.n_steps]
+
+
+def test_a_machine_that_slows_down_shortens_the_schedule_but_not_below_what_is_done() -> None:
+    long = replace(BUSY, n_steps=40)
+    slow = laid_anew(long, measured(8, 10.0), FOUR_EPOCHS, config())
+    assert slow.n_steps == 8 + int((0.93 * 200 - 81 - 4) / 10)
+    assert laid_anew(long, measured(16, 30.0), FOUR_EPOCHS, config()).n_steps == 16
+
+
+def test_epochs_limit_a_schedule_that_is_laid_anew() -> None:
+    anew = laid_anew(BUSY, measured(1, 1.0), 40, config())
+    assert (anew.n_steps, anew.reason, anew.n_examples) == (30, "3 epochs", 40)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "history"),
+    [
+        (replace(BUSY, budget_s=None), measured(1, 4.0)),  # steps or epochs decide
+        (BUSY, measured(3, 4.0)),  # not measured after every step
+        (replace(BUSY, n_steps=45), measured(4, 4.0)),  # hardly another length
+        (replace(BUSY, layings=(Laying(0, 1), Laying(2, 9))), measured(2, 4.0)),  # a run that was cut off decided
+        (replace(BUSY, layings=(Laying(0, 1), Laying(4, 9))), measured(2, 4.0)),  # and later, too
+    ],
+)
+def test_a_schedule_stays(schedule: Schedule, history: list[StepLogged | EvalFinished]) -> None:
+    assert laid_anew(schedule, history, FOUR_EPOCHS, config()) is schedule
+
+
+def test_steps_that_were_asked_for_are_never_laid_anew() -> None:
+    assert lay_schedule(HUNDRED, 0, 100.0, config(time_budget_s=60)).budget_s == 60
+    assert lay_schedule(HUNDRED, 0, 100.0, config(time_budget_s=60, max_steps=9)).budget_s is None
+    assert lay_schedule(HUNDRED, 0, 100.0, config()).budget_s is None
+
+
+@pytest.mark.parametrize(
+    "layings",
+    [
+        [(0, 1), (1, 40)],
+        [(0, 400), (2, 40)],
+        [(0, 40), (8, 60), (16, 50)],
+        [(0, 20), (16, 100)],
+        [(0, 100), (16, 17)],
+    ],
+)
+def test_the_learning_rate_goes_on_smoothly_where_a_schedule_is_laid_anew(layings: list[tuple[int, int]]) -> None:
+    settings = config(learning_rate=1.0, warmup_ratio=0.1)
+    schedule = replace(BUSY, n_steps=layings[-1][1], layings=tuple(Laying(*laying) for laying in layings))
+    rates = [schedule.learning_rate(step, settings) for step in range(schedule.n_steps)]
+    assert all(0 < rate <= 1.0 for rate in rates)
+    assert rates[-1] < 0.15
+    for (after, n_steps), (_, n_before) in zip(layings[1:], layings, strict=False):
+        jump = abs(rates[after] - rates[after - 1])
+        usual = 1.0 / (0.1 * n_steps) + 1.0 / max(n_before - after, 1)  # of a warm-up, and of one step of the old curve
+        assert jump <= min(usual, 1.0)
+
+
+def test_without_a_new_laying_the_learning_rate_is_the_curve() -> None:
+    settings = config(learning_rate=1.0)
+    kept = replace(BUSY, n_steps=9)
+    assert [kept.learning_rate(step, settings) for step in range(9)] == [
+        learning_rate_at(step, 9, settings) for step in range(9)
+    ]
 
 
 def test_the_probe_leaves_out_the_first_batch_and_the_gradients() -> None:

@@ -25,7 +25,7 @@ from ai_forge.workspace import atomic_write, stage_key
 
 if TYPE_CHECKING:
     from ai_forge.pipeline.run import Run
-    from ai_forge.training.forge import TrainingResult
+    from ai_forge.training.record import TrainingResult
 
 FILE = "answers.json"
 
@@ -86,9 +86,7 @@ def _fit(context: StageContext) -> TrainingResult:
 
     sides = [chats_of_side(context.outputs, side) for side in ("train", "valid")]
     config = context.run.settings.training
-    result: TrainingResult = run_trainer(
-        ChatTrainer, config, "train_chats", *sides, emit=context.emit, **trainer_parts(context)
-    )
+    result: TrainingResult = run_trainer(ChatTrainer, config, "train_chats", *sides, **trainer_parts(context))
     return result
 
 

@@ -9,7 +9,6 @@ without one.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,7 @@ from ai_forge.workspace import atomic_write, stage_key
 if TYPE_CHECKING:
     from ai_forge.pipeline.run import Run
     from ai_forge.prompting.chat import ChatTokenizer
-    from ai_forge.training.forge import TrainingResult
+    from ai_forge.training.record import TrainingResult
 
 ANSWERS = "compliance.json"
 
@@ -86,9 +85,7 @@ def _fit(context: StageContext) -> TrainingResult:
     data = context.outputs.folder("dataset")
     sides = [_pairs(data / name) for name in (FINE_TUNING_FILE, HELD_OUT_FILE)]
     config = context.run.settings.training
-    result: TrainingResult = run_trainer(
-        HandbookTrainer, config, "train_pairs", *sides, emit=context.emit, **trainer_parts(context)
-    )
+    result: TrainingResult = run_trainer(HandbookTrainer, config, "train_pairs", *sides, **trainer_parts(context))
     return result
 
 
@@ -164,18 +161,19 @@ def _chats(context: StageContext) -> list[list[Message]]:
 
 def _report(context: StageContext) -> ReportSummary:
     from ai_forge.judge.compliance import Compliance, compliance_report, judge_compliance
+    from ai_forge.training.record import TrainingRecord
 
     outputs, base = context.outputs, context.opened.base
     compliance = Compliance.model_validate_json((outputs.folder("evaluate") / ANSWERS).read_text(encoding="utf-8"))
     verdict = judge_compliance(compliance, context.run.settings.judge)
     pairs = outputs.summary("dataset", HandbookSummary)
-    training = json.loads((outputs.folder("train") / "training.json").read_text(encoding="utf-8"))
-    losses = f"{training['trained_first_loss']:.3f} → {training['trained_last_loss']:.3f} nats per token"
+    training = TrainingRecord.read(outputs.folder("train"))
+    losses = f"{training.trained_first_loss:.3f} → {training.trained_last_loss:.3f} nats per token"
     figures = {
         "base": f"{base.name} ({base.origin.description})",
         "pairs": f"{pairs.train} trained on, {pairs.valid} of other rules held out",
         "loss on the pairs": losses,
-        "steps": str(training["schedule"]["n_steps"]),
+        "steps": str(training.schedule.n_steps),
     }
     atomic_write(context.folder / "compliance.md", compliance_report(verdict, compliance, figures))
     return summary_of(verdict, "compliance.md")

@@ -57,10 +57,11 @@ def report_inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
 def _build(context: StageContext) -> ReportSummary:
     from ai_forge.judge.report import ReportData, unknowns, write_report
     from ai_forge.judge.verdict import judge
+    from ai_forge.training.record import TrainingRecord
 
     run, outputs = context.run, context.outputs
     base = context.opened.base
-    training = json.loads((outputs.folder("train") / "training.json").read_text(encoding="utf-8"))
+    training = TrainingRecord.read(outputs.folder("train"))
     evaluation = evaluation_of(outputs)
     verdict = judge(evaluation, run.settings.judge)
     values = ReportData(

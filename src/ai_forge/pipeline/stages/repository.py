@@ -10,12 +10,14 @@ from ai_forge.pipeline.stages.dataset import DatasetSummary
 from ai_forge.pipeline.stages.evaluate import held_out_questions
 from ai_forge.pipeline.stages.index import IndexSummary
 from ai_forge.pipeline.stages.parity import parity_stage
-from ai_forge.pipeline.stages.train import require_chat_template, require_room, trainer_parts, training_stage
+from ai_forge.pipeline.stages.train import require_chat_template, room_checks, trainer_parts, training_stage
+from ai_forge.preflight import require
 from ai_forge.prompting.prompt import Message, messages_for
 
 if TYPE_CHECKING:
     from ai_forge.pipeline.run import Run
-    from ai_forge.training.forge import TrainingResult
+    from ai_forge.training.forge import TrainingPlan
+    from ai_forge.training.record import TrainingResult
 
 
 def _fit(context: StageContext) -> TrainingResult:
@@ -25,23 +27,19 @@ def _fit(context: StageContext) -> TrainingResult:
     require_chat_template(context)
     sides = [context.opened.examples(context.outputs, side) for side in ("train", "valid")]
     config = context.run.settings.training
-    result: TrainingResult = run_trainer(
-        FineTuneTrainer, config, "train", *sides, emit=context.emit, **trainer_parts(context)
-    )
+    result: TrainingResult = run_trainer(FineTuneTrainer, config, "train", *sides, **trainer_parts(context))
     return result
 
 
-def plan_repository_training(context: StageContext) -> dict[str, Any]:
+def plan_repository_training(context: StageContext) -> TrainingPlan:
     """Counts, tokens, memory and time of the training, by a few steps that train nothing."""
     from ai_forge.training.distributed.launcher import run_trainer
     from ai_forge.training.forge import FineTuneTrainer
 
-    require_room(context)
+    require(room_checks(context))
     sides = [context.opened.examples(context.outputs, side) for side in ("train", "valid")]
     config = context.run.settings.training
-    plan: dict[str, Any] = run_trainer(
-        FineTuneTrainer, config, "plan", *sides, emit=context.emit, **trainer_parts(context)
-    )
+    plan: TrainingPlan = run_trainer(FineTuneTrainer, config, "plan", *sides, **trainer_parts(context))
     return plan
 
 

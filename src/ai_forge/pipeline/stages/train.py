@@ -11,18 +11,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ai_forge.config import FineTuneConfig
 from ai_forge.data_pipeline.datasets.formats import read_dataset
 from ai_forge.data_pipeline.schemas.preference_pairs import PreferencePair
 from ai_forge.errors import InputError
 from ai_forge.events import Notice
 from ai_forge.model_files.gguf.writer import check_exportable
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
+from ai_forge.preflight import Check, require
 from ai_forge.workspace import require_disk
 
 if TYPE_CHECKING:
     from ai_forge.pipeline.run import Run
-    from ai_forge.training.forge import TrainingResult
+    from ai_forge.training.record import TrainingResult
 
 HOW_IT_IS_COMPUTED = {"nproc", "gradient_checkpointing", "sharded"}
 """Settings of a training that change nothing but its speed (and the order of additions)."""
@@ -89,43 +89,42 @@ def _summary(result: TrainingResult) -> TrainSummary:
 
 
 def trainer_parts(context: StageContext) -> dict[str, Any]:
-    """What every trainer is given."""
-    return {"base": context.opened.base, "folder": context.folder, "workspace": context.workspace}
+    """What every trainer is given, and what its processes listen to."""
+    given = {"base": context.opened.base, "folder": context.folder, "workspace": context.workspace}
+    return given | {"emit": context.emit, "cancel": context.cancel}
 
 
 def require_trainable(context: StageContext) -> None:
-    """Find out before training starts what would end it, or what comes after it.
+    """Find out before training starts what would end it, or what comes after it: everything at once.
 
     Raises:
-        PrerequisiteError: too little disk or memory.
-        InputError: what is trained could not be exported.
+        InputError, PrerequisiteError: what stands in the way; with several problems all are told.
     """
-    require_room(context)
     settings = context.run.settings
-    check_exportable(
-        context.opened.base.folder,
-        settings.export.quantization,
-        prompt_template=settings.training.prompt_template,
-        ollama=settings.runtime.kind == "ollama",
-    )
+
+    def exportable() -> None:
+        check_exportable(
+            context.opened.base.folder,
+            settings.export.quantization,
+            prompt_template=settings.training.prompt_template,
+            ollama=settings.runtime.kind == "ollama",
+        )
+
+    require([*room_checks(context), exportable])
 
 
-def require_room(context: StageContext) -> None:
-    """Raises `PrerequisiteError` where disk or memory will not do; the message says what would fit."""
-    from ai_forge.training.backends import load_backend
+def room_checks(context: StageContext) -> list[Check]:
+    """That disk and memory will do."""
     from ai_forge.training.distributed.launcher import n_processes
-    from ai_forge.training.memory import require_memory
+    from ai_forge.training.fit import require_fit
 
     base, config = context.opened.base, context.run.settings.training
+    n, n_here = n_processes(config)
     n_bytes = BYTES_PER_PARAMETER * base.n_parameters
-    require_disk(context.workspace.root, n_bytes, "Training, merging and exporting")
-    backend, (n, n_here) = load_backend(config.backend), n_processes(config)
-    config = config.model_copy(update={"nproc": n})
-
-    def estimate(changed: FineTuneConfig) -> dict[str, int]:
-        return backend.memory_needed(base.folder, changed)
-
-    require_memory(estimate(config), backend.free_bytes(n_here), config, estimate)
+    return [
+        lambda: require_disk(context.workspace.root, n_bytes, "Training, merging and exporting"),
+        lambda: require_fit(base.folder, config.model_copy(update={"nproc": n}), n_here),
+    ]
 
 
 def require_chat_template(context: StageContext) -> None:
@@ -188,7 +187,7 @@ def _prefer(context: StageContext) -> TrainSummary:
     sides = split_pairs(preference_pairs(context))
     parts = trainer_parts(context) | {"adapter": context.outputs.folder("train")}
     config = context.run.settings.training
-    return _summary(run_trainer(PreferenceTrainer, config, "train_preferences", *sides, emit=context.emit, **parts))
+    return _summary(run_trainer(PreferenceTrainer, config, "train_preferences", *sides, **parts))
 
 
 PREFER = Stage(

@@ -1,4 +1,4 @@
-"""A trained PiSSA, QPiSSA, LoftQ or OLoRA adapter as a plain LoRA on the original base.
+"""A trained PiSSA, QPiSSA or LoftQ adapter as a plain LoRA on the original base.
 
     python -m ai_forge.training.adapters.convert ADAPTER OUTPUT
 
@@ -7,8 +7,8 @@ s·(B'·A' − B·A), a plain LoRA of twice the rank (PiSSA, arXiv 2404.02948, a
 
     A₂ = [A'; A]  [2·rank, in],   B₂ = [B', −B]  [out, 2·rank],   the scaling is kept
 
-PEFT loads the result on the base itself. Without quantisation it is the trained model. With it, the base's own weights
-take the place of the quantised ones, so the result differs from the trained model by what quantisation had lost: `convert`
+PEFT loads the result on the base itself. Without quantization it is the trained model. With it, the base's own weights
+take the place of the quantized ones, so the result differs from the trained model by what quantization had lost: `convert`
 measures that share of each weight and tells it. A plain LoRA without residual is copied as it is.
 """
 
@@ -105,7 +105,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("adapter", type=Path, help="the folder that a training made")
     parser.add_argument("output", type=Path, help="where the plain LoRA is to lie")
     parser.add_argument(
-        "--base", type=Path, help="the base's folder: measure what quantisation makes of the difference"
+        "--base", type=Path, help="the base's folder: measure what quantization makes of the difference"
     )
     chosen = parser.parse_args(words)
     try:

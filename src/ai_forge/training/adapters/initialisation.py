@@ -1,16 +1,15 @@
 """How an adapter starts, by `init_method`: the factors B·A and what the frozen weight holds beside them.
 
-    method   A, B at the start                        frozen weight                start without quantisation
+    method   A, B at the start                        frozen weight                start without quantization
     pissa    leading singular triplets of W           W − s·B·A                    the base
-    olora    Q and R of W's QR (arXiv 2406.01775)     W − s·B·A                    the base
     lora     random A, zero B                         W                            the base
-    loftq    zero; then triplets of W − NF4(W)        W (arXiv 2310.08659)         needs quantisation
+    loftq    zero; then triplets of W − NF4(W)        W (arXiv 2310.08659)         needs quantization
 
-Where the frozen weight is quantised, `quantization_iterations` alternates: quantise what the factors leave, then let the
-factors take the leading triplets of what quantisation loses. For pissa one iteration is the paper's QPiSSA; with more,
-and for loftq always, the last thing fitted are the factors, so s·B·A + NF4(…) is nearest to W for that quantised weight.
+Where the frozen weight is quantized, `quantization_iterations` alternates: quantize what the factors leave, then let the
+factors take the leading triplets of what quantization loses. For pissa one iteration is the paper's QPiSSA; with more,
+and for loftq always, the last thing fitted are the factors, so s·B·A + NF4(…) is nearest to W for that quantized weight.
 
-The functions work on any array library (`pissa.LinearAlgebra`) and any quantiser: a function from a float32 matrix to
+The functions work on any array library (`pissa.LinearAlgebra`) and any quantizer: a function from a float32 matrix to
 the float32 values that will be held.
 """
 
@@ -24,8 +23,8 @@ from ai_forge.errors import InputError
 from ai_forge.model_files.adapter import of_layer
 from ai_forge.training.adapters.pissa import Array, LinearAlgebra, pissa_factors
 
-Quantise = Callable[[Array], Array]
-"""From a float32 matrix to the values that its quantised form holds, float32."""
+Quantize = Callable[[Array], Array]
+"""From a float32 matrix to the values that its quantized form holds, float32."""
 
 HEAD = "lm_head"
 
@@ -34,7 +33,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Start:
-    """`a` [rank, in] and `b` [out, rank] and the matrix [out, in] that is to be frozen (and quantised, where it is)."""
+    """`a` [rank, in] and `b` [out, rank] and the matrix [out, in] that is to be frozen (and quantized, where it is)."""
 
     a: Array
     b: Array
@@ -62,6 +61,16 @@ def chosen_layers(linear_layers: Sequence[str], names: Sequence[str]) -> tuple[l
     return [layer for layer in linear_layers if any(fits(layer, name) for name in names)], missing
 
 
+def require_all_found(missing: Sequence[str], linear_layers: Sequence[str]) -> None:
+    """Raises `InputError` where `chosen_layers` found names that are `missing` among the base's `linear_layers`."""
+    if missing:
+        known = sorted({full.rpartition(".")[2] for full in linear_layers})
+        raise InputError(
+            f"target_modules names {', '.join(missing)}, which this base does not have.",
+            f"its linear layers are {', '.join(known)}.",
+        )
+
+
 def rank_of(config: FineTuneConfig, name: str) -> int:
     """The rank of the adapter on layer `name`."""
     return of_layer(config.rank_pattern, name, config.rank)
@@ -74,9 +83,9 @@ def scaling_of(config: FineTuneConfig, name: str) -> float:
 
 
 def initial_adapter(
-    weight: Array, name: str, config: FineTuneConfig, algebra: LinearAlgebra, quantise: Quantise | None
+    weight: Array, name: str, config: FineTuneConfig, algebra: LinearAlgebra, quantize: Quantize | None
 ) -> Start:
-    """The start of the adapter on `weight` [out, in], float32; `quantise` is None where nothing is quantised.
+    """The start of the adapter on `weight` [out, in], float32; `quantize` is None where nothing is quantized.
 
     Raises:
         InputError: the rank is larger than the matrix allows.
@@ -91,10 +100,6 @@ def initial_adapter(
     if config.init_method == "lora":
         a = algebra.uniform(rank, n_in, n_in**-0.5, like=weight)  # kaiming_uniform(a=√5), as in LoRA's and PEFT's code
         return Start(a, algebra.zeros(n_out, rank, like=weight), weight)
-    if config.init_method == "olora":
-        b = algebra.orthonormal(weight[:, :rank])  # QR's first columns come from the matrix's first columns
-        a = b.T @ weight
-        return Start(a, b, weight - scaling * (b @ a))
 
     def fitted(matrix: Array) -> tuple[Array, Array]:
         factors = pissa_factors(
@@ -113,10 +118,10 @@ def initial_adapter(
         n_left = config.quantization_iterations - 1
     else:
         frozen, n_left = weight, config.quantization_iterations
-    if quantise is None:
+    if quantize is None:
         return Start(a, b, frozen)
     for turn in range(n_left):
         if turn:
             frozen = weight - scaling * (b @ a)
-        a, b = fitted(weight - quantise(frozen))
+        a, b = fitted(weight - quantize(frozen))
     return Start(a, b, frozen)

@@ -27,11 +27,11 @@ from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InputError
 from ai_forge.model_files.adapter import PREFIX, WEIGHTS, AdapterFolder
 from ai_forge.model_files.tensors import TensorSpec, write_safetensors
-from ai_forge.training.adapters.initialisation import chosen_layers
-from ai_forge.training.apple import kept_bytes, mlx_memory_of_folder, recomputed_bytes, score_bytes
+from ai_forge.training.adapters.initialisation import chosen_layers, require_all_found
 from ai_forge.training.backends.base import Loss, TokenSums
 from ai_forge.training.backends.mlx_layers import BITS, AdapterLinear, FrozenWeight, hooked_blocks
 from ai_forge.training.backends.mlx_model import compute_dtype, load_arrays, load_model, on_gpu, target_log_probs
+from ai_forge.training.memory import kept_bytes, mlx_memory_of, recomputed_bytes, score_bytes, shape_in
 from ai_forge.training.tokens.packing import Batch
 
 PACKED_RESIDUAL = "residual_mlx.safetensors"
@@ -56,12 +56,7 @@ def target_layers(model: Any, names: tuple[str, ...]) -> dict[str, nn.Linear]:
     """
     linear = linear_layers_of(model)
     chosen, missing = chosen_layers(list(linear), names)
-    if missing:
-        known = sorted({full.rpartition(".")[2] for full in linear})
-        raise InputError(
-            f"target_modules names {', '.join(missing)}, which this base does not have.",
-            f"its linear layers are {', '.join(known)}.",
-        )
+    require_all_found(missing, list(linear))
     return {full: linear[full] for full in chosen}
 
 
@@ -299,8 +294,8 @@ def free_bytes(n_processes: int = 1) -> int:
 
 
 def memory_needed(folder: Path, config: FineTuneConfig) -> dict[str, int]:
-    """Bytes by component at the peak of training the base in `folder` here; see `apple.mlx_memory_of`."""
-    return mlx_memory_of_folder(folder, config, value_bytes=compute_dtype().size)
+    """Bytes by component at the peak of training the base in `folder` here; see `memory.mlx_memory_of`."""
+    return mlx_memory_of(shape_in(folder), config, value_bytes=compute_dtype().size)
 
 
 def _packed_residual(folder: Path, dtype: mx.Dtype) -> dict[str, FrozenWeight]:

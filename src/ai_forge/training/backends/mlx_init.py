@@ -1,6 +1,6 @@
 """Initialise the adapters of a base on MLX and prove that the model still says what the base says.
 
-The same check as in the torch backend (`torch_init`): the base, the base with its weights plainly quantised and the
+The same check as in the torch backend (`torch_init`): the base, the base with its weights plainly quantized and the
 freshly initialised model read the same text, and the last may be no further from the first than the second is. All three
 go through the network together, block by block: a block's full-precision weights are read, used, decomposed and let go
 before the next one's, so that a base which fits only in 4 bits can be initialised where it will be trained.
@@ -38,13 +38,13 @@ from ai_forge.training.tokens.packing import IGNORE, Batch
 KL_TOLERANCE = {mx.float32: 1e-6, mx.bfloat16: 5e-3}
 """Rounding alone, nats per token, by the dtype that the model computes in."""
 WEIGHT_TOLERANCE = {mx.float32: 1e-5, mx.bfloat16: 4e-3}
-"""Rounding alone of s·B·A + frozen, relative to the weight (Frobenius), where nothing is quantised."""
+"""Rounding alone of s·B·A + frozen, relative to the weight (Frobenius), where nothing is quantized."""
 ALLOWED_RATIO = 1.10
 """QPiSSA's divergence may exceed plain 4 bits' by this factor: both are single draws of a rounding error."""
 
 
 def group_size_of(config: FineTuneConfig, shapes: dict[str, tuple[int, int]]) -> int | None:
-    """The input features that share a scale, or None where nothing is quantised.
+    """The input features that share a scale, or None where nothing is quantized.
 
     Raises:
         InputError: MLX has no groups of that size, or a layer does not divide into them.
@@ -55,7 +55,7 @@ def group_size_of(config: FineTuneConfig, shapes: dict[str, tuple[int, int]]) ->
     fitting = [s for s in GROUP_SIZES if all(n_in % s == 0 for _, n_in in shapes.values())]
     if size not in fitting:
         raise InputError(
-            f"training.nf4_block_size is {size}; MLX quantises this base in groups of "
+            f"training.nf4_block_size is {size}; MLX quantizes this base in groups of "
             f"{', '.join(map(str, fitting)) or 'no size that it has'}.",
             f"set training.nf4_block_size={fitting[-1]}." if fitting else "set training.quantization=none.",
         )
@@ -84,14 +84,14 @@ def initialise(
 
     Raises:
         InputError: the rank, the target modules or the group size do not fit the base.
-        InternalError: the logits moved further than quantisation explains.
+        InternalError: the logits moved further than quantization explains.
     """
     began = time.perf_counter()
     dtype = mx.float32 if exact else compute_dtype()
     model = load_model(folder, dtype=dtype)
     builder = _Builder(model, folder, config, dtype, progress)
-    base, quantised, fresh = builder.read(check)
-    kl_quantised = mean_kl(base, quantised) if builder.group_size else 0.0
+    base, quantized, fresh = builder.read(check)
+    kl_quantized = mean_kl(base, quantized) if builder.group_size else 0.0
     kl_initialised = mean_kl(base, fresh)
     trainee = MLXTrainee(model, builder.layers, config)
     report = AdapterInitialised(
@@ -102,9 +102,9 @@ def initialise(
         n_trainable=trainee.n_trainable,
         relative_error=builder.relative(builder.squared_error),
         kl_initialised=kl_initialised,
-        kl_quantised_base=kl_quantised,
+        kl_quantized_base=kl_quantized,
         seconds=time.perf_counter() - began,
-        relative_error_quantised=builder.relative(builder.squared_error_quantised),
+        relative_error_quantized=builder.relative(builder.squared_error_quantized),
         worst_layer=builder.worst_layer,
         worst_relative_error=builder.worst_relative_error,
         n_other_ranks=sum(rank_of(config, name) != config.rank for name in builder.layers),
@@ -114,11 +114,11 @@ def initialise(
             f"Right after {config.method_name} initialisation {report.worst_layer} is {report.worst_relative_error:.2e} "
             f"from the base's weight, relatively; at most {WEIGHT_TOLERANCE[dtype]:.2e} is rounding ({asdict(report)})."
         )
-    allowed = ALLOWED_RATIO * kl_quantised + KL_TOLERANCE[dtype]
+    allowed = ALLOWED_RATIO * kl_quantized + KL_TOLERANCE[dtype]
     if not kl_initialised <= allowed:
         raise InternalError(
             f"Right after {config.method_name} initialisation the logits are {kl_initialised:.2e} nats from the "
-            f"base's; at most {allowed:.2e} is explained by quantisation ({asdict(report)})."
+            f"base's; at most {allowed:.2e} is explained by quantization ({asdict(report)})."
         )
     return trainee, report
 
@@ -130,7 +130,7 @@ class _Builder:
         self, model: Any, folder: Path, config: FineTuneConfig, dtype: mx.Dtype, progress: Callable[[int, int], None]
     ) -> None:
         self.layers: dict[str, AdapterLinear] = {}
-        self.squared_error, self.squared_error_quantised, self.squared_norm = 0.0, 0.0, 0.0
+        self.squared_error, self.squared_error_quantized, self.squared_norm = 0.0, 0.0, 0.0
         self.worst_layer, self.worst_relative_error = "", 0.0
         self._model, self._config, self._dtype, self._progress = model, config, dtype, progress
         self._weights, self._algebra = Weights(folder), MLXAlgebra(config.seed)
@@ -138,7 +138,7 @@ class _Builder:
         self.group_size = group_size_of(config, {name: linear.weight.shape for name, linear in self._targets.items()})
 
     def read(self, check: Batch) -> list[mx.array]:
-        """Log-probabilities [n_supervised, vocabulary] of base, plainly quantised base and initialised model."""
+        """Log-probabilities [n_supervised, vocabulary] of base, plainly quantized base and initialised model."""
         inner = self._model.model
         ids = mx.array(np.stack([check.input_ids.astype(np.int32)] * 3))
         with hooked_blocks(inner, self._through):
@@ -151,7 +151,7 @@ class _Builder:
     def _through(
         self, index: int, block: Any, hidden: mx.array, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> mx.array:
-        """Block `index` on three rows: as it is, quantised, with adapters; it keeps the adapters."""
+        """Block `index` on three rows: as it is, quantized, with adapters; it keeps the adapters."""
 
         def run(row: int) -> mx.array:
             result: mx.array = block(hidden[row : row + 1], *args, **kwargs)
@@ -176,13 +176,13 @@ class _Builder:
         rows.append(run(2))
         return mx.concatenate(rows)
 
-    def _quantised(self, matrix: mx.array) -> mx.array:
+    def _quantized(self, matrix: mx.array) -> mx.array:
         return FrozenWeight.of(matrix, self._dtype, self.group_size).dense()
 
     def _adapted(self, name: str, bias: mx.array | None) -> AdapterLinear:
         weight = mx.array(self._weights.load(f"{name}.weight"))
-        quantise = self._quantised if self.group_size else None
-        start = initial_adapter(weight, name, self._config, self._algebra, quantise)
+        quantize = self._quantized if self.group_size else None
+        start = initial_adapter(weight, name, self._config, self._algebra, quantize)
         scaling = scaling_of(self._config, name)
         frozen = FrozenWeight.of(start.frozen, self._dtype, self.group_size)
         layer = AdapterLinear(frozen, bias, start.a, start.b, scaling)
@@ -191,8 +191,8 @@ class _Builder:
         norm = self._algebra.norm(weight)
         self.squared_error += error**2
         self.squared_norm += norm**2
-        if quantise is not None:
-            self.squared_error_quantised += self._algebra.norm(quantise(weight) - weight) ** 2
+        if quantize is not None:
+            self.squared_error_quantized += self._algebra.norm(quantize(weight) - weight) ** 2
         if error > self.worst_relative_error * norm:
             self.worst_layer, self.worst_relative_error = name, error / norm
         return layer

@@ -237,7 +237,10 @@ class MLXGenerator:
             chosen: Any = mx.argmax(logits[:, -1], axis=1).tolist()
             for row in list(running):
                 token = chosen[row]
-                running.discard(row) if token == self._end else replies[row].append(token)
+                if token == self._end:
+                    running.discard(row)
+                else:
+                    replies[row].append(token)
             if not running:
                 break
             logits = self._continue([[token] for token in chosen], cache)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InputError
 from ai_forge.model_files.adapter import RESIDUAL, AdapterFolder
-from ai_forge.training.adapters.initialisation import chosen_layers
+from ai_forge.training.adapters.initialisation import chosen_layers, require_all_found
 from ai_forge.training.backends.base import Loss, TokenSums
 from ai_forge.training.backends.torch_layers import AdapterLinear, FrozenWeight
 from ai_forge.training.backends.torch_model import (
@@ -49,14 +49,8 @@ def target_layers(model: nn.Module, names: tuple[str, ...]) -> dict[str, nn.Line
     """
     linear = {full: layer for full, layer in model.named_modules() if isinstance(layer, nn.Linear)}
     chosen, missing = chosen_layers(list(linear), names)
-    found = {full: linear[full] for full in chosen}
-    if missing:
-        known = sorted({full.rpartition(".")[2] for full in linear})
-        raise InputError(
-            f"target_modules names {', '.join(missing)}, which this base does not have.",
-            f"its linear layers are {', '.join(known)}.",
-        )
-    return found
+    require_all_found(missing, list(linear))
+    return {full: linear[full] for full in chosen}
 
 
 def replace_layer(model: nn.Module, full_name: str, layer: nn.Module) -> None:
@@ -181,8 +175,9 @@ class TorchTrainee:
             if name in packed:
                 frozen = packed_weight(adapter, name, packed[name], dtype, device)
             else:
-                held = adapter.frozen(name)
-                weight = linear.weight.data if held is None else torch.from_numpy(held).to(device)
+                weight, held = linear.weight.data, adapter.frozen(name)
+                if held is not None:
+                    weight = torch.from_numpy(held).to(device)
                 frozen = FrozenWeight(weight, dtype, None, packed=False)
             layers[name] = AdapterLinear(frozen, linear.bias, a, b, adapter.scaling(name))
             replace_layer(model, name, layers[name])

@@ -14,7 +14,7 @@ import torch
 from torch import distributed
 
 from ai_forge.errors import AIForgeError, InputError, InternalError
-from ai_forge.training.group import LostError, Place
+from ai_forge.training.group import LostError, RankInfo
 
 T = TypeVar("T")
 TIMEOUT = datetime.timedelta(hours=12)
@@ -22,7 +22,7 @@ TIMEOUT = datetime.timedelta(hours=12)
 
 
 class TorchGroup:
-    """The process group of this process, which meets the others at `place.meeting`; one that exists already is taken.
+    """The process group of this process, which meets the others at `info.rendezvous`; one that exists already is taken.
 
     Each process gets a GPU of its own, or its share of the machine's cores.
 
@@ -31,27 +31,27 @@ class TorchGroup:
         LostError: the others did not come.
     """
 
-    def __init__(self, place: Place) -> None:
-        self.rank, self.size, self.n_here = place.rank, place.size, place.n_here
+    def __init__(self, info: RankInfo) -> None:
+        self.rank, self.size, self.n_here = info.rank, info.size, info.n_here
         self._device = torch.device("cpu")
         if torch.cuda.is_available():
-            if place.n_here > torch.cuda.device_count():
+            if info.n_here > torch.cuda.device_count():
                 raise InputError(
-                    f"{place.n_here} processes are to train on this machine, and it has {torch.cuda.device_count()} GPUs.",
+                    f"{info.n_here} processes are to train on this machine, and it has {torch.cuda.device_count()} GPUs.",
                     f"start {torch.cuda.device_count()}: --nproc, or the launcher's --nproc_per_node.",
                 )
-            self._device = torch.device("cuda", place.local_rank)
+            self._device = torch.device("cuda", info.local_rank)
             torch.cuda.set_device(self._device)
         else:
-            torch.set_num_threads(max(1, torch.get_num_threads() // place.n_here))
+            torch.set_num_threads(max(1, torch.get_num_threads() // info.n_here))
         self._is_ours = not distributed.is_initialized()
         if self._is_ours:
             with self._lost_told():
                 distributed.init_process_group(
                     "nccl" if self._device.type == "cuda" else "gloo",
-                    init_method=place.meeting,
-                    rank=place.rank,
-                    world_size=place.size,
+                    init_method=info.rendezvous,
+                    rank=info.rank,
+                    world_size=info.size,
                     timeout=TIMEOUT,
                 )
 
@@ -82,7 +82,7 @@ class TorchGroup:
             distributed.all_gather_object(values, value)
         return values
 
-    def first(self, make: Callable[[], T]) -> T:
+    def broadcast(self, make: Callable[[], T]) -> T:
         """What `make` gives in rank 0, for all; the others wait for it. What it raises there, all raise."""
         box: list[Any] = [None, None]
         problem: Exception | None = None

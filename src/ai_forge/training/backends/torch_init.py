@@ -1,7 +1,7 @@
 """Initialise the adapters of a base and prove that the model still says what the base says.
 
 The check compares three sets of next-token distributions on a fixed text: the base's, those of the base with its
-weights plainly quantised, and those of the freshly initialised adapter model. PiSSA without quantisation must not move
+weights plainly quantized, and those of the freshly initialised adapter model. PiSSA without quantization must not move
 the logits beyond rounding; QPiSSA must move them no further than plain NF4 does. A run that fails this stops: what was
 asked for was not built.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InternalError
 from ai_forge.events import AdapterInitialised
-from ai_forge.training.adapters.initialisation import Quantise, initial_adapter, rank_of, scaling_of
+from ai_forge.training.adapters.initialisation import Quantize, initial_adapter, rank_of, scaling_of
 from ai_forge.training.backends.torch_algebra import TorchAlgebra
 from ai_forge.training.backends.torch_backend import (
     TorchTrainee,
@@ -33,7 +33,7 @@ from ai_forge.training.tokens.packing import Batch
 KL_TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 5e-3, torch.float16: 1e-3}
 """Rounding alone, nats per token, by the dtype that the model computes in."""
 WEIGHT_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 4e-3, torch.float16: 1e-3}
-"""Rounding alone of s·B·A + frozen, relative to the weight (Frobenius), where nothing is quantised."""
+"""Rounding alone of s·B·A + frozen, relative to the weight (Frobenius), where nothing is quantized."""
 ALLOWED_RATIO = 1.10
 """QPiSSA's divergence may exceed plain NF4's by this factor: both are single draws of a rounding error."""
 
@@ -59,7 +59,7 @@ def initialise(
     `exact` computes in float32 whatever the device is good at.
 
     Raises:
-        InternalError: the logits moved further than quantisation explains.
+        InternalError: the logits moved further than quantization explains.
     """
     began = time.perf_counter()
     device = torch.device("cpu") if config.sharded else pick_device()  # no device may hold the whole base
@@ -71,27 +71,27 @@ def initialise(
     algebra = TorchAlgebra(config.seed)
     base = vocabulary_log_probs(model, check)
 
-    kl_quantised = 0.0
+    kl_quantized = 0.0
     if block_size is not None:
         originals = {name: linear.weight.data for name, linear in targets.items()}
         for linear in targets.values():
             linear.weight.data = FrozenWeight(linear.weight.data, dtype, block_size, packed=False).dense()
-        kl_quantised = mean_kl(base, vocabulary_log_probs(model, check))
+        kl_quantized = mean_kl(base, vocabulary_log_probs(model, check))
         for name, linear in targets.items():
             linear.weight.data = originals[name]
 
+    quantize = None if block_size is None else quantizer(dtype, block_size)
     layers: dict[str, AdapterLinear] = {}
     errors = _Errors()
     for done, (name, linear) in enumerate(targets.items()):
         progress(done, len(targets))
         weight = read(f"{name}.weight").to(device)
-        quantise = quantiser(dtype, block_size) if block_size is not None else None
-        start = initial_adapter(weight, name, config, algebra, quantise)
+        start = initial_adapter(weight, name, config, algebra, quantize)
         scaling = scaling_of(config, name)
         frozen = FrozenWeight(start.frozen, dtype, block_size, packed=weight.is_cuda)
         layers[name] = AdapterLinear(frozen, linear.bias, start.a, start.b, scaling)
         replace_layer(model, name, layers[name])
-        errors.add(name, weight, frozen.dense().float() + scaling * (start.b @ start.a), quantise)
+        errors.add(name, weight, frozen.dense().float() + scaling * (start.b @ start.a), quantize)
     progress(len(targets), len(targets))
     kl_initialised = mean_kl(base, vocabulary_log_probs(model, check))
 
@@ -104,9 +104,9 @@ def initialise(
         n_trainable=trainee.n_trainable,
         relative_error=errors.relative(errors.squared),
         kl_initialised=kl_initialised,
-        kl_quantised_base=kl_quantised,
+        kl_quantized_base=kl_quantized,
         seconds=time.perf_counter() - began,
-        relative_error_quantised=errors.relative(errors.squared_quantised),
+        relative_error_quantized=errors.relative(errors.squared_quantized),
         worst_layer=errors.worst_layer,
         worst_relative_error=errors.worst,
         n_other_ranks=sum(rank_of(config, name) != config.rank for name in layers),
@@ -116,16 +116,16 @@ def initialise(
             f"Right after {config.method_name} initialisation {report.worst_layer} is {report.worst_relative_error:.2e} "
             f"from the base's weight, relatively; at most {WEIGHT_TOLERANCE[dtype]:.2e} is rounding ({asdict(report)})."
         )
-    allowed = ALLOWED_RATIO * kl_quantised + KL_TOLERANCE[dtype]
+    allowed = ALLOWED_RATIO * kl_quantized + KL_TOLERANCE[dtype]
     if not kl_initialised <= allowed:
         raise InternalError(
             f"Right after {config.method_name} initialisation the logits are {kl_initialised:.2e} nats from the "
-            f"base's; at most {allowed:.2e} is explained by quantisation ({asdict(report)})."
+            f"base's; at most {allowed:.2e} is explained by quantization ({asdict(report)})."
         )
     return trainee, report
 
 
-def quantiser(dtype: torch.dtype, block_size: int) -> Quantise:
+def quantizer(dtype: torch.dtype, block_size: int) -> Quantize:
     """The values that NF4 holds of a matrix, as they enter products in `dtype`, in float32."""
     return lambda matrix: FrozenWeight(matrix, dtype, block_size, packed=False).dense().float()
 
@@ -134,16 +134,16 @@ class _Errors:
     """Sums over the matrices of squared distances from the base's weights."""
 
     def __init__(self) -> None:
-        self.squared, self.squared_quantised, self.squared_norm = 0.0, 0.0, 0.0
+        self.squared, self.squared_quantized, self.squared_norm = 0.0, 0.0, 0.0
         self.worst_layer, self.worst = "", 0.0
 
-    def add(self, name: str, weight: Tensor, built: Tensor, quantise: Quantise | None) -> None:
+    def add(self, name: str, weight: Tensor, built: Tensor, quantize: Quantize | None) -> None:
         """Count the matrix `built` that stands for `weight`."""
         error, norm = float((built - weight).square().sum()), float(weight.square().sum())
         self.squared += error
         self.squared_norm += norm
-        if quantise is not None:
-            self.squared_quantised += float((quantise(weight) - weight).square().sum())
+        if quantize is not None:
+            self.squared_quantized += float((quantize(weight) - weight).square().sum())
         if error > self.worst**2 * norm:
             self.worst_layer, self.worst = name, math.sqrt(error / norm)
 

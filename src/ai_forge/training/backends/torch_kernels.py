@@ -44,8 +44,10 @@ class AdapterProduct(torch.autograd.Function):
         low = x @ a.to(x.dtype).T
         ctx.save_for_backward(x, low, a, b)
         ctx.frozen, ctx.scaling = frozen, scaling
-        y = torch.addmm(low @ (scaling * b).to(x.dtype).T, x, frozen.dense().T)
-        return y if bias is None else y.add_(bias)
+        y = torch.addmm(low @ (scaling * b).to(x.dtype).T, x, frozen.dense().T)  # one sum, rounded once
+        if bias is not None:
+            y.add_(bias)
+        return y
 
     @staticmethod
     @once_differentiable
@@ -53,9 +55,9 @@ class AdapterProduct(torch.autograd.Function):
         """Gradients of x, A and B."""
         x, low, a, b = ctx.saved_tensors
         through_b = grad @ (ctx.scaling * b).to(grad.dtype)
-        grad_x = (
-            torch.addmm(through_b @ a.to(grad.dtype), grad, ctx.frozen.dense()) if ctx.needs_input_grad[0] else None
-        )
+        grad_x = None
+        if ctx.needs_input_grad[0]:  # the first layer's input comes from frozen embeddings
+            grad_x = torch.addmm(through_b @ a.to(grad.dtype), grad, ctx.frozen.dense())
         grad_a = (through_b.T @ x).float()
         grad_b = (grad.T @ low).float().mul_(ctx.scaling)
         return grad_x, None, None, grad_a, grad_b, None
@@ -64,7 +66,9 @@ class AdapterProduct(torch.autograd.Function):
 def rows(x: Tensor, *spans: range) -> Tensor:
     """The rows of x [heads, n, d] at `spans`, one after the other; a view where there is only one."""
     pieces = [x[:, span.start : span.stop] for span in spans if span]
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+    if len(pieces) == 1:
+        return pieces[0]
+    return torch.cat(pieces, dim=1)
 
 
 def attend(
@@ -100,7 +104,9 @@ def _last_rows_mask(q: Tensor, k: Tensor, window: int | None) -> Tensor:
     """Which of the m keys each of the last n positions sees [n, m]."""
     n, m = q.shape[1], k.shape[1]
     seen = torch.ones(n, m, dtype=torch.bool, device=q.device).tril(m - n)
-    return seen if window is None else seen.triu(m - n - window + 1)
+    if window is not None:
+        seen = seen.triu(m - n - window + 1)
+    return seen
 
 
 class SegmentAttention(torch.autograd.Function):

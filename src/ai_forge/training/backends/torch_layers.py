@@ -1,8 +1,8 @@
 """Torch pieces of the model in training: NF4 weights, the adapter layer, attention within boundaries.
 
-NF4 is bitsandbytes' own quantiser, with double quantisation. On CUDA the frozen weights stay packed (4.13 bits a weight);
+NF4 is bitsandbytes' own quantizer, with double quantization. On CUDA the frozen weights stay packed (4.13 bits a weight);
 on the CPU, where bitsandbytes' NF4 product is about three times slower than a bf16 one (40 ms against 12 ms for 512 tokens),
-they are dequantised once: the same values, for two bytes a weight.
+they are dequantized once: the same values, for two bytes a weight.
 """
 
 import functools
@@ -25,7 +25,7 @@ CODES = "codes"
 
 
 class FrozenWeight(nn.Module):
-    """The weights that are not trained [out, in]: dense, or packed: NF4 codes, scales by block, double quantisation."""
+    """The weights that are not trained [out, in]: dense, or packed: NF4 codes, scales by block, double quantization."""
 
     def __init__(self, weight: Tensor, dtype: torch.dtype, nf4_block_size: int | None, packed: bool) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class FrozenWeight(nn.Module):
             scales = state.absmax, state.code, state.state2.absmax, state.state2.code
             found = (codes.dtype, state.absmax.dtype, codes.numel(), *(part.numel() for part in scales))
         except (AssertionError, AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-            raise ValueError(f"not NF4 with double quantisation ({error!r})") from error
+            raise ValueError(f"not NF4 with double quantization ({error!r})") from error
         if found != expected or state.quant_type != "nf4":
             raise ValueError(f"{state.quant_type} of {list(state.shape)} with parts of {found} instead of {expected}")
         state.dtype = dtype

@@ -54,10 +54,11 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     On a CPU without AMX or AVX-512 BF16, bf16 products are emulated and slower than float32 ones.
     """
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    capabilities = torch.cpu.get_capabilities()
-    native = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
-    return torch.bfloat16 if native else torch.float32
+        is_native = torch.cuda.is_bf16_supported()
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        is_native = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+    return torch.bfloat16 if is_native else torch.float32
 
 
 @functools.cache
@@ -82,7 +83,6 @@ def load_model(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Any
     model = model.to(device).eval().requires_grad_(False)
     if device.type == "cpu":
         keep_freed_memory()
-    if device.type == "cpu":
         for name, module in list(model.named_modules()):
             if type(module).__name__ in PLAIN_RMS_NORMS:
                 model.set_submodule(name, FrozenRMSNorm(module.weight, module.variance_epsilon))
@@ -137,7 +137,9 @@ def _logits(model: Any, hidden: Tensor) -> Tensor:
     """Logits [n, vocabulary] of hidden states [n, hidden], float32, soft-capped where the model does so."""
     logits = functional.linear(hidden, model.get_output_embeddings().weight).float()
     cap = getattr(model.config, "final_logit_softcapping", None)
-    return logits if cap is None else cap * torch.tanh(logits / cap)
+    if cap is not None:
+        logits = cap * torch.tanh(logits / cap)
+    return logits
 
 
 def _score(model: Any, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,7 +155,10 @@ def target_log_probs(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     scores, hits = [], []
     for first in range(0, len(targets), CHUNK):
         part = model, hidden[first : first + CHUNK], targets[first : first + CHUNK]
-        score, hit = checkpoint(_score, *part, use_reentrant=False) if hidden.requires_grad else _score(*part)
+        if hidden.requires_grad:
+            score, hit = checkpoint(_score, *part, use_reentrant=False)
+        else:
+            score, hit = _score(*part)
         scores.append(score)
         hits.append(hit)
     return torch.cat(scores), torch.cat(hits)
@@ -227,8 +232,12 @@ class TorchGenerator:
         ids, mask = [], []
         for row in rows:
             gap, ones = width - len(row), [1] * len(row)
-            ids.append([self._end] * gap + list(row) if left else list(row) + [self._end] * gap)
-            mask.append([0] * gap + ones if left else ones + [0] * gap)
+            if left:
+                ids.append([self._end] * gap + list(row))
+                mask.append([0] * gap + ones)
+            else:
+                ids.append(list(row) + [self._end] * gap)
+                mask.append(ones + [0] * gap)
         device = self.model.device
         return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
@@ -269,7 +278,10 @@ class TorchGenerator:
             chosen = logits[:, -1].argmax(1)
             for row in list(running):
                 token = int(chosen[row])
-                running.discard(row) if token == self._end else replies[row].append(token)
+                if token == self._end:
+                    running.discard(row)
+                else:
+                    replies[row].append(token)
             if not running:
                 break
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)

@@ -27,7 +27,8 @@ class DivergenceGuard:
         if isinstance(event, EvalFinished) and self._start is None:
             self._start = event.loss
         elif isinstance(event, StepLogged):
-            self._first = event.loss if self._first is None else self._first
+            if self._first is None:
+                self._first = event.loss
             self._last.append(event.loss)
 
     @property
@@ -35,7 +36,9 @@ class DivergenceGuard:
         """Why training should stop now, or None."""
         if self._first is None or len(self._last) < WINDOW:
             return None
-        start = max(self._first, self._first if self._start is None else self._start)
+        start = self._first
+        if self._start is not None:
+            start = max(start, self._start)
         now = statistics.median(self._last)
         if now <= start + max(LEAST_RISE, start):
             return None

@@ -11,14 +11,16 @@ error of their own.
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ai_forge.cancel import NEVER, CancelToken
 from ai_forge.config import FineTuneConfig
-from ai_forge.errors import InputError, PrerequisiteError
+from ai_forge.errors import CancelledError, InputError, PrerequisiteError
 from ai_forge.events import Sink, ignore
-from ai_forge.training.group import Place
+from ai_forge.training.group import RankInfo
 
 if TYPE_CHECKING:
     from ai_forge.training.backends.torch_group import TorchGroup
@@ -45,6 +47,7 @@ class Cluster:
         data: Sequence[Any],
         parts: Mapping[str, Any],
         emit: Sink,
+        cancel: CancelToken,
     ) -> Any:
         """In rank 0: `kind(config, **parts).method(*data)` in all processes.
 
@@ -53,24 +56,24 @@ class Cluster:
         """
         self.waiting = False
         job: Job = kind, config.model_copy(update={"nproc": self.group.size}), method, data, parts
-        result = self._take_part(self.group.first(lambda: job), emit)
+        result = self._take_part(self.group.broadcast(lambda: job), emit, cancel)
         self.waiting = True
         return result
 
     def serve(self) -> None:
         """In the other ranks: take part in rank 0's trainings until it ends."""
         nothing: Job | None = None
-        while job := self.group.first(lambda: nothing):
-            self._take_part(job, ignore)
+        while job := self.group.broadcast(lambda: nothing):
+            self._take_part(job, ignore, NEVER)
         self.group.close()
 
     def dismiss(self) -> None:
         """In rank 0: let the others go, where they wait."""
         if self.waiting:
-            self.group.first(lambda: None)
+            self.group.broadcast(lambda: None)
             self.group.close()
 
-    def _take_part(self, job: Job, emit: Sink) -> Any:
+    def _take_part(self, job: Job, emit: Sink, cancel: CancelToken) -> Any:
         kind, config, method, data, parts = job
         folders: list[Path] = [parts["base"].folder, parts["folder"], *filter(None, [parts.get("adapter")])]
         unseen = self.group.gather([str(folder) for folder in folders if not folder.is_dir()])
@@ -80,7 +83,8 @@ class Cluster:
                     f"Process {rank} of {self.group.size} does not see {', '.join(missing)}.",
                     "let AI_FORGE_HOME and the base lie in a folder that all machines share under the same path.",
                 )
-        return getattr(kind(config, **parts, emit=emit, group=self.group), method)(*data)
+        trainer = kind(config, **parts, emit=emit, group=self.group, cancel=cancel)
+        return getattr(trainer, method)(*data)
 
 
 _joined: Cluster | None = None  # as torch.distributed's own default group: a process is in one or in none
@@ -91,11 +95,11 @@ def joined() -> Cluster | None:
     return _joined
 
 
-def place_of(variables: Mapping[str, str]) -> Place | None:
+def rank_info_of(variables: Mapping[str, str]) -> RankInfo | None:
     """Where the launcher's variables put this process; None where there is no launcher, or one process only.
 
-    >>> place_of({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "host", "MASTER_PORT": "29500"})
-    Place(rank=3, size=4, local_rank=1, n_here=1, meeting='env://')
+    >>> rank_info_of({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "host", "MASTER_PORT": "29500"})
+    RankInfo(rank=3, size=4, local_rank=1, n_here=1, rendezvous='env://')
 
     Raises:
         InputError: some of the variables are missing or no numbers.
@@ -103,14 +107,15 @@ def place_of(variables: Mapping[str, str]) -> Place | None:
     if variables.get("WORLD_SIZE", "1") == "1":
         return None
     wrong = [name for name in NUMBERS if not variables.get(name, "").isdecimal()]
-    wrong += [ADDRESS] if not variables.get(ADDRESS) else []
+    if not variables.get(ADDRESS):
+        wrong.append(ADDRESS)
     if wrong:
         raise InputError(
             f"WORLD_SIZE is {variables['WORLD_SIZE']}, and {', '.join(wrong)} of the environment cannot be used.",
             "start the processes with torchrun or accelerate launch, or unset WORLD_SIZE.",
         )
     rank, size, local_rank, _ = (int(variables[name]) for name in NUMBERS)
-    return Place(rank, size, local_rank, int(variables.get("LOCAL_WORLD_SIZE", "1")), "env://")
+    return RankInfo(rank, size, local_rank, int(variables.get("LOCAL_WORLD_SIZE", "1")), "env://")
 
 
 def in_cluster(command: Callable[[], T]) -> T | None:
@@ -120,14 +125,15 @@ def in_cluster(command: Callable[[], T]) -> T | None:
         InputError: the launcher's variables cannot be used; and whatever the command raises.
     """
     global _joined
-    place = place_of(os.environ)
-    if place is None:
+    info = rank_info_of(os.environ)
+    if info is None:
         return command()
     from ai_forge.training.backends.torch_group import TorchGroup
 
-    cluster = _joined = Cluster(TorchGroup(place))
-    if place.rank != 0:
-        with contextlib.suppress(KeyboardInterrupt):  # rank 0 had it too, and tells it
+    cluster = _joined = Cluster(TorchGroup(info))
+    if info.rank != 0:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches rank 0, too, which decides for all
+        with contextlib.suppress(CancelledError):  # told by rank 0
             cluster.serve()
         return None
     try:

@@ -1,12 +1,13 @@
 """A training in several processes on one machine: starting them, hearing them, ending them together.
 
-Each process is a session of its own and runs the same method of a trainer (`group.Group` joins them); this process only watches.
-What survives: Ctrl-C is handed on once, so that all finish the step in hand and rank 0 saves it. A process that dies or fails
-ends the others, and its error is the one that is told, not the broken connections that follow. If this process dies, however it
-dies, the others end too.
+Each process is a session of its own and runs the same method of a trainer (`group.Group` joins them); this process only watches,
+and needs no torch for it. What survives: a cancelled token is told to rank 0 once, so that all finish the step in hand and it is
+saved. A process that dies or fails ends the others, and its error is the one that is told, not the broken connections that
+follow. If this process dies, however it dies, the others end too.
 """
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
@@ -15,21 +16,26 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from ai_forge.cancel import NEVER, CancelToken
 from ai_forge.config import FineTuneConfig
-from ai_forge.errors import AIForgeError, InputError, InternalError, TransientError
+from ai_forge.errors import AIForgeError, CancelledError, InputError, InternalError, TransientError
 from ai_forge.events import Sink, ignore
 from ai_forge.training.backends import backend_name
-from ai_forge.training.distributed.cluster import joined
+from ai_forge.training.distributed.cluster import Job, joined
 from ai_forge.training.forge import FineTuneTrainer
-from ai_forge.training.group import LostError, Place
+from ai_forge.training.group import LostError, RankInfo
 
 GRACE_S = 5.0
 """How long the others may still say what happened to them after the first has failed."""
+
+HEARD_WITHIN_S = 0.2
+"""How soon the processes hear that they are cancelled."""
 
 _SAFE_PATH = "PYTHONSAFEPATH"
 """Python's own variable: where it is set, the current folder is not searched for modules."""
@@ -53,18 +59,25 @@ def n_processes(config: FineTuneConfig) -> tuple[int, int]:
 
 
 def run_trainer(
-    kind: type[FineTuneTrainer], config: FineTuneConfig, method: str, *data: Any, emit: Sink, **parts: Any
+    kind: type[FineTuneTrainer],
+    config: FineTuneConfig,
+    method: str,
+    *data: Any,
+    emit: Sink,
+    cancel: CancelToken = NEVER,
+    **parts: Any,
 ) -> Any:
     """`kind(config, **parts).method(*data)` in as many processes as `n_processes` says: those of a launcher, or started here.
 
     Raises:
         InputError: several processes on another backend than torch; and whatever the method raises.
         TransientError: a process was ended from outside.
-        KeyboardInterrupt: Ctrl-C; a checkpoint has been saved.
+        CancelledError: `cancel` was cancelled; a checkpoint has been saved.
     """
     n, _ = n_processes(config)
     if n == 1:
-        return getattr(kind(config, **parts, emit=emit), method)(*data)
+        trainer = kind(config, **parts, emit=emit, cancel=cancel)
+        return getattr(trainer, method)(*data)
     if backend_name(config.backend) != "torch":
         raise InputError(
             f"{n} processes are to train, and only torch trains in several processes.",
@@ -72,52 +85,72 @@ def run_trainer(
         )
     cluster = joined()
     if cluster is not None:
-        return cluster.train(kind, config, method, data, parts, emit)
-    context = multiprocessing.get_context("spawn")
+        return cluster.train(kind, config, method, data, parts, emit, cancel)
+    job: Job = kind, config, method, data, parts
+    workers: list[Worker] = []
     with tempfile.TemporaryDirectory(prefix="ai-forge-") as folder:
-        processes: list[BaseProcess] = []
-        ears: list[Any] = []
+        rendezvous = (Path(folder) / "rendezvous").as_uri()
         try:
             for rank in range(n):
-                ear, mouth = context.Pipe(duplex=False)
-                words = (rank, Path(folder) / "meeting", mouth, kind, config, method, data, parts)
-                process = context.Process(target=_process, args=words, daemon=True)
-                with _safe_path():
-                    process.start()
-                mouth.close()
-                processes.append(process)
-                ears.append(ear)
-            with _interrupts_handed_on(processes):
-                return _listen(processes, ears, emit)
-        finally:
-            for started in processes:
-                started.kill()
-                started.join()
+                workers.append(Worker.start(RankInfo(rank, n, rank, n, rendezvous), job))
+            return _listen(workers, emit, cancel)
+        finally:  # after a second Ctrl-C, too
+            for worker in workers:
+                worker.process.kill()
+                worker.process.join()
 
 
-def _process(
-    rank: int,
-    meeting_place: Path,
-    mouth: Connection,
-    kind: type[FineTuneTrainer],
-    config: FineTuneConfig,
-    method: str,
-    data: Sequence[Any],
-    parts: dict[str, Any],
-) -> None:
-    """What one of the processes does; rank 0 tells its events."""
-    os.setsid()  # so that the terminal's Ctrl-C comes through the parent, once
+@dataclass(frozen=True)
+class Worker:
+    """A process that was started here, and this end of its connection."""
+
+    process: BaseProcess
+    connection: Connection
+
+    @classmethod
+    def start(cls, info: RankInfo, job: Job) -> "Worker":
+        """A new process that does its part of `job`."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(name=f"Process {info.rank}", target=_work, args=(info, theirs, job), daemon=True)
+        with _safe_path():
+            process.start()
+        theirs.close()  # else its end would not be seen here
+        return cls(process, ours)
+
+    def receive(self, n_workers: int) -> tuple[str, Any]:
+        """The next of what it says: ("event", …), ("result", …) or ("error", …)."""
+        try:
+            kind, value = self.connection.recv()
+        except (EOFError, ConnectionError):
+            self.process.join()
+            rank, code = self.process.name, self.process.exitcode
+            return "error", TransientError(
+                f"{rank} of {n_workers} was ended from outside (exit code {code}).",
+                "run the same command again: it continues from the newest checkpoint.",
+            )
+        return kind, value
+
+
+def _work(info: RankInfo, connection: Connection, job: Job) -> None:
+    """What one of the processes does; rank 0 tells its events and hears that it is cancelled."""
+    os.setsid()  # so that the terminal's Ctrl-C reaches the parent only
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    kind, config, method, data, parts = job
+    cancel = CancelToken()
+    emit: Sink = ignore
+    if info.rank == 0:
+        emit = lambda event: connection.send(("event", event))  # noqa: E731
+        threading.Thread(target=_hear_cancellation, args=(connection, cancel), daemon=True).start()
     try:
         from ai_forge.training.backends.torch_group import TorchGroup
 
-        group = TorchGroup(Place(rank, config.nproc, rank, config.nproc, meeting_place.as_uri()))
-        emit = (lambda event: mouth.send(("event", event))) if rank == 0 else ignore
-        mouth.send(("result", getattr(kind(config, **parts, emit=emit, group=group), method)(*data)))
-    except (AIForgeError, KeyboardInterrupt) as error:
-        mouth.send(("error", error))
+        trainer = kind(config, **parts, emit=emit, group=TorchGroup(info), cancel=cancel)
+        connection.send(("result", getattr(trainer, method)(*data)))
+    except AIForgeError as error:
+        connection.send(("error", error))
     except Exception:  # noqa: BLE001 (told by the parent)
-        mouth.send(("error", InternalError(f"Process {rank} failed: {traceback.format_exc()}")))
+        connection.send(("error", InternalError(f"Process {info.rank} failed: {traceback.format_exc()}")))
     else:
         signal.pause()  # until the parent, which has all results, ends it: the others may still be reading from this one
     os._exit(0)  # at once: the connections to the others may be broken, and nothing may wait for them
@@ -136,6 +169,11 @@ def _safe_path() -> Iterator[None]:
             os.environ[_SAFE_PATH] = before
 
 
+def _hear_cancellation(connection: Connection, cancel: CancelToken) -> None:
+    with contextlib.suppress(EOFError, OSError):  # the parent has ended: so does this process
+        cancel.cancel(connection.recv())
+
+
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -143,63 +181,39 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-@contextlib.contextmanager
-def _interrupts_handed_on(processes: Sequence[BaseProcess]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def hand_on(signum: int, frame: object) -> None:
-        for process in processes:
-            if process.pid is not None and process.is_alive():
-                os.kill(process.pid, signal.SIGINT)
-
-    before = signal.signal(signal.SIGINT, hand_on)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _listen(processes: Sequence[BaseProcess], ears: Sequence[Any], emit: Sink) -> Any:
+def _listen(workers: Sequence[Worker], emit: Sink, cancel: CancelToken) -> Any:
     """Pass events on until all have a result; raise what went wrong first of all."""
     results: dict[int, Any] = {}
-    problems: list[BaseException] = []
-    open_ears: dict[Any, int] = {ear: rank for rank, ear in enumerate(ears)}
-    until = None
-    while open_ears and (until is None or time.monotonic() < until):
-        left_s = None if until is None else max(0.0, until - time.monotonic())
-        ready: list[Any] = list(wait(list(open_ears), timeout=left_s))
-        for ear in ready:
-            rank = open_ears[ear]
-            what: str
-            value: Any
-            try:
-                what, value = ear.recv()
-            except EOFError:
-                processes[rank].join()
-                what, value = (
-                    "error",
-                    TransientError(
-                        f"Process {rank} of {len(processes)} was ended from outside (exit code {processes[rank].exitcode}).",
-                        "run the same command again: it continues from the newest checkpoint.",
-                    ),
-                )
-            if what == "event":
+    problems: list[AIForgeError] = []
+    silent_from = math.inf
+    listening: dict[Any, int] = {worker.connection: rank for rank, worker in enumerate(workers)}
+    is_told = False
+    while listening and time.monotonic() < silent_from:
+        if cancel.cancelled and not is_told:
+            is_told = True
+            with contextlib.suppress(OSError):  # it has ended, and why is about to be heard
+                workers[0].connection.send(cancel.reason)
+        for connection in wait(list(listening), timeout=HEARD_WITHIN_S):
+            rank = listening[connection]
+            kind, value = workers[rank].receive(len(workers))
+            if kind == "event":
                 emit(value)
                 continue
-            del open_ears[ear]
-            if what == "result":
+            del listening[connection]
+            if kind == "result":
                 results[rank] = value
             else:
                 problems.append(value)
-                until = until or time.monotonic() + GRACE_S
+                silent_from = min(silent_from, time.monotonic() + GRACE_S)
     if problems:
-        raise min(problems, key=_rank_of)
+        raise min(problems, key=_remoteness)
     return results[0]
 
 
-def _rank_of(problem: BaseException) -> int:
-    """Causes before consequences: what a process says of itself, one that was killed, Ctrl-C, a crash, a lost connection."""
-    order = (LostError, InternalError, KeyboardInterrupt, TransientError)
-    return next((len(order) - place for place, kind in enumerate(order) if isinstance(problem, kind)), 0)
+CONSEQUENCES = (TransientError, CancelledError, InternalError, LostError)
+"""What hides a cause, the more the later: a process that was killed, a cancellation, a crash, a lost connection."""
+
+
+def _remoteness(problem: AIForgeError) -> int:
+    """Causes before consequences: what a process says of itself is nearest."""
+    return max((at for at, kind in enumerate(CONSEQUENCES, 1) if isinstance(problem, kind)), default=0)

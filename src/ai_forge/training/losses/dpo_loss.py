@@ -12,7 +12,7 @@ off leaves the residual, which is no reference of anything.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,8 +44,10 @@ def softplus(x: Any) -> Any:
     (True, 1000.0, 0.0)
     """
     magnitude = abs(x)
-    tail = math.log1p(math.exp(-magnitude)) if isinstance(x, float) else (-magnitude).exp().log1p()
-    return (x + magnitude) / 2 + tail
+    at_least = (x + magnitude) / 2  # max(x, 0); what is missing lies between 0 and log 2
+    if isinstance(x, float):
+        return at_least + math.log1p(math.exp(-magnitude))
+    return at_least + (-magnitude).exp().log1p()
 
 
 def pair_loss(difference: Any, kind: PreferenceLoss, beta: float) -> Any:
@@ -57,8 +59,11 @@ def pair_loss(difference: Any, kind: PreferenceLoss, beta: float) -> Any:
 
 def difference_of(pair: TokenizedPair, chosen: Any, rejected: Any, kind: PreferenceLoss) -> Any:
     """Δ of a pair whose answers have the summed log-probabilities `chosen` and `rejected`."""
-    by = (1, 1) if kind == "sigmoid" else (pair.chosen.n_supervised, pair.rejected.n_supervised)
-    return (chosen - pair.reference_chosen) / by[0] - (rejected - pair.reference_rejected) / by[1]
+    gain_chosen = chosen - pair.reference_chosen
+    gain_rejected = rejected - pair.reference_rejected
+    if kind == "sigmoid":
+        return gain_chosen - gain_rejected
+    return gain_chosen / pair.chosen.n_supervised - gain_rejected / pair.rejected.n_supervised
 
 
 class PreferenceObjective:
@@ -107,13 +112,13 @@ class PreferenceObjective:
         return TokenSums(loss, len(items), n_right)
 
 
-def with_reference(trainee: Trainee, pairs: Sequence[TokenizedPair]) -> list[TokenizedPair]:
-    """`pairs` with the log-probabilities that the model gives them now."""
-    return [
-        replace(
-            pair,
-            reference_chosen=-trainee.evaluate(collate([pair.chosen])).loss,
-            reference_rejected=-trainee.evaluate(collate([pair.rejected])).loss,
-        )
-        for pair in pairs
-    ]
+def with_reference(
+    trainee: Trainee, pairs: Sequence[TokenizedPair], before_each: Callable[[], None] = lambda: None
+) -> list[TokenizedPair]:
+    """`pairs` with the log-probabilities that the model gives them now; what `before_each` raises ends it."""
+    made = []
+    for pair in pairs:
+        before_each()
+        chosen, rejected = (-trainee.evaluate(collate([side])).loss for side in (pair.chosen, pair.rejected))
+        made.append(replace(pair, reference_chosen=chosen, reference_rejected=rejected))
+    return made

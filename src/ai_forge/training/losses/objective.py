@@ -51,7 +51,7 @@ class SupervisedObjective:
 
     def weight(self, items: Sequence[TokenizedExample]) -> float:
         """The sum of the supervised tokens' weights."""
-        return sum(sum(item.weights) if item.weights else item.n_supervised for item in items)
+        return sum(sum(item.weights) or item.n_supervised for item in items)  # without weights each counts 1
 
     def evaluate(self, trainee: Trainee, items: Sequence[TokenizedExample]) -> TokenSums:
         """−log p of every supervised token, unweighted, so that runs with other weights can be compared."""
@@ -65,4 +65,6 @@ def weights_of(example: TokenizedExample) -> tuple[float, ...]:
 
 def as_objective(loss: "Loss | Objective") -> Objective:
     """An objective as it is; a plain loss of log-probabilities as that of supervised examples."""
-    return loss if not callable(loss) else SupervisedObjective(loss)
+    if callable(loss):
+        return SupervisedObjective(loss)
+    return loss

@@ -51,4 +51,6 @@ def token_weights(starts: Sequence[int], target: str, n_answer: int, config: Fin
     by_character = character_weights(target, n_answer, config)
     raw = [by_character[min(start, len(target) - 1)] for start in starts] + [config.answer_weight]
     mean = sum(raw) / len(raw)
-    return tuple(weight / mean for weight in raw) if mean > 0 else ()
+    if mean == 0:  # nothing of this target was to count: then all of it does
+        return ()
+    return tuple(weight / mean for weight in raw)

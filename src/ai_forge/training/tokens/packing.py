@@ -114,7 +114,7 @@ def code_replay(
 ) -> list[TokenizedExample]:
     """`n` pieces of the code that `examples` show, as plain text with every token supervised, drawn by `seed`.
 
-    Training on answers alone wears away the base's grasp of code, and quantisation has taken its share before; a little
+    Training on answers alone wears away the base's grasp of code, and quantization has taken its share before; a little
     plain code among the answers gives it back. Fewer than `n` come back only where no shown block has two tokens.
     """
     texts = sorted({document.text for example in examples for document in example.shown_documents})

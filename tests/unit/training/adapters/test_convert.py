@@ -59,7 +59,7 @@ def log_probs(model: Any, examples: Any) -> torch.Tensor:
     return torch.cat([reference_log_probs(model, example) for example in examples])
 
 
-@pytest.mark.parametrize("init_method", ["pissa", "olora", "lora"])
+@pytest.mark.parametrize("init_method", ["pissa", "lora"])
 @pytest.mark.parametrize("changes", [{}, {"use_rslora": True, **PATTERNS}])
 def test_peft_loads_the_converted_adapter_on_the_base_with_our_logits(
     base: Path, tmp_path: Path, init_method: str, changes: dict[str, Any]
@@ -80,7 +80,7 @@ def test_peft_loads_the_converted_adapter_on_the_base_with_our_logits(
 
 
 @pytest.mark.parametrize("iterations", [1, 4])
-def test_of_a_quantised_training_only_the_quantisation_is_left_out(base: Path, tmp_path: Path, iterations: int) -> None:
+def test_of_a_quantized_training_only_the_quantization_is_left_out(base: Path, tmp_path: Path, iterations: int) -> None:
     config = tiny_config(quantization_iterations=iterations)
     _, report = initialise(base, config, check_batch(), exact=True)
     trained(base, tmp_path / "trained", config)

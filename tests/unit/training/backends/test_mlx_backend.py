@@ -13,13 +13,13 @@ mx = pytest.importorskip("mlx.core", reason="MLX is not installed: pip install '
 
 from ai_forge.errors import InputError  # noqa: E402
 from ai_forge.model_files.adapter import peft_config  # noqa: E402
-from ai_forge.training.apple import kept_bytes, mlx_memory_of, recomputed_bytes, score_bytes  # noqa: E402
 from ai_forge.training.backends import mlx_backend  # noqa: E402
 from ai_forge.training.backends.mlx_backend import MLXTrainee, out_of_memory_told  # noqa: E402
 from ai_forge.training.backends.mlx_init import initialise  # noqa: E402
 from ai_forge.training.backends.mlx_model import vocabulary_log_probs  # noqa: E402
 from ai_forge.training.backends.torch_backend import TorchTrainee  # noqa: E402
 from ai_forge.training.losses import sft_loss  # noqa: E402
+from ai_forge.training.memory import kept_bytes, mlx_memory_of, recomputed_bytes, score_bytes  # noqa: E402
 from ai_forge.training.tokens.packing import Batch, TokenizedExample, collate  # noqa: E402
 from tiny_models import make_tiny  # noqa: E402
 from tiny_training import check_batch, random_examples, tiny_config  # noqa: E402

@@ -14,9 +14,10 @@ from ai_forge.config import FineTuneConfig, load_settings
 from ai_forge.training.backends.torch_backend import TorchTrainee
 from ai_forge.training.backends.torch_init import initialise
 from ai_forge.training.bases.resolve import resolve_base
+from ai_forge.training.fit import with_checkpointing_settled
 from ai_forge.training.forge import FineTuneTrainer
 from ai_forge.training.losses import sft_loss
-from ai_forge.training.memory import memory_of, with_checkpointing_settled
+from ai_forge.training.memory import memory_of
 from ai_forge.training.tokens.packing import TokenizedExample, collate
 from ai_forge.workspace import Workspace
 from tiny_models import make_tiny

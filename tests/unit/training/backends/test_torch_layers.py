@@ -16,7 +16,7 @@ def inputs(n_in: int = 256, n: int = 7) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("block_size", [64, 128])
-def test_dense_nf4_holds_what_bitsandbytes_dequantises(block_size: int) -> None:
+def test_dense_nf4_holds_what_bitsandbytes_dequantizes(block_size: int) -> None:
     codes, state = bnb.quantize_4bit(weight(), blocksize=block_size, quant_type="nf4", compress_statistics=True)
     frozen = FrozenWeight(weight(), torch.float32, block_size, packed=False)
     assert torch.equal(frozen.dense(), bnb.dequantize_4bit(codes, state))

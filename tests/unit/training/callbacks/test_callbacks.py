@@ -3,11 +3,8 @@
 import math
 from pathlib import Path
 
-import pytest
-
 from ai_forge.events import EvalFinished, Event, Notice, StepLogged
 from ai_forge.training.callbacks import EarlyStopping, LossPlotter, MemoryMonitor, MetricsLogger
-from ai_forge.training.callbacks.metrics_logger import replay
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -38,13 +35,12 @@ def test_a_loss_that_is_no_number_is_never_the_best() -> None:
     assert stopping.reason is not None
 
 
-def test_metrics_record_perplexity_and_replay_to_the_same_events() -> None:
+def test_metrics_are_steps_and_evaluations() -> None:
     logger = MetricsLogger()
     events = [evaluation(0, 2.0), step(1, loss=1.5), evaluation(1, 1000.0)]
     for event in (*events, Notice("info", "x")):
         logger(event)
-    assert [r["perplexity"] for r in logger.history] == [math.exp(2.0), math.exp(1.5), math.exp(700)]
-    assert list(replay(logger.history)) == events
+    assert logger.history == events
 
 
 def test_the_memory_monitor_warns_once_above_its_share() -> None:
@@ -74,10 +70,3 @@ def test_the_loss_curve_is_redrawn_at_each_evaluation(tmp_path: Path) -> None:
     assert pictures[0] != pictures[1]
     assert plotter.train == [(1, 1.0)]
     assert plotter.held_out == [(1, 2.0), (2, 1.0)]
-
-
-@pytest.mark.parametrize(
-    "history", [[], [{"event": "EvalFinished", "step": 1, "loss": 1.0, "accuracy": 0.5, "n_tokens": 3}]]
-)
-def test_replay_of_stored_histories(history: list[dict[str, object]]) -> None:
-    assert list(replay(history)) == [EvalFinished(1, 1.0, 0.5, 3)][: len(history)]

@@ -17,9 +17,9 @@ from ai_forge.errors import InputError, PrerequisiteError
 from ai_forge.events import ignore, read_events
 from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.training.distributed import cluster
-from ai_forge.training.distributed.cluster import Cluster, in_cluster, place_of
+from ai_forge.training.distributed.cluster import Cluster, in_cluster, rank_info_of
 from ai_forge.training.forge import FineTuneTrainer
-from ai_forge.training.group import Alone, Place
+from ai_forge.training.group import Alone, RankInfo
 from cli_runs import ai_forge, flags, stdlib_copy, tiny_base
 from tiny_models import make_tiny
 from tiny_training import tiny_config
@@ -179,18 +179,18 @@ def test_without_others_a_process_stands_alone(variables: Mapping[str, str], mon
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert place_of(variables) is None
+    assert rank_info_of(variables) is None
     assert in_cluster(lambda: "done") == "done"
     assert cluster.joined() is None
 
 
 def test_the_variables_say_where_a_process_stands() -> None:
-    assert place_of(LAUNCHED) == Place(1, 2, 0, 1, "env://")
-    assert place_of(LAUNCHED | {"LOCAL_WORLD_SIZE": "2"}) == Place(1, 2, 0, 2, "env://")
+    assert rank_info_of(LAUNCHED) == RankInfo(1, 2, 0, 1, "env://")
+    assert rank_info_of(LAUNCHED | {"LOCAL_WORLD_SIZE": "2"}) == RankInfo(1, 2, 0, 2, "env://")
 
 
 def test_variables_that_are_missing_are_named_together() -> None:
     with pytest.raises(
         InputError, match=r"^WORLD_SIZE is 2, and RANK, MASTER_PORT, MASTER_ADDR of the environment cannot"
     ):
-        place_of({"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_PORT": "http"})
+        rank_info_of({"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_PORT": "http"})

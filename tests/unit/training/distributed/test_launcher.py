@@ -4,6 +4,7 @@ import dataclasses
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
+from ai_forge.cancel import NEVER, CancelToken
 from ai_forge.config import FineTuneConfig
-from ai_forge.errors import InputError, InternalError, TransientError
+from ai_forge.errors import CancelledError, InputError, InternalError, TransientError
 from ai_forge.events import CheckpointSaved, EvalFinished, Event, Notice, StepLogged
 from ai_forge.model_files.base import Base
 from ai_forge.training.backends.base import Loss, TokenSums
@@ -22,7 +24,8 @@ from ai_forge.training.backends.torch_backend import TorchTrainee
 from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.training.checkpoint import newest_checkpoint
 from ai_forge.training.distributed.launcher import run_trainer
-from ai_forge.training.forge import FineTuneTrainer, TrainingResult
+from ai_forge.training.forge import FineTuneTrainer, TrainingPlan
+from ai_forge.training.record import TrainingResult
 from ai_forge.training.tokens.packing import Batch
 from ai_forge.workspace import Workspace
 from tiny_models import make_tiny
@@ -44,10 +47,12 @@ def train(
     config: FineTuneConfig,
     emit: Callable[[Event], None] = lambda _: None,
     kind: type[FineTuneTrainer] = FineTuneTrainer,
+    cancel: CancelToken = NEVER,
 ) -> TrainingResult:
     (root / "work").mkdir(parents=True, exist_ok=True)
     parts: dict[str, Any] = {"base": base, "folder": root / "work", "workspace": Workspace.open(root / "home")}
-    result: TrainingResult = run_trainer(kind, config, "train", raft_examples(8), raft_examples(3), emit=emit, **parts)
+    data = raft_examples(8), raft_examples(3)
+    result: TrainingResult = run_trainer(kind, config, "train", *data, emit=emit, cancel=cancel, **parts)
     return result
 
 
@@ -125,18 +130,18 @@ def test_memory_that_runs_out_in_one_process_is_told_and_all_halve(base: Base, t
 
 
 def test_a_plan_is_measured_in_the_processes_that_would_train(base: Base, tmp_path: Path) -> None:
-    plans = [plan_of(base, tmp_path / str(n), many(n)) for n in (1, 2)]
-    assert [plan["processes"] for plan in plans] == [1, 2]
-    assert plans[0]["memory_bytes"] == plans[1]["memory_bytes"]  # of each of them
-    assert plans[0]["n_steps"] == plans[1]["n_steps"] == 6
-    assert all(plan["tokens_per_s"] > 0 and plan["gradient_checkpointing"] in ("off", "on") for plan in plans)
-    assert plans[1]["memory_range_bytes"]["total"]["expected"] == sum(plans[1]["memory_bytes"].values())
+    one, two = (plan_of(base, tmp_path / str(n), many(n)) for n in (1, 2))
+    assert (one.processes, two.processes) == (1, 2)
+    assert one.memory_bytes == two.memory_bytes  # of each of them
+    assert one.n_steps == two.n_steps == 6
+    assert all(plan.tokens_per_s > 0 and plan.gradient_checkpointing in ("off", "on") for plan in (one, two))
+    assert two.memory_range_bytes["total"].expected == sum(two.memory_bytes.values())
 
 
-def plan_of(base: Base, root: Path, config: FineTuneConfig) -> dict[str, Any]:
+def plan_of(base: Base, root: Path, config: FineTuneConfig) -> TrainingPlan:
     (root / "work").mkdir(parents=True)
     parts: dict[str, Any] = {"base": base, "folder": root / "work", "workspace": Workspace.open(root / "home")}
-    plan: dict[str, Any] = run_trainer(
+    plan: TrainingPlan = run_trainer(
         FineTuneTrainer, config, "plan", raft_examples(8), raft_examples(3), emit=lambda _: None, **parts
     )
     return plan
@@ -168,21 +173,33 @@ def test_a_killed_process_ends_the_others_and_the_same_command_continues(base: B
     assert steps(heard)[0][0] == int(continued.split()[3]) + 1
 
 
-def test_ctrl_c_saves_the_step_in_hand(base: Base, tmp_path: Path) -> None:
+def test_a_cancelled_token_saves_the_step_in_hand(base: Base, tmp_path: Path) -> None:
     saved: list[int] = []
+    cancel = CancelToken()
 
-    def interrupt(event: Event) -> None:
+    def listen(event: Event) -> None:
         if isinstance(event, StepLogged) and event.step == 2:
-            os.kill(os.getpid(), signal.SIGINT)
+            threading.Thread(target=cancel.cancel, args=("the job was deleted",)).start()
         if isinstance(event, CheckpointSaved):
             saved.append(event.step)
 
-    with pytest.raises(KeyboardInterrupt):
-        train(base, tmp_path, many(max_steps=40, save_steps=1000, eval_steps=1000), interrupt)
+    with pytest.raises(CancelledError, match=r"Cancelled \(the job was deleted\); what was done is kept"):
+        train(base, tmp_path, many(max_steps=40, save_steps=1000, eval_steps=1000), listen, cancel=cancel)
     checkpoint = newest_checkpoint(tmp_path / "work")
     assert checkpoint is not None
     assert 2 <= checkpoint.step < 40
     assert checkpoint.step == saved[-1]
+    assert workers() == []
+
+
+def test_an_interrupt_ends_all_at_once(base: Base, tmp_path: Path) -> None:
+    def interrupt(event: Event) -> None:
+        if isinstance(event, StepLogged) and event.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(base, tmp_path, many(max_steps=40, eval_steps=1000), interrupt)
+    assert workers() == []
 
 
 def test_an_error_of_one_process_is_told_as_it_is(base: Base, tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from ai_forge.training.backends.torch_shards import held_bytes
 from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.training.distributed.launcher import run_trainer
 from ai_forge.training.dpo import PreferenceTrainer
-from ai_forge.training.forge import FineTuneTrainer, TrainingResult
+from ai_forge.training.forge import FineTuneTrainer
 from ai_forge.training.group import Alone
 from ai_forge.training.memory import memory_of
+from ai_forge.training.record import TrainingResult
 from ai_forge.workspace import Workspace
 from tiny_models import make_tiny
 from tiny_training import raft_examples, tiny_config
