@@ -100,7 +100,7 @@ class Runner:
         self._listener = emit
         self._early = early
         self._results: dict[str, StageResult] = {}
-        self._keys: dict[str, str | None] = {}
+        self._told = set[str]()
         self._entered = contextlib.ExitStack()
         self._depth = 0
         self.emit: Sink = emit
@@ -260,6 +260,8 @@ class Runner:
             return self._run(stage)
 
     def _run(self, stage: Stage) -> StageResult:
+        if stage.name in self._told and stage.name in self._results:
+            return self._results[stage.name]
         with self.reporting(stage.name) as finish:
             self.cancel.check()
             keys: dict[str, str | None] = {}
@@ -277,6 +279,7 @@ class Runner:
             self._results[stage.name] = StageResult(
                 stage.name, key, result.folder, result.summary, result.seconds, True
             )
+            self._told.add(stage.name)
         return result
 
     def _build(self, stage: Stage, key: str, outputs: Outputs) -> StageResult:
