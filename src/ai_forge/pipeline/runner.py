@@ -264,15 +264,12 @@ class Runner:
             return self._results[stage.name]
         with self.reporting(stage.name) as finish:
             self.cancel.check()
-            keys: dict[str, str | None] = {}
-            for other in self.stages:
-                self._look_up(other, keys)
-                if other.name == stage.name:
-                    break
-            key = keys[stage.name]
-            if key is None:
-                raise InternalError(f"The key of {stage.name} is not known though what it needs is done.")
-            result = self._results.get(stage.name) or self._build(stage, key, Outputs(keys, self._results))
+            outputs = self.outputs()
+            try:
+                key = outputs.key(stage.name)
+            except NotMadeError:
+                raise InternalError(f"The key of {stage.name} is not known though what it needs is done.") from None
+            result = self._results.get(stage.name) or self._build(stage, key, outputs)
             finish.update(
                 counts=result.summary.model_dump(mode="json"), text=result.summary.sentence(), cached=result.cached
             )
