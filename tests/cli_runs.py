@@ -14,7 +14,14 @@ from typing import Any
 
 import pytest
 
+from ai_forge.cancel import NEVER, CancelToken
 from ai_forge.cli import app as cli
+from ai_forge.config import load_settings
+from ai_forge.events import Sink, ignore
+from ai_forge.pipeline.identity import identity_of
+from ai_forge.pipeline.run import new_run
+from ai_forge.pipeline.runner import Runner
+from ai_forge.workspace import Workspace
 from tiny_models import make_tiny
 
 MODULES = ("json/decoder.py", "json/encoder.py", "json/scanner.py", "bisect.py", "heapq.py", "textwrap.py", "shlex.py")
@@ -68,10 +75,18 @@ class Outcome:
 CODES = ("bad_input", "missing_prerequisite", "try_again", "refused", "internal")
 
 
-def ai_forge(*words: object, typed: str = "") -> Outcome:
-    """`ai-forge words…` in this process."""
-    out, err = io.StringIO(), io.StringIO()
+class Terminal(io.StringIO):
+    """Something that a person reads: results are printed there as tables and sentences."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def ai_forge(*words: object, typed: str = "", on_terminal: bool = False) -> Outcome:
+    """`ai-forge words…` in this process; what it prints goes into a pipe, or on a plain terminal of 80 columns."""
+    out, err = Terminal() if on_terminal else io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TERM", "dumb")
         patch.setattr(sys, "argv", ["ai-forge", *map(str, words)])
         patch.setattr(sys, "stdin", io.StringIO(typed))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
@@ -132,6 +147,26 @@ class TinyRun:
 
 
 def tiny_run(folder: Path) -> TinyRun:
-    """Make one in `folder`."""
+    """Make one in `folder`; what it prints is what a person sees."""
     made = TinyRun(folder / "home", stdlib_copy(folder / "repo"), tiny_base(folder / "base"), Outcome(0, "", ""))
-    return TinyRun(made.home, made.repo, made.base, ai_forge(*made.words("run")))
+    return TinyRun(made.home, made.repo, made.base, ai_forge(*made.words("run"), on_terminal=True))
+
+
+def copy_of(run: TinyRun, folder: Path) -> TinyRun:
+    """The run in `folder`, where a test may change it; its repository keeps its model, as one that is moved does."""
+    home = shutil.copytree(run.home, folder / "home", symlinks=True)
+    repo = shutil.copytree(run.repo, folder / "repo")
+    names = home / "repositories.json"
+    rows = {identity_of(repo): {**row, "path": str(repo)} for row in json.loads(names.read_text()).values()}
+    names.write_text(json.dumps(rows))
+    return TinyRun(home, repo, run.base, run.outcome)
+
+
+def runner_of(
+    run: TinyRun, emit: Sink = ignore, cancel: CancelToken = NEVER, *, name: str | None = None, **changes: object
+) -> Runner:
+    """A runner on a run's repository as it is now."""
+    chosen = SETTINGS | {key.replace("__", ".", 1): value for key, value in changes.items()}
+    settings = load_settings(("flag", chosen | {"training.base_model": str(run.base)})).settings
+    workspace = Workspace.open(run.home)
+    return Runner(new_run(run.repo, settings, workspace, name=name), workspace, emit, cancel)

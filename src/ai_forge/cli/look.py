@@ -93,12 +93,17 @@ def _row(folder: Any, record: dict[str, Any]) -> dict[str, Any]:
     from ai_forge.events import read_events
 
     state, verdict = "not begun", None
+    finished: dict[str, None] = {}  # in the order of the first time: a stage that is made again takes no run back
     for event in read_events(folder / "events.jsonl"):
         kind, stage = event.get("event"), event.get("stage", "")
+        if stage == "plan":
+            continue
         if kind == "StageStarted":
             state = f"in {stage}"
         elif kind == "StageFinished":
-            state = "deployed" if stage == "deploy" else f"{stage} done"
+            finished.setdefault(stage)
+            furthest = next(reversed(finished))
+            state = "deployed" if furthest == "deploy" else f"{furthest} done"
             verdict = event.get("text") if stage == "report" else verdict
         elif kind in ("StageFailed", "StageCancelled"):
             state = f"{stage} {'failed' if kind == 'StageFailed' else 'cancelled'}"

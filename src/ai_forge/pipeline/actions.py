@@ -221,6 +221,4 @@ def link_results(runner: Runner) -> None:
             link.unlink()
         link.symlink_to(os.path.relpath(source, runner.folder))
         if name == "report":
-            for file in source.iterdir():
-                if file.name != MANIFEST:
-                    shutil.copyfile(file, runner.folder / file.name)
+            shutil.copytree(source, runner.folder, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)

@@ -100,7 +100,7 @@ class Runner:
         self._listener = emit
         self._early = early
         self._results: dict[str, StageResult] = {}
-        self._keys: dict[str, str | None] = {}
+        self._told = set[str]()
         self._entered = contextlib.ExitStack()
         self._depth = 0
         self.emit: Sink = emit
@@ -260,23 +260,23 @@ class Runner:
             return self._run(stage)
 
     def _run(self, stage: Stage) -> StageResult:
+        if stage.name in self._told and stage.name in self._results:
+            return self._results[stage.name]
         with self.reporting(stage.name) as finish:
             self.cancel.check()
-            keys: dict[str, str | None] = {}
-            for other in self.stages:
-                self._look_up(other, keys)
-                if other.name == stage.name:
-                    break
-            key = keys[stage.name]
-            if key is None:
-                raise InternalError(f"The key of {stage.name} is not known though what it needs is done.")
-            result = self._results.get(stage.name) or self._build(stage, key, Outputs(keys, self._results))
+            outputs = self.outputs()
+            try:
+                key = outputs.key(stage.name)
+            except NotMadeError:
+                raise InternalError(f"The key of {stage.name} is not known though what it needs is done.") from None
+            result = self._results.get(stage.name) or self._build(stage, key, outputs)
             finish.update(
                 counts=result.summary.model_dump(mode="json"), text=result.summary.sentence(), cached=result.cached
             )
             self._results[stage.name] = StageResult(
                 stage.name, key, result.folder, result.summary, result.seconds, True
             )
+            self._told.add(stage.name)
         return result
 
     def _build(self, stage: Stage, key: str, outputs: Outputs) -> StageResult:

@@ -3,15 +3,18 @@
 import io
 
 import pytest
-from ai_forge.cli.console import Display, duration, summary
 from rich.console import Console
 
+from ai_forge.cli.display import Display
+from ai_forge.cli.output import duration
 from ai_forge.events import (
     AdapterInitialised,
     EvalFinished,
     Event,
     Notice,
     PlanMade,
+    StageCancelled,
+    StageFailed,
     StageFinished,
     StageProgress,
     StageStarted,
@@ -22,7 +25,7 @@ from ai_forge.events import (
 EVENTS: list[Event] = [
     StageStarted("mine"),
     StageProgress("mine", 3, 10, "a.py"),
-    StageFinished("mine", 1.25, False, {"documents": 40, "files": 7, "subjects": 20}),
+    StageFinished("mine", 1.25, False, {"files": 7}, "40 blocks in 7 files, 20 to ask about"),
     StageStarted("train"),
     AdapterInitialised("QPiSSA", "nf4", 32, 210, 1000, 0.1, 2e-3, 4e-3, 9.0),
     PlanMade(12, 48, 320.4, 95.0, "time budget 120 s"),
@@ -30,9 +33,13 @@ EVENTS: list[Event] = [
     EvalFinished(1, 1.234, 0.5, 100),
     Notice("warning", "memory is short"),
     TrainingStopped(9, "held-out loss has not fallen"),
-    StageFinished("train", 75.0, False, {"first_loss": 2.5, "last_loss": 0.125, "n_steps": 9}),
+    StageFinished("train", 75.0, False, {"n_steps": 9}, "held-out loss 2.500 → 0.125 in 9 steps"),
     StageStarted("index"),
-    StageFinished("index", 0.01, True, {"blocks": 12}),
+    StageFinished("index", 0.01, True, {"blocks": 12}, "12 blocks"),
+    StageStarted("export"),
+    StageFailed("export", 2.0, "missing_prerequisite", "The disk is full.", "free some space."),
+    StageStarted("parity"),
+    StageCancelled("parity", 61.0, "Ctrl-C"),
 ]
 
 
@@ -57,6 +64,8 @@ def test_without_a_terminal_there_are_plain_lines_only() -> None:
         "stopped after step 9: held-out loss has not fallen",
         "✓ train      1 min 15 s  held-out loss 2.500 → 0.125 in 9 steps",
         "✓ index       unchanged  12 blocks",
+        "✗ export          2.0 s",
+        "‖ parity      1 min 1 s",
     ):
         assert line in text, line
     assert "a.py" not in text
@@ -77,23 +86,7 @@ def test_markup_in_messages_is_text() -> None:
     assert "use [bold] in src/a[1].py" in shown(False, [Notice("info", "use [bold] in src/a[1].py")])
     events = [StageStarted("mine"), StageProgress("mine", 1, 2, "[/no] such [tag]"), Notice("warning", "[/no]")]
     assert "[/no]" in shown(True, events)
-    assert "[/no]" in shown(False, [StageFinished("x", 1.0, False, {"file": "[/no]"}), TrainingStopped(1, "[/no]")])
-
-
-@pytest.mark.parametrize(
-    ("stage", "counts", "text"),
-    [
-        ("base", {"name": "Tiny", "parameters": 134_500_000, "lossy": True}, "Tiny, 134 M parameters (lossy source)"),
-        ("words", {"commits": 4, "sections": 2}, "4 blocks explained by their commit, 2 by the documentation"),
-        ("dataset", {"train": 5, "valid": 2, "test": 3}, "5 examples to train on, 2 to stop on, 3 held out"),
-        ("export", {"bytes": {"f16": 270e6, "q4_k_m": 105e6}}, "f16 270 MB, q4_k_m 105 MB"),
-        ("evaluate", {"questions": 48, "code_files": 3}, "48 held-out questions, 3 held-out files"),
-        ("merge", {"bytes": 270e6}, "270 MB"),
-        ("other", {"file": "a.gguf", "n": 3}, "a.gguf, n: 3"),
-    ],
-)
-def test_counts_in_a_few_words(stage: str, counts: dict[str, object], text: str) -> None:
-    assert summary(StageFinished(stage, 1.0, False, counts)) == text
+    assert "[/no]" in shown(False, [StageFinished("x", 1.0, False, {}, "[/no]"), TrainingStopped(1, "[/no]")])
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ class HandbookRun:
 
     root: Path
 
-    def __call__(self, command: str, *more: str) -> Outcome:
+    def __call__(self, command: str, *more: str, on_terminal: bool = False) -> Outcome:
         words = [command, self.root / "repo", "--base", self.root / "base", "--home", self.root / "home"]
-        return ai_forge(*words, *flags(), *more)
+        return ai_forge(*words, *flags(), *more, on_terminal=on_terminal)
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,8 @@ def test_from_pairs_to_a_deployed_model(run: HandbookRun) -> None:
     assert trained.code == 0, trained.err
     assert trained.json["trained_last_loss"] < trained.json["trained_first_loss"]
     assert trained.json["n_steps"] == 3
-    assert "✓ handbook" in trained.err
-    assert "train: 73, valid: 7, probes: 10" in trained.err
+    assert [line.split()[1] for line in trained.err.splitlines() if "✓" in line] == ["base", "dataset", "train"]
+    assert "73 pairs to train on, 7 of other rules held out, 10 probes" in trained.err
 
     judged = run("evaluate", "--recipe", "handbook")
     assert judged.code == 0, judged.err
@@ -65,10 +65,14 @@ def test_from_pairs_to_a_deployed_model(run: HandbookRun) -> None:
     assert deployed.code == 0, deployed.err
     assert deployed.json["model"].startswith("repo-handbook:")
 
-    whole = run("run", "--recipe", "handbook")
+    whole = run("run", "--recipe", "handbook", on_terminal=True)
     assert whole.code == 0, whole.err
-    assert f"> {probes[0]['prompt']}\n" in whole.out
-    assert f"back to the one before: ai-forge rollback {run.root / 'repo'} --recipe handbook" in whole.out
+    told = " ".join(whole.out.split())
+    assert f"> {probes[0]['prompt']}" in told
+    assert f"back to the one before: ai-forge rollback {run.root / 'repo'} --recipe handbook" in told
+    assert f"report {run.root / 'home' / 'runs'}" in told
+    stages = [line.split()[1] for line in whole.err.splitlines() if "✓" in line]
+    assert stages == ["base", "dataset", "train", "merge", "evaluate", "export", "parity", "report", "deploy"]
     assert "cites nothing" not in whole.err
     served = ("--repo", run.root / "repo", "--home", run.root / "home", *flags())
     answer = ai_forge("ask", probes[0]["prompt"], *served, "--recipe", "handbook", "--json")
@@ -89,11 +93,20 @@ def test_without_pairs_it_says_how_to_get_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("plan", "--recipe", "handbook"), "bad_input: `ai-forge plan` knows no recipe."),
-        (("train", "--recipe", "cookbook"), "bad_input: There is no recipe 'cookbook'. Next: known are handbook."),
+        (("plan", "--recipe", "cookbook"), "bad_input: There is no recipe 'cookbook'. Next: known are "),
+        (("train", "--recipe", "cookbook"), "bad_input: There is no recipe 'cookbook'. Next: known are "),
     ],
 )
-def test_a_recipe_that_does_not_fit_is_told(run: HandbookRun, words: tuple[str, str, str], complaint: str) -> None:
+def test_a_recipe_that_there_is_not_is_told(run: HandbookRun, words: tuple[str, str, str], complaint: str) -> None:
     ended = run(*words)
     assert ended.code == 2
     assert ended.complaint.startswith(complaint)
+
+
+def test_a_plan_of_a_handbook_tells_its_stages_and_no_training(run: HandbookRun) -> None:
+    planned = run("plan", "--recipe", "handbook", "--set", "training.seed=11")
+    assert planned.code == 0, planned.err
+    states = {row["name"]: row["state"] for row in planned.json["stages"]}
+    assert list(states) == ["dataset", "train", "merge", "evaluate", "export", "parity", "report"]
+    assert (states["dataset"], states["train"]) == ("done", "todo")
+    assert planned.json["training"] is None

@@ -33,7 +33,8 @@ def _build(context: StageContext) -> IndexSummary:
     documents = context.opened.mine().documents
     index = Index.build(documents, embedder_of(context.run.settings), context.opened.graph(documents))
     index.save(context.folder)
-    files = {path.name: file_sha256(path) for path in sorted(context.folder.iterdir())}
+    found = sorted(path for path in context.folder.rglob("*") if path.is_file())
+    files = {str(path.relative_to(context.folder)): file_sha256(path) for path in found}
     return IndexSummary(blocks=len(index.blocks), content=stage_key(**files))
 
 
