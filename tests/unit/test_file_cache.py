@@ -81,7 +81,7 @@ def test_what_else_a_result_depends_on_is_in_its_key(path: Path, monkeypatch: py
     assert mined_anew(path, copyleft, own_licence="MIT")[0].skipped == {"licence": 6}
     monkeypatch.setattr(file_mining, "_version_of", lambda _: "99")
     assert mined_anew(path, FILES)[1] == 6
-    monkeypatch.setattr(file_mining, "_code_hash", lambda: "another")
+    monkeypatch.setattr(file_mining, "code_hash", lambda *_: "another")
     assert mined_anew(path, FILES)[1] == 6
 
 

@@ -190,7 +190,7 @@ def _blame(root: Path, path: str) -> list[str]:
     output = git_output(root, "blame", "--porcelain", "-w", *safe, "HEAD", "--", path) or b""
     found: dict[int, str] = {}
     for line in output.split(b"\n"):
-        match = re.match(rb"([0-9a-f]{40}) \d+ (\d+)(?: \d+)?$", line)
+        match = re.match(rb"([0-9a-f]{40,64}) \d+ (\d+)(?: \d+)?$", line)
         if match:
             found[int(match[2])] = match[1].decode("ascii")
     return [found[n] for n in sorted(found)]
@@ -204,7 +204,7 @@ def _dated(repository: Repository, said: Sequence[Said]) -> list[Said]:
     committed = blobs_at_head(repository.root)
     writers: dict[str, list[str]] = {}
     for path, content in read_documents(repository.root, _MARKDOWN, _MAX_SECTION_FILES):
-        if path in named and committed.get(path) == blob_id(content):
+        if path in named and committed.get(path) == blob_id(content, committed.get(path)):
             writers[path] = _blame(repository.root, path)
     times = _times(repository.root, {commit for lines in writers.values() for commit in lines})
     dated: list[Said] = []

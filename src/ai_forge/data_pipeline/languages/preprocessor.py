@@ -585,7 +585,10 @@ def _after_statement_macro(walk: _Walk, draft: Draft, index: int) -> int:
         return index + 1
     last = walk.close_of(index + 1) if walk.text(index + 1) == b"(" else index
     follows = walk.text(last + 1)
-    is_alone = (follows[:1].isalpha() or follows[:1] in (b"_", b"}")) and walk.begins_line(last + 1)
+    starts = (
+        follows[:1].isalnum() or follows in (b"_", b"}") or (follows == b"." and before == b"{")
+    )  # HEAD(NULL) .a = 1
+    is_alone = (starts or follows[:1] == b"_") and walk.begins_line(last + 1)
     is_loop = follows == b"{" and last > index and before != b":"
     is_before = (
         last == index

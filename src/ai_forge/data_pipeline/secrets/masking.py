@@ -24,6 +24,7 @@ from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
+from ai_forge.data_pipeline.secrets.passwords import chosen_passwords
 from ai_forge.data_pipeline.secrets.patterns import (
     ANCHORED,
     LITERALS,
@@ -118,9 +119,18 @@ def mask(content: bytes, spans: Sequence[tuple[int, int]], placeholder: str = PL
     pieces: list[bytes] = []
     position = 0
     for start, end in spans:
-        pieces += (content[position:start], placeholder.encode())
+        pieces += (content[position:start], _instead(content, start, end, placeholder.encode()))
         position = end
     return b"".join((*pieces, content[position:]))
+
+
+def _instead(content: bytes, start: int, end: int, placeholder: bytes) -> bytes:
+    """What stands in the place of a secret; as a value in code a plain word, so that the code still parses."""
+    is_value = content[max(start - 2, 0) : start] == b"= " or content[start - 1 : start] in (b"=", b"(", b",", b" ")
+    is_closed = content[end : end + 1] in (b",", b")", b";", b"]", b"}")
+    is_assigned = content[max(start - 2, 0) : start] == b"= " and content[end : end + 1] in (b"", b"\n")
+    in_code = (is_value and is_closed) or is_assigned
+    return (re.sub(rb"\W", b"", placeholder) or b"masked") if in_code else placeholder
 
 
 def scrub_text(text: str, placeholder: str = PLACEHOLDER) -> str:
@@ -162,6 +172,7 @@ def _search(content: bytes, depth: int) -> Iterator[Secret]:
         if literal in text:
             yield from (Secret(*value_span(m), kind) for m in form_of(kind).finditer(text))
     yield from _named(text, lower)
+    yield from (Secret(start, end, "chosen_password") for start, end in chosen_passwords(text, lower))
     yield from _runs(content, text, depth)
 
 
@@ -220,6 +231,7 @@ def _runs(content: bytes, text: str, depth: int) -> Iterator[Secret]:
     while start >= 0:
         end = marks.find(b" ", start)
         end = len(marks) if end < 0 else end
+        start += start > 0 and text[start - 1] == "\\"  # a line end as `\n`, whose letter is no part of the run
         run = text[start:end]
         chance = may_be_chance(run)
         if (chance and not is_hex(run)) or ANCHORED.search(run):

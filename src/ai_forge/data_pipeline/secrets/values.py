@@ -16,7 +16,7 @@ _HASH_WORD = re.compile(
     r"image/|font/|base64,|codec|\balphabet|charset|unicode|boundary|oid\b",
     re.IGNORECASE,
 )
-_STAND_IN = re.compile(
+STAND_IN = re.compile(
     r"example|sample|dummy|fake|placeholder|change.?me|replace|your|insert|redacted|masked|hidden|censored|x{4,}|\*{3}|"
     r"\.{3}|<|\$\{|\{\{|%\(|%s(?!\w)|\$\(|\{\w*\}|0123456|12345678|abcdef|deadbeef|lorem|todo",
     re.IGNORECASE,
@@ -29,6 +29,16 @@ _WORDS = re.compile(
 )
 _CODE_LIKE = re.compile(r"[A-Za-z_$][\w$]*(?:(?:\.|::|->)[A-Za-z_$][\w$]*)+|/[\w./-]+|[a-z]+://.*|[\w-]+(?:/[\w.-]+)+")
 _SYMBOLS = frozenset("!@#$%^&*+=?~|")
+
+
+def is_code_like(value: str) -> bool:
+    """Whether a value is a dotted name, a path or an address."""
+    return _CODE_LIKE.fullmatch(value) is not None
+
+
+def without_common_words(value: str) -> str:
+    """The letters that are left of a value without the words that stand in for passwords."""
+    return re.sub(r"[\W\d_]", "", _WORDS.sub("", value))
 
 
 def entropy(text: str) -> float:
@@ -83,7 +93,7 @@ def looks_random(run: str) -> bool:
     >>> looks_random("test_gh_94215_of_nothing"), looks_random("q8Zr2LmX0vTy5KdJ3bWe")
     (False, True)
     """
-    if _UUID.fullmatch(run) or _STAND_IN.search(run):
+    if _UUID.fullmatch(run) or STAND_IN.search(run):
         return False
     if _HEX.fullmatch(run):
         return entropy(run) >= 3.0 and any(map(str.isdigit, run)) and not run.isdigit()
@@ -98,14 +108,13 @@ def may_be_secret(value: str, *, bare: bool = False) -> bool:
     >>> may_be_secret("hunter2-blue"), may_be_secret("your-api-key"), may_be_secret("token1"), may_be_secret("get_token")
     (True, False, False, False)
     """
-    if _STAND_IN.search(value) or len(set(value)) < 5:
+    if STAND_IN.search(value) or len(set(value)) < 5:
         return False
-    rest = re.sub(r"[\W\d_]", "", _WORDS.sub("", value))
-    if len(rest) < 2 and not (set(value) & _SYMBOLS):
+    if len(without_common_words(value)) < 2 and not (set(value) & _SYMBOLS):
         return False
     has_letter, has_digit = any(map(str.isalpha, value)), any(map(str.isdigit, value))
     symbols = set(value) & _SYMBOLS
-    if _CODE_LIKE.fullmatch(value) and not looks_random(value):
+    if is_code_like(value) and not looks_random(value):
         return False
     if bare:
         return has_letter and has_digit and changes(value) >= (0.15 if symbols else 0.2)

@@ -9,6 +9,7 @@ it could not be shown as it is. What is left out is counted by reason.
 import hashlib
 import os
 import re
+import shutil
 import stat
 import subprocess
 import threading
@@ -16,10 +17,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from ai_forge.data_pipeline.languages import LANGUAGES, language_of
 from ai_forge.data_pipeline.source.licences import is_licence_file, licence_of_text, nearest_licence
-from ai_forge.errors import InputError
+from ai_forge.errors import InputError, PrerequisiteError
 
 _LEFT_OUT_FOLDERS = frozenset(
     {
@@ -61,7 +63,9 @@ _HARMLESS = (
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file's bytes as read; `path` is relative with forward slashes, `blob_id` git's SHA-1 blob id of the bytes.
+    """A file's bytes as read; `path` is relative with forward slashes, `blob_id` git's id of what it has of them.
+
+    That is the id of the tracked blob where the file is as it was checked out, CRLF line ends included.
 
     `folder_licence` is the licence of the nearest licence file above it; the file's own head may name another.
     """
@@ -95,19 +99,32 @@ class Repository:
     licence: str | None = None
 
 
-def blob_id(content: bytes) -> str:
-    """Git's id of a file with these bytes.
+def blob_id(content: bytes, tracked: str | None = None) -> str:
+    """Git's id of a file with these bytes; with `tracked`, git's own for that path, in the hash that it uses.
+
+    A check-out may have CRLF where the blob has not (`core.autocrlf`, `eol=crlf`): that is the same file. Git is not asked
+    itself, because it would run the filters that a repository configures.
 
     >>> blob_id(b"")
     'e69de29bb2d1d6434b8b29ae775ad8c2e48c5391'
+    >>> blob_id(b"a\\r\\n", blob_id(b"a\\n")) == blob_id(b"a\\n")
+    True
     """
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    name = "sha256" if tracked is not None and len(tracked) == 64 else "sha1"
+    own = _hashed(content, name)
+    if tracked is None or own == tracked or b"\r\n" not in content:
+        return own
+    return tracked if _hashed(content.replace(b"\r\n", b"\n"), name) == tracked else own
+
+
+def _hashed(content: bytes, name: str) -> str:
+    return hashlib.new(name, b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def read_repository(repo_path: str | Path, *, max_file_bytes: int = 1_000_000) -> Repository:
     """Read every source file of `repo_path` that is at most `max_file_bytes` long.
 
-    Raises InputError: not a folder, an empty one, or none of its files is in a known language.
+    Raises InputError: not a folder, an empty one, none of its files is in a known language, or its `.git` is broken.
     """
     root = Path(repo_path).expanduser()
     if not root.is_dir():
@@ -135,7 +152,8 @@ def read_repository(repo_path: str | Path, *, max_file_bytes: int = 1_000_000) -
             folder = path.rpartition("/")[0]
             if folder not in licence_of_folder:
                 licence_of_folder[folder] = nearest_licence(path, licences)
-            files.append(SourceFile(path, content, blob_id(content), licence_of_folder[folder]))
+            known = blob_id(content, tracked.get(name) if tracked is not None else None)
+            files.append(SourceFile(path, content, known, licence_of_folder[folder]))
     if not files:
         known = ", ".join(LANGUAGES)
         raise InputError(
@@ -224,16 +242,22 @@ def blobs_at_head(root: Path) -> dict[str, str]:
     return {path.decode("utf-8", "replace"): head.split()[2].decode("ascii") for head, _, path in entries}
 
 
-def _tracked(root: Path, skipped: Counter[str]) -> list[bytes] | None:
-    """Names of tracked regular files below `root`; None where `root` is not in a git work tree.
+def _tracked(root: Path, skipped: Counter[str]) -> dict[bytes, str] | None:
+    """Names of tracked regular files below `root` with their blobs' ids; None where `root` is not in a git work tree.
 
     A folder that only lies inside someone else's work tree, with no tracked file of its own, is walked instead.
+
+    Raises:
+        InputError: `root` has a `.git` that git cannot read. Walking it would take what was kept out of git on purpose.
+        PrerequisiteError: it has one, and there is no git.
     """
     top = git_output(root, "rev-parse", "--show-toplevel")
     listing = git_output(root, "ls-files", "-z", "--stage") if top else None
     if not top or listing is None:
+        if os.path.lexists(root / ".git"):
+            _refuse(root)
         return None
-    names: set[bytes] = set()
+    names: dict[bytes, str] = {}
     for entry in filter(None, listing.split(b"\0")):
         mode, _, name = entry.partition(b" ")[0], *entry.partition(b"\t")[1:]
         if mode == b"160000":
@@ -241,9 +265,18 @@ def _tracked(root: Path, skipped: Counter[str]) -> list[bytes] | None:
         elif mode == b"120000":
             skipped["symlink"] += 1
         else:
-            names.add(name)
+            names[name] = entry.split(b" ", 2)[1].decode("ascii")
     is_top = Path(os.fsdecode(top.rstrip(b"\n"))).resolve() == root
-    return None if not names and not is_top else list(names)
+    return None if not names and not is_top else names
+
+
+def _refuse(root: Path) -> NoReturn:
+    if shutil.which("git") is None:
+        raise PrerequisiteError(f"{root} is a git repository, and git is not installed.", "Install git.")
+    raise InputError(
+        f"Git cannot read {root / '.git'}, so it is not known which files are the project's.",
+        f"See what `git -C {root} status` says and repair it, or remove .git to have every file read.",
+    )
 
 
 def _walk(root: Path, skipped: Counter[str]) -> Iterator[bytes]:
@@ -295,9 +328,8 @@ def _read(
     root: Path, path: str, max_file_bytes: int, skipped: Counter[str], real_folders: dict[str, bool]
 ) -> bytes | None:
     """The file's bytes, or None with the reason counted. `real_folders` remembers which are reached without a link."""
-    full = (
-        f"{root}/{path}"  # a path that is absolute stays below the root; making a Path costs more than reading a file
-    )
+    top = str(root).rstrip("/")  # the root of all has its slash already
+    full = f"{top}/{path}"  # a path that is absolute stays below the root; making a Path costs more than reading a file
     try:
         state = os.lstat(full)
         if stat.S_ISLNK(state.st_mode) or not _is_real(full.rpartition("/")[0], real_folders):
@@ -320,5 +352,5 @@ def _read(
 def _is_real(folder: str, known: dict[str, bool]) -> bool:
     """Whether no link is on the way to `folder`."""
     if folder not in known:
-        known[folder] = os.path.realpath(folder) == folder
+        known[folder] = os.path.realpath(folder or "/") == (folder or "/")
     return known[folder]

@@ -1,14 +1,17 @@
 """Reading repositories that are odd or hostile."""
 
 import os
+import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ai_forge.data_pipeline.source.repository import blob_id, read_repository
-from ai_forge.errors import InputError
+from ai_forge.data_pipeline.source.file_dates import read_dates
+from ai_forge.data_pipeline.source.repository import Repository, _read, blob_id, blobs_at_head, read_repository
+from ai_forge.errors import InputError, PrerequisiteError
 from conftest import git
 
 Make = Callable[[dict[str, str]], Path]
@@ -57,8 +60,7 @@ def test_links_are_never_followed(make_repository: Make, tmp_path: Path) -> None
     repository = read_repository(root)
     assert [file.path for file in repository.files] == ["a.py"]
     assert repository.skipped["symlink"] == 3
-    for path in (root / ".git").rglob("*"):
-        path.is_file() and path.unlink()
+    shutil.rmtree(root / ".git")
     walked = read_repository(root)
     assert [file.path for file in walked.files] == ["a.py"]
     assert walked.skipped["symlink"] == 3
@@ -161,3 +163,70 @@ def test_unusable_folders_are_refused_with_a_next_step(
     with pytest.raises(InputError, match=message) as caught:
         read_repository(prepare(tmp_path))
     assert caught.value.next_step
+
+
+def test_a_broken_git_folder_is_refused_and_never_walked(make_repository: Make) -> None:
+    root = make_repository({"a.py": "x = 1\n"})
+    (root / "untracked.py").write_text("y = 1\n")
+    head = root / ".git" / "HEAD"
+    for spoil in (head.unlink, lambda: head.write_bytes(b"\0\xff"), lambda: shutil.rmtree(root / ".git" / "objects")):
+        spoil()
+        with pytest.raises(InputError, match="Git cannot read .*git, so it is not known which files") as caught:
+            read_repository(root)
+        assert "git -C" in str(caught.value)
+    shutil.rmtree(root / ".git")
+    (root / ".git").write_text("gitdir: /nowhere\n")
+    with pytest.raises(InputError, match="Git cannot read"):
+        read_repository(root)
+
+
+def test_a_git_repository_without_git_is_refused(make_repository: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_repository({"a.py": "x = 1\n"})
+    monkeypatch.setenv("PATH", str(root))
+    with pytest.raises(PrerequisiteError, match="git is not installed"):
+        read_repository(root)
+
+
+def committed(root: Path, text: str, *options: str, attributes: str = "") -> Repository:
+    git(root, "init", "-q", *options)
+    (root / "a.py").write_bytes(text.encode())
+    (root / ".gitattributes").write_text(attributes)
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "x")
+    (root / "a.py").unlink()
+    git(root, "checkout", "-q", "--", ".")
+    return read_repository(root)
+
+
+@pytest.mark.parametrize("attributes", ["*.py text eol=crlf", "* text=auto eol=crlf", "a.py eol=crlf"])
+def test_a_file_with_crlf_has_the_id_that_git_has_for_it(tmp_path: Path, attributes: str) -> None:
+    repository = committed(tmp_path, "x = 1\ny = 2\n", attributes=attributes)
+    assert b"\r\n" in repository.files[0].content
+    assert repository.files[0].blob_id == blobs_at_head(tmp_path)["a.py"]
+    assert read_dates(repository).keys() == {"a.py"}
+    (tmp_path / "a.py").write_bytes(b"x = 1\r\ny = 3\r\n")
+    changed = read_repository(tmp_path)
+    assert changed.files[0].blob_id != repository.files[0].blob_id
+    assert read_dates(changed) == {}
+
+
+def test_a_sha256_repository_has_dates(tmp_path: Path) -> None:
+    repository = committed(tmp_path, "x = 1\n", "--object-format=sha256")
+    assert len(repository.files[0].blob_id) == 64
+    assert repository.files[0].blob_id == blobs_at_head(tmp_path)["a.py"]
+    assert read_dates(repository).keys() == {"a.py"}
+
+
+def test_the_root_of_all_can_be_read_from() -> None:
+    skipped: Counter[str] = Counter()
+    assert _read(Path("/"), "etc/hostname", 10_000, skipped, {}) is not None
+    assert not skipped
+
+
+def test_pipes_in_a_folder_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = 1\n")
+    os.mkfifo(tmp_path / "pipe.py")
+    os.mkfifo(tmp_path / "LICENSE")
+    repository = read_repository(tmp_path)
+    assert [file.path for file in repository.files] == ["a.py"]
+    assert repository.skipped["not_a_file"] == 1
