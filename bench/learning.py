@@ -31,8 +31,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import yaml
-
 from ai_forge.cli.console import Display
+
 from ai_forge.errors import AIForgeError
 from ai_forge.events import ignore
 from ai_forge.workspace import Workspace, atomic_write

@@ -13,13 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from ai_forge.pipeline.repository import Pipeline
+
 from ai_forge.config import FineTuneConfig
 from ai_forge.data_pipeline.dataset import SIDES
 from ai_forge.data_pipeline.datasets.storage import read_examples, write_dataset
 from ai_forge.data_pipeline.schemas import Document, RAFTExample
 from ai_forge.data_pipeline.text.words import names_in
 from ai_forge.errors import InputError
-from ai_forge.pipeline.repository import Pipeline
 from ai_forge.pipeline.stages import Stage
 from ai_forge.training.tokens.packing import TokenizedExample, n_packed_tokens, step_order
 from ai_forge.workspace import file_sha256

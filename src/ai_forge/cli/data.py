@@ -1,6 +1,6 @@
 """`ai-forge data …` and `ai-forge handbook`: words to calls, values to text. Data goes to stdout, messages to stderr."""
 
-import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,15 @@ Source = Annotated[
 ]
 Target = Annotated[Path, typer.Argument(help="The file to write: .jsonl, .json, .parquet or .txt.")]
 From = Annotated[str | None, typer.Option("--from", help="The format, where the first record does not tell it.")]
+
+
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+
+
+def _require_free(path: Path, force: bool) -> None:
+    """Raise InputError where a file would be overwritten."""
+    if path.exists() and not force:
+        raise InputError(f"{path} is there already.", "Give another name, or replace it with --force.")
 
 
 def _read(path: Path, format: str | None = None) -> Any:
@@ -40,6 +49,7 @@ def convert(
     target: Target,
     to: Annotated[str, typer.Option("--to", help="raft, preference, alpaca, sharegpt, messages or text.")],
     format: From = None,
+    force: Force = False,
     json: AsJson = False,
 ) -> None:
     """Write a dataset in another format, and say what is lost on the way."""
@@ -47,6 +57,7 @@ def convert(
 
     if source.resolve() == target.resolve():
         raise InputError(f"{target} is the dataset itself.", "Give another file to write.")
+    _require_free(target, force)
     made = formats.convert(_read(source, format), _format(to))
     formats.write_records(target, made)
     if json:
@@ -124,6 +135,7 @@ def preferences(
     out: Annotated[Path, typer.Option("--out", help="The file to write: .jsonl, .json or .parquet.")],
     answers: Annotated[Path | None, typer.Option("--answers", help="RAFT examples to make pairs of as well.")] = None,
     max_commits: Annotated[int, typer.Option("--max-commits", min=1, help="Newest commits to look at.")] = 2000,
+    force: Force = False,
     json: AsJson = False,
 ) -> None:
     """Preference pairs of fixes, reverts and review fix-ups in git, and of answers that are spoiled on purpose."""
@@ -131,6 +143,7 @@ def preferences(
     from ai_forge.data_pipeline.examples.preferences import answer_pairs, mine_preferences
     from ai_forge.data_pipeline.schemas import RAFTExample
 
+    _require_free(out, force)
     made = [mine_preferences(repo, max_commits=max_commits)]
     if answers is not None:
         examples = _read(answers).records
@@ -161,49 +174,44 @@ def handbook(
     hold_out: Annotated[
         float, typer.Option("--hold-out", min=0, max=0.9, help="Share of the rules that only the judge sees, 0–0.9.")
     ] = 0.1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only; write nothing.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Write nothing; show the counts and every probe, since probes decide a deployment."
+        ),
+    ] = False,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Add the pairs to files of your own; by default they lie beside them.")
+    ] = False,
+    force: Force = False,
     json: AsJson = False,
 ) -> None:
     """Turn an agent's handbook into training pairs: fine-tuning-file.json and its companions, in the agent folder."""
+    from ai_forge.data_pipeline.handbook.files import write_handbook
     from ai_forge.data_pipeline.handbook.handbook import read_handbook
 
     made = read_handbook(path, hold_out=hold_out)
-    written = [] if dry_run else _write_handbook(made)
-    summary = made.summary() | {"written": [str(file) for file in written]}
+    written = [] if dry_run else write_handbook(made, merge=merge, force=force)
+    summary = made.summary() | {"written": [str(file.path) for file in written if file.n_rows]}
     if json:
-        print_json(summary)
+        probes = [probe.model_dump(mode="json") for probe in made.probes] if dry_run else []
+        print_json(summary | ({"probe_list": probes} if dry_run else {}))
         return
-    for kind, n in summary["by_kind"].items():  # type: ignore[attr-defined]
+    for kind, n in Counter(pair.kind for pair in made.pairs).most_common():
         print(f"{kind:<12} {n}")
     told = f"{summary['pairs']} pairs of {summary['rules']} rules: {summary['train']} to train on"
     print(f"{told}, {summary['held_out']} of {summary['held_out_rules']} rules held out")
     print(f"{summary['preferences']} preference pairs, {summary['probes']} compliance probes")
+    for probe in made.probes if dry_run else ():
+        print(
+            f"\n{probe.path}:{probe.first_line}  {probe.rule}\n  asked   {probe.prompt}\n  passes  {probe.check.told()}"
+        )
     for file in written:
-        print(file)
+        kept = f", {file.n_kept} of your own rows kept" if file.n_kept else ""
+        print(f"{file.path}  ({file.state}: {file.n_rows} rows{kept})")
     for name in ("skipped", "rejected", "repaired"):
         if summary[name]:
             reasons = ", ".join(f"{reason} {n}" for reason, n in summary[name].items())  # type: ignore[attr-defined]
             stderr().print(f"{name}: {escape(reasons)}", soft_wrap=True)
-
-
-def _write_handbook(made: Any) -> list[Path]:
-    """The Alpaca file, what is held out, preference pairs and probes; a file that would be empty is removed."""
-    from ai_forge.data_pipeline.handbook.handbook import FINE_TUNING_FILE, HELD_OUT_FILE, PREFERENCES_FILE, PROBES_FILE
-    from ai_forge.workspace import atomic_write
-
-    root: Path = made.folder.root
-    lines = {
-        PREFERENCES_FILE: [pair.model_dump_json() for pair in made.train_preferences],
-        PROBES_FILE: [probe.model_dump_json() for probe in made.probes],
-    }
-    texts = {name: "".join(f"{line}\n" for line in found) for name, found in lines.items()}
-    for name, pairs in ((FINE_TUNING_FILE, made.train_pairs), (HELD_OUT_FILE, made.held_out_pairs)):
-        texts[name] = (
-            json.dumps([pair.alpaca() for pair in pairs], indent=2, ensure_ascii=False) + "\n" if pairs else ""
-        )
-    for name, text in texts.items():
-        if text:
-            atomic_write(root / name, text)
-        else:
-            (root / name).unlink(missing_ok=True)  # of an earlier run: no longer true
-    return [root / name for name, text in sorted(texts.items()) if text]
+    for contradiction in made.contradictions:
+        stderr().print(f"[yellow]contradiction: {escape(str(contradiction))}[/yellow]", soft_wrap=True)

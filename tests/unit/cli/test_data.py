@@ -75,7 +75,8 @@ def test_the_handbook_is_written_beside_the_rules(tmp_path: Path) -> None:
     assert (len(pairs), len(held_out)) == (told["train"], told["held_out"])
     assert len((agent / "fine-tuning-probes.jsonl").read_text().splitlines()) == told["probes"]
     assert len((agent / "fine-tuning-preferences.jsonl").read_text().splitlines()) <= told["preferences"]
-    assert sorted(told["written"]) == sorted(str(path) for path in agent.glob("fine-tuning-*"))
+    made = {str(path) for path in agent.glob("fine-tuning-*")}
+    assert made == {*told["written"], str(agent / "fine-tuning-made.json")}
     again = ai_forge("handbook", agent, "--hold-out", "0")
     assert (
         f"{told['pairs']} pairs of {told['rules']} rules: {told['pairs']} to train on, 0 of 0 rules held out"
@@ -96,6 +97,83 @@ def test_a_dry_run_of_the_handbook_writes_nothing_and_without_one_it_says_so(tmp
     missing = ai_forge("handbook", tmp_path)
     assert missing.code == 2
     assert "has no .agent or .agents folder" in missing.complaint
+
+
+def test_a_dry_run_shows_every_probe_and_contradictions_are_told(tmp_path: Path) -> None:
+    rules = tmp_path / "repo" / ".agent" / "rules"
+    rules.mkdir(parents=True)
+    (rules / "a.md").write_text("# A\n\nNo file exceeds 300 lines.\n\n# B\n\nAlways push at once.\n", encoding="utf-8")
+    (rules / "b.md").write_text("# C\n\nNever push at once.\n", encoding="utf-8")
+    done = ai_forge("handbook", tmp_path / "repo", "--dry-run")
+    probes = ai_forge("handbook", tmp_path / "repo", "--dry-run", "--json").json["probe_list"]
+    assert probes
+    assert all(probe["prompt"] in done.out for probe in probes)
+    assert "passes  if it names 300 and each piece of its code has at most 300 lines" in done.out
+    assert 'rules/a.md:7 "Always push at once." and rules/b.md:3 "Never push at once."' in " ".join(done.err.split())
+
+
+OWN = [{"instruction": f"Question {n}?", "input": "", "output": f"Answer {n}."} for n in range(133)]
+
+
+def test_the_owners_file_is_left_alone_and_merged_on_request(tmp_path: Path) -> None:
+    shutil.copytree(FIXTURE, tmp_path / "repo")
+    file = tmp_path / "repo" / ".agent" / "fine-tuning-file.json"
+    file.write_text(json.dumps(OWN), encoding="utf-8")
+    before = file.read_bytes()
+    told = ai_forge("handbook", tmp_path / "repo")
+    assert file.read_bytes() == before
+    assert "fine-tuning-file.from-handbook.json  (beside yours" in told.out
+    assert ai_forge("handbook", tmp_path / "repo", "--merge").code == 0
+    merged = json.loads(file.read_text(encoding="utf-8"))
+    assert merged[:133] == OWN
+    assert len(merged) > 133
+    assert not file.with_name("fine-tuning-file.from-handbook.json").exists()
+    assert ai_forge("handbook", tmp_path / "repo").code == 0
+    assert all(pair in json.loads(file.read_text(encoding="utf-8")) for pair in OWN)
+    assert ai_forge("handbook", tmp_path / "repo", "--force").code == 0
+    assert not any(pair in json.loads(file.read_text(encoding="utf-8")) for pair in OWN)
+
+
+def test_what_was_edited_in_our_files_stays_edited(tmp_path: Path) -> None:
+    shutil.copytree(FIXTURE, tmp_path / "repo")
+    agent = tmp_path / "repo" / ".agent"
+    assert ai_forge("handbook", tmp_path / "repo").code == 0
+    file = agent / "fine-tuning-file.json"
+    first, second, *others = json.loads(file.read_text(encoding="utf-8"))
+    edited = {**second, "output": "In our own words."}
+    file.write_text(json.dumps([edited, *others]), encoding="utf-8")
+    held_out = (agent / "fine-tuning-held-out.json").read_bytes()
+    (agent / "rules" / "new.md").write_text("# Nights\n\nNever deploy after midnight.\n", encoding="utf-8")
+    for _ in range(2):
+        told = ai_forge("handbook", tmp_path / "repo", "--hold-out", "0.1")
+        assert "kept edits" in told.out
+        pairs = json.loads(file.read_text(encoding="utf-8"))
+        assert edited in pairs
+        assert first not in pairs
+        assert second not in pairs
+    assert held_out
+
+
+@pytest.mark.parametrize("content", ["not json", '{"a": 1}', "[1, 2]", ""])
+def test_a_file_of_any_kind_is_the_owners(content: str, tmp_path: Path) -> None:
+    shutil.copytree(FIXTURE, tmp_path / "repo")
+    agent = tmp_path / "repo" / ".agent"
+    for name in ("fine-tuning-file.json", "fine-tuning-held-out.json", "fine-tuning-probes.jsonl"):
+        (agent / name).write_text(content, encoding="utf-8")
+    assert ai_forge("handbook", tmp_path / "repo", "--hold-out", "0").code == 0
+    if content:
+        assert (agent / "fine-tuning-file.json").read_text(encoding="utf-8") == content
+        assert (agent / "fine-tuning-held-out.json").read_text(encoding="utf-8") == content
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".json", ".parquet", ".txt"])
+def test_convert_overwrites_nothing_without_force(ending: str, alpaca: Path, tmp_path: Path) -> None:
+    target = tmp_path / f"there{ending}"
+    target.write_text("mine", encoding="utf-8")
+    refused = ai_forge("data", "convert", alpaca, target, "--to", "text")
+    assert (refused.code, target.read_text(encoding="utf-8")) == (2, "mine")
+    assert "is there already" in refused.complaint
+    assert ai_forge("data", "convert", alpaca, target, "--to", "text", "--force").code == 0
 
 
 def test_preferences_of_a_repository(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ __all__ = ["AGENT_FOLDERS", "AgentFolder", "HandbookFile", "find_agent_folder", 
 Role = Literal["rule", "correction", "log", "workflow", "skill"]
 AGENT_FOLDERS = (".agent", ".agents")
 _MAX_BYTES = 1_000_000
+_MADE_HERE = "fine-tuning-"
+"""What the handbook's files are called that are made of the others."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ def read_agent_folder(path: Path) -> AgentFolder:
         for name in sorted(names):
             relative = (here / name).relative_to(root).as_posix()
             role = _role_of(relative)
+            if relative.startswith(_MADE_HERE):
+                continue
             if role is None:
                 skipped["other_file"] += 1
                 continue

@@ -23,8 +23,9 @@ __all__ = ["Directive", "check_of", "directives_in", "subject_of"]
 
 _OBLIGATION = re.compile(
     r"\b(?:must|never|always|do not|don't|don’t|shall|should|required?|requires|forbidden|may not|cannot|only|at most|"
-    r"no more than|max(?:imum)?|limit(?:ed)?|avoid|prefer|ensure|make sure|instead of|rather than|before|every|each|first|"
-    r"step (?:0|zero)|no longer than|not allowed|keep)\b|[≤❌✅]|^(?:no|use|if|when|start|end|begin)\b",
+    r"no more than|at least|no (?:fewer|less) than|max(?:imum)?|minimum|limit(?:ed)?|avoid|prefer|ensure|make sure|"
+    r"instead of|rather than|before|every|each|first|step (?:0|zero)|no longer than|not allowed|keep)\b"
+    r"|[≤❌✅]|^(?:no|use|if|when|start|end|begin)\b",
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z`\"“*])")

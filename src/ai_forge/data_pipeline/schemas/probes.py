@@ -16,6 +16,7 @@ _FENCE = re.compile(r"^[ \t]*(```+|~~~+)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", r
 _STEP = re.compile(r"^\s*(?:[-*+]\s|\d+[.)]\s|#{1,6}\s|\W*step\s*\d)", re.IGNORECASE)
 _HEADING = re.compile(r"^\s*(?:#{1,6}\s+(.+)|\*\*(.+?)\*\*(.*)|__(.+?)__(.*)|([^\n:]{1,60}):(.*))$")
 _WORD = re.compile(r"[\w'-]+")
+_PLACE_TOLD = {"start": " at its start", "end": " at its end", "anywhere": ""}
 _MAX_HEAD_WORDS = 60
 _SMALL = frozenset(
     {
@@ -45,6 +46,10 @@ _SMALL = frozenset(
 class _Check(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def told(self) -> str:
+        """What an answer has to be like, in a sentence for people."""
+        raise NotImplementedError
+
 
 class LengthCheck(_Check):
     """A limit on how long something may be. `stated` is the number in the rule, `limit` the longest that is allowed.
@@ -59,6 +64,14 @@ class LengthCheck(_Check):
     stated: int = Field(ge=1)
     unit: Literal["lines", "characters", "words"]
     of: Literal["code", "text"]
+
+    def told(self) -> str:
+        """See `_Check`."""
+        if self.of == "text":
+            of = "its first line" if self.unit == "characters" else "the answer"
+            return f"if {of} has at most {self.limit} {self.unit}"
+        each = "each line of its code" if self.unit == "characters" else "each piece of its code"
+        return f"if it names {self.stated} and {each} has at most {self.limit} {self.unit}"
 
     def passes(self, answer: str) -> bool:
         """Whether the answer keeps the limit."""
@@ -81,6 +94,10 @@ class FirstStepCheck(_Check):
     kind: Literal["first_step"] = "first_step"
     phrase: str = Field(min_length=2)
 
+    def told(self) -> str:
+        """See `_Check`."""
+        return f'if its first step is "{self.phrase}"'
+
     def passes(self, answer: str) -> bool:
         """Whether the step comes first."""
         return content_words(self.phrase) <= content_words(_head(answer))
@@ -92,6 +109,10 @@ class PhraseCheck(_Check):
     kind: Literal["phrase"] = "phrase"
     phrase: str = Field(min_length=2)
     place: Literal["start", "end", "anywhere"] = "anywhere"
+
+    def told(self) -> str:
+        """See `_Check`."""
+        return f'if it holds "{self.phrase}"{_PLACE_TOLD[self.place]}'
 
     def passes(self, answer: str) -> bool:
         """Whether the phrase is there."""
@@ -109,6 +130,10 @@ class SectionCheck(_Check):
     kind: Literal["section"] = "section"
     title: str = Field(min_length=2)
     place: Literal["start", "end", "anywhere"] = "anywhere"
+
+    def told(self) -> str:
+        """See `_Check`."""
+        return f'if it has a section "{self.title}"{_PLACE_TOLD[self.place]}'
 
     def passes(self, answer: str) -> bool:
         """Whether the section is there and not empty."""
