@@ -109,16 +109,10 @@ class Counting:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def fit(self, texts: Texts) -> None: ...
-
     def embed(self, texts: Texts) -> Matrix:
         self.asked.extend(texts.written)
         rows = [[text.count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts.written]
         return unit_rows(np.array(rows, dtype=np.float32))
-
-    def save(self, folder: Path) -> None: ...
-
-    def load(self, folder: Path) -> None: ...
 
 
 def test_vectors_are_made_only_for_what_is_new(tmp_path: Path) -> None:
