@@ -103,7 +103,7 @@ def quality(repository: Repository, mined: MiningResult, embedder: str) -> tuple
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lib", action="store_true", help="also time an index of this Python's own library")
-    parser.add_argument("--embedder", default="lsa", help="dense side of the index whose recall is measured")
+    parser.add_argument("--embedder", default="none", help="dense side of the index whose recall is measured")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     given = parser.parse_args()
     repository = read_repository(Path(__file__).parents[1])

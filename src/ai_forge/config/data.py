@@ -107,7 +107,7 @@ class SynthesisSettings(_Settings):
     )
     easy_share: float = Field(default=0.25, ge=0, le=1, description="share with no distractor, 0–1")
     hard_share: float = Field(default=0.25, ge=0, le=1, description="share with three or more distractors, 0–1")
-    embedder: str = Field(default="lsa", description="dense side of the retriever that picks the distractors")
+    embedder: str = Field(default="none", description="dense side of the retriever that picks the distractors")
     seed: int = Field(default=0, ge=0, description="another seed words and mixes the examples differently")
     teacher: str = Field(
         default="",

@@ -5,7 +5,7 @@
                     languages/*.scm                           retrieval, symbols
 
 Each step is a function of its arguments and a settings model (`config.data`); nothing here writes files, knows a model or
-prints. The exports are loaded on first use, and scikit-learn and Matplotlib by the functions that need them.
+prints. The exports are loaded on first use, and Matplotlib by the functions that need it.
 """
 
 from typing import TYPE_CHECKING

@@ -32,9 +32,7 @@ _CONFIGURATION = (
 _LOCKS = re.compile(
     r"(?:^|[/._-])lock(?:\.\w+)?$|(?:^|/)(?:go\.sum|package-lock\.json|pnpm-lock\.yaml)$|\.min\.\w+$", re.I
 )
-_EXAMPLE_FOLDERS = frozenset(
-    {"example", "examples", "sample", "samples", "demo", "demos", "benchmark", "benchmarks", "bench"}
-)
+_EXAMPLE_FOLDERS = frozenset({"example", "examples", "sample", "samples", "demo", "demos"})
 _MAX_FILES = 5_000
 _MAX_COMMITS = 5_000
 _MAX_LOG_BYTES = 32_000_000

@@ -106,14 +106,13 @@ class Index:
         return self._blocks
 
     @classmethod
-    def build(cls, blocks: Sequence[CodeBlock], embedder: str = "lsa", graph: SymbolGraph | None = None) -> "Index":
+    def build(cls, blocks: Sequence[CodeBlock], embedder: str = "none", graph: SymbolGraph | None = None) -> "Index":
         """Index `blocks`. Raises InputError for no blocks or an unknown embedder, PrerequisiteError without its model."""
         if not blocks:
             raise InputError("There are no blocks to index.", "Mine a folder with code first.")
         written = [block_text(block) for block in blocks]
         texts = Texts(written, [subwords(text) for text in written])
         dense = embedder_named(embedder)
-        dense.fit(texts)
         positions = {block.id: position for position, block in enumerate(blocks)}
         neighbours = [
             [positions[other.id] for other in graph.neighbours(block) if other.id in positions] for block in blocks

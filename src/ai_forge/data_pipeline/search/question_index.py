@@ -8,8 +8,8 @@ Each entry's score is a weighted sum of what several rankings say of it, each sc
 * `dense`: the cosine to the question, with a small sentence encoder where one is on the machine (`minilm`);
 * `names`: whether the question spells its name or its path.
 
-Tests count only when the question is about tests, changelogs and commits fully only when it asks for a change, examples
-half. One file does not fill the list: each further entry of it counts three quarters of the one before. The graph is not
+Tests and examples count only when the question is about them, changelogs and commits fully only when it asks for a
+change. One file does not fill the list: each further entry of it counts three quarters of the one before. The graph is not
 asked: it cost places among the first three. What each ranking is worth is measured by `bench/bench_questions.py`; the
 weights were chosen on half of the questions about click, RxJS, gin and gson.
 """
@@ -45,6 +45,7 @@ _TEST_ASKED = re.compile(
     r"\btested\b|\btests? (?:for|of|that|cover\w*|case\w*|check\w*)\b|\b(?:which|what|do|does|are there) (?:\w+ )?tests?\b",
     re.I,
 )
+_EXAMPLE_ASKED = re.compile(r"\b(?:examples?|samples?|demos?|usage)\b", re.I)
 _CHANGE_ASKED = re.compile(
     r"\b(?:chang(?:e|ed|es)|changelog|history|commit\w*|releases?d?|version\w*|since|removed|deprecated|renamed|introduced"
     r"|new in|was new|fix(?:ed|es)?|bugs?|why was|v?\d+\.\d+)\b",
@@ -165,7 +166,8 @@ class QuestionIndex:
     def _gate(self, question: str) -> npt.NDArray[np.float32]:
         """What the kind of an entry takes from its score for a question of this kind."""
         gate = np.ones(len(self.entries), dtype=np.float32)
-        gate[self._is_example] = _ASIDE
+        if not _EXAMPLE_ASKED.search(question):
+            gate[self._is_example] = 0.0
         if not _CHANGE_ASKED.search(question):
             gate[self._is_change] = _ASIDE
         if _TEST_ASKED.search(question):

@@ -6,7 +6,6 @@ to a word ("redirects", "parsed", "closing"): "policies" and "policy" meet, "org
 """
 
 import re
-from collections.abc import Iterable
 from functools import lru_cache
 
 from ai_forge.data_pipeline.text.words import subwords
@@ -21,6 +20,7 @@ _FILLING = frozenset(
         would you your"""
     )
 )
+_VERSION = re.compile(r"\b\d+(?:\.\d+)+\b")
 _ES = ("sses", "shes", "ches", "xes")
 _NO_PLURAL = ("ss", "us", "is")
 
@@ -31,7 +31,7 @@ def terms(text: str) -> list[str]:
     >>> terms("parseRedirects")
     ['pars', 'redirect', 'parseredirect']
     """
-    return [_stem(word) for word in subwords(text)]
+    return [*(_stem(word) for word in subwords(text)), *_VERSION.findall(text)]
 
 
 def question_terms(question: str) -> list[str]:
@@ -39,14 +39,17 @@ def question_terms(question: str) -> list[str]:
 
     >>> question_terms("How do I close a connection?")
     ['clos', 'connection']
+    >>> question_terms("What changed in 8.1.4?")
+    ['chang', '8.1.4']
     """
     words = subwords(question)
-    return [_stem(word) for word in words if word not in _FILLING] or [_stem(word) for word in words]
+    kept = [word for word in words if word not in _FILLING] or words
+    return [*map(_stem, kept), *_VERSION.findall(question)]
 
 
 @lru_cache(maxsize=1 << 16)
 def _stem(word: str) -> str:
-    if len(word) > 4 and word.endswith("ies"):
+    if len(word) > 4 and word.endswith(("ies", "ied")):
         word = word[:-3] + "y"
     elif len(word) > 4 and word.endswith(_ES):
         word = word[:-2]
@@ -59,8 +62,3 @@ def _stem(word: str) -> str:
             word = stem[:-1] if is_doubled else stem
             break
     return word[:-1] if len(word) > 4 and word.endswith("e") else word
-
-
-def share_of_terms(wanted: Iterable[str], text: str) -> int:
-    """How many of the `wanted` stems a text holds."""
-    return len(set(wanted).intersection(terms(text)))

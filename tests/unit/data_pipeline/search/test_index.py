@@ -71,7 +71,7 @@ def test_one_block_can_be_indexed(mined: MiningResult) -> None:
 def test_bad_input_is_refused(mined: MiningResult, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no blocks"):
         Index.build([])
-    with pytest.raises(InputError, match=r"Unknown embedder 'bert'. Next: Known: lsa, ollama:NAME"):
+    with pytest.raises(InputError, match=r"Unknown embedder 'bert'. Next: Known: none, minilm, ollama:NAME"):
         Index.build(mined.documents, embedder="bert")
     with pytest.raises(InputError, match="holds no index"):
         Index.load(tmp_path)

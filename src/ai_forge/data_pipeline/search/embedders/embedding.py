@@ -1,6 +1,6 @@
 """Dense vectors of texts: one small interface, and how an embedder is chosen by name.
 
-* `lsa`: fitted on the repository, needs no model (`lsa`);
+* `none`: no dense side;
 * `minilm`: a small sentence encoder without PyTorch (`minilm`);
 * `ollama:NAME` or `ollama:NAME@URL`: an embedding model of a running Ollama (`ollama`);
 * anything else: a folder or a Hugging Face name of a transformer encoder, such as `microsoft/codebert-base`,
@@ -20,7 +20,16 @@ import numpy.typing as npt
 
 from ai_forge.errors import InputError
 
-__all__ = ["Embedder", "Matrix", "Texts", "embedder_named", "load_embedder", "save_embedder"]
+__all__ = [
+    "Embedder",
+    "Matrix",
+    "NoEmbedder",
+    "Texts",
+    "default_embedder",
+    "embedder_named",
+    "load_embedder",
+    "save_embedder",
+]
 
 Matrix = npt.NDArray[np.float32]
 _PROBE = "def read_lines(path):\n    return open(path).read().splitlines()"
@@ -47,29 +56,33 @@ class Embedder(Protocol):
         """What a rank of it counts beside one of BM25."""
         ...
 
-    def fit(self, texts: Texts) -> None:
-        """Suit `texts`; a pretrained one ignores them."""
-        ...
-
     def embed(self, texts: Texts) -> Matrix:
         """Unit vectors, one row for each text."""
         ...
 
-    def save(self, folder: Path) -> None:
-        """Write what was fitted into `folder`, which exists."""
-        ...
 
-    def load(self, folder: Path) -> None:
-        """Read what `save` wrote."""
-        ...
+class NoEmbedder:
+    """Vectors of no dimension: nothing is like anything."""
+
+    name = "none"
+    weight = 0.0
+
+    def embed(self, texts: Texts) -> Matrix:
+        """[text, 0]."""
+        return np.zeros((len(texts.written), 0), dtype=np.float32)
+
+
+def default_embedder() -> str:
+    """`minilm` where its weights are on this machine, else `none`."""
+    from ai_forge.data_pipeline.search.embedders.minilm import minilm_folder
+
+    return "minilm" if minilm_folder() is not None else "none"
 
 
 def embedder_named(name: str) -> Embedder:
     """A new embedder. Raises InputError for a name that cannot be one; models are looked for when first used."""
-    if name == "lsa":
-        from ai_forge.data_pipeline.search.embedders.lsa import LsaEmbedder
-
-        return LsaEmbedder()
+    if name == "none":
+        return NoEmbedder()
     if name == "minilm":
         from ai_forge.data_pipeline.search.embedders.minilm import MiniLmEmbedder
 
@@ -81,7 +94,7 @@ def embedder_named(name: str) -> Embedder:
     if "/" not in name and not Path(name).is_dir():
         raise InputError(
             f"Unknown embedder {name!r}.",
-            "Known: lsa, minilm, ollama:NAME, a Hugging Face name (owner/model) or a folder.",
+            "Known: none, minilm, ollama:NAME, a Hugging Face name (owner/model) or a folder.",
         )
     from ai_forge.data_pipeline.search.embedders.torch_encoder import EncoderEmbedder
 
@@ -89,11 +102,10 @@ def embedder_named(name: str) -> Embedder:
 
 
 def save_embedder(embedder: Embedder, folder: Path) -> None:
-    """Write an embedder's name, what it fitted and the vector of a probe into `folder` (made if missing)."""
+    """Write an embedder's name and the vector of a probe into `folder` (made if missing)."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "embedder.json").write_text(json.dumps({"name": embedder.name}), encoding="utf-8")
-    embedder.save(folder)
-    if embedder.name != "lsa":
+    if embedder.name != "none":
         np.save(folder / "probe.npy", embedder.embed(Texts([_PROBE], [])), allow_pickle=False)
 
 
@@ -101,8 +113,7 @@ def load_embedder(folder: Path) -> Embedder:
     """The saved embedder. Raises InputError where its model gives other vectors than when it was saved."""
     name = json.loads((folder / "embedder.json").read_text(encoding="utf-8"))["name"]
     embedder = embedder_named(name)
-    embedder.load(folder)
-    if name != "lsa":
+    if name != "none":
         was, now = np.load(folder / "probe.npy", allow_pickle=False), embedder.embed(Texts([_PROBE], []))
         if was.shape != now.shape or float(np.sum(was * now)) < _SAME:
             raise InputError(

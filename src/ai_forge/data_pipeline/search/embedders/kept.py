@@ -1,6 +1,7 @@
 """Vectors kept by the content of what they were made of: an index that is built again embeds only what is new."""
 
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +40,10 @@ def embedded(texts: Texts, embedder: Embedder, folder: Path | None) -> Matrix:
 
 def _read(file: Path) -> dict[str, Matrix]:
     try:
-        with np.load(file, allow_pickle=False) as held:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as held:
             vectors = held["vectors"]
             if vectors.ndim != 2 or vectors.dtype != np.float32 or not np.isfinite(vectors).all():
                 return {}
             return dict(zip(held["keys"].tolist(), vectors, strict=True))
-    except (OSError, ValueError, KeyError, EOFError, TypeError):
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile):
         return {}

@@ -53,9 +53,6 @@ class MiniLmEmbedder:
     def __init__(self) -> None:
         self._loaded: tuple[Any, _Bert] | None = None
 
-    def fit(self, texts: Texts) -> None:
-        """Nothing: the model is what it is."""
-
     def embed(self, texts: Texts) -> Matrix:
         """Unit vectors [text, 384]. Raises PrerequisiteError where the weights are not here."""
         tokenizer, bert = self._model()
@@ -70,12 +67,6 @@ class MiniLmEmbedder:
                 batch = numbers[start : start + step]
                 vectors[batch] = bert.states(np.array([pieces[number] for number in batch])).mean(axis=1)
         return unit_rows(vectors)
-
-    def save(self, folder: Path) -> None:
-        """Nothing: the name says all."""
-
-    def load(self, folder: Path) -> None:
-        """Nothing: the model is looked for by its name."""
 
     def _model(self) -> tuple[Any, "_Bert"]:
         if self._loaded is None:

@@ -4,8 +4,6 @@ Without an address it is the one that OLLAMA_HOST names, else this machine's. Te
 cut by Ollama.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from ai_forge.data_pipeline.search.embedders.embedding import Matrix, Texts, unit_rows
@@ -28,9 +26,6 @@ class OllamaEmbedder:
         self._address = address or None
         if not self._model:
             raise InputError(f"{name!r} names no model.", "Write ollama:NAME, such as ollama:nomic-embed-text.")
-
-    def fit(self, texts: Texts) -> None:
-        """Nothing: the model is what it is."""
 
     def embed(self, texts: Texts) -> Matrix:
         """Unit vectors [text, dimension].
@@ -67,9 +62,3 @@ class OllamaEmbedder:
                 f"Ollama does not answer at {where} ({type(error).__name__}).", "Start it with `ollama serve`."
             ) from error
         return unit_rows(np.array(rows, dtype=np.float32).reshape(len(rows), -1))
-
-    def save(self, folder: Path) -> None:
-        """Nothing: the name says all."""
-
-    def load(self, folder: Path) -> None:
-        """Nothing: the model is looked for by its name."""

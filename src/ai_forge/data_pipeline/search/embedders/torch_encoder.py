@@ -30,9 +30,6 @@ class EncoderEmbedder:
         self.name = name
         self._loaded: tuple[Any, Any, str, bool] | None = None
 
-    def fit(self, texts: Texts) -> None:
-        """Nothing: the model is what it is."""
-
     def embed(self, texts: Texts) -> Matrix:
         """Unit vectors [text, dimension]. Raises PrerequisiteError where the model or torch is not here."""
         import torch
@@ -57,12 +54,6 @@ class EncoderEmbedder:
             vectors[batch] = pooled.cpu().numpy()
         return unit_rows(vectors)
 
-    def save(self, folder: Path) -> None:
-        """Nothing: the name says all."""
-
-    def load(self, folder: Path) -> None:
-        """Nothing: the model is looked for by its name."""
-
     def _model(self) -> tuple[Any, Any, str, bool]:
         if self._loaded is None:
             try:
@@ -71,7 +62,7 @@ class EncoderEmbedder:
             except ImportError as error:
                 raise PrerequisiteError(
                     f"The embedder {self.name!r} needs PyTorch and transformers ({error}).",
-                    "Run `pip install 'ai-forge[torch]'`, or use the embedder lsa.",
+                    "Run `pip install 'ai-forge[torch]'`, or use the embedder none.",
                 ) from error
             device = "cuda" if torch.cuda.is_available() else "cpu"
             try:
@@ -81,7 +72,7 @@ class EncoderEmbedder:
                 reason = str(error).strip().splitlines()[0]
                 raise PrerequisiteError(
                     f"The embedder {self.name!r} cannot be loaded: {reason}",
-                    "Give a folder with the model, download it once with `hf download NAME`, or use the embedder lsa.",
+                    "Give a folder with the model, download it once with `hf download NAME`, or use the embedder none.",
                 ) from error
             self._loaded = (tokenizer, model, device, _takes_first_token(Path(self.name)))
         return self._loaded

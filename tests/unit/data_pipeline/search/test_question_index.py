@@ -1,0 +1,155 @@
+"""People's questions find the right place, by words, by kind, by name; the index survives its folder."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ai_forge.data_pipeline.search.context import documents_for
+from ai_forge.data_pipeline.search.embedders.embedding import Matrix, Texts, unit_rows
+from ai_forge.data_pipeline.search.embedders.kept import embedded
+from ai_forge.data_pipeline.search.entries import Entry
+from ai_forge.data_pipeline.search.excerpt import GAP, excerpt
+from ai_forge.data_pipeline.search.question_index import QuestionIndex, search
+from ai_forge.data_pipeline.text.words import approximate_tokens
+from ai_forge.errors import InputError
+
+
+def entry(path: str, name: str, text: str, kind: str = "function", summary: str = "", first: int = 1) -> Entry:
+    return Entry(path, first, first + text.count("\n"), name, kind, "python", text, summary)
+
+
+LONG = "def report(rows):\n" + "\n".join(f"    step_{n} = rows[{n}] + {n}" for n in range(300))
+ENTRIES = [
+    entry("src/pool.py", "Pool", "class Pool:\n    def close(self):\n        self.sockets.clear()", "class"),
+    entry("src/pool.py", "Pool.close", "def close(self):\n    self.sockets.clear()", "method", "Close all.", first=2),
+    entry(
+        "src/retry.py", "retry", "def retry(f, n):\n    ...", summary="Try a failed call again, with a growing pause."
+    ),
+    entry("src/report.py", "report", LONG + "\n    return total_of_taxes(rows)"),
+    entry("tests/test_retry.py", "test_retry", "def test_retry():\n    assert retry(fails, 2)", "test"),
+    entry("docs/retry.md", "Retrying", "Set the number of retries in the settings.", "documentation"),
+    entry("CHANGELOG.md", "1.2", "- retry pauses longer after each failed call\n- close is safe", "documentation"),
+    entry("pyproject.toml", "pyproject.toml", 'requires-python = ">=3.11"', "configuration", "dependencies package"),
+    entry("commit:0123456789ab", "Fix the pause", "Fix the pause\n\nIt was shorter after each failure.", "commit"),
+    entry("examples/retry.py", "main", "def main():\n    retry(call, 3)  # a failed call, again"),
+]
+
+
+@pytest.fixture(scope="module")
+def index() -> QuestionIndex:
+    return QuestionIndex.build(ENTRIES)
+
+
+@pytest.mark.parametrize(
+    ("question", "path"),
+    [
+        ("How are failed calls tried again?", "src/retry.py"),
+        ("what closes the sockets of the pool", "src/pool.py"),
+        ("Which Python does the package require?", "pyproject.toml"),
+        ("What do tests of retry check?", "tests/test_retry.py"),
+        ("Which changes to pauses did 1.2 bring?", "CHANGELOG.md"),
+        ("Why was the shorter pause fixed?", "commit:0123456789ab"),
+        ("How many retries are set in the settings?", "docs/retry.md"),
+        ("What is `Pool.close` for?", "src/pool.py"),
+    ],
+)
+def test_a_question_finds_its_place(index: QuestionIndex, question: str, path: str) -> None:
+    assert search(index, question, 1)[0].path == path
+
+
+def test_tests_are_shown_only_when_they_are_asked_for(index: QuestionIndex) -> None:
+    assert "test" not in {found.kind for found in search(index, "retry a failed call", 10)}
+    assert "test" in {found.kind for found in search(index, "is retry tested?", 10)}
+    assert "examples/retry.py" not in {found.path for found in search(index, "retry a failed call", 10)}
+    assert search(index, "Is there an example of a failed call?", 1)[0].path == "examples/retry.py"
+
+
+def test_results_fall_do_not_overlap_and_say_why(index: QuestionIndex) -> None:
+    found = search(index, "close the sockets of the pool", 10)
+    assert [f.score for f in found] == sorted((f.score for f in found), reverse=True)
+    assert sum(f.path == "src/pool.py" for f in found) == 1
+    assert set(found[0].why) <= {"bm25", "prose", "file", "dense", "names"}
+    assert sum(found[0].why.values()) == pytest.approx(found[0].score, abs=1e-3)
+    assert search(index, "", 5) == search(index, "zzz qqq", 5) == []
+
+
+def test_one_file_does_not_fill_the_list() -> None:
+    many = [entry("src/one.py", f"open_{n}", f"def open_{n}(door): ...", first=5 * n + 1) for n in range(8)]
+    index = QuestionIndex.build([*many, entry("src/two.py", "door", "def door(): open it slowly, and with some care")])
+    assert {found.path for found in search(index, "open the door", 3)} == {"src/one.py", "src/two.py"}
+
+
+def test_saved_and_loaded_it_answers_the_same(index: QuestionIndex, tmp_path: Path) -> None:
+    index.save(tmp_path)
+    loaded = QuestionIndex.load(tmp_path)
+    for question in ("failed calls", "`retry`", "what was new in 1.2"):
+        assert loaded.search(question) == index.search(question)
+    assert not list(tmp_path.rglob("*.pkl"))
+
+
+@pytest.mark.parametrize("name", ["index.json", "entries.jsonl", "bm25/params.index.json"])
+def test_a_damaged_index_is_refused_with_what_to_do(index: QuestionIndex, tmp_path: Path, name: str) -> None:
+    index.save(tmp_path)
+    (tmp_path / name).write_text("{")
+    with pytest.raises(InputError, match=r"holds no index .* Next: Build it again"):
+        QuestionIndex.load(tmp_path)
+
+
+def test_nothing_to_index_is_refused() -> None:
+    with pytest.raises(InputError, match="nothing to index"):
+        QuestionIndex.build([])
+
+
+class Counting:
+    """Letters counted; remembers what it was asked."""
+
+    name, weight = "counting", 1.0
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def embed(self, texts: Texts) -> Matrix:
+        self.asked.extend(texts.written)
+        rows = [[text.count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts.written]
+        return unit_rows(np.array(rows, dtype=np.float32))
+
+
+def test_vectors_are_made_only_for_what_is_new(tmp_path: Path) -> None:
+    first, second = Counting(), Counting()
+    before = embedded(Texts(["one", "two", "two"], []), first, tmp_path)
+    after = embedded(Texts(["two", "three"], []), second, tmp_path)
+    assert first.asked == ["one", "two"]
+    assert second.asked == ["three"]
+    assert np.array_equal(before[1], after[0])
+    for damage in (b"", b"PK\x03\x04rubbish", b"\x93NUMPY"):
+        (file,) = tmp_path.glob("*.npz")
+        file.write_bytes(damage)
+        again = Counting()
+        assert np.array_equal(embedded(Texts(["two", "three"], []), again, tmp_path), after)
+        assert again.asked == ["two", "three"]
+
+
+def test_tests_are_not_embedded(tmp_path: Path) -> None:
+    embedder = Counting()
+    index = QuestionIndex.build(ENTRIES, embedder, vectors_folder=tmp_path)
+    assert len(embedder.asked) == len([e for e in ENTRIES if e.kind != "test"])
+    assert any("dense" in found.why for found in search(index, "again and again", 10))
+
+
+def test_of_a_long_block_head_and_relevant_part_are_shown(index: QuestionIndex) -> None:
+    (shown,) = documents_for("Which taxes does the report total?", index, k=1, max_tokens=200)
+    lines = shown.text.split("\n")
+    assert lines[0] == "def report(rows):"
+    assert lines[-1] == "    return total_of_taxes(rows)"
+    assert GAP in lines
+    assert approximate_tokens(shown.text) <= 200
+
+
+@pytest.mark.parametrize("max_tokens", [20, 60, 150, 400, 1000])
+def test_an_excerpt_fits_and_holds_only_lines_of_the_text(max_tokens: int) -> None:
+    for question in ("step 200", "taxes", "", "def report"):
+        shown = excerpt(LONG, question, max_tokens)
+        assert approximate_tokens(shown) <= max_tokens
+        assert set(shown.split("\n")) - {GAP} <= set(LONG.split("\n"))
+        assert shown.startswith("def report(rows):")
