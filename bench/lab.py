@@ -86,7 +86,7 @@ class Lab:
         """The tokens of each step that meets the budget."""
         config, root = pipeline.settings.training, self.workspace.root
         trainer = FineTuneTrainer(config, base=pipeline.base, folder=root, workspace=self.workspace)
-        examples, _, _ = trainer.tokenized(pipeline.examples("train"), pipeline.examples("valid"))
+        examples = trainer.tokenized(pipeline.examples("train"), pipeline.examples("valid")).train
         return step_tokens(self.tokens, examples, config)
 
     def train(self, run: Run) -> tuple[dict[str, Any], bool]:

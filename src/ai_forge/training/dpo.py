@@ -61,7 +61,7 @@ class PreferenceTrainer(FineTuneTrainer):
                 "Preference training needs a trained adapter to start from.", "train one first, and give its folder."
             )
         require_whole_base(self.config)
-        start, _ = self.group.broadcast(self._start)
+        start, _ = self.group.broadcast(self.begin)
         config = self.config.model_copy(
             update={"learning_rate": self.config.dpo_learning_rate, "num_epochs": self.config.dpo_epochs}
         )

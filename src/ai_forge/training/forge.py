@@ -195,7 +195,7 @@ class FineTuneTrainer:
         self._emit(report)
         return report
 
-    def _start(self) -> tuple[Path, AdapterInitialised | None]:
+    def begin(self) -> tuple[Path, AdapterInitialised | None]:
         """The folder of the adapter that training begins with, and its initialisation where it is a fresh one."""
         if self.adapter is None:
             initialisation = self.compute_pissa_init()
@@ -233,8 +233,8 @@ class FineTuneTrainer:
         self, data: SupervisedData, config: FineTuneConfig, *, measured: Sequence[TokenizedExample] = ()
     ) -> TrainingResult:
         """Supervised training from start to result; the loss on the `measured` examples is taken before and after."""
-        start, initialisation = self.group.broadcast(self._start)
-        trainee = self._trainee(start, config)
+        start, initialisation = self.group.broadcast(self.begin)
+        trainee = self.load_trainee(start, config)
         path = self.folder / SCHEDULE
         known = self.group.broadcast(lambda: Schedule.load(path) if path.exists() else None)
         schedule = known or self._schedule(trainee, data, config)
@@ -251,7 +251,8 @@ class FineTuneTrainer:
         )
         return self.group.broadcast(lambda: self._finish(trainee, start, record))
 
-    def _trainee(self, start: Path, config: FineTuneConfig) -> Any:
+    def load_trainee(self, start: Path, config: FineTuneConfig) -> Any:
+        """The base with the adapter in `start`, ready to be trained."""
         only_torch_knows = {"sharded": True} if config.sharded else {}
         return self.backend.trainee.from_adapter(self.base.folder, start, config, **only_torch_knows)
 
@@ -317,8 +318,8 @@ class FineTuneTrainer:
         """What `train` would do: examples, tokens, steps and seconds, by a probe in these processes, and the memory of each of
         them; nothing is trained."""
         data = self.tokenized(train_dataset, eval_dataset)
-        start, _ = self.group.broadcast(self._start)
-        schedule = self._schedule(self._trainee(start, self.config), data, self.config)
+        start, _ = self.group.broadcast(self.begin)
+        schedule = self._schedule(self.load_trainee(start, self.config), data, self.config)
         needed = self.backend.memory_needed(self.base.folder, self.config)
         return TrainingPlan(
             **dataclasses.asdict(schedule.event),

@@ -42,7 +42,7 @@ class HandbookTrainer(FineTuneTrainer):
             InputError: no pair fits into `max_seq_len`, or the time budget is too short for a step.
             RefusedError: the loss diverged, or did not fall.
         """
-        (train, n_too_long), (held_out, _) = self._fitting(train_pairs), self._fitting(eval_pairs)
+        (train, n_too_long), (held_out, _) = self.fitting(train_pairs), self.fitting(eval_pairs)
         if not train or not held_out:
             raise InputError(
                 f"{len(train)} training and {len(held_out)} held-out pairs fit into {self.config.max_seq_len} tokens "
@@ -63,7 +63,7 @@ class HandbookTrainer(FineTuneTrainer):
             )
         return result
 
-    def _fitting(self, pairs: Sequence[AlpacaPair]) -> tuple[list[TokenizedExample], int]:
+    def fitting(self, pairs: Sequence[AlpacaPair]) -> tuple[list[TokenizedExample], int]:
         """The pairs that fit into `max_seq_len` tokens, and how many did not."""
         template = self.config.prompt_template
         made = [tokenize_chat(chat_of(pair, template), pair.output, self.tokenizer, pair.id) for pair in pairs]

@@ -85,7 +85,7 @@ def test_a_gain_within_the_noise_is_not_shown(
     assert verdict.checks[check].text.startswith(text), verdict.checks[check].text
 
 
-def test_what_cannot_be_scored_is_unscored_and_not_better_where_it_carries_the_verdict() -> None:
+def test_what_cannot_be_scored_is_never_better() -> None:
     one_file = [a.model_copy(update={"subject_path": "one.py"}) for a in make_evaluation().answers]
     verdict = verdict_on(make_evaluation().model_copy(update={"answers": tuple(one_file)}))
     assert passed(verdict) == {"answer loss": None, "citations": None, "facts": None, "forgetting": True}

@@ -83,9 +83,7 @@ def test_the_chosen_answers_gain_and_the_result_is_an_adapter(
     assert (merge_adapters_to_base(trained[1], result.folder, tmp_path / "merged") / "model.safetensors").is_file()
 
 
-def test_a_cut_off_run_keeps_its_reference_and_ends_with_the_same_bytes(
-    trained: tuple[Workspace, Base, Path], tmp_path: Path
-) -> None:
+def test_a_cut_off_run_ends_with_the_same_bytes(trained: tuple[Workspace, Base, Path], tmp_path: Path) -> None:
     class EndedError(Exception):
         pass
 

@@ -184,4 +184,4 @@ def test_epochs_may_be_given_to_train(trained: Trained, tmp_path: Path) -> None:
 def test_replayed_code_is_the_asked_share_of_the_training_examples(trained: Trained, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"replay_share": 0.2})
     trainer = FineTuneTrainer(config, base=trained.base, folder=tmp_path / "none", workspace=trained.workspace)
-    assert trainer.plan(raft_examples(8), raft_examples(3))["train_examples"] == 10
+    assert trainer.plan(raft_examples(8), raft_examples(3)).train_examples == 10

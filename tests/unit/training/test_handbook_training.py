@@ -44,7 +44,7 @@ def trained(base: Base, tmp_path_factory: pytest.TempPathFactory) -> TrainingRes
 
 def test_the_prompt_is_alpacas_and_only_the_output_is_supervised(base: Base, tmp_path: Path) -> None:
     pair = next(pair for pair in PAIRS if pair.input)
-    (example,), n_too_long = trainer(base, tmp_path)._fitting([pair])
+    (example,), n_too_long = trainer(base, tmp_path).fitting([pair])
     tokenizer = ChatTokenizer(base.folder, "alpaca")
     assert tokenizer.decode(example.ids[: example.n_prompt]) == (
         f"{ALPACA_SYSTEM}\n\n### Instruction:\n{pair.instruction}\n\n### Input:\n{pair.input}\n\n### Response:\n"
@@ -108,7 +108,7 @@ def test_an_adapter_is_not_continued_through_another_template(
         adapter=trained.folder,
     )
     with pytest.raises(InputError, match="was trained with another prompt template"):
-        other._start()
+        other.begin()
 
 
 def test_pairs_that_do_not_fit_are_refused(base: Base, tmp_path: Path) -> None:

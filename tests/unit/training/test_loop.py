@@ -247,7 +247,7 @@ def test_checkpoints_are_kept_by_number(base: Path, tmp_path: Path) -> None:
     assert len(kept) <= 3  # and the best
 
 
-def test_no_process_returns_before_all_have_read_the_best_checkpoint(base: Path, tmp_path: Path) -> None:
+def test_none_returns_before_all_have_read_the_result(base: Path, tmp_path: Path) -> None:
     """What returns in rank 0 removes the checkpoints."""
     calls: list[str] = []
 

@@ -105,7 +105,7 @@ def test_a_probe_on_a_busy_machine_is_mended_after_the_first_step() -> None:
     assert [anew.n_steps_after(step) for step in (0, 1, 30)] == [1, anew.n_steps, anew.n_steps]
 
 
-def test_a_machine_that_slows_down_shortens_the_schedule_but_not_below_what_is_done() -> None:
+def test_a_machine_that_slows_down_shortens_the_schedule() -> None:
     long = replace(BUSY, n_steps=40)
     slow = laid_anew(long, measured(8, 10.0), FOUR_EPOCHS, config())
     assert slow.n_steps == 8 + int((0.93 * 200 - 81 - 4) / 10)
@@ -147,7 +147,7 @@ def test_steps_that_were_asked_for_are_never_laid_anew() -> None:
         [(0, 100), (16, 17)],
     ],
 )
-def test_the_learning_rate_goes_on_smoothly_where_a_schedule_is_laid_anew(layings: list[tuple[int, int]]) -> None:
+def test_the_learning_rate_goes_on_smoothly(layings: list[tuple[int, int]]) -> None:
     settings = config(learning_rate=1.0, warmup_ratio=0.1)
     schedule = replace(BUSY, n_steps=layings[-1][1], layings=tuple(Laying(*laying) for laying in layings))
     rates = [schedule.learning_rate(step, settings) for step in range(schedule.n_steps)]

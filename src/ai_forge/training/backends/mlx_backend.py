@@ -85,17 +85,17 @@ class MLXTrainee:
 
     def __init__(self, model: Any, layers: Mapping[str, AdapterLinear], config: FineTuneConfig) -> None:
         self.model = model
-        self._layers = layers
+        self.layers = layers
         self._config = config
         self._parameters = {
             f"{PREFIX}{name}.{side}.weight": getattr(layer, side) for name, layer in layers.items() for side in SIDES
         }
-        self._gradients: dict[str, mx.array] = {}
+        self.gradients: dict[str, mx.array] = {}
         self.n_trainable = sum(p.size for p in self._parameters.values())
-        self._optimizer = AdamW(
+        self.optimizer = AdamW(
             config.learning_rate, betas=[0.9, 0.999], weight_decay=config.weight_decay, bias_correction=True
         )
-        self._optimizer.init(self._parameters)
+        self.optimizer.init(self._parameters)
 
     # -- making one ---------------------------------------------------------------------------------------------
 
@@ -154,15 +154,15 @@ class MLXTrainee:
                     (_, total, hits), gradients = mx.value_and_grad(objective)(self._parameters)
                 finally:
                     self._put(self._parameters)
-            if self._gradients:
-                gradients = {name: gradient + self._gradients[name] for name, gradient in gradients.items()}
+            if self.gradients:
+                gradients = {name: gradient + self.gradients[name] for name, gradient in gradients.items()}
             mx.eval(total, hits, gradients)
-        self._gradients = gradients
+        self.gradients = gradients
         return TokenSums(float(total), hits.size, int(hits.sum()))
 
     def _put(self, parameters: Mapping[str, mx.array]) -> None:
         """Let the layers compute with `parameters`."""
-        for name, layer in self._layers.items():
+        for name, layer in self.layers.items():
             for side in SIDES:
                 setattr(layer, side, parameters[f"{PREFIX}{name}.{side}.weight"])
 
@@ -190,7 +190,7 @@ class MLXTrainee:
             yield
             return
         blocks: dict[int, list[AdapterLinear]] = {}
-        for name, layer in self._layers.items():
+        for name, layer in self.layers.items():
             blocks.setdefault(int(name.split(".")[2]), []).append(layer)
 
         def call(index: int, block: Any, hidden: mx.array, args: tuple[Any, ...], kwargs: dict[str, Any]) -> mx.array:
@@ -214,22 +214,22 @@ class MLXTrainee:
 
     def clip_gradients(self, max_norm: float) -> float:
         """Scale the gradients to at most `max_norm`; return the global norm before."""
-        norm = mx.sqrt(mx.stack([mx.square(g).sum() for g in self._gradients.values()]).sum())
+        norm = mx.sqrt(mx.stack([mx.square(g).sum() for g in self.gradients.values()]).sum())
         scale = mx.minimum(max_norm / (norm + 1e-6), 1.0)  # torch's clip_grad_norm_
-        self._gradients = {name: gradient * scale for name, gradient in self._gradients.items()}
+        self.gradients = {name: gradient * scale for name, gradient in self.gradients.items()}
         return float(norm)
 
     def step(self, learning_rate: float) -> None:
         """One optimizer step; gradients are cleared."""
-        self._optimizer.learning_rate = learning_rate
-        self._parameters = self._optimizer.apply_gradients(self._gradients, self._parameters)
-        mx.eval(self._parameters, self._optimizer.state)
+        self.optimizer.learning_rate = learning_rate
+        self._parameters = self.optimizer.apply_gradients(self.gradients, self._parameters)
+        mx.eval(self._parameters, self.optimizer.state)
         self._put(self._parameters)
         self.discard_gradients()
 
     def discard_gradients(self) -> None:
         """Forget the gradients added so far."""
-        self._gradients = {}
+        self.gradients = {}
 
     # -- storing one --------------------------------------------------------------------------------------------
 
@@ -239,7 +239,7 @@ class MLXTrainee:
 
     def save_residual(self, path: Path) -> None:
         """Write the frozen weights of the adapted layers, as they enter the product, and packed ones packed beside."""
-        frozen = {f"{name}.weight": layer.frozen for name, layer in self._layers.items()}
+        frozen = {f"{name}.weight": layer.frozen for name, layer in self.layers.items()}
         specs = [TensorSpec(name, "F32", weight.shape) for name, weight in frozen.items()]
         write_safetensors(path, ((spec, np.array(frozen[spec.name].dense())) for spec in specs), specs)
         packed = {
@@ -254,7 +254,7 @@ class MLXTrainee:
     def save_state(self, folder: Path) -> None:
         """Write adapter and optimizer so that `load_state` continues bit by bit."""
         save_file(dict(self.adapter()), folder / WEIGHTS)
-        state = self._optimizer.state
+        state = self.optimizer.state
         moments = {f"{name}/{kind}": np.array(state[name][kind]) for name in self._parameters for kind in "mv"}
         save_file(moments | {"step": np.array(state["step"])}, folder / "optimizer.safetensors")
 
@@ -264,7 +264,7 @@ class MLXTrainee:
         stored = load_file(folder / "optimizer.safetensors")
         self._parameters = {name: mx.array(adapter[name]) for name in self._parameters}
         self._put(self._parameters)
-        state = self._optimizer.state
+        state = self.optimizer.state
         state["step"] = mx.array(stored["step"])
         for name in self._parameters:
             state[name] = {kind: mx.array(stored[f"{name}/{kind}"]) for kind in "mv"}

@@ -1,15 +1,12 @@
 """Initialise the adapters of a base on MLX and prove that the model still says what the base says.
 
-The same check as in the torch backend (`torch_init`): the base, the base with its weights plainly quantized and the
-freshly initialised model read the same text, and the last may be no further from the first than the second is. All three
-go through the network together, block by block: a block's full-precision weights are read, used, decomposed and let go
-before the next one's, so that a base which fits only in 4 bits can be initialised where it will be trained.
+The three models of the proof (`adapters.proof`) go through the network together, block by block: a block's full-precision
+weights are read, used, decomposed and let go before the next one's, so that a base which fits only in 4 bits can be initialised
+where it will be trained.
 """
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +14,11 @@ import mlx.core as mx
 import numpy as np
 
 from ai_forge.config import FineTuneConfig
-from ai_forge.errors import InputError, InternalError
+from ai_forge.errors import InputError
 from ai_forge.events import AdapterInitialised
 from ai_forge.model_files.tensors import Weights
-from ai_forge.training.adapters.initialisation import initial_adapter, rank_of, scaling_of
+from ai_forge.training.adapters.initialisation import initial_adapter, scaling_of
+from ai_forge.training.adapters.proof import WeightErrors, require_proof
 from ai_forge.training.backends.mlx_backend import MLXTrainee, replace_layer, target_layers
 from ai_forge.training.backends.mlx_layers import (
     BITS,
@@ -39,8 +37,6 @@ KL_TOLERANCE = {mx.float32: 1e-6, mx.bfloat16: 5e-3}
 """Rounding alone, nats per token, by the dtype that the model computes in."""
 WEIGHT_TOLERANCE = {mx.float32: 1e-5, mx.bfloat16: 4e-3}
 """Rounding alone of s·B·A + frozen, relative to the weight (Frobenius), where nothing is quantized."""
-ALLOWED_RATIO = 1.10
-"""QPiSSA's divergence may exceed plain 4 bits' by this factor: both are single draws of a rounding error."""
 
 
 def group_size_of(config: FineTuneConfig, shapes: dict[str, tuple[int, int]]) -> int | None:
@@ -94,32 +90,10 @@ def initialise(
     kl_quantized = mean_kl(base, quantized) if builder.group_size else 0.0
     kl_initialised = mean_kl(base, fresh)
     trainee = MLXTrainee(model, builder.layers, config)
-    report = AdapterInitialised(
-        init_method=config.method_name,
-        quantization=f"MLX {BITS}-bit groups of {builder.group_size}" if builder.group_size else "none",
-        rank=config.rank,
-        n_matrices=len(builder.layers),
-        n_trainable=trainee.n_trainable,
-        relative_error=builder.relative(builder.squared_error),
-        kl_initialised=kl_initialised,
-        kl_quantized_base=kl_quantized,
-        seconds=time.perf_counter() - began,
-        relative_error_quantized=builder.relative(builder.squared_error_quantized),
-        worst_layer=builder.worst_layer,
-        worst_relative_error=builder.worst_relative_error,
-        n_other_ranks=sum(rank_of(config, name) != config.rank for name in builder.layers),
-    )
-    if not builder.group_size and not report.worst_relative_error <= WEIGHT_TOLERANCE[dtype]:
-        raise InternalError(
-            f"Right after {config.method_name} initialisation {report.worst_layer} is {report.worst_relative_error:.2e} "
-            f"from the base's weight, relatively; at most {WEIGHT_TOLERANCE[dtype]:.2e} is rounding ({asdict(report)})."
-        )
-    allowed = ALLOWED_RATIO * kl_quantized + KL_TOLERANCE[dtype]
-    if not kl_initialised <= allowed:
-        raise InternalError(
-            f"Right after {config.method_name} initialisation the logits are {kl_initialised:.2e} nats from the "
-            f"base's; at most {allowed:.2e} is explained by quantization ({asdict(report)})."
-        )
+    quantization = f"MLX {BITS}-bit groups of {builder.group_size}" if builder.group_size else "none"
+    seconds = time.perf_counter() - began
+    report = builder.errors.report(config, quantization, trainee.n_trainable, (kl_initialised, kl_quantized), seconds)
+    require_proof(report, WEIGHT_TOLERANCE[dtype], KL_TOLERANCE[dtype])
     return trainee, report
 
 
@@ -130,8 +104,7 @@ class _Builder:
         self, model: Any, folder: Path, config: FineTuneConfig, dtype: mx.Dtype, progress: Callable[[int, int], None]
     ) -> None:
         self.layers: dict[str, AdapterLinear] = {}
-        self.squared_error, self.squared_error_quantized, self.squared_norm = 0.0, 0.0, 0.0
-        self.worst_layer, self.worst_relative_error = "", 0.0
+        self.errors = WeightErrors()
         self._model, self._config, self._dtype, self._progress = model, config, dtype, progress
         self._weights, self._algebra = Weights(folder), MLXAlgebra(config.seed)
         self._targets = target_layers(model, config.target_modules)
@@ -188,15 +161,6 @@ class _Builder:
         layer = AdapterLinear(frozen, bias, start.a, start.b, scaling)
         mx.eval(layer.lora_A, layer.lora_B)
         error = self._algebra.norm(frozen.dense() + scaling * (start.b @ start.a) - weight)
-        norm = self._algebra.norm(weight)
-        self.squared_error += error**2
-        self.squared_norm += norm**2
-        if quantize is not None:
-            self.squared_error_quantized += self._algebra.norm(quantize(weight) - weight) ** 2
-        if error > self.worst_relative_error * norm:
-            self.worst_layer, self.worst_relative_error = name, error / norm
+        lost = 0.0 if quantize is None else self._algebra.norm(quantize(weight) - weight)
+        self.errors.add(name, error**2, lost**2, self._algebra.norm(weight) ** 2)
         return layer
-
-    def relative(self, squared: float) -> float:
-        """A sum of squared distances as a share of the weights' norm."""
-        return math.sqrt(squared / self.squared_norm)

@@ -127,13 +127,13 @@ class TorchTrainee:
 
     def __init__(self, model: Any, layers: Mapping[str, AdapterLinear], config: FineTuneConfig) -> None:
         self.model = model
-        self._layers = layers
+        self.layers = layers
         self._config = config
         self.parameters = [p for layer in layers.values() for p in (layer.lora_A, layer.lora_B)]
         self.n_trainable = sum(p.numel() for p in self.parameters)
         if config.gradient_checkpointing == "on":  # the trainer has settled auto
             recompute_layers(model)
-        self._optimizer = AdamW8bit(
+        self.optimizer = AdamW8bit(
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.999)
         )
 
@@ -208,34 +208,35 @@ class TorchTrainee:
 
     def step(self, learning_rate: float) -> None:
         """One optimizer step; gradients are cleared."""
-        for group in self._optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        self._optimizer.step()
+        self.optimizer.step()
         self.discard_gradients()
 
     def discard_gradients(self) -> None:
         """Forget the gradients added so far."""
-        self._optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
 
     # -- storing one --------------------------------------------------------------------------------------------
 
-    def _named_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        for name, layer in self._layers.items():
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """The adapter's parameters under PEFT's names."""
+        for name, layer in self.layers.items():
             yield f"{PEFT_PREFIX}{name}.lora_A.weight", layer.lora_A
             yield f"{PEFT_PREFIX}{name}.lora_B.weight", layer.lora_B
 
     def adapter(self) -> Mapping[str, NDArray[np.float32]]:
         """The adapter's tensors under PEFT's names."""
-        return {name: p.detach().cpu().numpy() for name, p in self._named_parameters()}
+        return {name: p.detach().cpu().numpy() for name, p in self.named_parameters()}
 
     def save_residual(self, path: Path) -> None:
         """Write the frozen weights of the adapted layers, as they enter the product, and packed ones packed beside."""
         save_file(
-            {f"{name}.weight": layer.frozen.dense().cpu().contiguous() for name, layer in self._layers.items()}, path
+            {f"{name}.weight": layer.frozen.dense().cpu().contiguous() for name, layer in self.layers.items()}, path
         )
         packed = {
             f"{name}/{part}": tensor.cpu()
-            for name, layer in self._layers.items()
+            for name, layer in self.layers.items()
             for part, tensor in layer.frozen.packed().items()
         }
         if packed:
@@ -244,9 +245,9 @@ class TorchTrainee:
     def save_state(self, folder: Path) -> None:
         """Write adapter and optimizer so that `load_state` continues bit by bit."""
         save_file(
-            {n: p.detach().contiguous() for n, p in self._named_parameters()}, folder / "adapter_model.safetensors"
+            {n: p.detach().contiguous() for n, p in self.named_parameters()}, folder / "adapter_model.safetensors"
         )
-        flat = dict(flatten(self._optimizer.state_dict()["state"]))
+        flat = dict(flatten(self.optimizer.state_dict()["state"]))
         tensors = {key: value.contiguous().clone() for key, value in flat.items() if isinstance(value, Tensor)}
         numbers = {key: value for key, value in flat.items() if not isinstance(value, Tensor)}
         save_file(tensors, folder / "optimizer.safetensors", metadata={"numbers": json.dumps(numbers, sort_keys=True)})
@@ -255,13 +256,13 @@ class TorchTrainee:
         """Continue from what `save_state` wrote."""
         adapter = load_file(folder / "adapter_model.safetensors")
         with torch.no_grad():
-            for name, parameter in self._named_parameters():
+            for name, parameter in self.named_parameters():
                 parameter.copy_(adapter[name])
         with safe_open(folder / "optimizer.safetensors", framework="pt") as file:
             flat: dict[str, Any] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             flat |= json.loads((file.metadata() or {}).get("numbers", "{}"))
         states = {int(index): state for index, state in unflatten(flat).items()}
-        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": states})
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": states})
 
     def memory_bytes(self) -> int:
         """Memory in use now: of the device on CUDA, of this process elsewhere."""

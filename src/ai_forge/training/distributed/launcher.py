@@ -4,6 +4,9 @@ Each process is a session of its own and runs the same method of a trainer (`gro
 and needs no torch for it. What survives: a cancelled token is told to rank 0 once, so that all finish the step in hand and it is
 saved. A process that dies or fails ends the others, and its error is the one that is told, not the broken connections that
 follow. If this process dies, however it dies, the others end too.
+
+Torch's elastic launcher was tried in its place: the watching process takes 570 MB for torch instead of 68, an error arrives as the
+text of its traceback, and when the watching process was killed the others trained on.
 """
 
 import contextlib

@@ -61,7 +61,7 @@ def log_probs(model: Any, examples: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize("init_method", ["pissa", "lora"])
 @pytest.mark.parametrize("changes", [{}, {"use_rslora": True, **PATTERNS}])
-def test_peft_loads_the_converted_adapter_on_the_base_with_our_logits(
+def test_peft_loads_the_converted_adapter(
     base: Path, tmp_path: Path, init_method: str, changes: dict[str, Any]
 ) -> None:
     config = tiny_config(init_method=init_method, quantization="none", **changes)
@@ -88,7 +88,7 @@ def test_of_a_quantized_training_only_the_quantization_is_left_out(base: Path, t
     assert converted.relative_difference == pytest.approx(report.relative_error, rel=1e-3)
 
 
-def test_the_merge_of_the_converted_adapter_is_the_merge_of_the_trained_one(base: Path, tmp_path: Path) -> None:
+def test_the_converted_adapter_merges_to_the_same_model(base: Path, tmp_path: Path) -> None:
     trained(base, tmp_path / "trained", tiny_config(quantization="none", **PATTERNS))
     convert_to_lora(tmp_path / "trained", tmp_path / "plain")
     ours, theirs = (
@@ -149,9 +149,7 @@ def test_pefts_adapter_is_merged_and_trained_on(base: Path, from_peft: tuple[Pat
 
 
 @pytest.mark.parametrize("architecture", ["mistral", "qwen3"])
-def test_what_is_trained_and_merged_is_the_adapter_model_in_every_architecture(
-    architecture: str, tmp_path: Path
-) -> None:
+def test_the_merged_model_is_the_trained_one_everywhere(architecture: str, tmp_path: Path) -> None:
     """Packed log-probabilities of the QPiSSA model in training against transformers on the merged folder."""
     base = make_tiny(tmp_path / "base", architecture)
     trainee = trained(base, tmp_path / "adapter", tiny_config(quantization="nf4"))

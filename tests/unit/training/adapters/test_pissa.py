@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_factors() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [16, 32, 64])
-def test_real_weights_are_decomposed_to_within_a_thousandth_of_the_best(smollm2: Base, rank: int) -> None:
+def test_real_weights_are_decomposed_well(smollm2: Base, rank: int) -> None:
     read = full_precision_weights(smollm2.folder)
     parts = ("self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj")
     for name in (f"model.layers.{layer}.{part}.weight" for layer in (0, 3, 11, 18, 26, 29) for part in parts):

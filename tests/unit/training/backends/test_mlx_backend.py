@@ -56,7 +56,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Start:
 
 
 def gradients(trainee: MLXTrainee) -> dict[str, np.ndarray]:
-    found = {name: np.array(gradient) for name, gradient in trainee._gradients.items()}
+    found = {name: np.array(gradient) for name, gradient in trainee.gradients.items()}
     trainee.discard_gradients()
     return found
 
@@ -76,7 +76,7 @@ def test_loss_hits_and_gradients_equal_torch(start: Start) -> None:
     mine, other = (t.forward_backward(BATCH, sft_loss, BATCH.n_supervised) for t in (ours, theirs))
     assert mine.loss == pytest.approx(other.loss, rel=1e-5)
     assert (mine.n_tokens, mine.n_correct) == (other.n_tokens, other.n_correct)
-    expected = {name: p.grad.numpy() for name, p in theirs._named_parameters() if p.grad is not None}
+    expected = {name: p.grad.numpy() for name, p in theirs.named_parameters() if p.grad is not None}
     found = gradients(ours)
     assert set(found) == set(expected)
     kind = json.loads((start[0] / "config.json").read_text())["model_type"]
@@ -157,7 +157,7 @@ def made_and_counted(trainee: MLXTrainee, batch: Batch, keeps: bool) -> tuple[di
     return gradients(trainee), mx.get_peak_memory() - before
 
 
-def test_computing_blocks_again_changes_no_bit_and_takes_less_memory(six_blocks: Path) -> None:
+def test_computing_blocks_again_changes_no_bit(six_blocks: Path) -> None:
     config = tiny_config(init_method="lora")
     trainee, batch = initialise(six_blocks, config, check_batch(16))[0], check_batch(150)
     (kept, most), (again, less) = (made_and_counted(trainee, batch, keeps) for keeps in (True, False))
@@ -165,9 +165,7 @@ def test_computing_blocks_again_changes_no_bit_and_takes_less_memory(six_blocks:
     assert less < 0.6 * most
 
 
-def test_blocks_are_computed_again_where_memory_is_short_and_refused_where_there_is_none(
-    llama: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blocks_are_computed_again_where_memory_is_short(llama: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     trainee = MLXTrainee.from_adapter(*llama, CONFIG)
     n, sides = BATCH.n_tokens, {"n_layers": 2, "hidden": 128, "inner": 256, "value_bytes": 4}
     scores = score_bytes(heads=4, n_tokens=n)
@@ -187,7 +185,7 @@ def test_blocks_are_computed_again_where_memory_is_short_and_refused_where_there
     assert trainee.forward_backward(BATCH, sft_loss, 1.0) == trainee.forward_backward(BATCH, sft_loss, 1.0)
 
 
-def test_what_metal_says_of_memory_is_a_memory_error_and_nothing_else_is() -> None:
+def test_metals_words_for_memory_are_a_memory_error() -> None:
     for words in (
         "[metal::malloc] Attempting to allocate 99 bytes",
         "Command buffer execution failed: Insufficient Memory",
@@ -204,7 +202,7 @@ def six_blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("keeps", [True, False])
-def test_the_memory_formula_is_not_below_mlx_own_counter_and_not_far_above(six_blocks: Path, keeps: bool) -> None:
+def test_the_memory_formula_is_near_mlx_own_counter(six_blocks: Path, keeps: bool) -> None:
     """What is counted here: activations, scores, logits and gradients of a pass in float32, on a CPU."""
     n, config = 256, tiny_config(micro_batch_size=1, max_seq_len=256, init_method="lora")
     made, batch = initialise(six_blocks, config, check_batch(16))[0], check_batch(n)
@@ -224,7 +222,7 @@ def test_gradients_are_scaled_down_to_the_norm_and_only_down(llama: Start) -> No
     trainee = MLXTrainee.from_adapter(*llama, CONFIG)
     for divisor, limit, after in ((0.1, 1.0, 1.0), (1e6, 1.0, None)):
         trainee.forward_backward(BATCH, sft_loss, divisor)
-        before = np.sqrt(sum(float(np.square(np.array(g)).sum()) for g in trainee._gradients.values()))
+        before = np.sqrt(sum(float(np.square(np.array(g)).sum()) for g in trainee.gradients.values()))
         assert trainee.clip_gradients(limit) == pytest.approx(before, rel=1e-5)
         clipped = np.sqrt(sum(float(np.square(g).sum()) for g in gradients(trainee).values()))
         assert clipped == pytest.approx(after or before, rel=1e-4)
@@ -234,7 +232,7 @@ def test_one_step_is_that_of_torch_adamw_on_torch_gradients(start: Start) -> Non
     """The torch backend's own optimizer holds moments in 8 bits; exact AdamW is what MLX is compared with."""
     ours, theirs = MLXTrainee.from_adapter(*start, CONFIG), TorchTrainee.from_adapter(*start, CONFIG, exact=True)
     begin = ours.adapter()
-    exact = dict(theirs._named_parameters())
+    exact = dict(theirs.named_parameters())
     adamw = torch.optim.AdamW(exact.values(), lr=1e-3, weight_decay=0.0)
     for trainee in (ours, theirs):
         trainee.forward_backward(BATCH, sft_loss, BATCH.n_supervised)
@@ -254,11 +252,11 @@ def test_many_steps_follow_torch_adamw_with_weight_decay(llama: Start) -> None:
     for learning_rate in (1e-2, 3e-3, 1e-3):
         trainee.forward_backward(BATCH, sft_loss, BATCH.n_supervised)
         for name, parameter in exact.items():
-            parameter.grad = torch.from_numpy(np.array(trainee._gradients[name]))
+            parameter.grad = torch.from_numpy(np.array(trainee.gradients[name]))
         adamw.param_groups[0]["lr"] = learning_rate
         trainee.step(learning_rate)
         adamw.step()
-    assert trainee._gradients == {}
+    assert trainee.gradients == {}
     for name, values in trainee.adapter().items():
         np.testing.assert_allclose(values, exact[name].detach().numpy(), atol=1e-6, rtol=1e-4)
 

@@ -81,7 +81,7 @@ def test_each_token_is_rotated_by_its_own_position() -> None:
     assert np.array_equal(np.array(PositionedRope(rope)(x, offset=3)), np.array(rope(x, offset=3)))
 
 
-def test_a_token_sees_its_own_example_up_to_itself_and_nothing_else() -> None:
+def test_a_token_sees_its_own_example_only() -> None:
     shared = [TokenizedExample((*range(3, 90), 100 + n, 7, 8), 88) for n in range(3)]
     batch = collate([*random_examples(2), *shared])
     assert (batch.parents >= 0).sum() == 3

@@ -131,7 +131,7 @@ def test_long_batches_are_scored_in_chunks(folder: Path, monkeypatch: pytest.Mon
     np.testing.assert_allclose(model.log_probs(check_batch(200)), whole, atol=1e-5)
 
 
-def test_vocabulary_log_probs_are_distributions_that_hold_the_targets(folder: Path) -> None:
+def test_vocabulary_log_probs_are_distributions(folder: Path) -> None:
     model, batch = MLXGenerator.load(folder, END), collate(random_examples(3))
     rows = model.vocabulary_log_probs(batch)
     np.testing.assert_allclose(np.exp(rows).sum(1), 1, atol=1e-5)
@@ -168,7 +168,7 @@ def test_weights_that_do_not_fit_are_named(folder: Path, tmp_path: Path) -> None
         load_model(tmp_path, dtype=mx.float32)
 
 
-def test_the_backend_runs_without_torch_and_leaves_the_process_as_it_was() -> None:
+def test_the_backend_runs_without_torch() -> None:
     """mlx-lm's own `__init__` would import transformers and lower the limit of open files."""
     code = (
         "import resource, sys\n"

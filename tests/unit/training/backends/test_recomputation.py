@@ -35,7 +35,7 @@ def trainee(folder: Path, setting: str, *, exact: bool = False) -> TorchTrainee:
 
 def gradients(made: TorchTrainee, batch: Any = BATCH) -> dict[str, Tensor]:
     made.forward_backward(batch, sft_loss, batch.n_supervised)
-    return {name: p.grad for name, p in made._named_parameters() if p.grad is not None}
+    return {name: p.grad for name, p in made.named_parameters() if p.grad is not None}
 
 
 @contextmanager

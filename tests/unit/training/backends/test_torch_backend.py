@@ -77,7 +77,7 @@ def padded(examples: list[TokenizedExample]) -> dict[str, torch.Tensor]:
 
 
 def gradients(trainee: TorchTrainee) -> dict[str, torch.Tensor]:
-    found = {name: p.grad.clone() for name, p in trainee._named_parameters() if p.grad is not None}
+    found = {name: p.grad.clone() for name, p in trainee.named_parameters() if p.grad is not None}
     trainee.discard_gradients()
     return found
 
@@ -146,7 +146,7 @@ def test_evaluate_says_what_training_says_and_leaves_no_gradients(start: tuple[P
 def test_gradients_are_scaled_down_to_the_norm(start: tuple[Path, Path]) -> None:
     trainee = TorchTrainee.from_adapter(*start, CONFIG, exact=True)
     trainee.forward_backward(collate(random_examples(3)), sft_loss, 0.1)
-    grads = [p.grad for _, p in trainee._named_parameters() if p.grad is not None]
+    grads = [p.grad for _, p in trainee.named_parameters() if p.grad is not None]
     before = float(torch.stack([g.norm() for g in grads]).norm())
     assert before > 1
     assert trainee.clip_gradients(1.0) == pytest.approx(before, rel=1e-5)
@@ -156,19 +156,19 @@ def test_gradients_are_scaled_down_to_the_norm(start: tuple[Path, Path]) -> None
 def test_steps_follow_torch_adamw(start: tuple[Path, Path]) -> None:
     """bitsandbytes keeps the moments in 8 bits (block 256): the path stays within a few per cent of exact AdamW's."""
     trainee = TorchTrainee.from_adapter(*start, CONFIG, exact=True)
-    begin = {n: p.detach().clone() for n, p in trainee._named_parameters()}
-    exact = {n: torch.nn.Parameter(p.detach().clone()) for n, p in trainee._named_parameters()}
+    begin = {n: p.detach().clone() for n, p in trainee.named_parameters()}
+    exact = {n: torch.nn.Parameter(p.detach().clone()) for n, p in trainee.named_parameters()}
     adamw = torch.optim.AdamW(exact.values(), lr=1e-3, weight_decay=0.0)
     batch = collate(random_examples(4))
     for _ in range(5):
         trainee.forward_backward(batch, sft_loss, batch.n_supervised)
-        for name, parameter in trainee._named_parameters():
+        for name, parameter in trainee.named_parameters():
             exact[name].grad = None if parameter.grad is None else parameter.grad.clone()
         trainee.step(1e-3)
         adamw.step()
     with torch.no_grad():
         moved = sum(float((p - begin[n]).square().sum()) for n, p in exact.items())
-        off = sum(float((p - exact[n]).square().sum()) for n, p in trainee._named_parameters())
+        off = sum(float((p - exact[n]).square().sum()) for n, p in trainee.named_parameters())
     assert moved > 0
     assert (off / moved) ** 0.5 < 0.05
 

@@ -19,7 +19,7 @@ SEGMENTS = {
 
 
 @pytest.mark.parametrize("segments", SEGMENTS.values(), ids=SEGMENTS)
-def test_attention_of_segments_and_its_gradients_equal_plain_attention(segments: list[tuple[range, range]]) -> None:
+def test_segment_attention_equals_plain_attention(segments: list[tuple[range, range]]) -> None:
     torch.manual_seed(0)
     shapes = (6, 300, 16), (2, 300, 16), (2, 300, 16)
     exact = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]

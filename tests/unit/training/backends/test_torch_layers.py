@@ -23,7 +23,7 @@ def test_dense_nf4_holds_what_bitsandbytes_dequantizes(block_size: int) -> None:
     assert len(torch.unique(frozen.dense().reshape(-1, block_size)[0])) <= 16
 
 
-def test_packed_and_dense_nf4_are_the_same_layer_and_survive_being_stored() -> None:
+def test_packed_and_dense_nf4_are_the_same_layer() -> None:
     dense, packed = (FrozenWeight(weight(), torch.bfloat16, 64, packed=held) for held in (False, True))
     stored = FrozenWeight.from_packed(packed.packed(), torch.bfloat16, torch.device("cpu"))
     assert dense.packed() == {}

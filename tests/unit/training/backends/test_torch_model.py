@@ -62,7 +62,7 @@ def test_long_batches_are_scored_in_chunks(folder: Path, monkeypatch: pytest.Mon
     )
 
 
-def test_vocabulary_log_probs_are_distributions_that_hold_the_targets(folder: Path) -> None:
+def test_vocabulary_log_probs_are_distributions(folder: Path) -> None:
     examples = random_examples(3)
     model = TorchGenerator.load(folder, END, exact=True)
     rows = torch.from_numpy(model.vocabulary_log_probs(collate(examples)))

@@ -37,7 +37,7 @@ def test_the_default_base_comes_from_its_wheel(smollm2: Base) -> None:
     assert json.dumps(as_json(smollm2))
 
 
-def test_case_does_not_matter_and_the_second_time_nothing_is_converted(smollm2: Base, test_cache: Path) -> None:
+def test_a_base_is_converted_once_whatever_its_case(smollm2: Base, test_cache: Path) -> None:
     said: list[str] = []
     again = resolve_base("smollm2-135m-INSTRUCT", cache_dir=test_cache, progress=said.append)
     assert again == smollm2
@@ -96,7 +96,7 @@ def test_a_folder_is_used_where_it_lies(tmp_path: Path) -> None:
     assert base.chat_template == CHATML
 
 
-def test_the_fingerprint_follows_weights_and_tokenizer_not_the_place(tmp_path: Path) -> None:
+def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
     one = make_tiny(tmp_path / "one")
     two = Path(shutil.copytree(one, tmp_path / "two"))
     other = make_tiny(tmp_path / "other", seed=1)
@@ -167,7 +167,7 @@ def test_a_folder_that_cannot_be_trained_says_why(spoil: object, message: str, t
         ("gemma2", {"sliding_window": 64}, 512),
     ],
 )
-def test_a_context_ends_where_a_window_that_llama_cpp_leaves_out_would_cut(
+def test_a_context_ends_with_a_window_llama_cpp_lacks(
     architecture: str, change: dict[str, object], context: int, tmp_path: Path
 ) -> None:
     folder = make_tiny(tmp_path / "m", architecture)
@@ -196,7 +196,7 @@ def test_what_llama_cpp_would_compute_otherwise_is_refused(
         resolve_base(str(folder), cache_dir=tmp_path / "cache")
 
 
-def test_gemmas_settings_that_are_transformers_defaults_need_not_be_written(tmp_path: Path) -> None:
+def test_gemmas_default_settings_need_not_be_written(tmp_path: Path) -> None:
     folder = make_tiny(tmp_path / "m", "gemma2")
     path = folder / "config.json"
     config = json.loads(path.read_text())
@@ -278,7 +278,7 @@ def test_a_hub_that_cannot_be_reached_says_what_else_can_be_named(
         resolve_base("acme/other", cache_dir=tmp_path / "cache", hub_cache_dir=tmp_path / "hub")
 
 
-def test_a_named_model_that_is_not_on_this_machine_is_a_prerequisite(tmp_path: Path) -> None:
+def test_a_model_that_is_not_here_is_a_prerequisite(tmp_path: Path) -> None:
     with pytest.raises(PrerequisiteError, match=r"Qwen/Qwen2\.5-Coder-0\.5B-Instruct is not in the local"):
         resolve_base("qwen2.5-coder-0.5b-instruct", cache_dir=tmp_path / "cache", hub_cache_dir=tmp_path / "hub")
 

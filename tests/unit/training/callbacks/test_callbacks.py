@@ -17,7 +17,7 @@ def evaluation(number: int, loss: float) -> EvalFinished:
     return EvalFinished(number, loss, 0.5, 100)
 
 
-def test_early_stopping_counts_evaluations_in_a_row_without_a_new_lowest() -> None:
+def test_early_stopping_counts_evaluations_in_a_row() -> None:
     stopping = EarlyStopping(patience=2)
     for number, loss in enumerate([3.0, 2.0, 2.5, 1.9, 1.9]):
         stopping(evaluation(number, loss))

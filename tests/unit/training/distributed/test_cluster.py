@@ -113,7 +113,7 @@ def test_two_nodes_have_the_losses_of_one_process(
 
 
 @pytest.mark.slow
-def test_the_standard_environment_is_enough_and_a_finished_training_lets_the_others_go(
+def test_a_launchers_environment_is_enough(
     material: tuple[Path, Path], alone: list[tuple[str, int, float]], tmp_path: Path
 ) -> None:
     for _ in range(2):

@@ -147,7 +147,7 @@ def plan_of(base: Base, root: Path, config: FineTuneConfig) -> TrainingPlan:
     return plan
 
 
-def test_what_fails_in_the_first_process_fails_in_all_with_the_same_words(base: Base, tmp_path: Path) -> None:
+def test_a_failure_of_the_first_process_is_told_by_all(base: Base, tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "schedule.json").write_text('{"n_steps": 1}')
     with pytest.raises(InternalError, match=r"(?s)Process 0 failed: .*missing 4 required positional arguments"):
@@ -158,7 +158,7 @@ def workers() -> list[int]:
     return [p.pid for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
 
 
-def test_a_killed_process_ends_the_others_and_the_same_command_continues(base: Base, tmp_path: Path) -> None:
+def test_a_killed_process_ends_the_others(base: Base, tmp_path: Path) -> None:
     def kill_the_second(event: Event) -> None:
         if isinstance(event, StepLogged) and event.step == 4:
             os.kill(max(workers()), signal.SIGKILL)

@@ -30,8 +30,8 @@ CONFIG = tiny_config(learning_rate=1e-3, grad_accum_steps=3, micro_batch_size=1,
 class Weighing(FineTuneTrainer):
     """Tells how many bytes of the model lie in each process."""
 
-    def _trainee(self, start: Path, config: FineTuneConfig) -> Any:
-        trainee = super()._trainee(start, config)
+    def load_trainee(self, start: Path, config: FineTuneConfig) -> Any:
+        trainee = super().load_trainee(start, config)
         sizes = self.group.gather(held_bytes(trainee.model) - 4 * trainee.n_trainable)
         self._emit(Notice("info", f"held {sizes}"))
         return trainee
@@ -66,7 +66,7 @@ def alone(base: Base, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainin
 
 
 @pytest.mark.parametrize("setting", ["off", "on"])
-def test_two_processes_with_half_of_the_base_each_have_the_losses_of_one(
+def test_two_halves_of_a_base_have_the_losses_of_one(
     base: Base, alone: tuple[TrainingResult, list[Event]], tmp_path: Path, setting: str
 ) -> None:
     changes = {"nproc": 2, "sharded": True, "gradient_checkpointing": setting}

@@ -76,7 +76,7 @@ def branching_examples() -> list[TokenizedExample]:
     return [*families[0], TokenizedExample(tokens(40), 30), *families[1]]
 
 
-def test_examples_that_share_a_prompt_compute_what_each_computes_alone(folder: Path) -> None:
+def test_sharing_a_prompt_changes_no_result(folder: Path) -> None:
     examples = branching_examples()
     batch = collate(examples)
     assert batch.n_tokens == sum(len(e.ids) for e in examples) - 2 * 90 - 2 * 70
@@ -116,7 +116,7 @@ def test_targets_are_the_answer_tokens_and_nothing_else() -> None:
     assert batch.boundaries.tolist() == [0, *np.cumsum([len(e.ids) for e in examples])]
 
 
-def test_a_raft_example_is_the_asked_prompt_the_answer_and_the_end_of_turn(folder: Path) -> None:
+def test_a_raft_example_is_prompt_answer_and_end_of_turn(folder: Path) -> None:
     tokenizer = ChatTokenizer(folder)
     example = raft_examples(1)[0]
     tokens = tokenize(example, tokenizer)
