@@ -1,6 +1,6 @@
-"""One run of the lab: the product's pipeline up to its adapter, then up to its evaluation, each a line of `lab.jsonl`.
+"""One run of the lab: the product's recipe up to its adapter, then up to its evaluation, each a line of `lab.jsonl`.
 
-What is recorded is not repeated, what is unfinished is continued by the pipeline. The merged model of a judged run is removed;
+What is recorded is not repeated, what is unfinished is continued by the runner. The merged model of a judged run is removed;
 its adapter and answers stay. The base's contenders are asked once for the same questions.
 """
 
@@ -18,15 +18,20 @@ from typing import Any
 from ai_forge.config import load_settings
 from ai_forge.errors import RefusedError
 from ai_forge.events import Sink, read_events
-from ai_forge.judge.evaluator import CONTENDERS, TUNED, Answer, Evaluation
+from ai_forge.judge.evaluator import CONTENDERS, TUNED, Answer, Contender, Evaluation
 from ai_forge.judge.statistics import Estimate
 from ai_forge.judge.verdict import best_base, judge
-from ai_forge.pipeline.stages import VERSIONS, Stage
+from ai_forge.pipeline.run import new_run
+from ai_forge.pipeline.runner import Runner
+from ai_forge.pipeline.stage import StageResult
+from ai_forge.pipeline.stages.dataset import DatasetSummary
+from ai_forge.pipeline.stages.evaluate import held_out_questions
+from ai_forge.pipeline.stages.index import IndexSummary
 from ai_forge.training.forge import FineTuneTrainer
 from ai_forge.training.record import TrainingRecord
 from ai_forge.workspace import Workspace, stage_key
 from learning_table import FIGURES
-from lessons import Lesson, TaughtPipeline, step_tokens
+from lessons import Lesson, LessonSummary, examples_taught, recipe_with, step_tokens
 
 COMMON = {
     "training.num_epochs": 1000,
@@ -35,6 +40,8 @@ COMMON = {
     "training.eval_steps": 8,
 }
 """Over the base's recipe and under `--set`: nothing but the tokens ends a training."""
+OURS = [contender for contender in CONTENDERS if contender.name == TUNED]
+THEIRS = [contender for contender in CONTENDERS if not contender.is_tuned]
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class Lab:
         workspace: the lab's home.
         tokens: computed training tokens of each run.
         settings: dotted settings over `COMMON`, for every run.
-        emit: hears the pipelines' events.
+        emit: hears the runners' events.
     """
 
     def __init__(
@@ -73,32 +80,34 @@ class Lab:
         self._emit = emit
         self._path = workspace.root / "lab.jsonl"
 
-    def pipeline(self, run: Run, **more: Any) -> TaughtPipeline:
-        """The pipeline of a run; `more` are settings of the training."""
+    def runner(self, run: Run, contenders: Sequence[Contender] = OURS, **more: Any) -> Runner:
+        """A runner of a run; `more` are settings of the training."""
         chosen = {"training.seed": run.seed, **{f"training.{key}": value for key, value in more.items()}}
         if run.rate is not None:
             chosen["training.learning_rate"] = run.rate
         layers = ("lab", COMMON), ("--set", self.settings), (run.variant.name, run.variant.settings), ("run", chosen)
-        loaded = load_settings(*layers)
-        return TaughtPipeline(self.repository, loaded, self.workspace, self._emit, lesson=run.variant.lesson)
+        made = new_run(self.repository, load_settings(*layers).settings, self.workspace)
+        recipe = recipe_with(run.variant.lesson, contenders)
+        return Runner(made, self.workspace, self._emit, recipe=recipe)
 
-    def steps(self, pipeline: TaughtPipeline) -> list[int]:
+    def steps(self, runner: Runner) -> list[int]:
         """The tokens of each step that meets the budget."""
-        config, root = pipeline.settings.training, self.workspace.root
-        trainer = FineTuneTrainer(config, base=pipeline.base, folder=root, workspace=self.workspace)
-        examples = trainer.tokenized(pipeline.examples("train"), pipeline.examples("valid")).train
+        config, root = runner.run.settings.training, self.workspace.root
+        trainer = FineTuneTrainer(config, base=runner.opened.base, folder=root, workspace=self.workspace)
+        examples = trainer.tokenized(*examples_taught(runner.outputs())).train
         return step_tokens(self.tokens, examples, config)
 
     def train(self, run: Run) -> tuple[dict[str, Any], bool]:
         """The record of a training, and whether it was made only now."""
-        pipeline = self.pipeline(run)
-        key = stage_key(run=pipeline.run_id, data=pipeline.dataset.key, tokens=self.tokens, versions=VERSIONS)
+        runner = self.runner(run)
+        key = stage_key(run=runner.run.id, data=data_of(runner), tokens=self.tokens, versions=versions_of(runner))
         if (known := self._records().get(key)) is not None:
             return {**known, "variant": run.variant.name}, False  # another study may call the same training otherwise
-        began, steps = time.monotonic(), self.steps(pipeline)
-        pipeline = self.pipeline(run, max_steps=len(steps))
-        config = pipeline.settings.training
-        families = Counter(example.family for example in pipeline.examples("train"))
+        began, steps = time.monotonic(), self.steps(runner)
+        runner = self.runner(run, max_steps=len(steps))
+        data_of(runner)
+        config = runner.run.settings.training
+        families = Counter(example.family for example in examples_taught(runner.outputs())[0])
         record = {
             "variant": run.variant.name,
             "method": config.method_name,
@@ -109,10 +118,10 @@ class Lab:
             "tokens": sum(steps),
             "train_examples": families.total(),
             "families": families,
-            "settings": pipeline.settings.model_dump(),
+            "settings": runner.run.settings.model_dump(),
         }
         try:
-            record |= told_by_training(pipeline.train, steps)
+            record |= told_by_training(runner.run_until("train"), steps)
         except RefusedError as error:  # diverged, which is a result as well
             record["failed"] = str(error)
         return self._record(key, record | {"wall_s": round(time.monotonic() - began, 1)}), True
@@ -123,9 +132,11 @@ class Lab:
         known = self._records().get(key)
         if known is not None:
             return {**trained, **known, "key": key}, False
-        began, pipeline = time.monotonic(), self.pipeline(run, max_steps=trained["steps"])
-        figures = self._judged(pipeline)
-        shutil.rmtree(pipeline.merge.folder)
+        began = time.monotonic()
+        runner = self.runner(run, max_steps=trained["steps"])
+        ours = runner.run_until("evaluate")
+        figures = self._judged(runner, ours, self._base(run, runner))
+        shutil.rmtree(runner.outputs().folder("merge"))
         figures["judging_s"] = round(time.monotonic() - began, 1)
         return {**trained, **self._record(key, figures)}, True
 
@@ -133,29 +144,29 @@ class Lab:
         """What the tuned model of a run answered."""
         return self._evaluation(record["evaluation"]).of(TUNED)
 
-    def _judged(self, pipeline: TaughtPipeline) -> dict[str, Any]:
+    def _judged(self, runner: Runner, ours: StageResult, theirs: str) -> dict[str, Any]:
         """The tuned model's figures, each with its interval, and the best of the base's contenders."""
-        stage = pipeline.evaluate_contenders([c for c in CONTENDERS if c.name == TUNED])
-        ours, theirs = self._evaluation(stage.key), self._evaluation(self._base(pipeline))
-        both = ours.model_copy(update={"answers": (*theirs.answers, *ours.answers)})
-        verdict = judge(both, pipeline.settings.judge)
+        tuned, base = self._evaluation(ours.key), self._evaluation(theirs)
+        both = tuned.model_copy(update={"answers": (*base.answers, *tuned.answers)})
+        verdict = judge(both, runner.run.settings.judge)
         rows = {row.contender: row for row in verdict.rows}
-        told: dict[str, Any] = {"evaluation": stage.key, "better": verdict.better, "headline": verdict.headline}
+        told: dict[str, Any] = {"evaluation": ours.key, "better": verdict.better, "headline": verdict.headline}
         for name in FIGURES:
             rival = best_base(verdict.rows, attrgetter(name), lowest=name == "answer_loss")
             told |= {name: as_dict(getattr(rows[TUNED], name)), f"base_{name}": as_dict(getattr(rows[rival], name))}
         return told | {"forgetting": as_dict(verdict.forgetting)}
 
-    def _base(self, pipeline: TaughtPipeline) -> str:
+    def _base(self, run: Run, runner: Runner) -> str:
         """The key of the evaluation of the base's contenders, who are asked once."""
-        questions = [question.id for question in pipeline.held_out_questions]
-        judged = pipeline.settings.judge.model_dump()
-        inputs = {"base": pipeline.base.fingerprint, "index": pipeline.index.key, "questions": questions}
-        key = stage_key(**inputs, settings=judged, versions=VERSIONS)
+        questions = [question.id for question in held_out_questions(runner.context("evaluate", runner.folder))]
+        index = runner.outputs().summary("index", IndexSummary).content
+        inputs = {"base": runner.run.base, "index": index, "questions": questions}
+        judged = runner.run.settings.judge.model_dump()
+        key = stage_key(**inputs, settings=judged, version=versions_of(runner)["evaluate"])
         known = self._records().get(key)
         if known is None:
-            stage = pipeline.evaluate_contenders([c for c in CONTENDERS if not c.is_tuned])
-            known = self._record(key, {"evaluation": stage.key})
+            asked = self.runner(run, THEIRS, max_steps=runner.run.settings.training.max_steps).run_until("evaluate")
+            known = self._record(key, {"evaluation": asked.key})
         return str(known["evaluation"])
 
     def _evaluation(self, key: str) -> Evaluation:
@@ -172,11 +183,24 @@ class Lab:
         return kept
 
 
+def data_of(runner: Runner) -> str:
+    """The hash of what is trained on, which is made where it is not there."""
+    if any(stage.name == "lesson" for stage in runner.stages):
+        runner.run_until("lesson")
+        return runner.outputs().summary("lesson", LessonSummary).content
+    runner.run_until("dataset")
+    return runner.outputs().summary("dataset", DatasetSummary).content
+
+
+def versions_of(runner: Runner) -> dict[str, int]:
+    return {stage.name: stage.version for stage in runner.stages}
+
+
 def as_dict(estimate: Estimate | None) -> dict[str, Any] | None:
     return estimate and asdict(estimate)
 
 
-def told_by_training(stage: Stage, steps: Sequence[int]) -> dict[str, Any]:
+def told_by_training(stage: StageResult, steps: Sequence[int]) -> dict[str, Any]:
     """Seconds, held-out loss and its curve; `steps` are the tokens of each."""
     training = TrainingRecord.read(stage.folder)
     start_s = training.initialisation.seconds if training.initialisation else 0.0

@@ -6,7 +6,7 @@
     python bench/learning.py data REPO --other FILE.jsonl        this data against other examples about the same files
     python bench/learning.py methods REPO --only LoRA PiSSA --rates 3e-4 --seeds 1 --tokens 20000
 
-Each variant × rate × seed is one training by the product's own pipeline; those at a variant's best rate are judged. A lab that
+Each variant × rate × seed is one training by the product's own stages; those at a variant's best rate are judged. A lab that
 was killed continues where it stopped when the same command is given again (lab.py). `bench/results/learning-STUDY.json` and
 `.png` say what came out (learning_table.py); what a variant changes in the data is in lessons.py.
 
@@ -31,8 +31,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import yaml
-from ai_forge.cli.console import Display
 
+from ai_forge.cli.display import Display
 from ai_forge.errors import AIForgeError
 from ai_forge.events import ignore
 from ai_forge.workspace import Workspace, atomic_write

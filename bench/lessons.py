@@ -1,29 +1,33 @@
 """What an ablation changes: the training examples of a dataset, and nothing else.
 
-A lesson is a frozen value that is called with the training examples and gives those that are trained on. `TaughtPipeline` is
-the product's pipeline with such a dataset: a stage of its own behind the usual one, keyed by it and the lesson. Held-out
-examples, questions, code and index are those of the whole dataset, so variants answer the very same questions.
+A lesson is a frozen value that is called with the training examples and gives those that are trained on. `recipe_with` is the
+product's recipe with such a lesson: a stage of its own between the dataset and the training, keyed by both. Held-out examples,
+questions, code and index are those of the whole dataset, so variants answer the very same questions.
 """
 
 import random
-import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ai_forge.pipeline.repository import Pipeline
-
 from ai_forge.config import FineTuneConfig
-from ai_forge.data_pipeline.dataset import SIDES
-from ai_forge.data_pipeline.datasets.storage import read_examples, write_dataset
+from ai_forge.data_pipeline.datasets.storage import read_examples, write_jsonl
 from ai_forge.data_pipeline.schemas import Document, RAFTExample
 from ai_forge.data_pipeline.text.words import names_in
 from ai_forge.errors import InputError
-from ai_forge.pipeline.stages import Stage
+from ai_forge.judge.evaluator import Contender
+from ai_forge.pipeline.recipes import REPOSITORY, Recipe
+from ai_forge.pipeline.run import Run
+from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
+from ai_forge.pipeline.stages.dataset import DatasetSummary
+from ai_forge.pipeline.stages.evaluate import evaluation_stage
+from ai_forge.pipeline.stages.train import trainer_parts, training_stage
+from ai_forge.training.distributed.launcher import run_trainer
+from ai_forge.training.forge import FineTuneTrainer
+from ai_forge.training.record import TrainingResult
 from ai_forge.training.tokens.packing import TokenizedExample, n_packed_tokens, step_order
-from ai_forge.workspace import file_sha256
+from ai_forge.workspace import file_sha256, stage_key
 
 Examples = list[RAFTExample]
 Lesson = Callable[[Sequence[RAFTExample]], Examples]
@@ -102,32 +106,65 @@ def dealt(example: RAFTExample, pool: Sequence[Document]) -> tuple[Document, ...
     return tuple(chosen)
 
 
-class TaughtPipeline(Pipeline):
-    """The product's pipeline, with `lesson` between its dataset and its training."""
+# -- the stage ----------------------------------------------------------------------------------------------------------
 
-    def __init__(self, *given: Any, lesson: Lesson | None = None) -> None:
-        super().__init__(*given)
-        self.lesson = lesson
 
-    @cached_property
-    def dataset(self) -> Stage:
-        """The whole dataset, its training examples changed by the lesson."""
-        whole, lesson = super().dataset, self.lesson
-        if lesson is None:
-            return whole
+class LessonSummary(Summary):
+    """How many examples are trained on; `content` is the hash of these and of those that training stops on."""
 
-        def build(folder: Path) -> dict[str, Any]:
-            parts = {side: read_examples(whole.folder / f"{side}.jsonl") for side in SIDES}
-            parts["train"] = lesson(parts["train"])
-            if not parts["train"]:
-                raise InputError(f"{lesson} leaves no training example.")
-            shutil.copyfile(whole.folder / "split.json", folder / "split.json")
-            write_dataset(
-                folder, parts, RAFTExample, provenance={"dataset": whole.key}, settings={"lesson": repr(lesson)}
-            )
-            return whole.counts | {side: len(parts[side]) for side in SIDES}
+    train: int
+    content: str
 
-        return self._stage("dataset", build, whole=whole.key, lesson=repr(lesson))
+    def sentence(self) -> str:
+        return f"{self.train} examples to train on"
+
+
+def lesson_stage(lesson: Lesson) -> Stage:
+    """The training examples as `lesson` changes them."""
+
+    def inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
+        return {"data": outputs.summary("dataset", DatasetSummary).content, "lesson": repr(lesson)}
+
+    def build(context: StageContext) -> LessonSummary:
+        taught = lesson(context.opened.examples(context.outputs, "train"))
+        if not taught:
+            raise InputError(f"{lesson} leaves no training example.")
+        write_jsonl(context.folder / "train.jsonl", taught)
+        data = context.outputs.summary("dataset", DatasetSummary).content
+        return LessonSummary(train=len(taught), content=stage_key(data=data, taught=[example.id for example in taught]))
+
+    return Stage("lesson", ("dataset",), 1, inputs, build, LessonSummary, ("ai_forge.data_pipeline.datasets.storage",))
+
+
+def examples_taught(outputs: Outputs) -> list[Examples]:
+    """What is trained on, and what training stops on."""
+    taught = outputs.folder("lesson" if "lesson" in outputs else "dataset")
+    return [read_examples(taught / "train.jsonl"), read_examples(outputs.folder("dataset") / "valid.jsonl")]
+
+
+def _fit(context: StageContext) -> TrainingResult:
+    config, sides = context.run.settings.training, examples_taught(context.outputs)
+    parts = trainer_parts(context)
+    result: TrainingResult = run_trainer(FineTuneTrainer, config, "train", *sides, **parts)
+    return result
+
+
+def _content(outputs: Outputs) -> str:
+    return outputs.summary("lesson", LessonSummary).content
+
+
+def recipe_with(lesson: Lesson | None, contenders: Sequence[Contender]) -> Recipe:
+    """The product's recipe as far as its evaluation, with `lesson` before the training, in which only `contenders` answer."""
+    stages = {stage.name: stage for stage in REPOSITORY.stages if stage.name not in ("export", "parity", "report")}
+    stages["evaluate"] = evaluation_stage(contenders)
+    if lesson is not None:
+        train = training_stage(_fit, _content)
+        stages |= {"train": replace(train, needs=(*train.needs, "lesson"))}
+        names = list(stages)
+        names.insert(names.index("train"), "lesson")
+        stages["lesson"] = lesson_stage(lesson)
+        stages = {name: stages[name] for name in names}
+    return Recipe("repository", tuple(stages.values()), REPOSITORY.read_source)
 
 
 def step_tokens(budget: int, examples: Sequence[TokenizedExample], config: FineTuneConfig) -> list[int]:

@@ -2,7 +2,8 @@
 
 A cache whose values are made by code is keyed by that hash, so a change of the code makes them anew, and a change
 elsewhere does not. Imports are read off the text; a package's own `__init__` counts where something is imported from it
-by name, not where only one of its modules is. Files that lie beside a package's code (queries, templates) count with it.
+by name, not where only one of its modules is. Files that lie beside a package's code (queries) count with it, templates
+with the module that loads them.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from pathlib import Path
 
 _SOURCE = Path(__file__).parent
 _IMPORT = re.compile(r"^[ \t]*(?:from ai_forge(\S*) import (\([^)]*\)|.*)|import ai_forge(\S*))", re.MULTILINE)
+_TEMPLATES = re.compile(r"PackageLoader\(\"ai_forge\.([\w.]+)\"")
 _NAME = re.compile(r"(\w+)(?: as \w+)?")
 
 
@@ -35,7 +37,10 @@ def files_behind(*modules: str) -> tuple[Path, ...]:
         found.add(path)
         if path.name == "__init__.py":
             found.update(p for p in path.parent.iterdir() if p.is_file() and p.suffix != ".py")
-        waiting += [_file_of(name) for name in _imported_by(path.read_text(encoding="utf-8"))]
+        text = path.read_text(encoding="utf-8")
+        for package in _TEMPLATES.findall(text):
+            found.update(_SOURCE.joinpath(*package.split("."), "templates").iterdir())
+        waiting += [_file_of(name) for name in _imported_by(text)]
     return tuple(sorted(found))
 
 

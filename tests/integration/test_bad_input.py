@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from ai_forge.events import read_events
 from ai_forge.model_files.architectures import expected_shapes
-from cli_runs import TinyRun, ai_forge, debris, flags, process, stdlib_copy, tiny_base
+from cli_runs import TinyRun, ai_forge, copy_of, debris, flags, process, stdlib_copy, tiny_base
 
 CODE = "def area(width, height):\n    '''The area of a rectangle with these sides.'''\n    return width * height\n"
 BROKEN = "def broken(:\n    '''Never closed.\n    x = (((\n"
@@ -356,6 +357,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_continues(home: Path, re
     assert out == ""
     assert "Traceback" not in err
     assert err.splitlines()[-1] == "Interrupted. What was done is kept: the same command continues."
+    assert ended_of(home)["train"][-1] == "StageCancelled"
     done = steps_of(home)
     assert done == list(range(1, len(done) + 1))
     assert len(done) < n_steps
@@ -367,4 +369,49 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_continues(home: Path, re
     assert again.code == 0, again.err
     assert f"continuing after step {len(done)} of {n_steps}." in again.err
     assert steps_of(home)[len(done)] == len(done) + 1
-    assert re.search(r"^report    \S+report.html", again.out, re.MULTILINE)
+    assert Path(again.json["report"]).is_file()
+
+
+def ended_of(home: Path) -> dict[str, list[str]]:
+    """By stage how it began and ended, each time."""
+    found: dict[str, list[str]] = {}
+    for path in home.glob("runs/*/events.jsonl"):
+        for event in read_events(path):
+            if event["event"] in ("StageStarted", "StageFinished", "StageFailed", "StageCancelled"):
+                found.setdefault(event["stage"], []).append(event["event"])
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "change"),
+    [("dataset", {"synthesis__seed": 5}), ("evaluate", {"judge__max_new_tokens": 64})],
+)
+def test_ctrl_c_in_a_stage_leaves_nothing_half_made_and_the_same_command_continues(
+    finished: TinyRun, tmp_path: Path, stage: str, change: dict[str, object]
+) -> None:
+    copy = copy_of(finished, tmp_path)
+    known = set((copy.home / "runs").iterdir())
+    verb = {"dataset": "synthesize", "evaluate": "evaluate"}[stage]
+    running = process(*copy.words(verb, **change))
+    deadline = time.monotonic() + 240
+    while not (new := set((copy.home / "runs").iterdir()) - known) or not at_work(new.pop(), stage):
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=120)
+    assert running.returncode == 130, err
+    assert (out, "Traceback" in err) == ("", False)
+    assert err.splitlines()[-1] == "Interrupted. What was done is kept: the same command continues."
+    assert debris(copy.home) == []
+    assert ended_of(copy.home)[stage][-1] == "StageCancelled"
+    again = ai_forge(*copy.words(verb, **change))
+    assert again.code == 0, again.err
+    assert ended_of(copy.home)[stage][-2:] == ["StageStarted", "StageFinished"]
+
+
+def at_work(run: Path, stage: str) -> bool:
+    """Whether the last that a run says is of this stage, begun and not ended."""
+    events = list(read_events(run / "events.jsonl"))
+    return bool(events) and events[-1].get("stage") == stage and events[-1]["event"] in ("StageStarted", "StageProgress")

@@ -11,12 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
-from ai_forge.pipeline.repository import Pipeline
 
 from ai_forge.conductor import OllamaRuntime, prompt_difference
-from ai_forge.config import load_settings
+from ai_forge.conductor.served_model import ServedModel
+from ai_forge.config import Settings, load_settings
 from ai_forge.model_files.base import Base
-from ai_forge.pipeline import serving
+from ai_forge.pipeline.run import new_run
+from ai_forge.pipeline.runner import Runner
+from ai_forge.pipeline.stages.parity import chats_of
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.workspace import Workspace
 from cli_runs import Outcome, ai_forge, debris
@@ -69,9 +71,10 @@ class Forge:
     def ask(self, **changes: object) -> Outcome:
         return ai_forge("ask", QUESTION, "--repo", self.repo, "--json", *self.flags(**changes))
 
-    def pipeline(self) -> Pipeline:
-        flags = SETTINGS | {"training.max_steps": 3, "training.time_budget_s": None}
-        return Pipeline(self.repo, load_settings(("flag", flags)), Workspace.open(self.home), lambda _: None)
+    def runner(self) -> Runner:
+        flags = {"runtime.kind": "embedded"} | SETTINGS | {"training.max_steps": 3, "training.time_budget_s": None}
+        workspace = Workspace.open(self.home)
+        return Runner(new_run(self.repo, load_settings(("flag", flags)).settings, workspace), workspace)
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +96,7 @@ def test_a_run_ends_with_a_verdict_a_report_and_an_answer(forge: Forge) -> None:
         (
             "base",
             "mine",
+            "notes",
             "dataset",
             "index",
             "train",
@@ -109,7 +113,7 @@ def test_a_run_ends_with_a_verdict_a_report_and_an_answer(forge: Forge) -> None:
     assert counts["dataset"]["train"] > 200
     assert counts["train"]["n_steps"] == 3
     assert counts["train"]["last_loss"] < counts["train"]["first_loss"]
-    assert list(counts["parity"].values())[:2] == ["3 of 3", "3 of 3"]
+    assert list(counts["parity"]["rows"].values())[:2] == ["3 of 3", "3 of 3"]
     html = Path(result["report"]).read_text(encoding="utf-8")
     assert result["verdict"].split(":")[0] in html
     assert html.index(result["verdict"].split(":")[0]) < html.index("SmolLM2-135M-Instruct") + 4000
@@ -126,11 +130,12 @@ def test_the_answer_comes_from_the_embedded_runtime(forge: Forge) -> None:
     assert outcome.code == 0, outcome.err
     assert outcome.json["model"] == forge.result["deployed"]
     assert outcome.json["answer"].strip()
-    pipeline = forge.pipeline()
-    reply = serving.ask(pipeline, QUESTION)
-    assert reply.runtime_kind == "embedded"
-    assert "email/utils.py" in " ".join(document.citation for document in reply.documents)
-    assert "".join(reply) == outcome.json["answer"]  # greedy: the same again
+    with ServedModel.open("standard", Workspace.open(forge.home), Settings().runtime) as model:
+        assert model.activation.runtime == "embedded"
+        reply = model.ask(QUESTION)
+        assert "email/utils.py" in " ".join(document.citation for document in reply.documents)
+        assert "".join(reply).startswith(outcome.json["answer"])  # greedy: the same again
+        assert reply.text == outcome.json["answer"]
 
 
 def test_a_second_run_finds_everything_unchanged(forge: Forge) -> None:
@@ -138,7 +143,7 @@ def test_a_second_run_finds_everything_unchanged(forge: Forge) -> None:
     outcome = forge.run("--json")
     assert outcome.code == 0, outcome.err
     again = {row["stage"] for row in outcome.json["stages"] if not row["cached"]}
-    assert again == {"base", "report"}
+    assert again == {"base"}
     assert outcome.json["run_id"] == forge.result["run_id"]
     assert outcome.json["answer"] == forge.result["answer"]
     assert time.monotonic() - began < 0.5 * sum(row["seconds"] for row in forge.result["stages"])
@@ -156,7 +161,7 @@ def test_the_same_version_answers_through_ollama(forge: Forge, ollama_server: Ol
     ollama = {"runtime__kind": "ollama", "runtime__ollama_host": ollama_server.host}
     outcome = forge.run("--json", **ollama)
     assert outcome.code == 0, outcome.err
-    assert {row["stage"] for row in outcome.json["stages"] if not row["cached"]} == {"base", "report", "deploy"}
+    assert {row["stage"] for row in outcome.json["stages"] if not row["cached"]} == {"base", "deploy"}
     model = outcome.json["deployed"]
     assert model == forge.result["deployed"]
     assert outcome.json["answer"]["answer"].strip()
@@ -168,7 +173,7 @@ def test_the_same_version_answers_through_ollama(forge: Forge, ollama_server: Ol
     runtime = OllamaRuntime(ollama_server.host)
     try:
         assert {model, f"{model.partition(':')[0]}:latest"} <= {served.model for served in runtime.models()}
-        for chat in forge.pipeline().parity_chats():
+        for chat in chats_of(forge.runner().outputs()):
             text = tokenizer.render(chat)
             assert prompt_difference(runtime.render(model, chat), text, len(tokenizer.encode(text))) is None
     finally:

@@ -40,7 +40,7 @@ from ai_forge.events import (
     ignore,
 )
 from ai_forge.pipeline.opened import Opened
-from ai_forge.pipeline.recipes import recipe_named
+from ai_forge.pipeline.recipes import Recipe, recipe_named
 from ai_forge.pipeline.run import Run
 from ai_forge.pipeline.stage import NotMadeError, Outputs, Stage, StageContext, StageResult
 from ai_forge.workspace import (
@@ -81,6 +81,7 @@ class Runner:
         emit: hears the events.
         cancel: ends the work when it is cancelled.
         early: events of the run from before there was a runner.
+        recipe: stages in place of those that the run names, for experiments that change one.
     """
 
     def __init__(
@@ -90,11 +91,12 @@ class Runner:
         emit: Sink = ignore,
         cancel: CancelToken = NEVER,
         early: tuple[Event, ...] = (),
+        recipe: Recipe | None = None,
     ) -> None:
         self.run = run
         self.workspace = workspace
         self.cancel = cancel
-        self.recipe = recipe_named(run.recipe)
+        self.recipe = recipe or recipe_named(run.recipe)
         self.stages = tuple(stage for stage in self.recipe.stages if stage.applies(run))
         self.folder = workspace.runs_dir / run.id
         self._listener = emit

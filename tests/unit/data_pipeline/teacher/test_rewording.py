@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ai_forge.pipeline.repository import Pipeline
 
 from ai_forge.config import load_settings
 from ai_forge.config.data import SynthesisSettings, ValidatorSettings
@@ -432,19 +431,27 @@ def test_the_dataset_stage_uses_the_teacher_and_has_another_key(
     names = [path.name for path in sorted(source.glob("*.py"))[:10]]
     repo = make_repository({name: (source / name).read_text(encoding="utf-8") for name in names})
     events: list[Event] = []
+    base = tiny_base(tmp_path / "base")
 
-    def dataset(teacher: str) -> Any:
-        layer = ("flag", {"synthesis.teacher": teacher, "synthesis.max_examples": 40})
-        return Pipeline(repo, load_settings(layer), Workspace.open(tmp_path / "home"), events.append).dataset
+    def dataset(teacher: str) -> StageResult:
+        chosen = {"synthesis.teacher": teacher, "synthesis.max_examples": 40, "training.base_model": str(base)}
+        workspace = Workspace.open(tmp_path / "home")
+        run = new_run(repo, load_settings(("flag", chosen)).settings, workspace)
+        return Runner(run, workspace, events.append).run_until("dataset")
+
+    def summary(stage: StageResult) -> DatasetSummary:
+        assert isinstance(stage.summary, DatasetSummary)
+        return stage.summary
 
     plain, taught = dataset(""), dataset(f"{server.url}#m")
     assert plain.key != taught.key
-    assert "teacher" not in plain.counts
-    cost = taught.counts["teacher"]
+    assert summary(plain).teacher is None
+    cost = summary(taught).teacher
+    assert cost is not None
     assert cost["reworded"] > 0
     assert cost["tokens_in"] == 100 * len(server.bodies)
     reworded = [e for side in ("train", "valid", "test") for e in read_examples(taught.folder / f"{side}.jsonl")]
-    before, after = (sum(stage.counts["rejected"].values()) for stage in (plain, taught))
+    before, after = (sum(summary(stage).rejected.values()) for stage in (plain, taught))
     n_spoilt = after - before  # what its words made a duplicate of
     assert cost["reworded"] + sum(cost["kept_as_they_were"].values()) == len(reworded) + n_spoilt
     n_said = sum(example.question.startswith("Please tell me") for example in reworded)
