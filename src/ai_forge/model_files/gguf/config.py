@@ -270,6 +270,7 @@ def _gemma_from_gguf(metadata: Mapping[str, Any], arch: str, config: Mapping[str
 
 def _rope_from_gguf(metadata: Mapping[str, Any], arch: str, rope_freqs: np.ndarray | None) -> dict[str, Any]:
     theta = float(metadata.get(f"{arch}.rope.freq_base", 1_000_000.0 if arch == "gemma3" else 10_000.0))
+    rope: dict[str, Any]
     if rope_freqs is not None:
         # Llama 3.1+ stores only the resulting factors; their maximum is `factor`, the other three never varied.
         rope = {"rope_type": "llama3", "rope_theta": theta, "factor": float(rope_freqs.max()), **LLAMA3_ROPE}
@@ -283,12 +284,8 @@ def _rope_from_gguf(metadata: Mapping[str, Any], arch: str, rope_freqs: np.ndarr
         return {"rope_type": "default", "rope_theta": theta}
     if kind not in ("linear", "yarn"):
         raise InputError(f"Rope scaling {kind!r} is not supported (none, linear, yarn, llama3).")
-    rope: dict[str, Any] = {
-        "rope_type": kind,
-        "rope_theta": theta,
-        "factor": float(metadata.get(f"{arch}.rope.scaling.factor", 1.0)),
-    }
     prefix = f"{arch}.rope.scaling."
+    rope = {"rope_type": kind, "rope_theta": theta, "factor": float(metadata.get(f"{prefix}factor", 1.0))}
     original = metadata.get(f"{prefix}original_context_length")
     if original and kind == "yarn":
         rope["original_max_position_embeddings"] = int(original)

@@ -69,8 +69,8 @@ def require_same_tokens(
             if tokenizer.encode(text) != theirs:
                 closer = [*chunk, text]  # one alone is easier to read, but the difference may lie between two
                 _raise_first_difference(tokenizer_json, tokenizer, closer, _llama_cpps(path, closer, []).texts)
-    for chat, theirs in zip(chats, answers.prompts, strict=True):
-        if theirs != tokenizer.encode_prompt(chat):
+    for chat, prompt in zip(chats, answers.prompts, strict=True):
+        if prompt != tokenizer.encode_prompt(chat):
             roles = ", ".join(message["role"] for message in chat)
             raise InputError(
                 f"llama.cpp makes another prompt than the trainer of a chat with the roles {roles}: its template engine "
@@ -145,11 +145,10 @@ print(json.dumps({"texts": texts, "prompts": prompts}))
 
 
 def _write_carrier(path: Path, values: Mapping[str, bytes], n_tokens: int) -> None:
-    block = {name: (WIDTH, WIDTH) for name in ("attn_q", "attn_k", "attn_v", "attn_output")}
-    block |= {name: (WIDTH, WIDTH) for name in ("ffn_gate", "ffn_up", "ffn_down")}
+    matrices = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
     shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (n_tokens, WIDTH), "output_norm.weight": (WIDTH,)}
     shapes |= {f"blk.0.{name}.weight": (WIDTH,) for name in ("attn_norm", "ffn_norm")}
-    shapes |= {f"blk.0.{name}.weight": shape for name, shape in block.items()}
+    shapes |= {f"blk.0.{name}.weight": (WIDTH, WIDTH) for name in matrices}
     table = []
     for name, shape in shapes.items():
         kind, n_bytes = (Type.F32, 4) if len(shape) == 1 else (Type.F16, 2)
