@@ -12,7 +12,7 @@ from ai_forge.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from ai_forge.conductor.choosing import choose_runtime
-    from ai_forge.conductor.deployer import Deployed, deploy, prune, rollback
+    from ai_forge.conductor.deployer import Deployed, ExpectedAnswer, deploy, prune, rollback
     from ai_forge.conductor.deployment import (
         AskSettings,
         Deployment,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "choose_runtime": "choosing",
     "Deployed": "deployer",
+    "ExpectedAnswer": "deployer",
     "deploy": "deployer",
     "prune": "deployer",
     "rollback": "deployer",
@@ -61,6 +62,7 @@ __all__ = [
     "Deployed",
     "Deployment",
     "EmbeddedRuntime",
+    "ExpectedAnswer",
     "LlamaServer",
     "OllamaRuntime",
     "Registry",

@@ -95,6 +95,10 @@ class OllamaRuntime:
             full, listed.size_bytes, listed.digest, answer.get("system", ""), answer.get("template", ""), parameters
         )
 
+    def is_whole(self, model: str) -> bool:
+        """Whether it is listed: Ollama names its files by their hashes and checks them when they come."""
+        return any(served.model == model for served in self.models())
+
     def delete(self, model: str) -> None:
         """Remove a model; nothing happens where it does not exist."""
         with contextlib.suppress(InputError):
