@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     )
     from ai_forge.conductor.embedded_runtime import EmbeddedRuntime
     from ai_forge.conductor.llama_server import LlamaServer
-    from ai_forge.conductor.modelfile_template import modelfile_for
-    from ai_forge.conductor.ollama_manager import OllamaRuntime
+    from ai_forge.conductor.ollama_manager import OllamaRuntime, modelfile_for
     from ai_forge.conductor.registry import Activation, Registry, Version
     from ai_forge.conductor.runtime import Completion, RenderedPrompt, Runtime, ServedModel, prompt_difference
 
@@ -43,7 +42,7 @@ _HOMES = {
     "deployment_from_gguf": "deployment",
     "EmbeddedRuntime": "embedded_runtime",
     "LlamaServer": "llama_server",
-    "modelfile_for": "modelfile_template",
+    "modelfile_for": "ollama_manager",
     "OllamaRuntime": "ollama_manager",
     "Activation": "registry",
     "Registry": "registry",
