@@ -1,9 +1,11 @@
 """The embedded runtime on the real SmolLM2: deployed, asked, rolled back, without Ollama."""
 
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gguf
@@ -13,6 +15,7 @@ import pytest
 from ai_forge.conductor import (
     Deployment,
     EmbeddedRuntime,
+    ExpectedAnswer,
     LlamaServer,
     Registry,
     Runtime,
@@ -24,7 +27,7 @@ from ai_forge.conductor import (
 )
 from ai_forge.conductor.embedded_runtime import GGUF_FILE
 from ai_forge.config.settings import RuntimeSettings
-from ai_forge.errors import InputError, PrerequisiteError, RefusedError
+from ai_forge.errors import InputError, PrerequisiteError, RefusedError, TransientError
 from ai_forge.model_files.base import Base
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.prompt import SYSTEM_PROMPT, Message, messages_for
@@ -238,3 +241,108 @@ def test_auto_takes_the_embedded_runtime_where_no_ollama_answers(tmp_path: Path)
     chosen = choose_runtime(settings, Workspace(tmp_path))
     assert chosen.kind == "embedded"
     chosen.close()
+
+
+def damage(path: Path, at: int = 90_000_000) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte[0] ^ 0xFF]))
+
+
+def copied(base_gguf: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "copy.gguf"
+    shutil.copyfile(base_gguf, copy)
+    return copy
+
+
+@pytest.mark.parametrize("at", [40_000_000, 90_000_000, 97_000_000])
+def test_a_model_damaged_after_it_was_deployed_is_not_asked_and_made_again(
+    base_gguf: Path, tmp_path: Path, runtime: EmbeddedRuntime, registry: Registry, at: int
+) -> None:
+    copy = copied(base_gguf, tmp_path)
+    deployment = version_of(copy, "r1")
+    deploy(deployment, runtime, registry, check=accept)
+    damage(copy, at)  # the version's file is a hard link to it
+    with pytest.raises(InputError, match=r"is not the file that demo:r1 was deployed with"):
+        runtime.render("demo", CONVERSATIONS[1])
+    with pytest.raises(InputError, match=r"copy\.gguf has sha256"):
+        deploy(deployment, runtime, registry, check=accept)
+    copy.unlink()
+    shutil.copyfile(base_gguf, copy)
+    assert deploy(deployment, runtime, registry, check=accept).changed
+    assert runtime.render("demo", CONVERSATIONS[1]).n_tokens > 0
+
+
+def test_a_file_that_was_only_touched_is_hashed_once(
+    base_gguf: Path, tmp_path: Path, runtime: EmbeddedRuntime, registry: Registry
+) -> None:
+    copy = copied(base_gguf, tmp_path)
+    deploy(version_of(copy, "r1"), runtime, registry, check=accept)
+    record = tmp_path / "models/demo/r1/deployment.json"
+    before = record.read_text()
+    os.utime(copy, ns=(1, 1))
+    assert runtime.is_whole("demo:r1")
+    assert (after := record.read_text()) != before
+    assert runtime.is_whole("demo:r1")
+    assert record.read_text() == after
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[1]", '{"name": 3}', '{"name": "demo", "version": "r1", "stamp": {"size": 1}}']
+)
+def test_a_damaged_record_is_told_and_made_again(
+    base_gguf: Path, tmp_path: Path, runtime: EmbeddedRuntime, registry: Registry, content: str
+) -> None:
+    deployment = version_of(base_gguf, "r1")
+    deploy(deployment, runtime, registry, check=accept)
+    (tmp_path / "models/demo/r1/deployment.json").write_text(content)
+    assert runtime.models() == []
+    with pytest.raises(InputError, match=r"deployment\.json is damaged: .* Next: make it again: ai-forge deploy"):
+        runtime.render("demo", CONVERSATIONS[1])
+    assert deploy(deployment, runtime, registry, check=accept).changed
+    assert [model.model for model in runtime.models()] == ["demo:r1"]
+    (tmp_path / "models/demo/r1/deployment.json").write_text(content)
+    runtime.delete("demo:r1")
+    assert not (tmp_path / "models/demo").exists()
+
+
+def test_it_is_asked_from_several_threads_and_loads_once(loaded: EmbeddedRuntime) -> None:
+    alone = "".join(loaded.chat("demo", CONVERSATIONS[1], max_tokens=6))
+    started = time.monotonic()
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(lambda: "".join(loaded.chat("demo", CONVERSATIONS[1], max_tokens=6))) for _ in range(6)]
+        assert {answer.result(timeout=60) for answer in asked} == {alone}
+    assert time.monotonic() - started < 30
+
+
+def test_a_model_that_is_answering_is_not_taken_away_by_another(base_gguf: Path, runtime: EmbeddedRuntime) -> None:
+    for version in ("r1", "r2"):
+        runtime.create(version_of(base_gguf, version, f"system {version}"))
+    answer = runtime.chat("demo:r1", CONVERSATIONS[1], max_tokens=20)
+    begun = next(answer)
+    assert "system r2" in str(runtime.render("demo:r2", CONVERSATIONS[1]).text)
+    assert begun + "".join(answer)
+
+
+def test_closing_ends_an_answer_that_is_on_its_way(base_gguf: Path, runtime: EmbeddedRuntime) -> None:
+    runtime.create(version_of(base_gguf, "r1", ""))
+    answer = runtime.chat("demo:r1", CONVERSATIONS[1], max_tokens=500)
+    next(answer)
+    runtime.close()
+    with pytest.raises(TransientError):
+        list(answer)
+    assert runtime.render("demo:r1", CONVERSATIONS[1]).n_tokens > 0  # it is loaded again where it is asked again
+
+
+def test_answers_are_compared_with_the_trainers(base_gguf: Path, runtime: EmbeddedRuntime, registry: Registry) -> None:
+    deployment = version_of(base_gguf, "r1", "")
+    runtime.create(deployment)
+    prompts = [str(runtime.render("demo:r1", chat).text) for chat in CONVERSATIONS[:3]]
+    right = [ExpectedAnswer(prompt, runtime.greedy("demo:r1", prompt, 12).text) for prompt in prompts]
+    wrong = [ExpectedAnswer(prompt, "zebra zebra zebra") for prompt in prompts]
+    with pytest.raises(RefusedError, match=r"demo:r1 answers 1 of 3 prompts as it was trained to; it begins with"):
+        deploy(deployment, runtime, registry, check=accept, expected=[right[0], *wrong[1:]])
+    assert registry.active("demo") is None
+    assert deploy(deployment, runtime, registry, check=accept, expected=[*right[:2], wrong[2]]).changed

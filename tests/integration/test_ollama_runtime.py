@@ -1,7 +1,10 @@
 """A real Ollama: deployed, prompted as trained, rolled back, killed in mid-deployment."""
 
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +17,7 @@ from ai_forge.conductor import (
     choose_runtime,
     deploy,
     deployment_from_gguf,
+    ollama_manager,
     prompt_difference,
     rollback,
 )
@@ -27,6 +31,7 @@ from ai_forge.conductor.ollama_manager import (
 )
 from ai_forge.config.settings import RuntimeSettings
 from ai_forge.errors import InputError, RefusedError, TransientError
+from ai_forge.judge.exporter import create_ollama_modelfile
 from ai_forge.model_files.base import Base
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.prompt import SYSTEM_PROMPT, Message, messages_for
@@ -224,27 +229,65 @@ def test_killed_while_the_file_is_sent_nothing_is_left(
     assert not runtime.server.has_blob(deployment.gguf_sha256)
 
 
-def test_the_functions_for_one_off_use(ollama_server: OllamaProcess, base_gguf: Path) -> None:
-    host = ollama_server.host
-    status = check_ollama_status(host)
-    assert status.running
+def test_the_functions_for_one_off_use(
+    ollama_server: OllamaProcess, base_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AI_FORGE_HOME", str(tmp_path))
+    monkeypatch.setenv("OLLAMA_HOST", ollama_server.host)
+    status = check_ollama_status()
+    assert bool(status) is True
     assert status.installed
-    assert status.problem is None
-    settings = SETTINGS
-    assert (
-        create_ollama_model("senior-dev", base_gguf, "You are terse.", settings=settings, host=host) == "senior-dev:1"
-    )
-    create_ollama_model("senior-dev", base_gguf, "You are kind.", version="2", settings=settings, host=host)
-    assert get_active_model("senior-dev", host) is None
-    set_active_model("senior-dev:2", host)
-    assert get_active_model("senior-dev", host) == "senior-dev:2"
-    assert {"senior-dev:1", "senior-dev:2", "senior-dev:latest"} <= {m.model for m in list_ollama_models(host)}
-    assert query_model("senior-dev", "What is the capital of France?", max_tokens=12, host=host)
-    assert query_model("senior-dev", "Say hi.", system_prompt="Be loud.", max_tokens=4, host=host)
-    with pytest.raises(InputError, match="has no model 'senior-dev:9'"):
-        set_active_model("senior-dev:9", host)
-    with pytest.raises(InputError, match="names no version"):
-        set_active_model("senior-dev", host)
+    assert create_ollama_model("senior-dev", base_gguf, "You are terse.") is True
+    assert create_ollama_model("senior-dev:2", base_gguf, "You are kind.", settings=SETTINGS) is True
+    assert {"senior-dev:latest", "senior-dev:2"} <= {*list_ollama_models()}
+    assert get_active_model() == ""
+    assert get_active_model("senior-dev") == ""
+    assert set_active_model("senior-dev") is True
+    assert get_active_model() == "senior-dev:latest"
+    assert set_active_model("senior-dev:2") is True
+    assert (get_active_model(), get_active_model("senior-dev")) == ("senior-dev:2", "senior-dev:2")
+    assert query_model("senior-dev", "What is the capital of France?", 0.0, max_tokens=12)
+    assert query_model("senior-dev", "Say hi.", system_prompt="Be loud.", max_tokens=4)
+    for missing in ("senior-dev:9", "nobody"):
+        with pytest.raises(InputError, match=f"has no model '{missing}'"):
+            set_active_model(missing)
+
+
+def test_the_same_as_commands(
+    ollama_server: OllamaProcess, base_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("AI_FORGE_HOME", str(tmp_path))
+    monkeypatch.setenv("OLLAMA_HOST", ollama_server.host)
+
+    def run(*words: str) -> tuple[int, str]:
+        code = ollama_manager.main(words)
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    assert run("status")[0] == 0
+    assert run("create", "by-hand", str(base_gguf), "--system", "Be brief.") == (0, "created by-hand\n")
+    assert "by-hand:latest" in run("list")[1].splitlines()
+    assert run("activate", "by-hand") == (0, "active: by-hand\n")
+    assert run("active") == (0, "by-hand:latest\n")
+    assert run("query", "by-hand", "Say hi.", "--temperature", "0")[0] == 0
+    code, message = run("query", "nobody", "Say hi.")
+    assert (code, "has no model 'nobody'" in message) == (2, True)
+    assert run("create", "x", str(tmp_path / "no.gguf"))[0] == 3
+
+
+def test_ollama_makes_the_same_model_from_the_modelfile(
+    ollama_server: OllamaProcess, runtime: OllamaRuntime, base_gguf: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "Modelfile"
+    path.write_text(create_ollama_modelfile("senior", base_gguf, "Say {{ x }} and {y}.", num_ctx=1024))
+    environment = os.environ | {"OLLAMA_HOST": ollama_server.host, "HOME": str(tmp_path)}
+    command = ["ollama", "create", "senior", "-f", str(path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120, env=environment)
+    made = runtime.show("senior")
+    assert made.system_prompt == "Say {{ x }} and {y}."
+    assert made.parameters["num_predict"] == "512"
+    runtime.create(version_of(base_gguf, "demo", "hand"))
+    assert made.template == runtime.show("demo:hand").template
 
 
 def test_auto_chooses_the_ollama_that_answers(ollama_server: OllamaProcess, tmp_path: Path) -> None:

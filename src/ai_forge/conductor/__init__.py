@@ -12,7 +12,7 @@ from ai_forge.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from ai_forge.conductor.choosing import choose_runtime
-    from ai_forge.conductor.deployer import Deployed, deploy, prune, rollback
+    from ai_forge.conductor.deployer import Deployed, ExpectedAnswer, deploy, prune, rollback
     from ai_forge.conductor.deployment import (
         AskSettings,
         Deployment,
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     )
     from ai_forge.conductor.embedded_runtime import EmbeddedRuntime
     from ai_forge.conductor.llama_server import LlamaServer
-    from ai_forge.conductor.modelfile_template import modelfile_for
-    from ai_forge.conductor.ollama_manager import OllamaRuntime
+    from ai_forge.conductor.ollama_manager import OllamaRuntime, modelfile_for
     from ai_forge.conductor.registry import Activation, Registry, Version
     from ai_forge.conductor.runtime import Completion, RenderedPrompt, Runtime, ServedModel, prompt_difference
 
 _HOMES = {
     "choose_runtime": "choosing",
     "Deployed": "deployer",
+    "ExpectedAnswer": "deployer",
     "deploy": "deployer",
     "prune": "deployer",
     "rollback": "deployer",
@@ -42,7 +42,7 @@ _HOMES = {
     "deployment_from_gguf": "deployment",
     "EmbeddedRuntime": "embedded_runtime",
     "LlamaServer": "llama_server",
-    "modelfile_for": "modelfile_template",
+    "modelfile_for": "ollama_manager",
     "OllamaRuntime": "ollama_manager",
     "Activation": "registry",
     "Registry": "registry",
@@ -61,6 +61,7 @@ __all__ = [
     "Deployed",
     "Deployment",
     "EmbeddedRuntime",
+    "ExpectedAnswer",
     "LlamaServer",
     "OllamaRuntime",
     "Registry",

@@ -7,22 +7,35 @@ version is active whatever happens; a version that fails its check, or is interr
 unless it was registered before. If the process dies between the last two steps, `name:latest` is ahead of the registry
 until the next deployment or rollback, which set it again.
 
-Callers that may run at the same time hold `Workspace.lock("deploy")`. Which version deserves it is the verdict's word.
+Callers that may run at the same time for one model hold a lock of its name; the registry itself is safe for several
+processes. Which version deserves it is the verdict's word.
 """
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ai_forge.conductor.deployment import Deployment
 from ai_forge.conductor.registry import Activation, Registry
 from ai_forge.conductor.runtime import Progress, Runtime, silent
-from ai_forge.errors import AIForgeError
+from ai_forge.errors import AIForgeError, RefusedError
 
 Check = Callable[[Runtime, Deployment], None]
 """Asks the new version in the runtime and raises `RefusedError` where it is not as it was trained."""
+
+
+SAME_START = 8
+"""Characters of an answer that must be the trainer's: later, rounding may lead elsewhere in a sound model too."""
+
+
+@dataclass(frozen=True)
+class ExpectedAnswer:
+    """A rendered prompt and how the trainer's model continues it greedily."""
+
+    prompt: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -41,13 +54,15 @@ def deploy(
     registry: Registry,
     *,
     check: Check,
+    expected: Sequence[ExpectedAnswer] = (),
     metrics: Mapping[str, Any] | None = None,
     keep: int = 3,
     progress: Progress = silent,
 ) -> Deployed:
     """Make `deployment` the active version of its model; `keep` versions stay for rollback.
 
-    Deploying what is active and present already asks the runtime twice and does nothing.
+    `expected` is what the trainer's model answered to a few prompts; see `require_expected`. Deploying what is active and
+    present already asks the runtime twice and does nothing.
 
     Raises:
         AIForgeError: what `create` or `check` raised. The version that was active before still is.
@@ -66,6 +81,7 @@ def deploy(
         runtime.create(deployment, progress)
         progress("checking what it answers", 0, 0)
         check(runtime, deployment)
+        require_expected(runtime, deployment, expected)
         runtime.activate(deployment.name, deployment.version)
         registry.register(deployment, metrics)
         activation = registry.activate(deployment.name, deployment.version, runtime.kind)
@@ -78,6 +94,28 @@ def deploy(
         raise
     removed = prune(deployment.name, runtime, registry, keep)
     return Deployed(activation, True, removed, time.monotonic() - started)
+
+
+def require_expected(runtime: Runtime, deployment: Deployment, expected: Sequence[ExpectedAnswer]) -> None:
+    """At least half of the answers must begin as the trainer's: a damaged model answers something, but not that.
+
+    Raises:
+        RefusedError: fewer do.
+    """
+    begun = [answer for answer in expected if answer.text.strip()]
+    same, first_other = 0, ""
+    for answer in begun:
+        start = answer.text.strip()[:SAME_START]
+        served = runtime.greedy(deployment.model, answer.prompt, SAME_START).text.strip()
+        if served.startswith(start):
+            same += 1
+        else:
+            first_other = first_other or f"{served[:40]!r} instead of {start!r}"
+    if same < len(begun) / 2:
+        raise RefusedError(
+            f"{deployment.model} answers {same} of {len(begun)} prompts as it was trained to; it begins with {first_other}.",
+            "export it again: ai-forge export; the version before stays active.",
+        )
 
 
 def rollback(name: str, runtime: Runtime, registry: Registry, *, progress: Progress = silent) -> Activation:
@@ -107,5 +145,5 @@ def prune(name: str, runtime: Runtime, registry: Registry, keep: int) -> tuple[s
 
 
 def is_present(deployment: Deployment, runtime: Runtime) -> bool:
-    """Whether the runtime holds this version."""
-    return any(served.model == deployment.model for served in runtime.models())
+    """Whether the runtime holds this version, undamaged."""
+    return runtime.is_whole(deployment.model)

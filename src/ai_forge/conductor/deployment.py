@@ -8,10 +8,11 @@ was made. Nothing here talks to a runtime.
 
 import datetime
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from ai_forge.config.settings import RuntimeSettings
 from ai_forge.errors import InputError, PrerequisiteError
@@ -38,6 +39,21 @@ class Sampling:
     def of(cls, settings: RuntimeSettings) -> "Sampling":
         """The part of the runtime's settings that goes into a deployment."""
         return cls(settings.num_ctx, settings.num_predict, settings.temperature, settings.top_k, settings.top_p)
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """By what a file is known again without reading it: any write to it changes one of the three."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> "FileStamp":
+        """The stamp of the file at `path`."""
+        stat = path.stat()
+        return cls(stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
 class _AskValue(BaseModel):
@@ -117,6 +133,14 @@ class Deployment:
             )
         if template != self.chat_template:
             raise InputError(f"{self.gguf_path} holds another chat template than {self.model} names.")
+
+
+def read_deployment(values: Mapping[str, object]) -> Deployment:
+    """A deployment from plain values that were stored. Raises `ValueError` where they do not make one."""
+    return _STORED.validate_python(values)
+
+
+_STORED = TypeAdapter(Deployment)
 
 
 def deployment_from_gguf(

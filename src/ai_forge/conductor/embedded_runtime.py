@@ -1,12 +1,15 @@
 """The runtime that is always there: llama.cpp in this process, models in a folder.
 
     models/<name>/<version>/model.gguf        a hard link where the disk allows it, else a copy
-    models/<name>/<version>/deployment.json   template, system text, stop words, sampling
+    models/<name>/<version>/deployment.json   template, system text, stop words, sampling, and the stamp of the file
     models/<name>/latest.txt                  the active version, replaced in one rename
 
-A version's folder is filled beside its place and renamed, so it is whole or absent. The model of the last request stays
-loaded; asking another one frees it first, so a service of several models at once wants Ollama.
-Nothing is shared with other processes: each that asks loads its own.
+A version's folder is filled beside its place and renamed, so it is whole or absent. A hard link shares the run's bytes, and
+what is written to them later: the file is hashed again before it is loaded when its size, time or inode are not those
+recorded (15 GB take some 20 s; a stamp takes none).
+
+The model of the last request stays loaded, for all threads; asking another one frees it when its last answer ends, so a
+service of several models at once wants Ollama. Nothing is shared with other processes: each that asks loads its own.
 """
 
 import contextlib
@@ -16,19 +19,30 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ai_forge.conductor.deployment import LATEST, NAME, Deployment, Sampling
+from ai_forge.conductor.deployment import LATEST, NAME, Deployment, FileStamp, read_deployment
 from ai_forge.conductor.llama_server import LlamaServer
 from ai_forge.conductor.runtime import Completion, Progress, RenderedPrompt, RuntimeKind, ServedModel, silent
 from ai_forge.errors import InputError, PrerequisiteError
 from ai_forge.prompting.prompt import Message
-from ai_forge.workspace import atomic_folder, atomic_write, require_disk
+from ai_forge.workspace import atomic_folder, atomic_write, file_sha256, require_disk
 
 GGUF_FILE = "model.gguf"
 RECORD_FILE = "deployment.json"
 LATEST_FILE = "latest.txt"
+
+
+@dataclass
+class _Loaded:
+    """A model in memory, and how many requests are reading from it. `is_current` ends when another takes its place."""
+
+    deployment: Deployment
+    server: LlamaServer
+    n_users: int = 0
+    is_current: bool = True
 
 
 class EmbeddedRuntime:
@@ -40,7 +54,7 @@ class EmbeddedRuntime:
         self._dir = models_dir
         self._n_threads = n_threads
         self._lock = threading.Lock()
-        self._loaded: tuple[Deployment, LlamaServer] | None = None
+        self._loaded: _Loaded | None = None
 
     def is_available(self) -> bool:
         """Whether llama.cpp can be imported here."""
@@ -64,9 +78,7 @@ class EmbeddedRuntime:
             except OSError:  # another disk, or one without hard links
                 require_disk(self._dir, size, f"A copy of {source.name}")
                 shutil.copyfile(source, folder / GGUF_FILE)
-            record = dataclasses.asdict(deployment) | {"gguf_path": str(source)}
-            del record["asking"]  # the registry's to know
-            (folder / RECORD_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+            _write(folder / RECORD_FILE, deployment, FileStamp.of(folder / GGUF_FILE))
             progress("copying the model file", size, size)
 
     def activate(self, name: str, version: str) -> None:
@@ -85,7 +97,19 @@ class EmbeddedRuntime:
     def models(self) -> list[ServedModel]:
         """All versions of all models."""
         records = sorted(self._dir.glob(f"[!.]*/[!.]*/{RECORD_FILE}"))
-        return [_served(_read(record)) for record in records]
+        found = []
+        for record in records:
+            with contextlib.suppress(InputError):  # a damaged one is not served; deploying makes it again
+                found.append(_served(_read(record)[0]))
+        return found
+
+    def is_whole(self, model: str) -> bool:
+        """Whether record and file are there and as deployed; a file that was touched is hashed."""
+        try:
+            self._verify(self._find(model))
+        except (InputError, PrerequisiteError):
+            return False
+        return True
 
     def show(self, model: str) -> ServedModel:
         """One model with its template, system text and parameters."""
@@ -100,16 +124,15 @@ class EmbeddedRuntime:
 
     def delete(self, model: str) -> None:
         """Remove a version, and `latest` where it meant this one."""
-        try:
-            deployment = self._find(model)
-        except InputError:
+        name, _, version = model.partition(":")
+        if not (NAME.fullmatch(name) and NAME.fullmatch(version)) or not self._folder(name, version).is_dir():
             return
-        self._unload(deployment.model)
-        if self.active(deployment.name) == deployment.version:
-            (self._dir / deployment.name / LATEST_FILE).unlink()
-        shutil.rmtree(self._folder(deployment.name, deployment.version))
+        self._unload(model)
+        if self.active(name) == version:
+            (self._dir / name / LATEST_FILE).unlink()
+        shutil.rmtree(self._folder(name, version))
         with contextlib.suppress(OSError):  # other versions are left
-            (self._dir / deployment.name).rmdir()
+            (self._dir / name).rmdir()
 
     def chat(
         self,
@@ -121,52 +144,85 @@ class EmbeddedRuntime:
         seed: int | None = None,
     ) -> Iterator[str]:
         """The answer piece by piece."""
-        deployment, server = self._load(model)
-        sampling = deployment.sampling
-        options: dict[str, Any] = {
-            "n_predict": sampling.num_predict if max_tokens is None else max_tokens,
-            "temperature": sampling.temperature if temperature is None else temperature,
-            "top_k": sampling.top_k,
-            "top_p": sampling.top_p,
-            "stop": list(deployment.stop),
-        }
-        if seed is not None:
-            options["seed"] = seed
-        yield from server.stream(server.render(_with_system(messages, deployment.system_prompt)), options)
+        with self._using(model) as (deployment, server):
+            sampling = deployment.sampling
+            options: dict[str, Any] = {
+                "n_predict": sampling.num_predict if max_tokens is None else max_tokens,
+                "temperature": sampling.temperature if temperature is None else temperature,
+                "top_k": sampling.top_k,
+                "top_p": sampling.top_p,
+                "stop": list(deployment.stop),
+            }
+            if seed is not None:
+                options["seed"] = seed
+            yield from server.stream(server.render(_with_system(messages, deployment.system_prompt)), options)
 
     def render(self, model: str, messages: Sequence[Message]) -> RenderedPrompt:
         """The prompt by the GGUF's own template, and its tokens as they are evaluated."""
-        deployment, server = self._load(model)
-        text = server.render(_with_system(messages, deployment.system_prompt))
-        return RenderedPrompt(text, len(server.tokenize(text, add_special=True)))
+        with self._using(model) as (deployment, server):
+            text = server.render(_with_system(messages, deployment.system_prompt))
+            return RenderedPrompt(text, len(server.tokenize(text, add_special=True)))
 
     def greedy(self, model: str, prompt: str, max_tokens: int) -> Completion:
         """Continue `prompt` greedily."""
-        return self._load(model)[1].greedy(prompt, max_tokens)
+        with self._using(model) as (_, server):
+            return server.greedy(prompt, max_tokens)
 
     def tokenize(self, model: str, text: str) -> list[int]:
         """Token ids as llama.cpp makes them."""
-        return self._load(model)[1].tokenize(text)
+        with self._using(model) as (_, server):
+            return server.tokenize(text)
 
     def close(self) -> None:
-        """Free the loaded model."""
-        if self._loaded is not None:
-            self._loaded[1].close()
-            self._loaded = None
+        """Free the loaded model at once; an answer that is on its way ends with `TransientError`."""
+        with self._lock:
+            loaded, self._loaded = self._loaded, None
+        if loaded is not None:
+            loaded.is_current = False
+            loaded.server.close()
 
-    def _load(self, model: str) -> tuple[Deployment, LlamaServer]:
+    @contextlib.contextmanager
+    def _using(self, model: str) -> Iterator[tuple[Deployment, LlamaServer]]:
+        """The loaded model, which stays loaded while the block runs."""
         deployment = self._find(model)
         with self._lock:
-            if self._loaded is None or self._loaded[0] != deployment:
-                self.close()
-                if not deployment.gguf_path.is_file():
-                    raise PrerequisiteError(f"{deployment.gguf_path} is missing.", "deploy again: ai-forge deploy.")
+            loaded = self._loaded
+            if loaded is None or loaded.deployment != deployment:
+                self._verify(deployment)
+                if loaded is not None:
+                    loaded.is_current, self._loaded = False, None
+                    if not loaded.n_users:
+                        loaded.server.close()  # before the next is loaded: memory holds one
                 server = LlamaServer(deployment.gguf_path, deployment.sampling.num_ctx, self._n_threads)
-                self._loaded = deployment, server
-            return self._loaded
+                self._loaded = loaded = _Loaded(deployment, server)
+            loaded.n_users += 1
+        try:
+            yield loaded.deployment, loaded.server
+        finally:
+            with self._lock:
+                loaded.n_users -= 1
+                is_left = not loaded.n_users and not loaded.is_current
+            if is_left:
+                loaded.server.close()
+
+    def _verify(self, deployment: Deployment) -> None:
+        """Raise unless the file is the one that was deployed."""
+        if not deployment.gguf_path.is_file():
+            raise PrerequisiteError(f"{deployment.gguf_path} is missing.", "deploy again: ai-forge deploy.")
+        record = self._folder(deployment.name, deployment.version) / RECORD_FILE
+        stamp = FileStamp.of(deployment.gguf_path)
+        if _read(record)[1] == stamp:
+            return
+        if file_sha256(deployment.gguf_path) != deployment.gguf_sha256:
+            raise InputError(
+                f"{deployment.gguf_path} is not the file that {deployment.model} was deployed with: it was changed or damaged.",
+                "make it again: ai-forge deploy.",
+            )
+        with contextlib.suppress(OSError):  # a folder that cannot be written: it is hashed next time as well
+            _write(record, deployment, stamp)
 
     def _unload(self, model: str) -> None:
-        if self._loaded is not None and self._loaded[0].model == model:
+        if self._loaded is not None and self._loaded.deployment.model == model:
             self.close()
 
     def _folder(self, name: str, version: str) -> Path:
@@ -178,7 +234,7 @@ class EmbeddedRuntime:
         if version and NAME.fullmatch(name) and NAME.fullmatch(version):
             record = self._folder(name, version) / RECORD_FILE
             if record.is_file():
-                return _read(record)
+                return _read(record)[0]
         known = ", ".join(served.model for served in self.models()) or "none"
         raise InputError(f"There is no deployed model {model!r}; there are: {known}.", "deploy one: ai-forge deploy.")
 
@@ -190,10 +246,23 @@ def _with_system(messages: Sequence[Message], system_prompt: str) -> list[Messag
     return list(messages)
 
 
-def _read(record: Path) -> Deployment:
-    values = json.loads(record.read_text(encoding="utf-8"))
-    values["gguf_path"] = record.with_name(GGUF_FILE)
-    return Deployment(**values | {"stop": tuple(values["stop"]), "sampling": Sampling(**values["sampling"])})
+def _write(record: Path, deployment: Deployment, stamp: FileStamp) -> None:
+    values = dataclasses.asdict(deployment) | {"gguf_path": str(deployment.gguf_path)}
+    del values["asking"]  # the registry's to know
+    atomic_write(record, json.dumps(values | {"stamp": dataclasses.asdict(stamp)}, indent=1))
+
+
+def _read(record: Path) -> tuple[Deployment, FileStamp | None]:
+    """What lies in a version's folder. The stamp is None where it was deployed before stamps were kept."""
+    try:
+        values = json.loads(record.read_text(encoding="utf-8"))
+        stamp = values.pop("stamp", None)
+        deployment = read_deployment(values | {"gguf_path": record.with_name(GGUF_FILE)})
+        return deployment, FileStamp(**stamp) if stamp else None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{record} is damaged: {str(error).splitlines()[0]}.", "make it again: ai-forge deploy."
+        ) from error
 
 
 def _served(deployment: Deployment) -> ServedModel:

@@ -125,14 +125,14 @@ class LlamaServer:
                             yield event["content"]
                         if event.get("stop"):
                             return
-        except httpx.TransportError as error:
+        except (httpx.TransportError, RuntimeError) as error:  # httpx: the client was closed by another thread
             raise _gone(error) from error
         raise TransientError("llama.cpp ended in the middle of the answer.", "ask again.")
 
     def _ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         try:
             response = self._client.post(path, json=body)
-        except httpx.TransportError as error:
+        except (httpx.TransportError, RuntimeError) as error:  # httpx: the client was closed by another thread
             raise _gone(error) from error
         if response.is_error:
             raise _refusal(response)
@@ -164,5 +164,5 @@ def _refusal(response: httpx.Response) -> AIForgeError:
     return InputError(f"llama.cpp refused the request: {error.get('message', response.text[:200])}")
 
 
-def _gone(error: httpx.TransportError) -> TransientError:
+def _gone(error: Exception) -> TransientError:
     return TransientError(f"llama.cpp did not answer ({type(error).__name__}).", "ask again.")

@@ -4,6 +4,9 @@ Method: plain HTTP with one httpx client. Every failure becomes one of our error
 again", an unknown model or a prompt that is too long is the caller's input, a server that answers something else than
 Ollama is a missing prerequisite. Ollama has no authentication of its own: keep it on the loopback interface.
 
+Why not the `ollama` package: its `chat` and `generate` (0.6) cannot send `truncate: false`, without which Ollama cuts long
+prompts in silence, nor ask for the rendered prompt; its `create_blob` reports no progress for files of many gigabytes.
+
 A server is started only on this machine and is left running, as the user would have done it by `ollama serve`.
 """
 
@@ -44,6 +47,10 @@ class OllamaStatus:
     running: bool
     version: str | None
     problem: str | None
+
+    def __bool__(self) -> bool:
+        """Whether it can be used."""
+        return self.problem is None
 
 
 class OllamaServer:

@@ -3,7 +3,7 @@
 Method: the GGUF is sent by hash (skipped where Ollama holds it), then `name:version` is created with an explicit Go
 template, system text, stop words and sampling; `name:latest` is a copy of the active version. The template is not
 left to Ollama: for SmolLM2 it recognises "chatml" and drops the model's default system message. It is made from the
-GGUF's Jinja (`judge.ollama_prompt`), and `render` reads back what Ollama really makes of a chat.
+GGUF's Jinja (`model_files.gguf.ollama_prompt`), and `render` reads back what Ollama really makes of a chat.
 
 Ollama cuts prompts that are too long without a word (9,055 tokens became 1,026); we ask it not to, and get an error.
 It writes a model's manifest last, so a creation that fails leaves no model. It is not told to pull, push or merge.
@@ -11,8 +11,11 @@ It writes a model's manifest last, so a creation that fails leaves no model. It 
 The functions at the end are the same for one-off use, on OLLAMA_HOST or the default host.
 """
 
+import argparse
 import contextlib
+import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,9 +24,16 @@ from ai_forge.conductor.deployment import LATEST, Deployment, deployment_from_gg
 from ai_forge.conductor.ollama_http import OllamaServer, OllamaStatus
 from ai_forge.conductor.runtime import NEUTRAL, Completion, Progress, RenderedPrompt, RuntimeKind, ServedModel, silent
 from ai_forge.config.settings import RuntimeSettings
-from ai_forge.errors import InputError, TransientError
+from ai_forge.errors import AIForgeError, InputError, PrerequisiteError, TransientError
+from ai_forge.judge.exporter import create_ollama_modelfile
 from ai_forge.model_files.gguf.ollama_prompt import ollama_prompt
+from ai_forge.model_files.gguf.reader import check_gguf
 from ai_forge.prompting.prompt import Message
+from ai_forge.workspace import Workspace, atomic_write, read_json
+
+ACTIVE_FILE = "ollama_active.json"
+FIRST = "first"
+"""The version under which a model without one is made, before it becomes `latest`."""
 
 
 class OllamaRuntime:
@@ -94,6 +104,10 @@ class OllamaRuntime:
         return ServedModel(
             full, listed.size_bytes, listed.digest, answer.get("system", ""), answer.get("template", ""), parameters
         )
+
+    def is_whole(self, model: str) -> bool:
+        """Whether it is listed: Ollama names its files by their hashes and checks them when they come."""
+        return any(served.model == model for served in self.models())
 
     def delete(self, model: str) -> None:
         """Remove a model; nothing happens where it does not exist."""
@@ -185,16 +199,16 @@ def _runtime(host: str | None) -> Iterator[OllamaRuntime]:
 
 
 def check_ollama_status(host: str | None = None) -> OllamaStatus:
-    """Whether Ollama is installed and a usable one answers at `host`; never raises for one that does not."""
+    """Whether a usable Ollama answers at `host`: true or false, and why in `problem`. Never raises for one that does not."""
     with _runtime(host) as runtime:
         return runtime.server.status()
 
 
-def list_ollama_models(host: str | None = None) -> list[ServedModel]:
-    """All models that Ollama holds."""
+def list_ollama_models(host: str | None = None) -> list[str]:
+    """The names of all models that Ollama holds, `name:tag`; `OllamaRuntime.models` tells size and digest."""
     with _runtime(host) as runtime:
         runtime.server.require()
-        return runtime.models()
+        return [served.model for served in runtime.models()]
 
 
 def create_ollama_model(
@@ -202,52 +216,88 @@ def create_ollama_model(
     gguf_path: Path | str,
     system_prompt: str = "",
     *,
-    version: str = "1",
     settings: RuntimeSettings | None = None,
     host: str | None = None,
     progress: Progress = silent,
-) -> str:
-    """Create `model_name:version` from a GGUF with its own system prompt, and return that name. It is not active yet.
+) -> bool:
+    """Create `model_name` (with `:version`, or "latest") from a GGUF with its own system prompt; true when it is there.
+
+    A context longer than the file's own is cut to that.
 
     Raises:
         PrerequisiteError: Ollama or the file is missing.
         InputError: the file is damaged or has no usable chat template.
         TransientError: Ollama went away.
     """
+    name, _, version = model_name.partition(":")
+    path = Path(gguf_path)
+    if not path.is_file():
+        raise PrerequisiteError(f"The model file {path} is missing.", "make it: ai-forge export.")
+    settings = settings or _settings_that_fit(path)
     with _runtime(host) as runtime:
         runtime.server.require()
         deployment = deployment_from_gguf(
-            model_name,
-            version,
-            Path(gguf_path),
-            system_prompt=system_prompt,
-            settings=settings or RuntimeSettings(),
-            base="",
+            name, version or FIRST, path, system_prompt=system_prompt, settings=settings, base=""
         )
         runtime.create(deployment, progress)
-        return deployment.model
+        if not version:
+            runtime.activate(name, FIRST)
+            runtime.delete(deployment.model)
+    return True
 
 
-def get_active_model(model_name: str, host: str | None = None) -> str | None:
-    """The `name:version` that `model_name:latest` is a copy of, or None."""
+def _settings_that_fit(gguf_path: Path) -> RuntimeSettings:
+    settings = RuntimeSettings()
+    longest = check_gguf(gguf_path).context_length or settings.num_ctx
+    return RuntimeSettings(num_ctx=min(settings.num_ctx, longest))
+
+
+def get_active_model(model_name: str | None = None, host: str | None = None) -> str:
+    """The `name:version` that `model_name:latest` is a copy of; without a name, what `set_active_model` was last given.
+
+    Empty where there is none.
+    """
     with _runtime(host) as runtime:
         runtime.server.require()
-        version = runtime.active(model_name)
-        return f"{model_name}:{version}" if version else None
+        if model_name is not None:
+            version = runtime.active(model_name)
+            return f"{model_name}:{version}" if version else ""
+        chosen = read_json(_choice_file()) or {}
+        model = str(chosen.get(runtime.server.host, ""))
+        return model if any(served.model == model for served in runtime.models()) else ""
 
 
-def set_active_model(model: str, host: str | None = None) -> None:
-    """Make `name:version` the one that `name:latest` means. Raises `InputError` where it does not exist."""
-    name, _, version = model.partition(":")
-    if not version:
-        raise InputError(f"{model!r} names no version.", "write it as NAME:VERSION; see `ollama list`.")
+def set_active_model(model_name: str, host: str | None = None) -> bool:
+    """Make a model the one that is asked where no name is given; true when it is.
+
+    With `:version`, `name:latest` means it from now on. Remembered in AI_FORGE_HOME, for each Ollama.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    name, _, version = model_name.partition(":")
     with _runtime(host) as runtime:
         runtime.server.require()
-        runtime.activate(name, version)
+        served = runtime.show(model_name)
+        if version not in ("", LATEST):
+            runtime.activate(name, version)
+        chosen = (read_json(_choice_file()) or {}) | {runtime.server.host: served.model}
+        atomic_write(_choice_file(), json.dumps(chosen))
+    return True
+
+
+def _choice_file() -> Path:
+    return Workspace.open().root / ACTIVE_FILE
 
 
 def query_model(
-    model: str, prompt: str, *, system_prompt: str | None = None, max_tokens: int | None = None, host: str | None = None
+    model_name: str,
+    prompt: str,
+    temperature: float = 0.7,
+    *,
+    system_prompt: str | None = None,
+    max_tokens: int | None = None,
+    host: str | None = None,
 ) -> str:
     """The whole answer to one user turn. `system_prompt` replaces the model's own for this question."""
     messages: list[Message] = [{"role": "user", "content": prompt}]
@@ -255,7 +305,77 @@ def query_model(
         messages.insert(0, {"role": "system", "content": system_prompt})
     with _runtime(host) as runtime:
         runtime.server.require()
-        return "".join(runtime.chat(model, messages, max_tokens=max_tokens))
+        return "".join(runtime.chat(model_name, messages, max_tokens=max_tokens, temperature=temperature))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m ai_forge.conductor.ollama_manager`: the functions of this module as commands."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ai_forge.conductor.ollama_manager", description="See, create and ask models in Ollama."
+    )
+    parser.add_argument("--host", help="where Ollama listens (default: OLLAMA_HOST)")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("status", help="whether a usable Ollama answers; exit code 3 if not")
+    commands.add_parser("list", help="the models that it holds")
+    create = commands.add_parser("create", help="a model from a GGUF file")
+    create.add_argument("name")
+    create.add_argument("gguf", type=Path)
+    create.add_argument("--system", default="", help="its system prompt")
+    commands.add_parser("active", help="the active model")
+    commands.add_parser("activate", help="make a model the active one").add_argument("name")
+    query = commands.add_parser("query", help="ask one question")
+    query.add_argument("name")
+    query.add_argument("prompt")
+    query.add_argument("--temperature", type=float, default=0.7)
+    given = parser.parse_args(argv)
+    try:
+        print(_run_command(given))
+    except AIForgeError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _run_command(given: argparse.Namespace) -> str:
+    host: str | None = given.host
+    match given.command:
+        case "status":
+            status = check_ollama_status(host)
+            if status.problem:
+                raise PrerequisiteError(f"Ollama cannot be used: {status.problem}.", "start it: ollama serve.")
+            return f"Ollama {status.version} at {status.host}"
+        case "list":
+            return "\n".join(list_ollama_models(host)) or "no models"
+        case "create":
+            create_ollama_model(given.name, given.gguf, given.system, host=host)
+            return f"created {given.name}"
+        case "active":
+            return get_active_model(host=host) or "no active model"
+        case "activate":
+            set_active_model(given.name, host)
+            return f"active: {given.name}"
+        case _:
+            return query_model(given.name, given.prompt, given.temperature, host=host)
+
+
+def modelfile_for(deployment: Deployment) -> str:
+    """The Modelfile with which `ollama create` makes by hand what AI Forge deploys (over HTTP, without one).
+
+    Raises:
+        InputError: the system prompt cannot be written into one.
+    """
+    sampling = deployment.sampling
+    return create_ollama_modelfile(
+        deployment.model,
+        deployment.gguf_path,
+        deployment.system_prompt,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        num_ctx=sampling.num_ctx,
+        num_predict=sampling.num_predict,
+        stop=deployment.stop,
+    )
 
 
 __all__ = [
@@ -265,6 +385,10 @@ __all__ = [
     "create_ollama_model",
     "get_active_model",
     "list_ollama_models",
+    "modelfile_for",
     "query_model",
     "set_active_model",
 ]
+
+if __name__ == "__main__":
+    sys.exit(main())

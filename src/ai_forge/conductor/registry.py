@@ -11,6 +11,7 @@ Each activation remembers the one it replaced. A rollback is undo: it goes back 
 versions back. The registry knows no runtime: `deployer` keeps the two in step.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -20,9 +21,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from ai_forge.conductor.deployment import AskSettings, Deployment, Sampling
+from ai_forge.conductor.deployment import Deployment, read_deployment
 from ai_forge.conductor.runtime import RuntimeKind
 from ai_forge.errors import InputError, PrerequisiteError, RefusedError, TransientError
 
@@ -79,6 +80,16 @@ class Activation:
     previous: int | None
     activated_at: str
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether the row holds what was written: SQLite keeps any type in any column."""
+        named = all(isinstance(value, str) and value for value in (self.name, self.version, self.activated_at))
+        return named and self.runtime in get_args(RuntimeKind) and isinstance(self.previous, int | None)
+
+
+class DamagedRowError(InputError):
+    """A version's row cannot be read. Deploying the version again replaces it."""
+
 
 class Registry:
     """The registry in a file, made if absent. One connection, safe to use from several threads.
@@ -129,11 +140,15 @@ class Registry:
             }
             columns = ", ".join(values)
             marks = ", ".join(f":{column}" for column in values)
-            self._db.execute(f"INSERT INTO versions ({columns}) VALUES ({marks})", values)
+            # only a row that cannot be read is replaced: what can be read never changes
+            self._db.execute(f"INSERT OR REPLACE INTO versions ({columns}) VALUES ({marks})", values)
 
     def check_unchanged(self, deployment: Deployment) -> bool:
-        """Whether this version is registered already. Raises `InputError` if it is, with other contents."""
-        known = self.find(deployment.name, deployment.version)
+        """Whether this version is registered already, readably. Raises `InputError` if it is, with other contents."""
+        try:
+            known = self.find(deployment.name, deployment.version)
+        except DamagedRowError:
+            return False
         if known is not None and known.deployment != deployment:
             fields = [f.name for f in dataclasses.fields(Deployment) if f.compare]
             other = [f for f in fields if getattr(known.deployment, f) != getattr(deployment, f)]
@@ -144,29 +159,34 @@ class Registry:
         return known is not None
 
     def find(self, name: str, version: str) -> Version | None:
-        """One version, or None."""
+        """One version, or None. Raises `DamagedRowError` where its row cannot be read."""
         rows = self._rows("SELECT * FROM versions WHERE name = ? AND version = ?", name, version)
         return _version(rows[0]) if rows else None
 
     def versions(self, name: str | None = None) -> list[Version]:
-        """The versions of one model or of all, oldest first."""
+        """The versions of one model or of all, oldest first; those whose rows are damaged are left out."""
         rows = self._rows("SELECT * FROM versions WHERE ? IS NULL OR name = ? ORDER BY rowid", name, name)
-        return [_version(row) for row in rows]
+        found = []
+        for row in rows:
+            with contextlib.suppress(DamagedRowError):
+                found.append(_version(row))
+        return found
 
     def active(self, name: str) -> Activation | None:
         """The activation that counts now, or None for a model that was never deployed."""
-        rows = self._rows("SELECT * FROM activations WHERE name = ? ORDER BY id DESC LIMIT 1", name)
-        return _activation(rows[0]) if rows else None
+        history = self.history(name)
+        return history[-1] if history else None
 
     def previous(self, name: str) -> Activation | None:
         """The activation that a rollback returns to, or None."""
-        current = self.active(name)
-        rows = self._rows("SELECT * FROM activations WHERE id = ?", current.previous) if current else []
-        return _activation(rows[0]) if rows else None
+        history = self.history(name)
+        return next((row for row in history if row.id == history[-1].previous), None)
 
     def history(self, name: str) -> list[Activation]:
-        """All activations of a model, oldest first."""
-        return [_activation(row) for row in self._rows("SELECT * FROM activations WHERE name = ? ORDER BY id", name)]
+        """All activations of a model, oldest first; damaged rows are left out, as if they had never been."""
+        rows = self._rows("SELECT * FROM activations WHERE name = ? ORDER BY id", name)
+        activations = [Activation(**dict(row)) for row in rows]
+        return [activation for activation in activations if activation.is_sound]
 
     def activate(self, name: str, version: str, runtime: RuntimeKind) -> Activation:
         """Make a registered version the active one, in one transaction; what is active already stays as it is.
@@ -267,6 +287,8 @@ class Registry:
                 raise PrerequisiteError(
                     f"{self._path} has schema {found}; this AI Forge knows {SCHEMA_VERSION}.", "update AI Forge."
                 )
+            if found < 0:
+                raise sqlite3.DatabaseError(f"its schema is {found}")
             if found == 0:
                 if self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                     raise InputError(f"{self._path} is a database of something else.", "move it away.")
@@ -295,6 +317,8 @@ class Registry:
         try:
             yield
         except sqlite3.OperationalError as error:
+            if any(sign in str(error) for sign in ("no such", "decode", "duplicate column", "has no column")):
+                raise self._unusable(error) from error
             if "locked" in str(error):
                 raise TransientError(
                     f"Another process has held {self._path} for {BUSY_TIMEOUT_S:g} s.", "run the same command again."
@@ -303,20 +327,27 @@ class Registry:
                 f"{self._path} cannot be used: {error}.", "check its folder and the disk."
             ) from error
         except sqlite3.DatabaseError as error:
-            raise InputError(
-                f"{self._path} is not a usable registry: {error}.", "move it away; deploying makes a new one."
-            ) from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: sqlite3.DatabaseError) -> InputError:
+        return InputError(
+            f"{self._path} is not a usable registry: {error}.",
+            f"move it away (mv {self._path} {self._path}.broken), then deploy again: ai-forge deploy.",
+        )
 
 
 def _version(row: sqlite3.Row) -> Version:
     values = dict(row)
-    metrics = json.loads(values.pop("metrics"))
-    values["gguf_path"] = Path(values["gguf_path"])
-    values["stop"] = tuple(json.loads(values["stop"]))
-    values["sampling"] = Sampling(**json.loads(values["sampling"]))
-    values["asking"] = AskSettings.model_validate_json(values["asking"]) if values["asking"] else None
-    return Version(Deployment(**values), metrics)
-
-
-def _activation(row: sqlite3.Row) -> Activation:
-    return Activation(**dict(row))
+    try:
+        metrics = json.loads(values.pop("metrics"))
+        for column in ("stop", "sampling", "asking"):
+            values[column] = json.loads(values[column]) if values[column] is not None else None
+        if not isinstance(metrics, dict):
+            raise ValueError("metrics are no mapping")
+        return Version(read_deployment(values), metrics)
+    except (ValueError, TypeError) as error:  # ValidationError is a ValueError
+        first = str(error).splitlines()[0]
+        raise DamagedRowError(
+            f"The registry's row of {row['name']}:{row['version']} is damaged: {first}.",
+            "make it anew: ai-forge deploy.",
+        ) from error

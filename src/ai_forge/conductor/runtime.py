@@ -87,6 +87,9 @@ class Runtime(Protocol):
     def show(self, model: str) -> ServedModel:
         """One model in full. Raises `InputError` where there is none of that name."""
 
+    def is_whole(self, model: str) -> bool:
+        """Whether it holds `name:version`, readable and with the weights that were deployed."""
+
     def delete(self, model: str) -> None:
         """Remove `name:version`; nothing happens where it does not exist."""
 

@@ -9,16 +9,23 @@ is the commonest reason for a model that was good in training and is not when se
 adapters nor quantises on import, so both are done here. Nothing in this part needs torch.
 """
 
+import argparse
+import sys
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 
-from ai_forge.errors import InputError
+from ai_forge.errors import AIForgeError, InputError
 from ai_forge.model_files.base import Base
 from ai_forge.model_files.gguf.ollama_prompt import ollama_prompt
 from ai_forge.model_files.gguf.reader import check_gguf, gguf_tensor_types
 from ai_forge.model_files.gguf.writer import QUANTIZATIONS, Progress, write_gguf
 from ai_forge.model_files.merge import merge_adapters_to_base
 from ai_forge.prompting.go_template import OllamaPrompt
+from ai_forge.workspace import atomic_write
+
+TEMPLATE_FILE = resources.files("ai_forge") / "conductor" / "modelfile_template"
+"""The only place that says what a Modelfile looks like; it lies with the other things about Ollama."""
 
 __all__ = [
     "QUANTIZATIONS",
@@ -85,19 +92,22 @@ def create_ollama_modelfile(
         }
     )
     words = prompt.stop if stop is None else tuple(stop)
-    lines = [
-        f"# {_one_line(model_name)}: made by AI Forge; ollama create {_one_line(model_name)} -f Modelfile",
-        f"FROM {_one_line(str(path.resolve()))}",
-        f"TEMPLATE {_quoted('the template', prompt.template)}",
-        *([f"SYSTEM {_quoted('the system prompt', system_prompt)}"] if system_prompt else []),
-        f"PARAMETER temperature {temperature}",
-        f"PARAMETER top_k {top_k}",
-        f"PARAMETER top_p {top_p}",
-        f"PARAMETER num_ctx {num_ctx}",
-        f"PARAMETER num_predict {num_predict}",
-        *(f'PARAMETER stop "{_one_line(word)}"' for word in words),
-    ]
-    return "\n".join(lines) + "\n"
+    template = TEMPLATE_FILE.read_text(encoding="utf-8")
+    if not system_prompt:
+        template = template.replace('SYSTEM """{system_prompt}"""\n', "")
+    text = template.format(
+        model_name=_one_line(model_name),
+        gguf_path=_one_line(str(path.resolve())),
+        template=_quotable("the template", prompt.template),
+        system_prompt=_quotable("the system prompt", system_prompt),
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        num_ctx=num_ctx,
+        num_predict=num_predict,
+        stop="\n".join(f'PARAMETER stop "{_one_line(word)}"' for word in words),
+    )
+    return text.rstrip("\n") + "\n"
 
 
 def _check_settings(settings: dict[str, tuple[float, float, float]]) -> None:
@@ -110,13 +120,45 @@ def _check_settings(settings: dict[str, tuple[float, float, float]]) -> None:
         raise InputError(f"Out of range: {', '.join(wrong)}.")
 
 
-def _quoted(what: str, text: str) -> str:
+def _quotable(what: str, text: str) -> str:
     if '"""' in text or text.endswith('"'):
         raise InputError(f'A Modelfile cannot hold {what}: it contains """ or ends in a quote.', "rephrase it.")
-    return f'"""{text}"""'
+    return text
 
 
 def _one_line(text: str) -> str:
     if "\n" in text or "\r" in text or '"' in text:
         raise InputError(f"{text!r} holds a line break or a quote, which a Modelfile cannot take here.")
     return text
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m ai_forge.judge.exporter`: a model folder, merged with an adapter, as GGUF with its Modelfile."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ai_forge.judge.exporter",
+        description="Write a model folder as GGUF, with a Modelfile for Ollama.",
+    )
+    parser.add_argument("model", type=Path, help="the base's folder: config.json, safetensors, tokenizer")
+    parser.add_argument("output", type=Path, help="the GGUF file to write; a Modelfile is written beside it")
+    parser.add_argument("--adapter", type=Path, help="an adapter in PEFT's format, merged first")
+    parser.add_argument("--quantization", default="q4_k_m", choices=QUANTIZATIONS)
+    parser.add_argument("--name", help="what the model is called (default: the file's name)")
+    parser.add_argument("--system", default="", help="the system prompt in the Modelfile")
+    given = parser.parse_args(argv)
+    name = given.name or given.output.stem
+    try:
+        folder = merge_adapters_to_base(given.model, given.adapter) if given.adapter else given.model
+        path = convert_to_gguf(folder, given.output, given.quantization, name=name)
+        print(path)
+        num_ctx = min(4096, check_gguf(path).context_length or 4096)
+        modelfile = path.with_name("Modelfile")
+        atomic_write(modelfile, create_ollama_modelfile(name, path, given.system, num_ctx=num_ctx))
+        print(modelfile)
+    except AIForgeError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

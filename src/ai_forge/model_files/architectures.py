@@ -234,6 +234,13 @@ def linear_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     return first | {"self_attn.o_proj": (hidden, queries), "mlp.down_proj": (hidden, inner)}
 
 
+def named_layers(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Full name → [out, in] of every linear layer in the blocks, for a (completed) `config.json`."""
+    linear = linear_shapes(config)
+    n_layers = int(config["num_hidden_layers"])
+    return {f"model.layers.{i}.{name}": shape for i in range(n_layers) for name, shape in linear.items()}
+
+
 def expected_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Hugging Face name → shape of every tensor that a model with this (completed) `config.json` has."""
     hidden, kind = config["hidden_size"], config["model_type"]
@@ -249,11 +256,16 @@ def expected_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         shapes |= {f"{at}{name}.weight": shape for name, shape in linear.items()}
         if kind in ("qwen3", "gemma3_text"):
             shapes |= {f"{at}self_attn.{p}_norm.weight": (head_dim,) for p in ("q", "k")}
-        if kind == "qwen2":
-            shapes |= {
-                f"{at}{name}.bias": linear[name][:1] for name in (f"self_attn.{part}_proj" for part in ("q", "k", "v"))
-            }
+        shapes |= {f"{at}{name}.bias": linear[name][:1] for name in linear if _has_bias(config, name)}
     shapes["model.norm.weight"] = (hidden,)
     if not config.get("tie_word_embeddings", False):
         shapes["lm_head.weight"] = (config["vocab_size"], hidden)
     return shapes
+
+
+def _has_bias(config: Mapping[str, Any], layer: str) -> bool:
+    """Whether the linear layer of this name adds a bias."""
+    if config["model_type"] == "qwen2":
+        return layer in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    part = "attention_bias" if layer.startswith("self_attn.") else "mlp_bias"
+    return config["model_type"] == "llama" and bool(config.get(part))

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from ai_forge.errors import InputError
 from ai_forge.model_files.architectures import ARCHITECTURES, completed, expected_shapes, unserved
 from ai_forge.model_files.tensors import Weights
+from ai_forge.prompting.tokenizer_settings import SETTINGS, tokenizer_settings
 
 Kind = Literal["wheel", "hub", "folder", "gguf", "ollama"]
 QUANTISED_NAME = re.compile(r"(?i)(awq|gptq|bnb|nf4|fp8|gguf|mlx|w\d+a\d+|int-?[48]|\d-?bits?)\b")
@@ -122,14 +123,10 @@ def _quantised(folder: Path, config: Mapping[str, Any]) -> InputError:
 
 
 def chat_template(folder: Path) -> str | None:
-    """The Jinja chat template of a model folder, from chat_template.jinja or tokenizer_config.json."""
-    if (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    path = folder / "tokenizer_config.json"
-    template = read_json_object(path).get("chat_template") if path.is_file() else None
-    if isinstance(template, list):  # several named ones: the default counts
-        template = next((row.get("template") for row in template if row.get("name") == "default"), None)
-    return template if isinstance(template, str) else None
+    """The Jinja chat template of a model folder. Raises `InputError` where a file of the tokenizer is no JSON object."""
+    if not (folder / SETTINGS).is_file():
+        return None
+    return tokenizer_settings(folder).get("chat_template")
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 
 from ai_forge.config.training import PromptTemplate
 from ai_forge.errors import InputError
 from ai_forge.prompting.chat_templates import END_TOKENS, JINJA, Family, alpaca_jinja, family_of
 from ai_forge.prompting.jinja import compiled
 from ai_forge.prompting.prompt import Message
+from ai_forge.prompting.tokenizer_settings import tokenizer_settings
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -41,15 +42,17 @@ class ChatTokenizer:
     def __init__(self, folder: Path, prompt_template: PromptTemplate = "chat") -> None:
         try:
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-            self._config: dict[str, Any] = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        except Exception as error:
+            self._settings = tokenizer_settings(folder, lambda token: self._tokenizer.token_to_id(token) is not None)
+        except Exception as error:  # `tokenizers` raises plain exceptions
             raise InputError(f"The tokenizer in {folder} cannot be read: {error}", "name another base.") from error
+        if _only_composes(self._tokenizer.normalizer):
+            # llama.cpp composes no characters (Qwen's tokenizers ask for it): the trainer must see what the runtime sees
+            self._tokenizer.normalizer = normalizers.Sequence([])
         if prompt_template == "alpaca":
             self.chat_template: str = alpaca_jinja(with_bos=self._begins_with_bos())
             return
-        template_file = folder / "chat_template.jinja"
-        template = template_file.read_text("utf-8") if template_file.exists() else self._config.get("chat_template")
-        if not isinstance(template, str):
+        template = self._settings.get("chat_template")
+        if template is None:
             raise InputError(
                 f"The base in {folder} has no chat template, so there is no right way to ask it.",
                 "choose the instruct version of the base.",
@@ -59,7 +62,7 @@ class ChatTokenizer:
             with contextlib.suppress(InputError):
                 self.replaced = family_of(template)
                 self.chat_template = JINJA[self.replaced]
-                del self._template
+                self.__dict__.pop("_template", None)
 
     def _shows_the_system_message(self) -> bool:
         mark = "<<system>>"
@@ -79,8 +82,7 @@ class ChatTokenizer:
 
     def special(self, name: str) -> str:
         """The text of a special token ("bos_token", "eos_token", …), empty where there is none."""
-        token = self._config.get(name) or ""
-        return token["content"] if isinstance(token, dict) else token
+        return str(self._settings.get(name) or "")
 
     @cached_property
     def end_of_turn(self) -> str:
@@ -129,9 +131,13 @@ class ChatTokenizer:
             ).tokens
         )
 
+    def first_token(self) -> str:
+        """The token that a chat begins with, "" for none."""
+        return "".join(self._prompt_tokens()[:1])
+
     def prompts_begin_with_bos(self) -> bool:
         """Whether the template writes the begin token before a chat."""
-        return self._prompt_tokens()[:1] == [self.special("bos_token")]
+        return self.first_token() == self.special("bos_token") != ""
 
     def prompts_begin_with_special(self) -> bool:
         """Whether a chat begins with a token that is not cut out of text."""
@@ -157,3 +163,12 @@ class ChatTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids` without special tokens."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def _only_composes(normalizer: Any) -> bool:
+    """Whether a normalizer is NFC and nothing else."""
+    if normalizer is None:
+        return False
+    state = json.loads(normalizer.__getstate__())
+    steps = state.get("normalizers", [state])
+    return bool(steps) and all(step == {"type": "NFC"} for step in steps)

@@ -61,6 +61,7 @@ _MARKS: dict[Family, str] = {
 """What tells a family."""
 
 
+ALPACA_TURN = "### Instruction:"
 ALPACA_SYSTEM = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request."
 )

@@ -2,10 +2,32 @@
 
 import datetime
 import json
+from collections.abc import Callable
 from typing import Any, NoReturn
 
-from jinja2 import Template, TemplateError
+from jinja2 import Template, TemplateError, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+
+class GenerationBlock(Extension):
+    """`{% generation %}`, by which transformers finds the assistant's tokens: what stands inside is rendered as it is.
+
+    A call block as there, not a plain one: what is set inside is not seen outside.
+    """
+
+    tags = {"generation"}  # noqa: RUF012 - jinja2's own form
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """Everything up to `{% endgeneration %}`."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_rendered"), [], [], body).set_lineno(line)
+
+    @staticmethod
+    def _rendered(caller: Callable[[], str]) -> str:
+        return caller()
 
 
 def compiled(template: str) -> Template:
@@ -15,7 +37,7 @@ def compiled(template: str) -> Template:
         jinja2.TemplateError: it is no template.
     """
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", GenerationBlock]
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _refuse

@@ -25,8 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from ai_forge.config import FineTuneConfig
-from ai_forge.model_files.architectures import completed, linear_shapes
-from ai_forge.training.adapters.initialisation import chosen_layers, rank_of, require_all_found
+from ai_forge.model_files.architectures import completed, named_layers
+from ai_forge.training.adapters.initialisation import (
+    chosen_layers,
+    rank_of,
+    require_all_found,
+    require_fitting_patterns,
+)
 
 UNCERTAINTY = {
     "activations": (0.75, 1.25),
@@ -78,10 +83,10 @@ class Sizes:
         """
         shape = completed(shape)
         hidden, vocabulary, n_layers = shape["hidden_size"], shape["vocab_size"], shape["num_hidden_layers"]
-        in_one = linear_shapes(shape)
-        linear = {f"model.layers.{i}.{name}": sides for i in range(n_layers) for name, sides in in_one.items()}
+        linear = named_layers(shape)
         chosen, missing = chosen_layers(list(linear), config.target_modules)
         require_all_found(missing, list(linear))
+        require_fitting_patterns(config, chosen)
         ranks = {name: rank_of(config, name) for name in chosen}
         n_linear = sum(n_out * n_in for n_out, n_in in linear.values())
         n_adapted = sum(linear[name][0] * linear[name][1] for name in chosen)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ai_forge.conductor import AskSettings, Deployment, Registry, RepositoryRef, RetrievalSettings, Sampling
-from ai_forge.errors import InputError, PrerequisiteError, RefusedError, TransientError
+from ai_forge.errors import AIForgeError, InputError, PrerequisiteError, RefusedError, TransientError
 
 
 def deployment(version: str, name: str = "demo", system_prompt: str = "Be brief.") -> Deployment:
@@ -250,3 +250,83 @@ def test_killed_at_random_moments_the_pointer_is_always_whole(tmp_path: Path) ->
         with sqlite3.connect(path) as db:
             assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         db.close()
+
+
+@pytest.mark.parametrize("column", ["stop", "sampling", "metrics", "asking"])
+@pytest.mark.parametrize("value", ["", "{", "[1, {}]", "3", b"\xff\xfe", '{"num_ctx": "many"}'])
+def test_a_damaged_row_is_told_and_made_anew_by_deploying(tmp_path: Path, column: str, value: object) -> None:
+    path = tmp_path / "registry.db"
+    with Registry(path) as registry:
+        filled(registry, "r1", "r2")
+        with sqlite3.connect(path) as other:
+            other.execute(f"UPDATE versions SET {column} = ? WHERE version = 'r1'", (value,))
+        other.close()
+        readable = [version.deployment.version for version in registry.versions("demo")]
+        if (column, value) in {("asking", '{"num_ctx": "many"}'), ("metrics", '{"num_ctx": "many"}')}:
+            assert readable == ["r1", "r2"]  # another mapping, but one that can be read
+            return
+        assert readable == ["r2"]
+        with pytest.raises(InputError, match=r"row of demo:r1 is damaged: .* Next: make it anew: ai-forge deploy"):
+            registry.find("demo", "r1")
+        registry.register(deployment("r1"))
+        found = registry.find("demo", "r1")
+        assert found is not None
+        assert found.deployment == deployment("r1")
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("runtime", "cloud"), ("runtime", 7), ("version", b"\x00"), ("previous", "first"), ("activated_at", "")],
+)
+def test_a_damaged_activation_counts_as_none(tmp_path: Path, column: str, value: object) -> None:
+    path = tmp_path / "registry.db"
+    with Registry(path) as registry:
+        filled(registry, "r1", "r2")
+        with sqlite3.connect(path) as other:
+            other.execute(f"UPDATE activations SET {column} = ? WHERE version = 'r2'", (value,))
+        other.close()
+        active = registry.active("demo")
+        assert active is not None
+        assert active.version == "r1"
+        assert registry.activate("demo", "r2", "embedded").version == "r2"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE activations",
+        "ALTER TABLE versions RENAME COLUMN stop TO halt",
+        "PRAGMA user_version = -3",
+        "DROP TABLE versions",
+    ],
+)
+def test_a_registry_of_another_shape_names_the_way_out(tmp_path: Path, statement: str) -> None:
+    path = tmp_path / "registry.db"
+    Registry(path).close()
+    with sqlite3.connect(path) as other:
+        other.execute(statement)
+    other.close()
+    with (
+        pytest.raises(InputError, match=r"registry\.db is not a usable registry: .*mv .*registry\.db"),
+        Registry(path) as registry,
+    ):
+        registry.register(deployment("r1"))
+        registry.activate("demo", "r1", "embedded")
+
+
+@pytest.mark.parametrize("at", range(0, 20_000, 1900))
+def test_a_registry_with_flipped_bytes_is_read_or_refused(tmp_path: Path, at: int) -> None:
+    path = tmp_path / "registry.db"
+    with Registry(path) as registry:
+        filled(registry, "r1", "r2", "r3")
+    content = bytearray(path.read_bytes())
+    for place in range(at, min(at + 40, len(content))):
+        content[place] ^= 0xFF
+    path.write_bytes(content)
+    try:
+        with Registry(path) as registry:
+            registry.versions()
+            registry.history("demo")
+            registry.rollback("demo")
+    except AIForgeError as error:
+        assert error.next_step is not None or "unknown" in error.message  # noqa: PT017

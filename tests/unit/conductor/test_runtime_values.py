@@ -7,8 +7,8 @@ import pytest
 
 import ai_forge.conductor as conductor
 from ai_forge.conductor import RenderedPrompt, deployment_from_gguf, prompt_difference
-from ai_forge.conductor.modelfile_template import modelfile_for
 from ai_forge.conductor.ollama_http import ollama_url
+from ai_forge.conductor.ollama_manager import modelfile_for
 from ai_forge.config.settings import RuntimeSettings
 from ai_forge.errors import InputError, PrerequisiteError
 

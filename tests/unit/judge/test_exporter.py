@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from ai_forge.errors import InputError
 from ai_forge.judge import exporter
 from ai_forge.judge.exporter import convert_to_gguf, create_ollama_modelfile, merge_adapters_to_base
 from ai_forge.model_files.tensors import TensorSpec, Weights, f32_to_bf16, write_safetensors
+from ai_forge.prompting.chat_templates import alpaca_jinja
 from ai_forge.training.bases.resolve import resolve_base
 from tiny_models import make_tiny
 
@@ -178,3 +181,45 @@ def test_a_modelfile_sets_everything_outright(gguf: Path) -> None:
 def test_settings_that_a_modelfile_cannot_take_are_refused(options: dict[str, Any], message: str, gguf: Path) -> None:
     with pytest.raises(InputError, match=message):
         create_ollama_modelfile(**{"model_name": "m", "gguf_path": gguf} | options)
+
+
+def test_the_template_is_a_text_file_with_the_placeholders() -> None:
+    text = exporter.TEMPLATE_FILE.read_text(encoding="utf-8")
+    for name in ("gguf_path", "system_prompt", "temperature", "top_k", "top_p"):
+        assert f"{{{name}}}" in text
+
+
+@pytest.mark.parametrize("system", ["{x} and {{ y }}", "ends with }", "two\nlines {gguf_path}", ""])
+def test_braces_in_a_system_prompt_stay_as_they_are(system: str, gguf: Path) -> None:
+    text = create_ollama_modelfile("m", gguf, system, num_ctx=512)
+    assert (f'SYSTEM """{system}"""' in text) == bool(system)
+    assert "PARAMETER num_predict 512" in text.splitlines()
+
+
+def test_an_alpaca_model_stops_before_it_asks_itself(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path / "m")
+    (folder / "chat_template.jinja").write_text(alpaca_jinja(with_bos=False))
+    text = create_ollama_modelfile("senior-dev", convert_to_gguf(folder, tmp_path / "m.gguf", "f16"), num_ctx=512)
+    assert [line for line in text.splitlines() if "stop" in line] == [
+        'PARAMETER stop "<|im_end|>"',
+        'PARAMETER stop "### Instruction:"',
+    ]
+
+
+def test_as_a_command_it_writes_gguf_and_modelfile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, output = make_tiny(tmp_path / "m"), tmp_path / "out/tiny.gguf"
+    assert exporter.main([str(folder), str(output), "--quantization", "f16", "--system", "Be brief."]) == 0
+    assert capsys.readouterr().out.split() == [str(output), str(output.with_name("Modelfile"))]
+    assert 'SYSTEM """Be brief."""' in output.with_name("Modelfile").read_text()
+    assert exporter.main([str(tmp_path / "nowhere"), str(output)]) == 2
+    assert "has no config.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["judge.exporter", "conductor.ollama_manager"])
+def test_the_modules_run_as_commands(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"ai_forge.{module}", "--help"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    assert f"python -m ai_forge.{module}" in done.stdout
+    assert "Warning" not in done.stderr

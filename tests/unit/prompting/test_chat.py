@@ -9,6 +9,8 @@ from transformers import AutoTokenizer
 
 from ai_forge.errors import InputError
 from ai_forge.model_files.base import Base
+from ai_forge.model_files.gguf.reader import read_gguf
+from ai_forge.model_files.gguf.writer import check_exportable, write_gguf
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.chat_templates import JINJA
 from ai_forge.prompting.prompt import Message, messages_for
@@ -85,6 +87,109 @@ def test_prompts_of_smollm2_equal_transformers(smollm2: Base) -> None:
     assert ours.end_of_turn_id == theirs.eos_token_id
 
 
+GENERATION = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}"
+    "{% generation %}{{ 'A: ' + m['content'] }}{% endgeneration %}\n{% else %}{{ 'Q: ' + m['content'] }}{% endif %}\n"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'A:' }}{% endif %}"
+)
+TRIMMED = """{%- for m in messages %}
+    {%- if m['role'] == 'assistant' %}
+        {%- generation -%}
+        {{ m['content'] | trim }}{% set ended = true %}
+        {%- endgeneration -%}
+    {%- else %}{{- m['role'] ~ ': ' ~ m['content'] }}
+    {%- endif %}{{ 'never' if ended }}
+{%- endfor %}"""
+NESTED = (
+    "{% set turns = namespace(n=0) %}{% for m in messages %}{% generation %}{% if m.role == 'user' %}"
+    "{% set turns.n = turns.n + 1 %}{{ turns.n }}) {% endif %}{{ m.content }};{% endgeneration %}{% endfor %}{{ turns.n }}"
+)
+
+
+@pytest.mark.parametrize("template", [GENERATION, TRIMMED, NESTED])
+def test_marks_of_the_assistants_tokens_are_rendered_as_transformers_does(tmp_path: Path, template: str) -> None:
+    folder = with_template(tmp_path / "a", template)
+    ours, theirs = ChatTokenizer(folder), AutoTokenizer.from_pretrained(folder)
+    for chat in chats():
+        assert ours.render(chat) == theirs.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+
+
+@pytest.mark.parametrize("template", [GENERATION, NESTED])
+def test_marks_of_the_assistants_tokens_pass_the_check_before_training(tmp_path: Path, template: str) -> None:
+    check_exportable(with_template(tmp_path / "a", template))
+
+
+def test_a_template_that_llama_cpp_renders_otherwise_is_refused_before_training(tmp_path: Path) -> None:
+    """What is set inside the marks is seen after them in llama.cpp, not in transformers."""
+    with pytest.raises(InputError, match=r"llama\.cpp makes another prompt .* with the roles user, assistant, user"):
+        check_exportable(with_template(tmp_path / "a", TRIMMED))
+
+
+def named(*names: str) -> list[dict[str, str]]:
+    return [{"name": name, "template": f"{name}: {CHATML}"} for name in names]
+
+
+@pytest.mark.parametrize(
+    "template", [named("default"), named("tool_use", "default", "rag"), {"default": "d", "rag": "r"}]
+)
+def test_of_several_templates_the_default_counts(tmp_path: Path, template: Any) -> None:
+    folder = with_template(tmp_path / "a", template)
+    chat: list[Message] = [{"role": "user", "content": "x"}]
+    expected = AutoTokenizer.from_pretrained(folder).apply_chat_template(
+        chat, tokenize=False, add_generation_prompt=True
+    )
+    assert ChatTokenizer(folder).render(chat) == expected
+    known = {row["name"]: row["template"] for row in template} if isinstance(template, list) else template
+    written = read_gguf(write_gguf(folder, tmp_path / "a.gguf")).metadata["tokenizer.chat_template"]
+    assert written == known["default"]
+
+
+SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
+TOKEN_AS_OBJECT = {
+    "content": "<|im_start|>",
+    "lstrip": False,
+    "rstrip": False,
+    "normalized": False,
+    "single_word": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "mapped"),
+    [
+        ({}, {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}),
+        ({}, {"bos_token": TOKEN_AS_OBJECT, "pad_token": "<|endoftext|>"}),
+        ({"bos_token": "<|endoftext|>"}, {"bos_token": "<|im_start|>"}),
+        ({"eos_token": "<|im_end|>", "added_tokens_decoder": {"0": TOKEN_AS_OBJECT | {"content": "<|endoftext|>"}}},
+         {"bos_token": "<|im_start|>"}),
+        ({"eos_token": {"__type": "AddedToken"} | TOKEN_AS_OBJECT}, None),
+        ({"tokenizer_class": "Qwen2Tokenizer"}, None),
+        ({"tokenizer_class": "GPT2TokenizerFast"}, {"pad_token": "<|im_end|>"}),
+        ({"tokenizer_class": "LlamaTokenizerFast"}, None),
+    ],
+)  # fmt: skip
+def test_special_tokens_are_those_that_transformers_reads(tmp_path: Path, settings: Any, mapped: Any) -> None:
+    folder = make_tiny(tmp_path / "a")
+    written = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": "{{ bos_token }}|{{ eos_token }}"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(written | settings))
+    if mapped is not None:
+        (folder / "special_tokens_map.json").write_text(json.dumps(mapped))
+    theirs, ours = AutoTokenizer.from_pretrained(folder), ChatTokenizer(folder)
+    assert [ours.special(name) for name in SPECIAL_TOKENS] == [getattr(theirs, name) or "" for name in SPECIAL_TOKENS]
+    metadata = read_gguf(write_gguf(folder, tmp_path / "a.gguf")).metadata
+    if theirs.bos_token:
+        assert metadata["tokenizer.ggml.bos_token_id"] == theirs.bos_token_id
+    if theirs.eos_token:
+        assert metadata["tokenizer.ggml.eos_token_id"] == theirs.eos_token_id
+
+
+def test_a_broken_map_of_special_tokens_names_the_file(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path)
+    (folder / "special_tokens_map.json").write_text("[1]")
+    with pytest.raises(InputError, match=r"special_tokens_map\.json is not a JSON object"):
+        ChatTokenizer(folder)
+
+
 def test_the_template_file_wins_over_the_config(tmp_path: Path) -> None:
     folder = with_template(tmp_path, "old")
     (folder / "chat_template.jinja").write_text("new {{ messages[0]['content'] }}")
@@ -97,7 +202,7 @@ def test_text_survives_encoding_and_decoding(tmp_path: Path) -> None:
     assert tokenizer.decode([*tokenizer.encode(text), tokenizer.end_of_turn_id]) == text
 
 
-@pytest.mark.parametrize("template", [None, 3, [{"name": "default", "template": CHATML}]])
+@pytest.mark.parametrize("template", [None, 3, [], [{"name": "tool_use", "template": CHATML}], [CHATML], {"rag": "x"}])
 def test_a_base_without_a_template_is_refused(tmp_path: Path, template: Any) -> None:
     folder = with_template(tmp_path, template)
     with pytest.raises(InputError) as caught:

@@ -3,12 +3,14 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ai_forge.config import ALL_LINEAR_MODULES, FineTuneConfig, load_settings
-from ai_forge.errors import PrerequisiteError
+from ai_forge.errors import InputError, PrerequisiteError
+from ai_forge.training.apple import mlx_memory_of_folder
 from ai_forge.training.backends.torch_init import initialise
 from ai_forge.training.fit import require_memory, what_would_fit
 from ai_forge.training.memory import memory_of, memory_range
@@ -34,6 +36,21 @@ def test_trained_values_are_those_of_the_real_adapters(tmp_path: Path, changes: 
     parts = memory_of(folder, config)
     assert parts["adapters and gradients"] == 8 * trainee.n_trainable
     assert parts["optimizer (8-bit)"] == 2 * trainee.n_trainable
+
+
+@pytest.mark.parametrize("setting", ["rank_pattern", "alpha_pattern"])
+@pytest.mark.parametrize("key", ["q_prj", "mlp.q_proj", "layers.9.q_proj", "lm_head", "down_proj"])
+@pytest.mark.parametrize("memory", [memory_of, mlx_memory_of_folder])
+def test_a_pattern_that_fits_no_adapted_layer_is_refused(
+    tmp_path: Path, setting: str, key: str, memory: Callable[..., object]
+) -> None:
+    folder = make_tiny(tmp_path)
+    memory(folder, tiny_config(target_modules=("q_proj", "v_proj"), **{setting: {r"layers\.[01]\..*q_proj": 4}}))
+    config = tiny_config(target_modules=("q_proj", "v_proj"), **{setting: {"q_proj": 4, key: 100}})
+    with pytest.raises(
+        InputError, match=rf"training\.{setting} names '{key}', which fits no layer .* \(q_proj, v_proj\)"
+    ):
+        memory(folder, config)
 
 
 MEASURE = """

@@ -9,6 +9,7 @@ Rounding dequantised weights to float16 costs at most 2^-11 of each weight, a hu
 Other types than the eleven below (I-quants, ternary, MXFP4) are refused by name.
 """
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,10 @@ def check_convertible(file: GGUFFile) -> dict[str, Any]:
         tied="output.weight" not in file.tensors,
         rope_freqs=read_tensor(file, freqs).ravel() if freqs else None,
     )
+    if config["model_type"] == "llama":
+        biased = [hf_name(name, file.architecture) or "" for name in file.tensors if name.endswith(".bias")]
+        config["attention_bias"] = any(".self_attn." in name for name in biased)
+        config["mlp_bias"] = any(".mlp." in name for name in biased)
     if len(tokens) > embedding.shape[0]:
         raise InputError(f"{file.path} has {len(tokens)} tokens but only {embedding.shape[0]} embeddings.")
     _check_tensors(file, config)
@@ -86,7 +91,10 @@ def convert_gguf(file: GGUFFile, folder: Path, template: str | None = None) -> N
     tokenizer = {key: raw for key, raw in file.raw_values.items() if key.startswith("tokenizer.")}
     (folder / TOKENIZER_GGUF).write_bytes(encode_header(tokenizer, []))
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    write_safetensors(folder / WEIGHTS_NAME, _converted(file, plan, config), [spec for _, spec in plan])
+    unbiased = _missing_biases(file, config)
+    none = ((spec, np.zeros(spec.shape, dtype=np.float32)) for spec in unbiased)
+    values = itertools.chain(_converted(file, plan, config), none)
+    write_safetensors(folder / WEIGHTS_NAME, values, [*(spec for _, spec in plan), *unbiased])
 
 
 def converted_bytes(file: GGUFFile) -> int:
@@ -110,6 +118,13 @@ def _plan(file: GGUFFile) -> list[tuple[GGUFTensor, TensorSpec]]:
         if name is not None:
             plan.append((tensor, TensorSpec(name, PLAIN.get(tensor.type, "F16"), tensor.shape)))
     return plan
+
+
+def _missing_biases(file: GGUFFile, config: dict[str, Any]) -> list[TensorSpec]:
+    """Biases that transformers' model has beside those in the file: llama.cpp takes each alone, transformers all or none."""
+    found = {hf_name(name, file.architecture) for name in file.tensors}
+    shapes = expected_shapes(config).items()
+    return [TensorSpec(name, "F32", shape) for name, shape in shapes if name.endswith(".bias") and name not in found]
 
 
 def _converted(
@@ -148,12 +163,14 @@ def _check_tensors(file: GGUFFile, config: dict[str, Any]) -> None:
         name: tensor.shape for tensor in file.tensors.values() if (name := hf_name(tensor.name, file.architecture))
     }
     surplus = [t for t in file.tensors if t != ROPE_FREQS and hf_name(t, file.architecture) not in expected]
-    if missing := [name for name in expected if name not in found]:
+    # only a Llama's may be left out: they become zeros
+    optional = ".bias" if config["model_type"] == "llama" else ()
+    if missing := [name for name in expected if name not in found and not name.endswith(optional)]:
         raise InputError(f"{file.path} lacks {len(missing)} tensors, first {missing[0]}.", "download the file again.")
     if surplus:
         raise InputError(
             f"{file.path} has {len(surplus)} tensors that {config['model_type']} has not, first {surplus[0]}."
         )
     for name, shape in expected.items():
-        if found[name] != shape:
+        if found.get(name, shape) != shape:
             raise InputError(f"{file.path}: {name} has shape {found[name]}, its settings say {shape}.")

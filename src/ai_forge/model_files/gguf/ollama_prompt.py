@@ -5,6 +5,7 @@ from pathlib import Path
 from ai_forge.errors import InputError
 from ai_forge.model_files.gguf.reader import read_gguf
 from ai_forge.model_files.tokenizers.gguf_tokenizer import CONTROL, token_at
+from ai_forge.prompting.chat_templates import ALPACA_TURN
 from ai_forge.prompting.go_template import OllamaPrompt, pieces_of
 
 
@@ -31,4 +32,6 @@ def ollama_prompt(gguf_path: Path) -> OllamaPrompt:
     stop = sorted(
         {token for token in control if token in between} | ({eos} if eos else set()), key=lambda t: (t != eos, t)
     )
+    if ALPACA_TURN in between:  # plain text, no token: a model that goes on asking itself would not stop
+        stop.append(ALPACA_TURN)
     return OllamaPrompt(pieces.go(), tuple(stop))

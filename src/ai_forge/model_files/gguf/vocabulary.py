@@ -22,6 +22,7 @@ from ai_forge.model_files.base import chat_template
 from ai_forge.model_files.gguf.importer import TOKENIZER_GGUF
 from ai_forge.model_files.gguf.metadata import boolean, float32s, int32s, string, strings, uint32
 from ai_forge.model_files.gguf.reader import read_gguf
+from ai_forge.model_files.gguf.token_check import require_same_tokens
 from ai_forge.model_files.tokenizers.gguf_tokenizer import (
     BYTE,
     BYTE_LEVEL,
@@ -37,6 +38,7 @@ from ai_forge.model_files.tokenizers.gguf_tokenizer import (
 from ai_forge.model_files.tokenizers.pretokenizers import recognise
 from ai_forge.model_files.tokenizers.spm_vocabulary import BYTE_TOKEN, scores_from_merges, space_prefix
 from ai_forge.prompting.chat import ChatTokenizer
+from ai_forge.prompting.tokenizer_settings import tokenizer_settings
 
 TEMPLATE_KEY = "tokenizer.chat_template"
 ADD_BOS_KEY = "tokenizer.ggml.add_bos_token"
@@ -63,6 +65,26 @@ def tokenizer_metadata(
         ):
             values[ADD_BOS_KEY] = boolean(False)
     return values
+
+
+def require_servable(
+    folder: Path, config: Mapping[str, Any], values: Mapping[str, bytes], tokenizer: ChatTokenizer
+) -> None:
+    """Compare ids and prompts of `tokenizer`, the trainer's, with llama.cpp's by the tokenizer metadata `values`.
+
+    Raises:
+        InputError: they differ.
+    """
+    data = _read_json(folder / "tokenizer.json")
+    starts_apart = bool(data["model"].get("byte_fallback")) and space_prefix(data) == "first"
+    written = {
+        **values,
+        "general.name": string(served_name(folder.name, folder)),
+        TEMPLATE_KEY: string(tokenizer.chat_template),
+    }
+    # where only the start of a text gets a space, every prompt begins with a special token: so must the probe
+    before = tokenizer.first_token() if starts_apart else ""
+    require_same_tokens(data, written, int(config["vocab_size"]), tokenizer, before=before)
 
 
 def served_name(name: str, folder: Path) -> str:
@@ -110,19 +132,17 @@ def _built(
             f"{path} is of kind {model.get('type')!r}; only BPE can be exported, byte-level or SentencePiece's.",
             "use a base with a GPT-2, Llama, Mistral, Qwen, Phi-3 or Gemma style tokenizer.",
         )
-    settings_path = folder / "tokenizer_config.json"
-    settings = _read_json(settings_path) if settings_path.is_file() else {}
     tokens, types = _tokens(data, vocab_size, path)
     if model.get("byte_fallback"):
         values = _sentencepiece(folder, data, tokens, types, tokenizer)
     else:
         values = {
             "tokenizer.ggml.model": string(BYTE_LEVEL),
-            "tokenizer.ggml.pre": string(recognise(data.get("pre_tokenizer"))),
+            "tokenizer.ggml.pre": string(recognise(data.get("pre_tokenizer"), bool(model.get("ignore_merges")))),
             "tokenizer.ggml.merges": strings([_merge(pair) for pair in model.get("merges", [])]),
         }
     values |= {"tokenizer.ggml.tokens": strings(tokens), "tokenizer.ggml.token_type": int32s(types)}
-    values |= _special_ids(data, settings, config)
+    values |= _special_ids(folder, data, config)
     bos = values.get("tokenizer.ggml.bos_token_id")
     values[ADD_BOS_KEY] = boolean(bos is not None and _adds_first(path, bos))
     return values
@@ -168,6 +188,12 @@ def _tokens(data: Mapping[str, Any], vocab_size: int, path: Path) -> tuple[list[
         if not 0 <= index < vocab_size:
             raise InputError(f"{path}: token {token!r} has id {index}, the model has {vocab_size} embeddings.")
         tokens[index], types[index] = token, NORMAL
+    if len(set(tokens)) < len(tokens):  # llama.cpp aborts the process on them
+        twice = next(token for index, token in enumerate(tokens) if tokens.index(token) < index)
+        raise InputError(
+            f"{path} writes two tokens as {twice!r}, which a GGUF cannot tell apart.",
+            "choose another base: ai-forge models.",
+        )
     for index, row in added.items():
         types[index] = CONTROL if row.get("special") or _looks_special(row["content"]) else USER_DEFINED
     return tokens, types
@@ -183,13 +209,12 @@ def _merge(pair: Any) -> str:
     return pair if isinstance(pair, str) else " ".join(part.replace(" ", "Ġ") for part in pair)
 
 
-def _special_ids(data: Mapping[str, Any], settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, bytes]:
+def _special_ids(folder: Path, data: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, bytes]:
     ids = {row["content"]: row["id"] for row in data.get("added_tokens", [])}
+    settings = tokenizer_settings(folder, ids.__contains__)
     values = {}
     for role, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
-        token = settings.get(f"{role}_token")
-        token = token.get("content") if isinstance(token, dict) else token
-        index = ids.get(token, config.get(f"{role}_token_id"))
+        index = ids.get(settings.get(f"{role}_token"), config.get(f"{role}_token_id"))
         if isinstance(index, int):
             values[f"tokenizer.ggml.{key}_token_id"] = uint32(index)
     return values

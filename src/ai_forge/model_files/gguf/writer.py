@@ -27,7 +27,7 @@ from ai_forge.model_files.gguf.config import head_dim, llama3_rope_factors, rope
 from ai_forge.model_files.gguf.kquants import MIXES, choose_types, quantise, quantised_bytes
 from ai_forge.model_files.gguf.metadata import encode_header, padded, string, uint32
 from ai_forge.model_files.gguf.reader import GGUFTensor
-from ai_forge.model_files.gguf.vocabulary import served_name, tokenizer_metadata
+from ai_forge.model_files.gguf.vocabulary import require_servable, served_name, tokenizer_metadata
 from ai_forge.model_files.tensors import Weights, bf16_to_f32, to_storage
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.go_template import check_followable
@@ -99,17 +99,19 @@ def check_exportable(
     `prompt_template` is how it is to be asked; `ollama`: it is to be served there, so a Go template must be able to follow.
 
     Raises:
-        InputError: it cannot: architecture, shapes, tokenizer, chat template or rope scaling are in the way.
+        InputError: it cannot: architecture, shapes, tokenizer, chat template or rope scaling are in the way, or llama.cpp
+            would cut text into other tokens than the trainer.
     """
     config = check_folder(folder)
     _plan(Weights(folder), config, quantization)
     settings_to_gguf(config)
     served_name(folder.name, folder)
     tokenizer = ChatTokenizer(folder, prompt_template)
-    tokenizer_metadata(folder, config, tokenizer)
+    values = tokenizer_metadata(folder, config, tokenizer)
     tokenizer.render(messages_for("Does it render?", ()))
     if ollama:
         check_followable(tokenizer)
+    require_servable(folder, config, values, tokenizer)
 
 
 def _file_type(kind: str) -> int:

@@ -78,6 +78,8 @@ ALIASES = {
 
 # llama.cpp takes a whole piece that is a token before it tries merges, and adds the begin token unless told otherwise
 WHOLE_PIECES = {"llama-bpe", "llama3", "llama-v3", "falcon3"}
+_BY_MERGES_ONLY = {"llama-bpe": "smaug-bpe"}
+"""The name under which llama.cpp splits alike, but takes no whole pieces."""
 
 
 def pre_tokenizer_json(name: str) -> JSON:
@@ -92,8 +94,10 @@ def pre_tokenizer_json(name: str) -> JSON:
     return {"type": "Sequence", "pretokenizers": steps} if len(steps) > 1 else steps[0]
 
 
-def recognise(pre_tokenizer: JSON | None) -> str:
+def recognise(pre_tokenizer: JSON | None, ignore_merges: bool = False) -> str:
     """llama.cpp's name for the `pre_tokenizer` entry of a `tokenizer.json`, from its split expressions.
+
+    `ignore_merges`: the model takes a whole piece that is a token before it tries merges.
 
     >>> recognise({"type": "ByteLevel", "add_prefix_space": False, "use_regex": True})
     'gpt-2'
@@ -101,7 +105,7 @@ def recognise(pre_tokenizer: JSON | None) -> str:
     steps = _signature(_flatten(pre_tokenizer))
     for name, known in STEPS.items():
         if steps == _signature(known):
-            return name
+            return name if ignore_merges else _BY_MERGES_ONLY.get(name, name)
     raise InputError(
         f"The tokenizer's way of splitting text is not one llama.cpp knows by name: {steps}.",
         f"use a base of a known family ({', '.join(STEPS)}).",

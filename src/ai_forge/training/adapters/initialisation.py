@@ -71,6 +71,22 @@ def require_all_found(missing: Sequence[str], linear_layers: Sequence[str]) -> N
         )
 
 
+def require_fitting_patterns(config: FineTuneConfig, adapted_layers: Sequence[str]) -> None:
+    """Every key of `rank_pattern` and `alpha_pattern` must fit a layer that is adapted: a misspelt one changes nothing.
+
+    Raises:
+        InputError: one fits none.
+    """
+    for setting in ("rank_pattern", "alpha_pattern"):
+        for key in getattr(config, setting):
+            if not any(of_layer({key: True}, layer, False) for layer in adapted_layers):
+                known = sorted({layer.rpartition(".")[2] for layer in adapted_layers})
+                raise InputError(
+                    f"training.{setting} names {key!r}, which fits no layer that is adapted ({', '.join(known)}).",
+                    "correct it, leave it out, or add the layer to training.target_modules.",
+                )
+
+
 def rank_of(config: FineTuneConfig, name: str) -> int:
     """The rank of the adapter on layer `name`."""
     return of_layer(config.rank_pattern, name, config.rank)

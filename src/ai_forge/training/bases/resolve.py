@@ -32,7 +32,9 @@ from ai_forge.workspace import atomic_folder, file_sha256, require_disk
 
 CONVERTER_VERSION = 1  # part of the cache key: raise it when a conversion gives other files
 BASE_FILE = "base.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "config.json",
+)  # fmt: skip
 
 
 Progress = Callable[[str], None]

@@ -18,8 +18,8 @@ from ai_forge.model_files.gguf.importer import QUANTISED, check_convertible, con
 from ai_forge.model_files.gguf.kquants import ggml, quantise
 from ai_forge.model_files.gguf.metadata import encode_header, string, uint32
 from ai_forge.model_files.gguf.reader import GGUFFile, read_gguf
-from ai_forge.model_files.gguf.writer import write_gguf
-from ai_forge.model_files.tensors import Weights
+from ai_forge.model_files.gguf.writer import check_exportable, write_gguf
+from ai_forge.model_files.tensors import TensorSpec, Weights, write_safetensors
 from ai_forge.training.bases.resolve import resolve_base
 from llama_cpp import LlamaCpp
 from tiny_models import make_tiny, python_files
@@ -125,6 +125,11 @@ def test_transformers_loads_the_folder_without_a_word(
         ("phi3", {"tied": False}),
         ("gemma2", {}),
         ("gemma3_text", {"layers": 7, "rope": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0}}),
+        ("llama", {"rope": YARN | {"attention_factor": 0.8}}),
+        ("qwen2", {"rope": YARN | {"mscale": 0.7, "mscale_all_dim": 1.3}}),
+        ("llama", {"rope": YARN | {"mscale": 0.5, "mscale_all_dim": 0.0, "beta_fast": None}}),
+        ("qwen3", {"rope": {key: value for key, value in YARN.items() if key != "original_max_position_embeddings"}}),
+        ("gemma2", {"rope": YARN | {"factor": None}}),
     ],
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -145,6 +150,79 @@ def test_probabilities_equal_llama_cpps(architecture: str, options: dict[str, An
         assert len(theirs) == 512
         assert max(theirs, key=lambda token: theirs[token]) == int(ours.argmax())
         assert max(abs(ours[token] - value) for token, value in theirs.items()) < 5e-3
+
+
+@pytest.mark.parametrize(
+    ("architecture", "rope", "message"),
+    [
+        ("llama", YARN | {"beta_fast": 4.0}, "beta_fast 4 and beta_slow 1"),
+        ("qwen2", YARN | {"beta_slow": 2.0}, "beta_fast 32 and beta_slow 2"),
+        ("mistral", YARN | {"truncate": False}, "bounds that are not rounded"),
+        ("llama", YARN | {"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
+        ("gemma3_text", YARN | {"attention_factor": 1.0}, "an attention factor of its own in a gemma3_text"),
+        ("qwen3", LLAMA3_ROPE, "'llama3' cannot be exported from a qwen3 model"),
+        ("phi3", YARN, "'yarn' cannot be exported from a phi3 model"),
+        ("llama", {"rope_type": "linear", "rope_theta": 10000.0}, "'linear' in config.json has no factor"),
+        ("llama", {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}, "'dynamic' cannot be exported"),
+    ],
+)
+def test_rope_scalings_that_llama_cpp_reads_otherwise_are_refused(
+    architecture: str, rope: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    folder = make_tiny(tmp_path / "a", architecture, rope=rope)
+    with pytest.raises(InputError, match=message):
+        check_exportable(folder)
+
+
+def test_an_attention_factor_survives_the_way_there_and_back(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path / "a", rope=YARN | {"attention_factor": 0.8})
+    base = resolve_base(str(write_gguf(folder, tmp_path / "a.gguf")), cache_dir=tmp_path / "cache")
+    rope = json.loads((base.folder / "config.json").read_text())["rope_parameters"]
+    assert rope["attention_factor"] == pytest.approx(0.8, rel=1e-6)
+
+
+def with_biases(folder: Path, *layers: str) -> Path:
+    """Gives layers of a tiny Llama biases; none of the others has one."""
+    weights, random = Weights(folder), np.random.default_rng(3)
+    tensors = [(spec, weights.load(name)) for name, spec in weights.specs.items()]
+    for block in range(2):
+        for layer in layers:
+            name = f"model.layers.{block}.{layer}"
+            size = weights.specs[f"{name}.weight"].shape[:1]
+            tensors.append((TensorSpec(f"{name}.bias", "F32", size), random.normal(0, 0.3, size).astype(np.float32)))
+    write_safetensors(folder / "model.safetensors", tensors, [spec for spec, _ in tensors])
+    return folder
+
+
+ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
+FEED_FORWARD = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [ATTENTION, FEED_FORWARD, (*ATTENTION, *FEED_FORWARD), ATTENTION[:3], ("mlp.down_proj",)],
+    ids=lambda layers: f"{len(layers)} from {layers[0]}",
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_llama_with_biases_comes_back_from_its_gguf(layers: tuple[str, ...], tmp_path: Path) -> None:
+    """Those that the file lacks are zeros: transformers has all or none of a kind."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    path = write_gguf(with_biases(make_tiny(tmp_path / "a"), *layers), tmp_path / "a.gguf")
+    base = resolve_base(str(path), cache_dir=tmp_path / "cache")
+    config = json.loads((base.folder / "config.json").read_text())
+    assert config["attention_bias"] == bool({*layers} & {*ATTENTION})
+    assert config["mlp_bias"] == bool({*layers} & {*FEED_FORWARD})
+    model, info = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32, output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    runtime = LlamaCpp(path)
+    for n in (7, 60):
+        ids = np.random.default_rng(n).integers(3, 512, n).tolist()
+        with torch.no_grad():
+            ours = model(torch.tensor([ids])).logits[0, -1].log_softmax(-1).numpy()
+        assert max(abs(ours[token] - value) for token, value in runtime.next_token(ids, 512).items()) < 5e-3
+    check_exportable(base.folder)
 
 
 @pytest.mark.slow
