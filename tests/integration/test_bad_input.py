@@ -414,4 +414,6 @@ def test_ctrl_c_in_a_stage_leaves_nothing_half_made_and_the_same_command_continu
 def at_work(run: Path, stage: str) -> bool:
     """Whether the last that a run says is of this stage, begun and not ended."""
     events = list(read_events(run / "events.jsonl"))
-    return bool(events) and events[-1].get("stage") == stage and events[-1]["event"] in ("StageStarted", "StageProgress")
+    return (
+        bool(events) and events[-1].get("stage") == stage and events[-1]["event"] in ("StageStarted", "StageProgress")
+    )

@@ -46,8 +46,13 @@ def test_a_change_is_told_with_stage_file_version_and_command() -> None:
     before["stages"]["repository/export"]["version"] -= 1
     before["stages"]["handbook/gone"] = before["stages"]["repository/merge"]
     merge, export, gone = complaints(before, now)
-    assert merge.startswith("repository/merge is made of other code (model_files/merge.py). Does it make something else")
-    assert f"raise its version, {now['stages']['repository/merge']['version']}, in ai_forge/pipeline/stages/merge.py" in merge
+    assert merge.startswith(
+        "repository/merge is made of other code (model_files/merge.py). Does it make something else"
+    )
+    assert (
+        f"raise its version, {now['stages']['repository/merge']['version']}, in ai_forge/pipeline/stages/merge.py"
+        in merge
+    )
     assert "Its version is another one" in export
     assert "handbook/gone is no longer a stage" in gone
     assert all(text.endswith("python tests/renew_stage_versions.py") for text in (merge, export, gone))
