@@ -15,7 +15,7 @@ from ai_forge import __version__
 from ai_forge.cli.clean import clean
 from ai_forge.cli.data import data_app, handbook
 from ai_forge.cli.look import config_app, doctor, models, runs
-from ai_forge.cli.model import ask, chat, rollback
+from ai_forge.cli.model import ask, chat, rollback, search
 from ai_forge.cli.stages import add_stage_commands, plan, run
 from ai_forge.errors import AIForgeError, CancelledError, InputError, PrerequisiteError
 
@@ -32,7 +32,7 @@ BROKEN_PIPE = 141
 app.command()(run)
 app.command()(plan)
 add_stage_commands(app)
-for command in (ask, chat, rollback, doctor, models, runs, clean, handbook):
+for command in (ask, chat, search, rollback, doctor, models, runs, clean, handbook):
     app.command()(command)
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ai_forge.cli.options import AsJson, Options, Repo, with_options
-from ai_forge.cli.output import is_json, show, stderr, warn
+from ai_forge.cli.output import is_json, show, stderr, table, warn
 
 if TYPE_CHECKING:
     from ai_forge.conductor.served_model import Reply, ServedModel
@@ -105,6 +105,42 @@ def _typed() -> str:
     except KeyboardInterrupt:
         print()
         return ""
+
+
+@with_options("set", "config", "home")
+def search(
+    options: Options,
+    question: Question,
+    repo: OfRepo = Path(),
+    model: Model = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=200, help="How many places.")] = 10,
+    json: AsJson = False,
+) -> None:
+    """The places that would be shown with a question, and why: of the repository as it is, or of a deployed --model."""
+    if model is not None:
+        with open_model(options, repo, model) as served:
+            found = [] if served.index is None else served.index.search(question, k)
+    else:
+        with options.running(repo) as (runner, _):
+            runner.run_until("index")
+            found = runner.opened.index(runner.outputs()).search(question, k)
+    fields = ("path", "first_line", "last_line", "name", "kind", "score", "why")
+    values = [{name: getattr(one, name) for name in fields} for one in found]
+
+    def text() -> None:
+        rows = [
+            [
+                f"{one.score:.2f}",
+                one.entry.citation,
+                one.kind,
+                one.name,
+                ", ".join(f"{w} {s:.2f}" for w, s in one.why.items()),
+            ]
+            for one in found
+        ]
+        table(("score", "place", "kind", "name", "why"), rows, right=("score",))
+
+    show(values, text, json)
 
 
 @with_options("set", "config", "home", "recipe", "name")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ai_forge.conductor.runtime import Runtime
     from ai_forge.config.settings import RuntimeSettings
     from ai_forge.data_pipeline.schemas import Document
-    from ai_forge.data_pipeline.search.index import Index
+    from ai_forge.data_pipeline.search.question_index import QuestionIndex
     from ai_forge.workspace import Workspace
 
 POINTS_BACK = re.compile(r"\b(it|its|that|this|these|those|they|them|their|there|same|one|ones|and|also|else)\b", re.I)
@@ -97,7 +97,7 @@ class ServedModel:
         self.deployment = deployment
         self.activation = activation
         self.runtime = runtime
-        self._index: Index | None = None
+        self._index: QuestionIndex | None = None
 
     @classmethod
     def open(cls, name: str, workspace: Workspace, settings: RuntimeSettings) -> Self:
@@ -140,13 +140,13 @@ class ServedModel:
         self.runtime.close()
 
     @property
-    def index(self) -> Index | None:
+    def index(self) -> QuestionIndex | None:
         """What its documents are found with; None for a model that is asked without any."""
-        from ai_forge.data_pipeline.search.index import Index
+        from ai_forge.data_pipeline.search.question_index import QuestionIndex
 
         asking = self.deployment.asking
         if self._index is None and asking is not None and asking.index_folder is not None:
-            self._index = Index.load(asking.index_folder)
+            self._index = QuestionIndex.load(asking.index_folder)
         return self._index
 
     def documents_for(self, question: str, history: Sequence[Message] = ()) -> tuple[Document, ...]:

@@ -42,6 +42,10 @@ class RuntimeSettings(BaseModel):
 
     kind: Literal["auto", "ollama", "embedded"] = Field("auto", description="auto: Ollama if it answers, else embedded")
     ollama_host: str = Field("http://127.0.0.1:11434", description="where Ollama listens; OLLAMA_HOST is read too")
+    embedder: str = Field(
+        "auto",
+        description="with what questions are found: auto (minilm where it is installed), none, minilm, ollama:NAME, a folder",
+    )
     num_ctx: int = Field(4096, ge=256, le=1_048_576, description="context length of the deployed model, tokens")
     num_predict: int = Field(256, ge=1, le=32768, description="longest answer, tokens")
     temperature: float = Field(0.0, ge=0, le=2, description="0 is greedy")

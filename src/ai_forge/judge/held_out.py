@@ -1,24 +1,21 @@
 """What the judge asks: held-out questions, the worked examples that the base is shown, held-out code."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 from ai_forge.config import JudgeSettings
-from ai_forge.data_pipeline.schemas import CodeBlock, RAFTExample
+from ai_forge.data_pipeline.schemas import RAFTExample
 
 LEAST_CODE_BYTES, MOST_FILES = 2000, 8
 """Of one file at least so much is scored, and where there is enough of it, code of at least so many files."""
 
 
-def questions_of(
-    examples: Iterable[RAFTExample], documents: Iterable[CodeBlock], settings: JudgeSettings
-) -> list[RAFTExample]:
+def questions_of(examples: Iterable[RAFTExample], findable: Set[str], settings: JudgeSettings) -> list[RAFTExample]:
     """The test questions that are asked: those whose oracles retrieval could find, spread over files and families.
 
-    Commits, sections of the documentation and functions with a gap are in no index, so they are not asked about.
+    `findable` are the ids of what is in the index. Excerpts and functions with a gap are not, so they are not asked about.
     """
-    found = {block.id for block in documents}
-    answerable = [e for e in examples if e.oracle_documents and {d.block_id for d in e.oracle_documents} <= found]
+    answerable = [e for e in examples if e.oracle_documents and {d.block_id for d in e.oracle_documents} <= findable]
     return spread(answerable, settings.n_questions, settings.seed)
 
 

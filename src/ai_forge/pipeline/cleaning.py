@@ -22,7 +22,7 @@ from ai_forge.pipeline.runner import Runner
 from ai_forge.workspace import MANIFEST, Workspace, read_json
 
 Kind = Literal["run", "output", "unfinished", "locks"]
-SHARED = {"bases", "files", "teacher"}
+SHARED = {"bases", "files", "teacher", "vectors"}
 """Folders of the cache that are not stages' outputs."""
 
 

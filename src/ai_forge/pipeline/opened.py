@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ai_forge.data_pipeline.graph.symbols import SymbolGraph
     from ai_forge.data_pipeline.schemas import CodeBlock
-    from ai_forge.data_pipeline.search.index import Index
+    from ai_forge.data_pipeline.search.question_index import QuestionIndex
     from ai_forge.pipeline.run import Run
 
 
@@ -46,7 +46,7 @@ class Opened:
         self._workspace = workspace
         self._emit = emit
         self._mined: MiningResult | None = None
-        self._indexes: dict[str, Index] = {}
+        self._indexes: dict[str, QuestionIndex] = {}
 
     @cached_property
     def base(self) -> Base:
@@ -103,13 +103,13 @@ class Opened:
         sources = {file.path: file.content for file in self.repository.files}
         return SymbolGraph(blocks, self.mine().imports, sources)
 
-    def index(self, outputs: Outputs) -> Index:
-        """The retriever, as the stage `index` made it."""
-        from ai_forge.data_pipeline.search.index import Index
+    def index(self, outputs: Outputs) -> QuestionIndex:
+        """What questions are answered from, as the stage `index` made it."""
+        from ai_forge.data_pipeline.search.question_index import QuestionIndex
 
         key = outputs.key("index")
         if key not in self._indexes:
-            self._indexes[key] = Index.load(outputs.folder("index"))
+            self._indexes[key] = QuestionIndex.load(outputs.folder("index"))
         return self._indexes[key]
 
     def examples(self, outputs: Outputs, side: str) -> list[RAFTExample]:

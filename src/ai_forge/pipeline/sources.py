@@ -10,6 +10,7 @@ from ai_forge.config import Settings
 from ai_forge.data_pipeline.examples.project_notes import state_of_words
 from ai_forge.data_pipeline.handbook.agent_folder import find_agent_folder
 from ai_forge.data_pipeline.handbook.handbook import COMPANIONS, FINE_TUNING_FILE, HELD_OUT_FILE
+from ai_forge.data_pipeline.search.entries import entries_beside_code
 from ai_forge.data_pipeline.source.file_dates import read_dates
 from ai_forge.data_pipeline.source.repository import Repository, read_repository
 from ai_forge.errors import InputError
@@ -46,13 +47,18 @@ def asks_for_notes(settings: Settings) -> bool:
 def read_code(path: Path, settings: Settings) -> Source:
     """A repository: its files, and where they matter its history and documentation."""
     repository = read_repository(path, max_file_bytes=settings.miner.max_file_bytes)
-    states = {"files": files_state(repository)}
+    states = {"files": files_state(repository), "beside_code": beside_code_state(repository)}
     if asks_for_notes(settings):
         states["notes"] = stage_key(**state_of_words(repository))
     if settings.split.by != "file":
         states["dates"] = stage_key(dates=dates_of(repository, settings))
     states |= _preferences(settings)
     return Source(repository.root, repository.name, repository.commit, states)
+
+
+def beside_code_state(repository: Repository) -> str:
+    """The hash of what an index holds beside code: documentation, configuration, commits."""
+    return stage_key(entries=[entry.id for entry in entries_beside_code(repository)])
 
 
 def dates_of(repository: Repository, settings: Settings) -> dict[str, int]:

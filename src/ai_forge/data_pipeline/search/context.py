@@ -39,9 +39,6 @@ def _hits(question: str, index: Retriever | QuestionIndex, n: int) -> Iterator[D
     """What an index finds, best first, as documents."""
     if isinstance(index, QuestionIndex):
         for found in index.search(question, n):
-            entry = found.entry
-            yield Document(
-                block_id=entry.id, name=entry.name, citation=entry.citation, language=entry.language, text=entry.text
-            )
+            yield found.entry.document()
     else:
         yield from (Document.from_block(hit.block) for hit in index.search(question, n, nested=False))

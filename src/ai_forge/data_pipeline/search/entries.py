@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ai_forge.data_pipeline.mining.filters import is_test_path
-from ai_forge.data_pipeline.schemas import CodeBlock, content_id
+from ai_forge.data_pipeline.schemas import CodeBlock, Document, content_id
 from ai_forge.data_pipeline.secrets.masking import scrub_text
 from ai_forge.data_pipeline.source.repository import Repository, blob_id, git_output, read_documents
 from ai_forge.data_pipeline.text.markdown import decode, sections, split_front_matter
@@ -93,6 +93,22 @@ class Entry:
     def citation(self) -> str:
         """How an answer names this entry: `path:first-last`, or `commit:` and twelve digits."""
         return self.path if self.kind == "commit" else f"{self.path}:{self.first_line}-{self.last_line}"
+
+    def document(self) -> Document:
+        """The entry as it is shown in a prompt."""
+        is_commit = self.kind == "commit"
+        return Document(
+            block_id=self.id,
+            name=self.name,
+            citation=self.citation,
+            language=self.language,
+            text=self.text,
+            path=None if is_commit else self.path,
+            first_line=None if is_commit else self.first_line,
+            last_line=None if is_commit else self.last_line,
+            commit=self.commit,
+            blob=self.blob_id or None,
+        )
 
     def to_json(self) -> str:
         """One line, as `from_json` reads it."""

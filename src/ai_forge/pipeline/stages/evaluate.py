@@ -102,7 +102,8 @@ def held_out_questions(context: StageContext) -> list[RAFTExample]:
     from ai_forge.judge.held_out import questions_of
 
     examples = context.opened.examples(context.outputs, "test")
-    return questions_of(examples, context.opened.index(context.outputs).blocks, context.run.settings.judge)
+    findable = {entry.id for entry in context.opened.index(context.outputs).entries}
+    return questions_of(examples, findable, context.run.settings.judge)
 
 
 def retrieve(context: StageContext, question: str) -> tuple[Document, ...]:
