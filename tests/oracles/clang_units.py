@@ -49,7 +49,7 @@ def _unit(cursor: Any) -> list[Any] | None:
     if kind is None or not cursor.is_definition():
         return None
     name = cursor.spelling.partition("<")[0] if not cursor.spelling.startswith("operator") else cursor.spelling
-    if not name or "(" in name and not name.startswith("operator"):
+    if not name or ("(" in name and not name.startswith("operator")):
         return None  # it has none
     extent = cursor.extent
     has_body = kind == "type" or any(child.kind == _K.COMPOUND_STMT for child in cursor.get_children())

@@ -90,13 +90,16 @@ _COMMAND_FORMS = {word: _form(pattern) for word, pattern in _COMMANDS.items()}
 _MAX_LINE = 2_000
 
 _LABELS = frozenset(
-    "required optional missing invalid incorrect hidden visible plaintext plain bcrypt scrypt argon string text varchar char "
-    "keyring prompt strong weak secure insecure empty none null nil true false undefined unknown unset disabled enabled "
-    "passwort kennwort contrasena contraseña senha wachtwoord salasana losenord lösenord haslo hasło parola heslo motdepasse "
-    "confirm confirmation repeat again change changed reset forgot update remove delete cancel submit credentials "
-    "expired correct match mismatch encrypted encoded hashed clear cleartext basic digest form input field label object array "
-    "number integer boolean bytes binary file stdin stdout environment variable attribute property parameter argument option "
-    "identifier literal password passphrase authentication authorization interactive something anything whatever nothing".split()
+    (  # noqa: SIM905 - a line for each word would be a hundred lines
+        "required optional missing invalid incorrect hidden visible plaintext plain bcrypt scrypt argon string text "
+        "varchar char keyring prompt strong weak secure insecure empty none null nil true false undefined unknown unset "
+        "disabled enabled passwort kennwort contrasena contraseña senha wachtwoord salasana losenord lösenord haslo "
+        "hasło parola heslo motdepasse confirm confirmation repeat again change changed reset forgot update remove "
+        "delete cancel submit credentials expired correct match mismatch encrypted encoded hashed clear cleartext basic "
+        "digest form input field label object array number integer boolean bytes binary file stdin stdout environment "
+        "variable attribute property parameter argument option identifier literal password passphrase authentication "
+        "authorization interactive something anything whatever nothing"
+    ).split()
 )
 _PROSE = re.compile(
     r"\b(?:the|an?|your|my|our|their|this|that|is|are|was|be|been|must|should|may|can|cannot|not|no|or|of|for|with|in|on|at|by|"

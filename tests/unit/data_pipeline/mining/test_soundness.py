@@ -1,4 +1,5 @@
 """Half definitions in every language: whole and right, or out; a member never without its class."""
+# ruff: noqa: E501
 
 import pytest
 
