@@ -10,12 +10,12 @@
 (expression_statement (assignment_expression left: (member_expression)
   right: (assignment_expression left: [(identifier) (member_expression)] @name
     right: [(arrow_function) (function_expression) (generator_function)] @value))) @function
-(pair key: [(property_identifier) (string)] @name
+(pair key: [(property_identifier) (string) (number) (computed_property_name)] @name
   value: [(arrow_function) (function_expression) (generator_function)] @value) @function
 (class_declaration name: (identifier) @name) @class
 (lexical_declaration (variable_declarator name: (identifier) @name value: (class) @value)) @class
 (variable_declaration (variable_declarator name: (identifier) @name value: (class) @value)) @class
-(pair key: [(property_identifier) (string)] @name value: (class) @value) @class
+(pair key: [(property_identifier) (string) (number) (computed_property_name)] @name value: (class) @value) @class
 (field_definition property: (_) @name value: (class) @value) @class
 (export_statement "default" value: (class) @value @name) @class
 (expression_statement (assignment_expression left: (_) @name right: (class) @value)) @class

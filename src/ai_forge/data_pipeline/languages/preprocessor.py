@@ -148,7 +148,8 @@ _CPLUSPLUS_ONLY = re.compile(
 _CPP_SIGN = re.compile(
     rb"^[ \t]*(?:template\s*<|(?:inline\s+)?namespace\s+[\w:]*\s*\{|using\s+(?:namespace\s|\w+\s*=)|"
     rb"class\s+\w[\w\s:<>,()]*[{;]|(?:public|private|protected)\s*:|enum\s+class\s|constexpr\s|"
-    rb"#[ \t]*include\s*<(?:vector|string|memory|utility|functional|iostream|optional|array|map|string_view|type_traits|cstdint|cstddef)>)",
+    rb"#[ \t]*include\s*"
+    rb"<(?:vector|string|memory|utility|functional|iostream|optional|array|map|string_view|type_traits|cstdint)>)",
     re.MULTILINE,
 )
 
@@ -607,10 +608,6 @@ def _after_statement_macro(walk: _Walk, draft: Draft, index: int) -> int:
 
 def _after_type_argument(walk: _Walk, draft: Draft, index: int) -> int:
     """The index after a type that a macro takes as an argument, which becomes a number; else after one token."""
-    called = walk.text(index - 2)
-    is_call = walk.text(index - 1) == b"," or (
-        (called[:1].isalpha() or called[:1] == b"_") and called not in _STATEMENT
-    )
     at, n_names, n_signs = index, 0, 0
     while walk.text(at)[:1].isalpha() or walk.text(at)[:1] in (b"_", b"*"):
         token = walk.text(at)

@@ -31,7 +31,7 @@ def keep_one_side(draft: Draft) -> None:
     >>> draft = Draft(bytearray(b"<<<<<<< HEAD\\na = 1\\n=======\\na = 2\\n>>>>>>> other\\n"))
     >>> keep_one_side(draft)
     >>> draft.text.split(), draft.broken
-    ([bytearray(b'a'), bytearray(b'='), bytearray(b'1')], [(0, 47)])
+    ([bytearray(b'a'), bytearray(b'='), bytearray(b'1')], [(0, 46)])
     """
     for match in _CONFLICT.finditer(bytes(draft.text)):
         draft.blank(match.start(), match.start("ours"))
@@ -92,7 +92,7 @@ def blank_type_defaults(draft: Draft) -> None:
     >>> draft = Draft(bytearray(b"class A[T: (int, str) = int, *Q = *tuple[int, ...]]: pass"))
     >>> blank_type_defaults(draft)
     >>> bytes(draft.text)
-    b'class A[T: (int, str)      , *Q                    ]: pass'
+    b'class A[T: (int, str)      , *Q                   ]: pass'
     """
     text = bytes(draft.text)
     for match in _TYPE_PARAMETERS.finditer(text):
@@ -163,7 +163,10 @@ def close_members(draft: Draft) -> None:
             at += 1
 
 
-_KOTLIN_NAME = re.compile(rb"(?<![\w`])(?:suspend|dynamic|vararg|noinline|crossinline)(?=\(|[ \t]*[=:,).?\]}+*/-])")
+_KOTLIN_NAME = re.compile(
+    rb"(?<![\w`])(?:suspend|dynamic|vararg|noinline|crossinline)"
+    rb"(?=\(|[ \t]*[=:,).?\]}+*/-]|[ \t]*\n\s*(?:\}|(?:return|val|var|if)\b))"
+)
 _KOTLIN_LAST = re.compile(rb"(?<=[^\s;{(,])[ \t](?=\})")
 
 

@@ -10,13 +10,13 @@
   right: [(arrow_function) (function_expression) (generator_function)] @value)) @function
 (expression_statement (assignment_expression left: [(identifier) (member_expression)] @name
   right: (class) @value)) @class
-(pair key: [(property_identifier) (string)] @name
+(pair key: [(property_identifier) (string) (number) (computed_property_name)] @name
   value: [(arrow_function) (function_expression) (generator_function)] @value) @function
 (class_declaration name: (type_identifier) @name) @class
 (abstract_class_declaration name: (type_identifier) @name) @class
 (lexical_declaration (variable_declarator name: (identifier) @name value: (class) @value)) @class
 (variable_declaration (variable_declarator name: (identifier) @name value: (class) @value)) @class
-(pair key: [(property_identifier) (string)] @name value: (class) @value) @class
+(pair key: [(property_identifier) (string) (number) (computed_property_name)] @name value: (class) @value) @class
 (public_field_definition name: (_) @name value: (class) @value) @class
 (export_statement "default" value: (class) @value @name) @class
 (interface_declaration name: (type_identifier) @name) @interface

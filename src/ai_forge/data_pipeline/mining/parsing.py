@@ -24,6 +24,7 @@ __all__ = ["ParsedFile", "Unit", "normalise", "parse"]
 
 _TEMPLATE_VALUE = re.compile(rb"^[ \t]*\{\{[^{}\n]*\}\}[ \t]*$", re.MULTILINE)
 """A line that most grammars take for nested brackets."""
+_TEXT_TYPES = ("string", "comment", "heredoc", "text", "jsx", "regex")
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def _tree_of(text: bytes, parser: Parser, spec: LanguageSpec) -> tuple[Node, Dra
     damage = _damage(root)
     suspect = not damage and (
         (spec.suspect is not None and spec.suspect.search(text) is not None)
-        or (b"{{" in text and _TEMPLATE_VALUE.search(text) is not None)
+        or (b"{{" in text and _has_template_value(root, text))
     )
     if not damage and not suspect:
         return root, None
@@ -112,6 +113,17 @@ def _tree_of(text: bytes, parser: Parser, spec: LanguageSpec) -> tuple[Node, Dra
         if not damage and not suspect:
             break
     return root, draft
+
+
+def _has_template_value(root: Node, text: bytes) -> bool:
+    """Whether a line that a template engine fills in stands in code; in a string it is the string's business."""
+    for match in _TEMPLATE_VALUE.finditer(text):
+        node = root.descendant_for_byte_range(match.end() - 1, match.end())
+        while node is not None and not any(word in node.type for word in _TEXT_TYPES):
+            node = node.parent
+        if node is None:
+            return True
+    return False
 
 
 def _damage(root: Node) -> int:

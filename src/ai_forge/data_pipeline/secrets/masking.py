@@ -125,19 +125,22 @@ def mask(content: bytes, spans: Sequence[tuple[int, int]], placeholder: str = PL
 
 
 def _instead(content: bytes, start: int, end: int, placeholder: bytes) -> bytes:
-    """What stands in the place of a secret; as a value in code a plain word, so that the code still parses."""
-    is_value = content[max(start - 2, 0) : start] == b"= " or content[start - 1 : start] in (b"=", b"(", b",", b" ")
-    is_closed = content[end : end + 1] in (b",", b")", b";", b"]", b"}")
-    is_assigned = content[max(start - 2, 0) : start] == b"= " and content[end : end + 1] in (b"", b"\n")
-    in_code = (is_value and is_closed) or is_assigned
-    return (re.sub(rb"\W", b"", placeholder) or b"masked") if in_code else placeholder
+    """What stands in the place of a secret: where no quotes are around it a plain word, so that code still parses.
+
+    In a shell `KEY=<masked>` would read from a file, in Python `f(key=<masked>)` is no expression.
+    """
+    before = content[content.rfind(b"\n", 0, start) + 1 : start]
+    in_quotes = any(before.count(quote) % 2 for quote in (b'"', b"'", b"`"))
+    is_comment = before.lstrip().startswith((b"#", b"//", b"*", b"/*"))
+    is_word = not is_comment and content[end : end + 1] in (b"", b"\n", b" ", b"\t", b",", b")", b";", b"]", b"}")
+    return (re.sub(rb"\W", b"", placeholder) or b"masked") if is_word and not in_quotes else placeholder
 
 
 def scrub_text(text: str, placeholder: str = PLACEHOLDER) -> str:
     """`scrub` for text: a document's section, a commit message, a note.
 
     >>> scrub_text("export API_KEY=k3J9xQ2vTz81")
-    'export API_KEY=<masked>'
+    'export API_KEY=masked'
     """
     scrubbed = scrub(text.encode("utf-8", "surrogatepass"), placeholder)
     return scrubbed.content.decode("utf-8", "surrogatepass") if scrubbed.kinds else text

@@ -1,4 +1,5 @@
 """Half definitions in every language: whole and right, or out; a member never without its class."""
+# ruff: noqa: E501
 
 import pytest
 
@@ -140,3 +141,18 @@ def test_one_odd_line_costs_the_definition_around_it(
 def test_definitions_below_a_condition_are_whole() -> None:
     text = "if a:\n    def f():\n        return 1\nelse:\n    def f():\n        return 2\nx = 1; y = 2\n"
     assert sound("python", text) == {("f", 2, 3), ("f", 5, 6)}
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        (
+            "python",
+            'class A:\n    """Fills in:\n\n    {{ name }}\n    {% if x %}\n    """\n\n    def f(self):\n        return 1\n',
+        ),
+        ("javascript", "function f() {\n  return `\n{{ name }}\n`;\n}\n"),
+        ("go", "package a\n\nfunc F() string {\n\treturn `\n{{ .Name }}\n`\n}\n"),
+    ],
+)
+def test_a_template_in_a_string_is_a_string(language: str, text: str) -> None:
+    assert not any(unit.has_error for unit in units(language, text))

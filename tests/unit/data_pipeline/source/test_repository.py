@@ -171,7 +171,7 @@ def test_a_broken_git_folder_is_refused_and_never_walked(make_repository: Make) 
     head = root / ".git" / "HEAD"
     for spoil in (head.unlink, lambda: head.write_bytes(b"\0\xff"), lambda: shutil.rmtree(root / ".git" / "objects")):
         spoil()
-        with pytest.raises(InputError, match="Git cannot read .*git, so it is not known which files") as caught:
+        with pytest.raises(InputError, match=r"Git cannot read .*git, so it is not known which files") as caught:
             read_repository(root)
         assert "git -C" in str(caught.value)
     shutil.rmtree(root / ".git")
