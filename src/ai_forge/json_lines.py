@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from ai_forge.errors import InputError
 
@@ -62,6 +62,12 @@ def read_jsonl(path: Path, kind: type[Value]) -> list[Value]:
     for number, line in lines_of(text):
         try:
             values.append(kind.model_validate_json(line))
-        except ValueError as error:
-            raise InputError(f"Line {number} of {path} is not a {kind.__name__}: {error}") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            at = ".".join(map(str, first["loc"]))
+            reason = f"{at}: {first['msg']}" if at else first["msg"]
+            raise InputError(
+                f"Line {number} of {path} is not a {kind.__name__}: {reason}.",
+                "Mend that line, or make the file again.",
+            ) from error
     return values

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from ai_forge.data_pipeline.datasets.rows import write_rows
 from ai_forge.data_pipeline.schemas import RAFTExample
 from ai_forge.errors import InputError
 from ai_forge.json_lines import read_jsonl, write_jsonl
@@ -45,12 +46,10 @@ def write_dataset(
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write the parts of a dataset, all of `kind`, and its manifest, which is returned."""
-    from ai_forge.data_pipeline.datasets.parquet import write_parquet
-
     files: dict[str, str] = {}
     for name, values in parts.items():
         write_jsonl(folder / f"{name}.jsonl", values)
-        write_parquet(folder / f"{name}.parquet", values, kind)
+        write_rows(folder / f"{name}.parquet", [value.model_dump(mode="json") for value in values], kind)
         for path in (folder / f"{name}.jsonl", folder / f"{name}.parquet"):
             files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     ids = "".join(f"{name} {value.id}\n" for name, values in parts.items() for value in values)  # type: ignore[attr-defined]
