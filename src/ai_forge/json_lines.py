@@ -14,9 +14,11 @@ from pydantic import BaseModel, ValidationError
 
 from ai_forge.errors import InputError
 
-__all__ = ["json_line", "lines_of", "read_jsonl", "whole_characters", "write_jsonl"]
+__all__ = ["JsonObject", "json_line", "lines_of", "read_jsonl", "whole_characters", "write_jsonl"]
 
 Value = TypeVar("Value", bound=BaseModel)
+JsonObject = dict[str, Any]
+"""An object of JSON whose fields are not known yet."""
 
 
 def lines_of(text: str) -> Iterator[tuple[int, str]]:

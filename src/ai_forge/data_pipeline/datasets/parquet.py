@@ -11,11 +11,12 @@ from typing import Any, BinaryIO, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from ai_forge.errors import InputError, InternalError
+from ai_forge.json_lines import JsonObject
 
 __all__ = ["read_rows", "write_rows_as"]
 
 
-def write_rows_as(file: BinaryIO, rows: Sequence[dict[str, Any]], kind: type[BaseModel] | None) -> None:
+def write_rows_as(file: BinaryIO, rows: Sequence[JsonObject], kind: type[BaseModel] | None) -> None:
     """Write rows with the columns of `kind`, or with those that the rows have."""
     import pyarrow
     import pyarrow.parquet
@@ -25,13 +26,13 @@ def write_rows_as(file: BinaryIO, rows: Sequence[dict[str, Any]], kind: type[Bas
     pyarrow.parquet.write_table(table, file, compression="zstd")
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[JsonObject]:
     """The rows of a Parquet file. Raises InputError: it is none."""
     import pyarrow
     import pyarrow.parquet
 
     try:
-        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+        rows: list[JsonObject] = pyarrow.parquet.read_table(path).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(
