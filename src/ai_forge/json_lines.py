@@ -10,13 +10,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from ai_forge.errors import InputError
 
-__all__ = ["json_line", "lines_of", "read_jsonl", "whole_characters", "write_jsonl"]
+__all__ = ["JsonObject", "json_line", "lines_of", "read_jsonl", "whole_characters", "write_jsonl"]
 
 Value = TypeVar("Value", bound=BaseModel)
+JsonObject = dict[str, Any]
+"""An object of JSON whose fields are not known yet."""
 
 
 def lines_of(text: str) -> Iterator[tuple[int, str]]:
@@ -62,6 +64,12 @@ def read_jsonl(path: Path, kind: type[Value]) -> list[Value]:
     for number, line in lines_of(text):
         try:
             values.append(kind.model_validate_json(line))
-        except ValueError as error:
-            raise InputError(f"Line {number} of {path} is not a {kind.__name__}: {error}") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            at = ".".join(map(str, first["loc"]))
+            reason = f"{at}: {first['msg']}" if at else first["msg"]
+            raise InputError(
+                f"Line {number} of {path} is not a {kind.__name__}: {reason}.",
+                "Mend that line, or make the file again.",
+            ) from error
     return values

@@ -326,7 +326,7 @@ def test_retrieve_oracle_and_distractors_gives_k_documents(mined: MiningResult) 
 
 
 def test_verification_finds_what_is_made_up(result: SynthesisResult) -> None:
-    example = next(e for e in result.examples if e.family == "parameters" and e.facts)
+    example = next(e for e in result.examples if e.facts and e.facts[0].kind == "parameter")
     distractor = next(e for e in result.examples if e.distractor_documents).distractor_documents[0]
     changes: list[tuple[dict[str, object], str]] = [
         ({"reasoning": "It is known."}, "cites nothing"),

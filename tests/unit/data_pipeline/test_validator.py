@@ -119,7 +119,7 @@ def test_read_dataset_names_the_bad_line(tmp_path: Path, dataset: list[RAFTExamp
     path.write_text(dataset[0].model_dump_json() + "\n\n" + dataset[1].model_dump_json() + "\n")
     assert read_dataset(path) == dataset[:2]
     path.write_text(dataset[0].model_dump_json() + "\n{}\n")
-    with pytest.raises(InputError, match=r"line 2 of .* is not a RAFT example: Field required"):
+    with pytest.raises(InputError, match=r"Line 2 of .* is not a RAFTExample: question: Field required"):
         read_dataset(path)
     with pytest.raises(InputError, match="is not a file"):
         read_dataset(tmp_path / "no")

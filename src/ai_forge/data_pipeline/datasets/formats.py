@@ -27,6 +27,7 @@ from ai_forge.data_pipeline.schemas.chats import ChatExample, TextExample
 from ai_forge.data_pipeline.schemas.instructions import ALPACA_FIELDS, AlpacaPair
 from ai_forge.data_pipeline.schemas.preference_pairs import ChatMessage, PreferencePair
 from ai_forge.errors import InputError
+from ai_forge.json_lines import JsonObject
 from ai_forge.prompting.prompt import messages_for
 
 __all__ = ["FORMATS", "Dataset", "Format", "Record", "convert", "read_dataset", "write_records"]
@@ -66,7 +67,7 @@ class Dataset:
     format: Format
     records: tuple[Record, ...]
     losses: tuple[str, ...] = ()
-    manifest: dict[str, Any] = field(default_factory=dict)
+    manifest: JsonObject = field(default_factory=dict)
 
 
 def read_dataset(path: Path, format: Format | None = None) -> Dataset:
@@ -119,12 +120,12 @@ def _record(format: Format, row: Any, where: str, path: Path, dropped: Counter[s
     )
 
 
-def _only(row: dict[str, Any], names: Sequence[str], dropped: Counter[str]) -> dict[str, Any]:
+def _only(row: JsonObject, names: Sequence[str], dropped: Counter[str]) -> JsonObject:
     dropped.update(name for name in row if name not in names)
     return {name: row[name] for name in names if row.get(name) is not None}
 
 
-def _read_sharegpt(row: dict[str, Any], dropped: Counter[str]) -> ChatExample:
+def _read_sharegpt(row: JsonObject, dropped: Counter[str]) -> ChatExample:
     turns = _only(row, ("conversations", "system"), dropped)
     messages = [{"role": "system", "content": turns["system"]}] if turns.get("system") else []
     for turn in turns["conversations"]:
@@ -134,12 +135,12 @@ def _read_sharegpt(row: dict[str, Any], dropped: Counter[str]) -> ChatExample:
     return ChatExample.model_validate({"messages": messages})
 
 
-def _read_messages(row: dict[str, Any], dropped: Counter[str]) -> ChatExample:
+def _read_messages(row: JsonObject, dropped: Counter[str]) -> ChatExample:
     messages = _only(row, ("messages",), dropped)["messages"]
     return ChatExample.model_validate({"messages": [_only(turn, ("role", "content"), dropped) for turn in messages]})
 
 
-_READERS: dict[Format, Callable[[dict[str, Any], Counter[str]], Record]] = {
+_READERS: dict[Format, Callable[[JsonObject, Counter[str]], Record]] = {
     "raft": lambda row, _: RAFTExample.model_validate(row),
     "preference": lambda row, _: PreferencePair.model_validate(row),
     "alpaca": lambda row, dropped: AlpacaPair.model_validate(_only(row, ALPACA_FIELDS, dropped)),
@@ -216,7 +217,7 @@ def _from_chat(chat: ChatExample, to: Format, losses: Counter[str]) -> Record | 
     return AlpacaPair(instruction=turns[0].content, output=turns[1].content)
 
 
-def rows_of(dataset: Dataset) -> list[dict[str, Any]]:
+def rows_of(dataset: Dataset) -> list[JsonObject]:
     """The records as their format writes them."""
     if dataset.format != "sharegpt":
         return [r.alpaca() if isinstance(r, AlpacaPair) else r.model_dump(mode="json") for r in dataset.records]

@@ -6,24 +6,17 @@ pyarrow is loaded on first use. Nested models become structs, tuples become list
 from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, BinaryIO, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, BinaryIO, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
 from ai_forge.errors import InputError, InternalError
+from ai_forge.json_lines import JsonObject
 
-__all__ = ["read_parquet", "read_rows", "write_parquet", "write_rows_as"]
-
-Value = TypeVar("Value", bound=BaseModel)
-
-
-def write_parquet(path: Path, values: Sequence[BaseModel], kind: type[BaseModel]) -> None:
-    """Write `values`, all of `kind`, to a Parquet file (zstd)."""
-    with path.open("wb") as file:
-        write_rows_as(file, [value.model_dump(mode="json") for value in values], kind)
+__all__ = ["read_rows", "write_rows_as"]
 
 
-def write_rows_as(file: BinaryIO, rows: Sequence[dict[str, Any]], kind: type[BaseModel] | None) -> None:
+def write_rows_as(file: BinaryIO, rows: Sequence[JsonObject], kind: type[BaseModel] | None) -> None:
     """Write rows with the columns of `kind`, or with those that the rows have."""
     import pyarrow
     import pyarrow.parquet
@@ -33,30 +26,19 @@ def write_rows_as(file: BinaryIO, rows: Sequence[dict[str, Any]], kind: type[Bas
     pyarrow.parquet.write_table(table, file, compression="zstd")
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[JsonObject]:
     """The rows of a Parquet file. Raises InputError: it is none."""
     import pyarrow
     import pyarrow.parquet
 
     try:
-        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+        rows: list[JsonObject] = pyarrow.parquet.read_table(path).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(
             f"{path} cannot be read as Parquet: {reason}", "Give a file that ends with .parquet and is one."
         ) from error
     return rows
-
-
-def read_parquet(path: Path, kind: type[Value]) -> list[Value]:
-    """The values of a Parquet file. Raises InputError: a row is not of `kind`; the message names the row."""
-    values: list[Value] = []
-    for number, row in enumerate(read_rows(path), start=1):
-        try:
-            values.append(kind.model_validate(row))
-        except ValueError as error:
-            raise InputError(f"Row {number} of {path} is not a {kind.__name__}: {error}") from error
-    return values
 
 
 def _type_of(annotation: Any) -> Any:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from ai_forge.data_pipeline.datasets.parquet import read_rows, write_rows_as
 from ai_forge.errors import InputError
-from ai_forge.json_lines import json_line, lines_of, whole_characters
+from ai_forge.json_lines import JsonObject, json_line, lines_of, whole_characters
 from ai_forge.workspace import atomic_file, atomic_write
 
 __all__ = ["ENDINGS", "numbered_rows", "write_rows"]
@@ -99,7 +99,7 @@ def _array(text: str, path: Path) -> Iterator[tuple[str, Any]]:
         yield where, value
 
 
-def write_rows(path: Path, rows: Sequence[dict[str, Any]], kind: type[BaseModel] | None) -> None:
+def write_rows(path: Path, rows: Sequence[JsonObject], kind: type[BaseModel] | None) -> None:
     """Write records to a file; it appears whole or not at all. `kind` gives a Parquet file its types."""
     ending = path.suffix.lower()
     if ending == ".parquet":

@@ -13,9 +13,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from ai_forge.data_pipeline.datasets.rows import write_rows
 from ai_forge.data_pipeline.schemas import RAFTExample
 from ai_forge.errors import InputError
-from ai_forge.json_lines import read_jsonl, write_jsonl
+from ai_forge.json_lines import JsonObject, read_jsonl, write_jsonl
 
 __all__ = [
     "DATASET_MANIFEST",
@@ -43,14 +44,12 @@ def write_dataset(
     *,
     provenance: Mapping[str, Any],
     settings: Mapping[str, Any],
-) -> dict[str, Any]:
+) -> JsonObject:
     """Write the parts of a dataset, all of `kind`, and its manifest, which is returned."""
-    from ai_forge.data_pipeline.datasets.parquet import write_parquet
-
     files: dict[str, str] = {}
     for name, values in parts.items():
         write_jsonl(folder / f"{name}.jsonl", values)
-        write_parquet(folder / f"{name}.parquet", values, kind)
+        write_rows(folder / f"{name}.parquet", [value.model_dump(mode="json") for value in values], kind)
         for path in (folder / f"{name}.jsonl", folder / f"{name}.parquet"):
             files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     ids = "".join(f"{name} {value.id}\n" for name, values in parts.items() for value in values)  # type: ignore[attr-defined]
@@ -67,14 +66,14 @@ def write_dataset(
     return manifest
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> JsonObject:
     """The manifest of a dataset folder, after a check of its files.
 
     Raises:
         InputError: there is none, it is of another version, or a file is not the one that it lists.
     """
     try:
-        manifest: dict[str, Any] = json.loads((folder / DATASET_MANIFEST).read_text(encoding="utf-8"))
+        manifest: JsonObject = json.loads((folder / DATASET_MANIFEST).read_text(encoding="utf-8"))
         version, files = manifest["schema_version"], dict(manifest["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(

@@ -4,7 +4,6 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ai_forge.data_pipeline.datasets.formats import Dataset, Record, chat_of
 from ai_forge.data_pipeline.schemas import RAFTExample, content_id
@@ -12,6 +11,7 @@ from ai_forge.data_pipeline.schemas.chats import TextExample
 from ai_forge.data_pipeline.schemas.preference_pairs import PreferencePair
 from ai_forge.data_pipeline.text.words import approximate_tokens, one_line
 from ai_forge.errors import InputError
+from ai_forge.json_lines import JsonObject
 from ai_forge.prompting.prompt import citations_in
 
 __all__ = ["Difference", "compare", "figures", "headline", "readable", "select"]
@@ -72,11 +72,11 @@ def readable(record: Record) -> str:
     return "\n".join([record.id, *(f"{turn.role}: {turn.content}" for turn in turns)])
 
 
-def figures(dataset: Dataset) -> dict[str, Any]:
+def figures(dataset: Dataset) -> JsonObject:
     """Counts and approximate tokens; for RAFT also families, difficulties, oracles and citations. A share of nothing is None."""
     records = dataset.records
     ids = Counter(record.id for record in records)
-    found: dict[str, Any] = {
+    found: JsonObject = {
         "format": dataset.format,
         "records": len(records),
         "duplicates": len(records) - len(ids),
@@ -147,7 +147,7 @@ class Difference:
     changed: tuple[tuple[Record, Record], ...]
     n_same: int
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> JsonObject:
         """Counts and ids."""
         return {
             "same": self.n_same,

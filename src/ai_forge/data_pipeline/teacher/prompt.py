@@ -15,7 +15,6 @@ those that ask for code (missing lines, a docstring, a test); their answers are 
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -25,6 +24,7 @@ from ai_forge.data_pipeline.examples.verification import code_spans
 from ai_forge.data_pipeline.schemas import RAFTExample, content_id
 from ai_forge.data_pipeline.text.words import approximate_tokens, identifiers, one_line, subwords
 from ai_forge.data_pipeline.validator import validate_raft_example
+from ai_forge.json_lines import JsonObject
 from ai_forge.prompting.prompt import CITATION, FENCE, NOT_IN_CONTEXT, Message, citations_in
 
 __all__ = [
@@ -92,8 +92,8 @@ def messages_to_teacher(examples: Sequence[RAFTExample]) -> list[Message]:
     ]
 
 
-def _item(number: int, example: RAFTExample) -> dict[str, Any]:
-    item: dict[str, Any] = {"n": number, "question": example.question}
+def _item(number: int, example: RAFTExample) -> JsonObject:
+    item: JsonObject = {"n": number, "question": example.question}
     if _has_words_to_change(example):
         item["subject"] = [f"`{d.name}` [{d.citation}]" for d in example.oracle_documents]
         item["answer"] = example.final_answer

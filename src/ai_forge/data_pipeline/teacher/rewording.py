@@ -34,7 +34,7 @@ from ai_forge.data_pipeline.teacher.prompt import (
     reworded,
 )
 from ai_forge.data_pipeline.text.words import approximate_tokens
-from ai_forge.json_lines import json_line
+from ai_forge.json_lines import JsonObject, json_line
 
 __all__ = ["AnswerCache", "Estimate", "Teaching", "estimate", "teach"]
 
@@ -78,7 +78,7 @@ class Teaching:
     n_new_tokens_in: int
     n_new_tokens_out: int
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> JsonObject:
         """The counts, for manifests."""
         return {
             "reworded": self.n_reworded,
@@ -102,7 +102,7 @@ class AnswerCache:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._records: dict[str, dict[str, Any]] = {}
+        self._records: dict[str, JsonObject] = {}
         torn = False
         if path.exists():
             content = path.read_bytes()
@@ -123,7 +123,7 @@ class AnswerCache:
         """What the teacher said to an example, or None where it was not asked."""
         return self._records.get(example_id)
 
-    def add(self, records: Sequence[dict[str, Any]]) -> None:
+    def add(self, records: Sequence[JsonObject]) -> None:
         """Keep the answers of one request; they are on the disk when this returns."""
         lines = "".join(map(json_line, records))
         self._file.write(lines.encode("utf-8", "backslashreplace"))  # one write: another run may append as well
@@ -258,11 +258,11 @@ def _batches(examples: Sequence[RAFTExample], size: int, cache: AnswerCache) -> 
     return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
 
 
-def _told(example: RAFTExample, said: Rewording | None) -> dict[str, Any]:
+def _told(example: RAFTExample, said: Rewording | None) -> JsonObject:
     return {"id": example.id} | ({} if said is None else said.model_dump())
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
+def _record(line: bytes) -> JsonObject | None:
     """A record of the cache, or None where the line is torn or something else."""
     try:
         record = json.loads(line)

@@ -9,10 +9,12 @@ from ai_forge.data_pipeline.examples.block_tree import BlockTree, node_text, own
 from ai_forge.data_pipeline.mining.filters import is_private
 from ai_forge.data_pipeline.schemas import CodeBlock
 
-__all__ = ["overridable", "required_members"]
+__all__ = ["overridable", "own_methods", "required_members"]
 
 _FIXED = frozenset({"static", "private", "final", "sealed"})
-_CONSTRUCTORS = frozenset({"constructor", "__construct", "__destruct", "initialize", "__init__", "finalize"})
+_CONSTRUCTORS = frozenset({"constructor", "__construct", "__destruct", "initialize", "__init__", "__new__", "finalize"})
+_CLASS_NAMED = ("java", "csharp", "cpp")
+"""Languages whose constructors bear the name of their class."""
 _MUST_BE_OPEN: dict[str, frozenset[str]] = {
     "kotlin": frozenset({"open", "abstract", "override"}),
     "csharp": frozenset({"virtual", "abstract", "override"}),
@@ -53,8 +55,12 @@ def overridable(block: CodeBlock) -> tuple[str, ...]:
         return ()
     if any(decorator.rpartition(".")[2] == "final" for decorator in block.metadata.decorators):
         return ()
+    members = _members(block, tree.body)
+    constructors = [member for member in members if member.name == block.name]
+    if constructors and all("private" in member.modifiers for member in constructors):
+        return ()
     found: dict[str, None] = {}
-    for member in _members(block, tree.body):
+    for member in members:
         is_open = opens is None or opens & member.modifiers
         is_hidden = is_private(member.name) or member.name.startswith(("__", "#"))
         if (
@@ -67,11 +73,24 @@ def overridable(block: CodeBlock) -> tuple[str, ...]:
     return tuple(found)
 
 
+def own_methods(block: CodeBlock) -> tuple[str, ...]:
+    """The names of the methods that a class defines, without its constructors."""
+    names = block.metadata.method_names
+    if block.language in _CLASS_NAMED:
+        return tuple(name for name in names if name != block.name and not name.startswith("~"))
+    return tuple(name for name in names if name not in _CONSTRUCTORS)
+
+
 def required_members(block: CodeBlock) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     """(methods, properties) that an implementation of an interface has to have; None where the body does not hold them all."""
     tree = tree_of_block(block)
     body = _body(tree) if tree is not None else None
-    if body is None or block.metadata.bases:
+    if (
+        tree is None
+        or body is None
+        or block.metadata.bases
+        or (tree.definition and "annotation" in tree.definition.type)
+    ):
         return None
     methods: dict[str, None] = {}
     properties: dict[str, None] = {}

@@ -14,7 +14,7 @@ from ai_forge.data_pipeline.examples.families.base import (
     is_class,
     listed,
 )
-from ai_forge.data_pipeline.examples.families.members import overridable, required_members
+from ai_forge.data_pipeline.examples.families.members import overridable, own_methods, required_members
 from ai_forge.data_pipeline.examples.families.ways_out import conditions_around, falls_through, raised_by, returned_by
 from ai_forge.data_pipeline.graph.symbols import overlap
 from ai_forge.data_pipeline.schemas import CodeBlock, Fact, Guard
@@ -107,7 +107,7 @@ def edge_case(subject: Subject) -> list[Draft]:
         around = conditions_around(block, guard) if effect else None
         if around is None:
             continue
-        conditions = [*around[0], guard.condition]
+        conditions = around[0]
         quoted = [*conditions, *([around[1]] if around[1] else [])]
         if any("`" in part or len(part) > MAX_QUOTED for part in quoted) or len(conditions) > _MAX_GUARDS:
             continue
@@ -133,7 +133,9 @@ def _effect(block: CodeBlock, guard: Guard) -> tuple[str, tuple[Fact, ...]]:
         verb = "raises" if block.language == "python" else "throws"
         return f"{verb} `{exception[0]}`", facts_as("exception", [exception[0]])
     if guard.outcome == "return":
-        return "returns early, without a value", ()
+        return (
+            ("", ()) if block.metadata.returns else ("returns early, without a value", ())
+        )  # Go's results may have names
     return (f"returns `{outcome}`", ()) if outcome and len(outcome) <= MAX_QUOTED else ("", ())
 
 
@@ -215,7 +217,7 @@ def pattern(subject: Subject) -> list[Draft]:
 def members(subject: Subject) -> list[Draft]:
     """The methods of a class."""
     block = subject.block
-    names = block.metadata.method_names
+    names = block.metadata.method_names if block.language == "python" else own_methods(block)
     if not 1 <= len(names) <= MAX_LISTED + 2:
         return []
     plural = "methods" if len(names) > 1 else "method"

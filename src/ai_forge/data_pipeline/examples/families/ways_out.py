@@ -85,7 +85,7 @@ def _handled(node: Node, body: Node) -> tuple[list[str], str | None] | None:
 
 
 def conditions_around(block: CodeBlock, guard: Guard) -> tuple[list[str], str] | None:
-    """(conditions of the `if`s around a guard from the outside in, head of the loop around it or nothing).
+    """(conditions of the `if`s around a guard from the outside in and its own, head of the loop around it or nothing).
 
     None where the guard stands in a branch whose condition is no `if`'s, in a handler, or where a raise may be caught.
     """
@@ -98,18 +98,19 @@ def conditions_around(block: CodeBlock, guard: Guard) -> tuple[list[str], str] |
     )
     if at is None or (guard.action == "raise" and _is_caught(at, tree.body)):
         return None
-    conditions: list[str] = []
+    conditions = [guard.condition]
     loop = ""
     own_if = True
     for inner, outer in _around(at, tree.body):
         if _IF.match(outer.type):
-            if own_if:  # the guard itself
+            if own_if:
                 own_if = False
+                conditions = [_with_start(outer, guard.condition)]
                 continue
             condition, then = outer.child_by_field_name("condition"), outer.child_by_field_name("consequence")
             if condition is None or then is None or then.id != inner.id:
                 return None
-            conditions.insert(0, one_line(node_text(condition)))
+            conditions.insert(0, _with_start(outer, _without_parentheses(one_line(node_text(condition)))))
         elif _LOOP.match(outer.type):
             if loop:
                 return None
@@ -120,6 +121,19 @@ def conditions_around(block: CodeBlock, guard: Guard) -> tuple[list[str], str] |
         elif outer.id != tree.body.id and (_OTHER_BRANCH.search(outer.type) or _HANDLER.match(outer.type)):
             return None
     return (conditions, loop) if not own_if else None
+
+
+def _with_start(statement: Node, condition: str) -> str:
+    """A condition with what Go runs before it: in `if n := len(a); n > 0` nobody knows `n` otherwise."""
+    start = statement.child_by_field_name("initializer")
+    return f"{one_line(node_text(start))}; {condition}" if start is not None else condition
+
+
+def _without_parentheses(condition: str) -> str:
+    """A condition as the miner quotes it: the parentheses of C's `if` are no part of it."""
+    inner = condition[1:-1]
+    is_wrapped = condition.startswith("(") and condition.endswith(")") and inner.find(")") >= inner.find("(")
+    return inner if is_wrapped and inner.count("(") == inner.count(")") else condition
 
 
 def returned_by(block: CodeBlock) -> tuple[str, ...] | None:
