@@ -49,7 +49,7 @@ def _unit(cursor: Any) -> list[Any] | None:
     if kind is None or not cursor.is_definition():
         return None
     name = cursor.spelling.partition("<")[0] if not cursor.spelling.startswith("operator") else cursor.spelling
-    if not name or "(" in name and not name.startswith("operator"):
+    if not name or ("(" in name and not name.startswith("operator")):
         return None  # it has none
     extent = cursor.extent
     has_body = kind == "type" or any(child.kind == _K.COMPOUND_STMT for child in cursor.get_children())
@@ -60,7 +60,9 @@ def _unit(cursor: Any) -> list[Any] | None:
 def main() -> None:
     """Paths come on standard input, one a line, each after `c` or `c++` and a tab; folders to search as arguments."""
     given = [Path(folder) for folder in sys.argv[1:]]
-    folders = sorted({path.parent for folder in given for pattern in ("*.h", "*.hpp") for path in folder.rglob(pattern)})
+    folders = sorted(
+        {path.parent for folder in given for pattern in ("*.h", "*.hpp") for path in folder.rglob(pattern)}
+    )
     for line in sys.stdin.read().splitlines():
         language, _, path = line.partition("\t")
         print(json.dumps({"path": path, "units": units_of(Path(path), folders, language == "c++")}), flush=True)

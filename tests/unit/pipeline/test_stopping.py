@@ -96,7 +96,10 @@ def test_a_stage_that_fails_says_so_and_continues_with_the_same_bytes(run: TinyR
     def broken(_: StageContext) -> None:
         raise ZeroDivisionError("by nothing")
 
-    for act, error, code in ((missing, PrerequisiteError, "missing_prerequisite"), (broken, ZeroDivisionError, "internal")):
+    for act, error, code in (
+        (missing, PrerequisiteError, "missing_prerequisite"),
+        (broken, ZeroDivisionError, "internal"),
+    ):
         events: list[Event] = []
         with pytest.raises(error):
             with_end(runner_of(run, events.append), name, act).run_until(name)
