@@ -200,7 +200,7 @@ def test_an_alpaca_model_stops_before_it_asks_itself(tmp_path: Path) -> None:
     folder = make_tiny(tmp_path / "m")
     (folder / "chat_template.jinja").write_text(alpaca_jinja(with_bos=False))
     text = create_ollama_modelfile("senior-dev", convert_to_gguf(folder, tmp_path / "m.gguf", "f16"), num_ctx=512)
-    assert [line for line in text.splitlines() if "stop" in line] == [
+    assert [line for line in text.splitlines() if line.startswith("PARAMETER stop")] == [
         'PARAMETER stop "<|im_end|>"',
         'PARAMETER stop "### Instruction:"',
     ]

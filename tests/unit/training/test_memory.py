@@ -10,10 +10,9 @@ import pytest
 
 from ai_forge.config import ALL_LINEAR_MODULES, FineTuneConfig, load_settings
 from ai_forge.errors import InputError, PrerequisiteError
-from ai_forge.training.apple import mlx_memory_of_folder
 from ai_forge.training.backends.torch_init import initialise
 from ai_forge.training.fit import require_memory, what_would_fit
-from ai_forge.training.memory import memory_of, memory_range
+from ai_forge.training.memory import memory_of, memory_range, mlx_memory_of, shape_in
 from tiny_models import make_tiny
 from tiny_training import check_batch, tiny_config
 
@@ -40,7 +39,7 @@ def test_trained_values_are_those_of_the_real_adapters(tmp_path: Path, changes: 
 
 @pytest.mark.parametrize("setting", ["rank_pattern", "alpha_pattern"])
 @pytest.mark.parametrize("key", ["q_prj", "mlp.q_proj", "layers.9.q_proj", "lm_head", "down_proj"])
-@pytest.mark.parametrize("memory", [memory_of, mlx_memory_of_folder])
+@pytest.mark.parametrize("memory", [memory_of, lambda folder, config: mlx_memory_of(shape_in(folder), config)])
 def test_a_pattern_that_fits_no_adapted_layer_is_refused(
     tmp_path: Path, setting: str, key: str, memory: Callable[..., object]
 ) -> None:
