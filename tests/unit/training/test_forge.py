@@ -3,14 +3,16 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from ai_forge.errors import InputError
-from ai_forge.events import AdapterInitialised, Event, Notice, PlanMade, StepLogged
+from ai_forge.cancel import CancelToken
+from ai_forge.errors import CancelledError, InputError
+from ai_forge.events import AdapterInitialised, Event, Notice, PlanMade, StageProgress, StepLogged
 from ai_forge.model_files.base import Base
 from ai_forge.model_files.merge import merge_adapters_to_base
 from ai_forge.training.backends.torch_backend import TorchTrainee
@@ -144,6 +146,23 @@ def test_examples_that_do_not_fit_are_told_or_refused(trained: Trained, tmp_path
     assert caught.value.message == (
         "0 training and 0 held-out examples fit into 64 tokens (8 are longer); at least one of each is needed."
     )
+
+
+def test_cancelling_while_weights_are_decomposed_leaves_nothing_half_made(trained: Trained, tmp_path: Path) -> None:
+    cancel, workspace = CancelToken(), Workspace.open(tmp_path / "home")
+
+    def listen(event: Event) -> None:
+        if isinstance(event, StageProgress) and event.note == "decomposing" and event.done == 3:
+            cancel.cancel()
+
+    def trainer(**more: Any) -> FineTuneTrainer:
+        return FineTuneTrainer(CONFIG, base=trained.base, folder=tmp_path, workspace=workspace, **more)
+
+    with pytest.raises(CancelledError, match=r"^Cancelled; what was done is kept\. Next: run the same command again"):
+        trainer(emit=listen, cancel=cancel).train(raft_examples(8), raft_examples(3))
+    assert workspace.finished("initialise", trainer().initialisation_key) is None
+    assert not list(workspace.cache_dir.rglob(".*"))
+    assert trainer().compute_pissa_init().n_matrices > 3
 
 
 @pytest.mark.parametrize(("context", "asked", "kept"), [(2047, 2048, 2047), (2047, 512, 512), (0, 2048, 2048)])
