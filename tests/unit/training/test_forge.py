@@ -165,6 +165,21 @@ def test_cancelling_while_weights_are_decomposed_leaves_nothing_half_made(traine
     assert trainer().compute_pissa_init().n_matrices > 3
 
 
+def test_an_adapter_is_continued_whatever_layers_the_settings_name(tmp_path: Path) -> None:
+    """Phi-3 has no q_proj."""
+    workspace = Workspace.open(tmp_path / "home")
+    base = resolve_base(str(make_tiny(tmp_path / "base", "phi3")), cache_dir=workspace.cache_dir)
+    settings = {"learning_rate": 3e-3, "max_steps": 1, "eval_steps": 1}
+    fused = tiny_config(target_modules=("qkv_proj",), **settings)
+    first = FineTuneTrainer(fused, base=base, folder=tmp_path / "first", workspace=workspace)
+    result = first.train(raft_examples(4), raft_examples(2))
+    named = tiny_config(target_modules=("q_proj",), **settings)
+    again = FineTuneTrainer(named, base=base, folder=tmp_path / "again", workspace=workspace, adapter=result.folder)
+    assert again.train(raft_examples(4), raft_examples(2)).n_steps == 1
+    with pytest.raises(InputError, match="target_modules names q_proj, which this base does not have"):
+        FineTuneTrainer(named, base=base, folder=tmp_path / "fresh", workspace=workspace)
+
+
 @pytest.mark.parametrize(("context", "asked", "kept"), [(2047, 2048, 2047), (2047, 512, 512), (0, 2048, 2048)])
 def test_examples_are_no_longer_than_the_base_s_context(
     trained: Trained, tmp_path: Path, context: int, asked: int, kept: int
