@@ -152,7 +152,10 @@ class FineTuneTrainer:
         def estimate(changed: FineTuneConfig) -> dict[str, int]:
             return self.backend.memory_needed(self.base.folder, changed)
 
-        chosen = with_checkpointing_settled(config, self.backend.free_bytes(self.group.n_here), estimate)
+        trained = config
+        if self.adapter is not None:  # its own layers are trained, whatever the settings name
+            trained = config.model_copy(update={"target_modules": tuple(AdapterFolder(self.adapter).layers)})
+        chosen = with_checkpointing_settled(trained, self.backend.free_bytes(self.group.n_here), estimate)
         (n_short,) = self.group.sum([chosen.gradient_checkpointing == "on"])
         return config.model_copy(update={"gradient_checkpointing": "on" if n_short else "off"})
 

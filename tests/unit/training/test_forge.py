@@ -3,14 +3,16 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from ai_forge.errors import InputError
-from ai_forge.events import AdapterInitialised, Event, Notice, PlanMade, StepLogged
+from ai_forge.cancel import CancelToken
+from ai_forge.errors import CancelledError, InputError
+from ai_forge.events import AdapterInitialised, Event, Notice, PlanMade, StageProgress, StepLogged
 from ai_forge.model_files.base import Base
 from ai_forge.model_files.merge import merge_adapters_to_base
 from ai_forge.training.backends.torch_backend import TorchTrainee
@@ -144,6 +146,38 @@ def test_examples_that_do_not_fit_are_told_or_refused(trained: Trained, tmp_path
     assert caught.value.message == (
         "0 training and 0 held-out examples fit into 64 tokens (8 are longer); at least one of each is needed."
     )
+
+
+def test_cancelling_while_weights_are_decomposed_leaves_nothing_half_made(trained: Trained, tmp_path: Path) -> None:
+    cancel, workspace = CancelToken(), Workspace.open(tmp_path / "home")
+
+    def listen(event: Event) -> None:
+        if isinstance(event, StageProgress) and event.note == "decomposing" and event.done == 3:
+            cancel.cancel()
+
+    def trainer(**more: Any) -> FineTuneTrainer:
+        return FineTuneTrainer(CONFIG, base=trained.base, folder=tmp_path, workspace=workspace, **more)
+
+    with pytest.raises(CancelledError, match=r"^Cancelled; what was done is kept\. Next: run the same command again"):
+        trainer(emit=listen, cancel=cancel).train(raft_examples(8), raft_examples(3))
+    assert workspace.finished("initialise", trainer().initialisation_key) is None
+    assert not list(workspace.cache_dir.rglob(".*"))
+    assert trainer().compute_pissa_init().n_matrices > 3
+
+
+def test_an_adapter_is_continued_whatever_layers_the_settings_name(tmp_path: Path) -> None:
+    """Phi-3 has no q_proj."""
+    workspace = Workspace.open(tmp_path / "home")
+    base = resolve_base(str(make_tiny(tmp_path / "base", "phi3")), cache_dir=workspace.cache_dir)
+    settings = {"learning_rate": 3e-3, "max_steps": 1, "eval_steps": 1}
+    fused = tiny_config(target_modules=("qkv_proj",), **settings)
+    first = FineTuneTrainer(fused, base=base, folder=tmp_path / "first", workspace=workspace)
+    result = first.train(raft_examples(4), raft_examples(2))
+    named = tiny_config(target_modules=("q_proj",), **settings)
+    again = FineTuneTrainer(named, base=base, folder=tmp_path / "again", workspace=workspace, adapter=result.folder)
+    assert again.train(raft_examples(4), raft_examples(2)).n_steps == 1
+    with pytest.raises(InputError, match="target_modules names q_proj, which this base does not have"):
+        FineTuneTrainer(named, base=base, folder=tmp_path / "fresh", workspace=workspace)
 
 
 @pytest.mark.parametrize(("context", "asked", "kept"), [(2047, 2048, 2047), (2047, 512, 512), (0, 2048, 2048)])

@@ -47,7 +47,7 @@ class Cluster:
         data: Sequence[Any],
         parts: Mapping[str, Any],
         emit: Sink,
-        cancel: CancelToken,
+        cancel: CancelToken = NEVER,
     ) -> Any:
         """In rank 0: `kind(config, **parts).method(*data)` in all processes.
 
