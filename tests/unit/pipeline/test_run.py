@@ -136,7 +136,7 @@ def test_a_chosen_name_is_kept_and_anothers_is_refused(run: TinyRun, tmp_path: P
     assert model_of(run, mine) == "handy"
     with pytest.raises(InputError, match=r"The model handy is of .*mine\. Next: .*--name handy-2"):
         model_of(run, other, name="handy")
-    with pytest.raises(InputError, match="'Not A Name' cannot be the name of a model. Next: .*--name not-a-name"):
+    with pytest.raises(InputError, match=r"'Not A Name' cannot be the name of a model\. Next: .*--name not-a-name"):
         model_of(run, other, name="Not A Name")
     workspace = Workspace.open(run.home)
     assert known_model_of(mine, None, workspace) == "handy"

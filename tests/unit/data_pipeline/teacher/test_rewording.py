@@ -25,8 +25,13 @@ from ai_forge.data_pipeline.teacher.rewording import AnswerCache, Teaching, esti
 from ai_forge.data_pipeline.validator import filter_dataset, validate_raft_example
 from ai_forge.errors import AIForgeError, InputError, PrerequisiteError, TransientError
 from ai_forge.events import Event, Notice
+from ai_forge.pipeline.run import new_run
+from ai_forge.pipeline.runner import Runner
+from ai_forge.pipeline.stage import StageResult
+from ai_forge.pipeline.stages.dataset import DatasetSummary
 from ai_forge.prompting.prompt import NOT_IN_CONTEXT
 from ai_forge.workspace import Workspace
+from cli_runs import tiny_base
 from real_ollama import OllamaProcess
 from teacher_server import Item, Reply, TeacherServer, all_good, completion, good, items_of, teacher_server
 
