@@ -46,6 +46,9 @@ class RuntimeSettings(BaseModel):
         "auto",
         description="with what questions are found: auto (minilm where it is installed), none, minilm, ollama:NAME, a folder",
     )
+    persona: str | None = Field(
+        None, description="a YAML file with the SYSTEM text and stop words that the model is served with"
+    )
     num_ctx: int = Field(4096, ge=256, le=1_048_576, description="context length of the deployed model, tokens")
     num_predict: int = Field(256, ge=1, le=32768, description="longest answer, tokens")
     temperature: float = Field(0.0, ge=0, le=2, description="0 is greedy")

@@ -62,6 +62,8 @@ class Parity(BaseModel):
     kl_mean: float | None
     kl_high: float | None
     quantization: str
+    answers: tuple[tuple[int, ...], ...] = ()
+    """The trainer's greedy tokens for each prompt: what the deployed model is held to."""
 
     @property
     def rows(self) -> dict[str, str]:
@@ -149,6 +151,7 @@ def compare(
         kl_mean=float(np.mean(divergences)) if divergences else None,
         kl_high=float(np.quantile(divergences, 0.95)) if divergences else None,
         quantization=files.quantization,
+        answers=tuple(tuple(answer) for answer in answers),
     )
 
 

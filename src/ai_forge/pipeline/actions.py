@@ -6,6 +6,7 @@ registry change. So another model can be deployed or rolled back meanwhile.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from contextlib import closing
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ai_forge import conductor
+from ai_forge.data_pipeline.handbook.persona import persona_file, read_persona
 from ai_forge.errors import InputError, RefusedError
 from ai_forge.events import StageProgress
 from ai_forge.pipeline.stages.export import gguf_of
@@ -24,7 +26,10 @@ from ai_forge.workspace import MANIFEST, Workspace, atomic_write
 if TYPE_CHECKING:
     from ai_forge.conductor import Activation, AskSettings, Deployed, Deployment, Runtime
     from ai_forge.config.settings import RuntimeSettings
+    from ai_forge.data_pipeline.handbook.persona import Persona
+    from ai_forge.pipeline.run import Run
     from ai_forge.pipeline.runner import Runner
+    from ai_forge.prompting.prompt import Message
     from ai_forge.training.forge import TrainingPlan
 
 PROMPT_VERSION = 1
@@ -52,15 +57,33 @@ def require_runtime(runner: Runner) -> None:
 def deployment_of(runner: Runner) -> Deployment:
     """What is deployed of a run that is exported."""
     run = runner.run
-    return conductor.deployment_from_gguf(
+    persona = persona_of(run)
+    system = persona.system if persona else runner.recipe.system_prompt(run.settings, runner.outputs())
+    made = conductor.deployment_from_gguf(
         run.model,
         run.id,
         gguf_of(run, runner.outputs()),
-        system_prompt=runner.recipe.system_prompt(run.settings, runner.outputs()),
+        system_prompt=system,
         settings=run.settings.runtime,
         base=runner.opened.base.name,
         asking=_asking(runner),
     )
+    if persona is None:
+        return made
+    return dataclasses.replace(made, stop=tuple(dict.fromkeys((*made.stop, *persona.stop))))
+
+
+def persona_of(run: Run) -> Persona | None:
+    """Who the model is when it is served: of the file that is set, or for a handbook the one that comes for its name.
+
+    Raises:
+        InputError: the file is none.
+    """
+    chosen = run.settings.runtime.persona
+    if chosen is not None:
+        return read_persona(Path(chosen))
+    file = persona_file(run.model) if run.recipe == "handbook" else None
+    return None if file is None else read_persona(file)
 
 
 def _asking(runner: Runner) -> AskSettings:
@@ -150,7 +173,7 @@ def check_served(runner: Runner, runtime: Runtime, deployment: Deployment) -> No
         RefusedError: it is not.
     """
     tokenizer = runner.opened.tokenizer
-    chats = chats_of(runner.outputs())[:N_CHECKED]
+    chats = [with_system(chat, deployment.system_prompt) for chat in chats_of(runner.outputs())[:N_CHECKED]]
     for chat in chats:
         text = tokenizer.render(chat)
         difference = conductor.prompt_difference(
@@ -163,6 +186,13 @@ def check_served(runner: Runner, runtime: Runtime, deployment: Deployment) -> No
             )
     if not "".join(runtime.chat(deployment.model, chats[-1], max_tokens=8)).strip():
         raise RefusedError(f"{deployment.model} answers nothing.", "the version before stays active.")
+
+
+def with_system(chat: list[Message], text: str) -> list[Message]:
+    """A chat as a runtime completes it: with the deployment's system text where it brings none."""
+    if not text or chat[0]["role"] == "system":
+        return chat
+    return [{"role": "system", "content": text}, *chat]
 
 
 def rollback(model: str, settings: RuntimeSettings, workspace: Workspace) -> Activation:
