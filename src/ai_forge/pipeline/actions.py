@@ -10,10 +10,12 @@ import dataclasses
 import os
 import shutil
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ai_forge import conductor
+from ai_forge.conductor.deployer import ExpectedAnswer
 from ai_forge.data_pipeline.handbook.persona import persona_file, read_persona
 from ai_forge.errors import InputError, RefusedError
 from ai_forge.events import StageProgress
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 PROMPT_VERSION = 1
 N_CHECKED = 2
 """Chats that the deployed model is asked before it becomes active: each costs seconds, and one wrong template shows in all."""
+N_HELD_TO = 4
+"""Chats whose answers must begin as the trainer's."""
 WAIT_FOR_MODEL_S = 60.0
 
 
@@ -152,6 +156,7 @@ def deploy(runner: Runner) -> Deployed:
             runtime,
             registry,
             check=lambda runtime, deployment: check_served(runner, runtime, deployment),
+            expected=expected_answers(runner),
             metrics={"verdict": report.headline, "better": report.better},
             keep=settings.keep_versions,
             progress=lambda what, done, total: runner.emit(StageProgress("deploy", done, total, what)),
@@ -164,6 +169,15 @@ def deploy(runner: Runner) -> Deployed:
         for version in deployed.removed:
             shutil.rmtree(runner.workspace.served_dir / run.model / version, ignore_errors=True)
     return deployed
+
+
+def expected_answers(runner: Runner) -> list[ExpectedAnswer]:
+    """How the trainer's model begins to answer a few of the chats that were compared."""
+    tokenizer, outputs = runner.opened.tokenizer, runner.outputs()
+    pairs = zip(chats_of(outputs), parity_of(outputs).answers, strict=False)
+    return [
+        ExpectedAnswer(tokenizer.render(chat), tokenizer.decode(answer)) for chat, answer in islice(pairs, N_HELD_TO)
+    ]
 
 
 def check_served(runner: Runner, runtime: Runtime, deployment: Deployment) -> None:
