@@ -5,6 +5,8 @@ py-tree-sitter holds the interpreter's lock, so threads gain nothing. Helpers ar
 has no `__main__` guard. This process mines too, so one helper's start (0.3 s) costs no waiting, and half of the results
 are never sent. Small repositories stay in this process.
 
+The standard pool on spawn has neither: a worker that dies ends all that is in flight, and the caller only waits.
+
 What goes wrong: a helper that dies (killed, or crashed by a grammar) costs no more than the file that kills another one
 when it is tried alone, counted as `crashed`; a file that this process takes itself has no such guard. Where no helper can
 be started, this process mines alone. Ctrl-C ends the helpers; if this process dies, they end at the end of their input.

@@ -4,7 +4,8 @@ A random value is known by itself (`values.py`); a chosen one only by its place.
 "password" (not at tokens and keys, which nobody chooses), and at the commands whose options take one, and asks of a value
 only that it is no placeholder, no label, no sentence and no piece of code.
 
-Measured on CPython's library without its tests: see `EXPERIMENTS.md`.
+False alarms: 13 values in the 1,790 files of CPython's library, nearly all in its tests; 2 in 6,887 files of installed
+packages. It costs 0.4 s for 31 MB.
 """
 
 import re
