@@ -25,7 +25,8 @@ from tree_sitter import Language, Query
 
 from ai_forge.data_pipeline.languages import repairs
 from ai_forge.data_pipeline.languages.draft import Repair
-from ai_forge.data_pipeline.languages.preprocessor import blank_macros, flatten_conditionals, is_cpp
+from ai_forge.data_pipeline.languages.macros import blank_macros
+from ai_forge.data_pipeline.languages.preprocessor import flatten_conditionals, is_cpp
 
 __all__ = ["LANGUAGES", "LanguageSpec", "language_of", "load"]
 

@@ -1,4 +1,4 @@
-"""C, C++ and C# as a grammar can read them: conditional branches and macros blanked, every byte in its place.
+"""C, C++ and C# before the preprocessor: comments, conditional branches, and which headers are C++.
 
 A grammar sees the text before the preprocessor does. Two things then break it: branches of `#if` that only make sense
 together with what stands around them, and macros in places where the language has no name. Without the definitions
@@ -9,11 +9,11 @@ Asked for only where a grammar stumbles (`parsing.py`), as Python over tokens co
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ai_forge.data_pipeline.languages.draft import Draft, Span
 
-__all__ = ["blank_macros", "flatten_conditionals", "is_cpp", "without_comments"]
+__all__ = ["DIRECTIVE", "blanked", "flatten_conditionals", "is_cpp", "without_comments"]
 
 _COMMENTS_AND_STRINGS = re.compile(
     rb"//(?:\\\n|[^\n])*|/\*(?s:.*?)(?:\*/|\Z)|"
@@ -38,11 +38,9 @@ def without_comments(text: bytes) -> bytes:
     return _COMMENTS_AND_STRINGS.sub(instead, text)
 
 
-_BLOCK_COMMENT = re.compile(rb"/\*(?s:.*?)\*/")
-
 # Conditionals
 
-_DIRECTIVE = re.compile(rb"^[ \t]*#[ \t]*(?P<word>\w+)?(?P<rest>(?:\\\n|[^\n])*)", re.MULTILINE)
+DIRECTIVE = re.compile(rb"^[ \t]*#[ \t]*(?P<word>\w+)?(?P<rest>(?:\\\n|[^\n])*)", re.MULTILINE)
 _OPENING, _MIDDLE = (b"if", b"ifdef", b"ifndef"), (b"else", b"elif", b"elifdef", b"elifndef")
 _ACCESS_LABEL = re.compile(rb"\b(?:public|private|protected|signals|\w*slots|\w*SLOTS)\s*:\s*$")
 _FALSE = re.compile(rb"\s*(?:0|false|FALSE)\s*")
@@ -69,9 +67,9 @@ def flatten_conditionals(draft: Draft) -> None:
     b'     \\nint f(int a)\\n     \\n           \\n      \\n{ }'
     """
     view = bytearray(without_comments(bytes(draft.text)))
-    directives = list(_DIRECTIVE.finditer(bytes(view)))
+    directives = list(DIRECTIVE.finditer(bytes(view)))
     for match in directives:
-        _blank(view, *match.span())
+        blanked(view, *match.span())
     open_ones: list[_Conditional] = []
     for match in directives:
         word = match["word"]
@@ -96,7 +94,7 @@ def _flatten(conditional: _Conditional, draft: Draft, view: bytearray) -> None:
     for index, (start, end) in enumerate(branches):
         if index != kept:
             draft.hide(start, end)
-            _blank(view, start, end)
+            blanked(view, start, end)
     for start, end in conditional.lines:
         draft.hide(start, end)
     draft.whole.append((conditional.lines[0][0], conditional.lines[-1][1]))
@@ -136,7 +134,8 @@ def _is_balanced(view: bytes, start: int, end: int) -> bool:
     return depth == 0
 
 
-def _blank(view: bytearray, start: int, end: int) -> None:
+def blanked(view: bytearray, start: int, end: int) -> None:
+    """Put blanks in the place of all but line ends."""
     view[start:end] = re.sub(rb"[^\n]", b" ", bytes(view[start:end]))
 
 
@@ -161,464 +160,3 @@ def is_cpp(header: bytes) -> bool:
     (True, False)
     """
     return _CPP_SIGN.search(_CPLUSPLUS_ONLY.sub(b"", without_comments(header))) is not None
-
-
-# Macros
-
-_TOKEN = re.compile(rb"[A-Za-z_]\w*|::|->|&&|\d[\w.]*|[^\s\w]")
-_PRIMITIVE = frozenset(
-    b"void char short int long float double signed unsigned bool _Bool _Complex auto wchar_t char8_t char16_t char32_t "
-    b"__int64 __int128 decltype typeof __typeof__".split()
-)
-_SPECIFIER = frozenset(
-    b"static inline extern const volatile register restrict _Noreturn _Thread_local thread_local virtual explicit friend "
-    b"constexpr consteval constinit mutable typedef typename unsigned signed long short export __extension__ __inline "
-    b"__inline__ __restrict __restrict__ __forceinline __cdecl __stdcall __fastcall async struct class union enum".split()
-)
-_TAGS = frozenset((b"struct", b"class", b"union", b"enum"))
-_WITH_ARGUMENTS = frozenset(
-    b"__attribute__ __attribute __declspec alignas _Alignas decltype typeof __typeof__ noexcept explicit throw asm "
-    b"__asm__ requires _Static_assert static_assert".split()
-)
-_AFTER_PARAMETERS = frozenset(
-    b"const volatile noexcept override final throw requires try mutable default delete".split()
-)
-_STATEMENT = frozenset(
-    b"if else for while do switch case default return break continue goto sizeof catch try throw new delete struct class "
-    b"union enum typedef using namespace template operator co_return co_await co_yield public private protected "
-    b"__asm__ asm __try __except __finally constexpr".split()
-)
-_AFTER_MACRO = frozenset(b"if for while do switch return goto break continue".split())
-_NO_VARIABLE = frozenset(
-    b"typedef using friend template operator namespace return goto struct class union enum".split()
-)
-_ACCESS = frozenset((b"public", b"private", b"protected", b"signals", b"Q_SIGNALS", b"slots", b"Q_SLOTS"))
-_MACRO_LIKE = re.compile(rb"[A-Z][A-Z0-9_]+|_\w*[a-z]\w*|[A-Z]")
-_OF_A_SCOPE = re.compile(rb"BEGIN|END|NAMESPACE|WARNING|DISABLE|PUSH|POP|LICENSE|MODULE|EXPORT_SYMBOL|DECLARE|DEFINE")
-"""Macros that are statements of their own, though no semicolon follows them."""
-_AFTER_STAR = re.compile(rb"[*&]\s*([A-Z][A-Z0-9_]+|__?restrict(?:__)?)(?=\s+(?:const\s+)?[A-Za-z_])")
-_BEFORE_PARAMETER = re.compile(
-    rb"(?<=[(,])\s*(_?[A-Z][A-Za-z0-9]*_|[A-Z][A-Z0-9_]+)(?=\s+(?:const\s+)?[A-Za-z_]\w*[\s*&]+[A-Za-z_]\w*\s*[,)\[])"
-)
-_TYPE_LIKE = re.compile(rb"\s*(?:const\s+|struct\s+|unsigned\s+)*\w+[\s*&]*")
-
-
-@dataclass
-class _Item:
-    """A piece of a declaration's head: a word with what belongs to it (`A::B<C>`), a sign, or a bracketed `group`."""
-
-    text: bytes
-    start: int
-    end: int
-    is_word: bool = False
-    is_group: bool = False
-
-    @property
-    def is_macro_like(self) -> bool:
-        """Whether a type would not be written so."""
-        return self.text not in _WITH_ARGUMENTS and _MACRO_LIKE.fullmatch(self.text) is not None
-
-
-@dataclass
-class _Walk:
-    """The tokens of a text, with what their brackets say."""
-
-    view: bytes
-    tokens: list[Span] = field(default_factory=list)
-    fresh: int = -1
-    """Where a statement begins because what stood before it went."""
-
-    def __post_init__(self) -> None:
-        self.tokens = [match.span() for match in _TOKEN.finditer(self.view)]
-
-    def text(self, index: int) -> bytes:
-        """A token; empty beyond the last."""
-        return self.view[slice(*self.tokens[index])] if index < len(self.tokens) else b""
-
-    def close_of(self, index: int) -> int:
-        """The index of the bracket that closes the one at `index`; of the last token where none does."""
-        depth = 0
-        for at in range(index, len(self.tokens)):
-            sign = self.text(at)
-            depth += (sign in (b"(", b"[", b"{")) - (sign in (b")", b"]", b"}"))
-            if depth == 0:
-                return at
-        return len(self.tokens) - 1
-
-    def open_of(self, index: int) -> int:
-        """The index of the round bracket around the token at `index`."""
-        depth = 1
-        while index > 0 and depth:
-            index -= 1
-            depth += (self.text(index) == b")") - (self.text(index) == b"(")
-        return index
-
-    def begins_line(self, index: int) -> bool:
-        """Whether a line end stands before a token."""
-        start = self.tokens[index - 1][1] if index else 0
-        return b"\n" in self.view[start : self.tokens[index][0]]
-
-
-def blank_macros(draft: Draft) -> None:
-    """Macros that no grammar can know go: before and around declarations, before the name of a class, as statements.
-
-    >>> draft = Draft(bytearray(b"API int f(int a)\\n{\\n  BEGIN\\n  a = 1;\\n}\\nclass API A { };"))
-    >>> blank_macros(draft)
-    >>> bytes(draft.text)
-    b'    int f(int a)\\n{\\n       \\n  a = 1;\\n}\\nclass     A { };'
-    """
-    view = bytearray(without_comments(bytes(draft.text)))
-    for match in _DIRECTIVE.finditer(bytes(view)):
-        if match["word"] == b"define":  # a comment ends it for the grammars, whatever line it is on
-            last_line = draft.text.rfind(b"\n", match.start(), match.end())
-            for comment in (
-                _BLOCK_COMMENT.finditer(bytes(draft.text[match.start() : last_line])) if last_line > 0 else ()
-            ):
-                draft.blank(match.start() + comment.start(), match.start() + comment.end())
-        if match["word"] in (b"if", b"elif") and b"__has_" in match["rest"]:  # __has_include(<optional>)
-            draft.blank(*match.span("rest"))
-            draft.put(match.start("rest"), b" 1")
-        _blank(view, *match.span())
-    for pattern in (_AFTER_STAR, _BEFORE_PARAMETER):
-        for match in pattern.finditer(bytes(view)):
-            draft.blank(*match.span(1))
-            _blank(view, *match.span(1))
-    walk = _Walk(bytes(view))
-    scopes: list[bytes | None] = []  # of each open brace: None where code stands in it, else the name of the class
-    head = index = 0
-    while index < len(walk.tokens):
-        sign = walk.text(index)
-        around = scopes[-1] if scopes else b""
-        if sign == b"{":
-            scopes.append(None if around is None else _opened_scope(walk, draft, head, index, around))
-            head = index + 1
-        elif sign == b"}":
-            if around is not None:
-                _blank_calls(_items(walk, head, index), draft)
-            if scopes:
-                scopes.pop()
-            head = index + 1
-        elif sign == b";" and around is not None:
-            items = _items(walk, head, index)
-            if not _blank_calls(items, draft):
-                _mend_head(items, draft, around, None)
-            head = index + 1
-        elif around is None:
-            index = _after_statement_macro(walk, draft, index)
-            continue
-        elif sign == b":" and walk.text(index - 1) in _ACCESS and walk.text(index + 1) != b":":
-            _mend_access(walk, draft, head, index)
-            head = index + 1
-        elif sign in (b"(", b"["):
-            index = walk.close_of(index)
-        index += 1
-    if not scopes:
-        _blank_calls(_items(walk, head, len(walk.tokens)), draft)
-
-
-def _blank_calls(items: list[_Item], draft: Draft) -> bool:
-    """Whether a declaration, or what stands at the end of a scope, is nothing but macros; they go."""
-    are_macros = all(item.is_group or (item.is_word and item.is_macro_like) for item in items)
-    for item in items if are_macros else ():
-        draft.blank(item.start, item.end)
-    return are_macros
-
-
-def _opened_scope(walk: _Walk, draft: Draft, first: int, last: int, around: bytes) -> bytes | None:
-    """What the brace after a head opens, as in `blank_macros`; the head is mended."""
-    items = _items(walk, first, last)
-    words = [item.text for item in items if item.is_word]
-    if b"namespace" in words:
-        until = next(index for index, item in enumerate(items) if item.text == b"namespace")
-        for index, item in enumerate(items[:until]):
-            if item.is_word and item.text not in (b"inline", b"export"):
-                draft.blank(*_with_group(items, index))
-        return b""
-    if words == [b"extern"]:  # "C"
-        return b""
-    name = _class_name(items) if len(_before_value(items)) == len(items) else None
-    _mend_head(items, draft, around, name)
-    return None if name is None or b"enum" in words else items[name].text
-
-
-def _mend_access(walk: _Walk, draft: Draft, first: int, colon: int) -> None:
-    """`public slots:` and `signals:`, as Qt has them."""
-    for at in range(first, colon):
-        if walk.text(at) not in (b"public", b"private", b"protected"):
-            draft.blank(*walk.tokens[at])
-    if all(walk.text(at) not in (b"public", b"private", b"protected") for at in range(first, colon)):
-        draft.blank(*walk.tokens[colon])
-
-
-def _items(walk: _Walk, first: int, last: int) -> list[_Item]:
-    """The tokens from `first` to before `last` as items; templates' heads, attributes in `[[]]` and literals are left out."""
-    items: list[_Item] = []
-    at = first
-    while at < last:
-        token, (start, end) = walk.text(at), walk.tokens[at]
-        if token == b"template" and walk.text(at + 1) == b"<":
-            at = _close_of_angle(walk, at + 1, last) + 1
-            continue
-        if token in (b"(", b"["):
-            close = min(walk.close_of(at), last - 1)
-            if token == b"(":
-                items.append(_Item(b"(", start, walk.tokens[close][1], is_group=True))
-            at = close + 1
-            continue
-        is_word = token[:1].isalpha() or token[:1] == b"_"
-        if token == b"<" and items and items[-1].is_word:
-            close = _close_of_angle(walk, at, last)
-            items[-1].end = walk.tokens[close][1]
-            items[-1].text += b"<>"
-            at = close + 1
-            continue
-        joins = (
-            items
-            and (items[-1].text.endswith((b"::", b"~")) or token == b"::")
-            and (is_word or token == b"~" or token == b"::")
-        )
-        if joins and (items[-1].is_word or items[-1].text in (b"::", b"~")):
-            items[-1].text += token
-            items[-1].end, items[-1].is_word = end, True
-        elif token == b"~":
-            items.append(_Item(token, start, end, is_word=True))
-        elif not token[:1].isdigit():
-            items.append(_Item(token, start, end, is_word=is_word))
-        at += 1
-    return items
-
-
-def _close_of_angle(walk: _Walk, index: int, last: int) -> int:
-    """The index of the `>` that closes the `<` at `index`, or of the last token before `last`."""
-    depth = 0
-    at = index
-    while at < last:
-        sign = walk.text(at)
-        if sign in (b"(", b"[", b"{"):
-            at = walk.close_of(at)
-        depth += (sign == b"<") - (sign == b">")
-        if depth == 0:
-            return at
-        at += 1
-    return last - 1
-
-
-def _class_name(items: list[_Item]) -> int | None:
-    """The index of the name in the head of a class, struct, union or enum that is defined; None for any other head."""
-    tag = next((i for i, item in enumerate(items) if item.text in _TAGS), None)
-    if tag is None:
-        return None
-    stop = next((i for i in range(tag, len(items)) if items[i].text in (b":", b"=", b",")), len(items))
-    named = [i for i in range(tag + 1, stop) if items[i].is_word and items[i].text not in (*_TAGS, b"final", b"const")]
-    after_name = items[named[-1] + 1 : stop] if named else []
-    if named and any(item.is_group or item.text in (b"*", b"&") for item in after_name):
-        return None  # a function that returns one
-    return named[-1] if named else tag
-
-
-def _mend_head(items: list[_Item], draft: Draft, around: bytes, name: int | None) -> None:
-    """Blank what is too much in the head of a declaration: one type and one name are enough.
-
-    `around` is the name of the class that it stands in, `name` the index of the name of the class that it defines.
-    """
-    items = _before_value(items)
-    n_calls = _leading_calls(items)
-    leading = [_with_group(items, index) for index in range(0, n_calls, 2) if not _OF_A_SCOPE.search(items[index].text)]
-    for index in range(0, n_calls, 2):
-        draft.blank(*_with_group(items, index))
-    items = items[n_calls:]
-    if name is not None:
-        name -= n_calls
-        gone = [
-            _with_group(items, index)
-            for index, item in enumerate(items[:name])
-            if item.is_word and item.text not in _SPECIFIER and item.text not in _WITH_ARGUMENTS
-        ]
-    else:
-        name = _function_name(items)
-        if name is None:
-            name = _variable_name(items)
-        if name is None:
-            return
-        follows = items[name + 2].text if name + 2 < len(items) else b""
-        is_made = items[name].text in (around, b"operator") or items[name].text.startswith(b"~") or follows == b":"
-        gone = _too_much_before(items[:name], draft, has_type=is_made)
-        for index in _macros_after(items, name + 2):
-            draft.blank(*_with_group(items, index))
-    for span in gone:
-        draft.blank(*span)
-    _take_along(items, name, leading + gone, draft)
-
-
-def _leading_calls(items: list[_Item]) -> int:
-    """How many items at the beginning are macros with arguments that end no declaration: `NAMESPACE_BEGIN(a)`."""
-    n = 0
-    while n + 2 < len(items) and items[n].is_macro_like and items[n + 1].is_group:
-        after = items[n + 2]
-        is_name = n + 3 < len(items) and items[n + 3].is_group and not after.is_macro_like  # PyAPI_FUNC(int) name(…)
-        if not after.is_word or is_name or after.text in _AFTER_PARAMETERS:
-            break
-        n += 2
-    return n
-
-
-def _take_along(items: list[_Item], name: int, gone: list[Span], draft: Draft) -> None:
-    """Macros that went from before a declaration still belong to it, unless a blank line is between."""
-    first = start = next(item.start for item in items if not any(a <= item.start < b for a, b in gone))
-    for before, end in reversed([span for span in gone if span[1] <= first]):
-        if re.search(rb"\n[ \t]*\n", draft.text[end:start]):
-            break
-        start = before
-    if start < first:
-        draft.whole.append((start, items[name].end))
-
-
-def _macros_after(items: list[_Item], first: int) -> list[int]:
-    """The indices of macros between a function's parameters and its body."""
-    found: list[int] = []
-    for index in range(first, len(items)):
-        item = items[index]
-        if item.text in (b":", b"->", b"=", b"requires", b"try"):
-            break
-        is_known = item.text in _AFTER_PARAMETERS or item.text in _WITH_ARGUMENTS
-        if item.is_word and item.is_macro_like and not is_known:
-            found.append(index)
-    return found
-
-
-def _before_value(items: list[_Item]) -> list[_Item]:
-    """The items of a head up to the `=` before a value."""
-    for index, item in enumerate(items):
-        if item.text == b"=" and not (
-            index and items[index - 1].text.endswith((b"operator", b"=", b"!", b"<", b">", b"+", b"-"))
-        ):
-            return items[:index]
-    return items
-
-
-def _variable_name(items: list[_Item]) -> int | None:
-    """The index of the word that a declaration without parameters names: the last, if two words stand before it."""
-    if not items or any(item.text in _NO_VARIABLE or item.text in (b":", b",") for item in items):
-        return None
-    named = [index for index, item in enumerate(items) if item.is_word and item.text not in _SPECIFIER]
-    return named[-1] if len(named) > 2 and named[-1] == len(items) - 1 else None
-
-
-def _function_name(items: list[_Item]) -> int | None:
-    """The index of the word that is the function's name: the first before a group that is no macro's."""
-    operator = next((index for index, item in enumerate(items) if item.text.endswith(b"operator")), None)
-    if operator is not None:
-        return operator
-    calls = [
-        i
-        for i in range(len(items) - 1)
-        if items[i].is_word and items[i + 1].is_group and items[i].text not in _WITH_ARGUMENTS
-    ]
-    for place, index in enumerate(calls):
-        before = [
-            item
-            for at, item in enumerate(items[:index])
-            if item.is_word and item.text not in _WITH_ARGUMENTS and not items[at + 1].is_group
-        ]
-        has_type = any(item.text not in _SPECIFIER or item.text in _PRIMITIVE for item in before)
-        is_last = place == len(calls) - 1
-        follows = items[index + 2] if index + 2 < len(items) else None
-        is_followed = follows is not None and (
-            (follows.is_word and follows.text not in _AFTER_PARAMETERS) or follows.text in (b"*", b"&")
-        )
-        if is_last and follows is not None and is_followed and not follows.is_macro_like:
-            return None  # API(x) type name
-        if is_last or has_type or not is_followed:
-            return index
-    return None
-
-
-def _too_much_before(items: list[_Item], draft: Draft, *, has_type: bool) -> list[Span]:
-    """Of the words before a name its specifiers and, unless it `has_type`, one type stay; the spans of the others."""
-    words: list[int] = []
-    is_tagged = False
-    for index, item in enumerate(items):
-        if item.text in _PRIMITIVE:
-            has_type = True
-        elif item.text in _TAGS:
-            is_tagged = True
-        elif item.is_word and is_tagged:
-            has_type, is_tagged = True, False  # struct NAME
-        elif item.is_word and item.text not in _SPECIFIER and item.text not in _WITH_ARGUMENTS:
-            words.append(index)
-    plain = [index for index in words if index + 1 == len(items) or not items[index + 1].is_group]
-    called = [index for index in words if index not in plain]
-    if not has_type and plain:
-        plain.remove(next((i for i in reversed(plain) if not items[i].is_macro_like), plain[-1]))
-        has_type = True
-    gone = [(items[index].start, items[index].end) for index in plain]
-    for index in called:
-        group = items[index + 1]
-        inside = bytes(draft.text[group.start + 1 : group.end - 1])
-        if not has_type and _TYPE_LIKE.fullmatch(inside):  # PyAPI_FUNC(int)
-            gone += [(items[index].start, group.start + 1), (group.end - 1, group.end)]
-        else:
-            gone.append(_with_group(items, index))
-    return sorted(gone)
-
-
-def _with_group(items: list[_Item], index: int) -> Span:
-    after = items[index + 1] if index + 1 < len(items) else None
-    return items[index].start, after.end if after is not None and after.is_group else items[index].end
-
-
-def _after_statement_macro(walk: _Walk, draft: Draft, index: int) -> int:
-    """The index after the token at `index` in code; a macro that is a statement without a semicolon goes."""
-    word = walk.text(index)
-    before = walk.text(index - 1)
-    if before in (b"(", b","):
-        return _after_type_argument(walk, draft, index)
-    is_name = (word[:1].isalpha() or word[:1] == b"_") and word not in _STATEMENT and word not in _PRIMITIVE
-    is_first = before in (b";", b"{", b"}", b":", b")") or index == walk.fresh
-    if (
-        before in _SPECIFIER and before not in _TAGS and _MACRO_LIKE.fullmatch(word)
-    ):  # static const MODEL("small") int a
-        last = walk.close_of(index + 1) if walk.text(index + 1) == b"(" else index
-        if walk.text(last + 1)[:1].isalpha() and walk.text(last + 1) not in _STATEMENT:
-            draft.blank(walk.tokens[index][0], walk.tokens[last][1])
-            return last + 1
-    if not is_name or not is_first or word in _SPECIFIER:
-        return index + 1
-    last = walk.close_of(index + 1) if walk.text(index + 1) == b"(" else index
-    follows = walk.text(last + 1)
-    starts = (
-        follows[:1].isalnum() or follows in (b"_", b"}") or (follows == b"." and before == b"{")
-    )  # HEAD(NULL) .a = 1
-    is_alone = (starts or follows[:1] == b"_") and walk.begins_line(last + 1)
-    is_loop = follows == b"{" and last > index and before != b":"
-    is_before = (
-        last == index
-        and (  # END if (a) …, CONSTANT static int a, BEGIN a->b = 1
-            follows in _AFTER_MACRO
-            or (follows in _SPECIFIER and _MACRO_LIKE.fullmatch(word) is not None)
-            or (follows[:1].isalpha() and walk.text(last + 2) in (b"->", b"."))
-        )
-    )
-    if (is_alone and walk.begins_line(index)) or is_loop or is_before:
-        draft.blank(walk.tokens[index][0], walk.tokens[last][1])
-        walk.fresh = last + 1
-        return last + 1
-    return index + 1
-
-
-def _after_type_argument(walk: _Walk, draft: Draft, index: int) -> int:
-    """The index after a type that a macro takes as an argument, which becomes a number; else after one token."""
-    at, n_names, n_signs = index, 0, 0
-    while walk.text(at)[:1].isalpha() or walk.text(at)[:1] in (b"_", b"*"):
-        token = walk.text(at)
-        n_signs += token == b"*" or token in _PRIMITIVE
-        n_names += token != b"*" and token not in _PRIMITIVE and token not in _SPECIFIER
-        at += 1
-    is_type = n_signs and n_names <= 1 and walk.text(index) != b"*" and walk.text(at) in (b",", b")")
-    opening = walk.open_of(index) if is_type else index
-    called = walk.text(opening - 1) if is_type and not walk.text(walk.close_of(opening) + 1)[:1].isalpha() else b""
-    if not (called[:1].isalpha() or called[:1] == b"_") or called in _STATEMENT:
-        return index + 1
-    draft.blank(walk.tokens[index][0], walk.tokens[at - 1][1])
-    draft.put(walk.tokens[index][0], b"0")
-    return at
