@@ -15,6 +15,7 @@ import functools
 import importlib
 import importlib.util
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from ai_forge.errors import InputError
 from ai_forge.model_files.architectures import completed, unserved
+from ai_forge.model_files.gguf.config import attention_factor, rope_of
 from ai_forge.model_files.tensors import weight_files
 from ai_forge.training.apple import MLX_LM_MODULES
 from ai_forge.training.backends.mlx_layers import PackedRow, PositionedRope
@@ -90,10 +92,22 @@ def _translated(config: dict[str, Any]) -> dict[str, Any]:
     if rope:
         config = config | {"rope_theta": rope["rope_theta"]}
         config["rope_scaling"] = None if rope_type == "default" else rope
+        if rope_type == "yarn":
+            config["rope_scaling"] = _yarn_for_mlx(rope_of(config))
         config["partial_rotary_factor"] = rope.get("partial_rotary_factor", 1.0)
     if local:
         config["rope_local_base_freq"] = local["rope_theta"]
     return config
+
+
+def _yarn_for_mlx(rope: dict[str, Any]) -> dict[str, Any]:
+    """YaRN as mlx-lm reads it: no attention factor, but an `mscale`, which counts there even where transformers ignores it."""
+    factor = float(rope["factor"])
+    wanted = attention_factor(rope, factor)
+    mscale = (wanted - 1) / (0.1 * math.log(factor)) if factor > 1 else 1.0
+    left_out = {key for key in ("beta_fast", "beta_slow") if not rope.get(key)}  # the defaults are meant
+    kept = {key: value for key, value in rope.items() if key not in left_out}
+    return kept | {"mscale": mscale, "mscale_all_dim": 0}
 
 
 def load_arrays(path: Path) -> dict[str, mx.array]:

@@ -29,12 +29,16 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 128}
 ROPES: dict[str, dict[str, Any] | None] = {
     "default": None,
     "another base": {"rope_type": "default", "rope_theta": 1e6},
     "llama3": LLAMA3,
     "linear": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0},
-    "yarn": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 128},
+    "yarn": YARN,
+    "yarn, an attention factor": YARN | {"attention_factor": 0.8},
+    "yarn, mscales": YARN | {"mscale": 0.7, "mscale_all_dim": 1.3},
+    "yarn, one mscale": YARN | {"mscale": 0.5, "mscale_all_dim": 0.0, "beta_fast": None},
 }
 SHARED = [TokenizedExample((*range(3, 90), 100 + n, 7, 8, 9), 88) for n in range(3)]
 """Three examples that share a prompt: a tree in a packed row."""
