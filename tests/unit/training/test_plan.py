@@ -155,8 +155,8 @@ def test_the_learning_rate_goes_on_smoothly(layings: list[tuple[int, int]]) -> N
     assert rates[-1] < 0.15
     for (after, n_steps), (_, n_before) in zip(layings[1:], layings, strict=False):
         jump = abs(rates[after] - rates[after - 1])
-        usual = 1.0 / (0.1 * n_steps) + 1.0 / max(n_before - after, 1)  # of a warm-up, and of one step of the old curve
-        assert jump <= min(usual, 1.0)
+        of_the_old_curve, of_the_new = 1 / max(n_before - after, 1), 1 / (n_steps - after)
+        assert jump <= 1 / (0.1 * n_steps) + of_the_old_curve + of_the_new  # a step of the warm-up, and of each curve
 
 
 def test_without_a_new_laying_the_learning_rate_is_the_curve() -> None:
