@@ -31,7 +31,7 @@ RIVALS: dict[str, tuple[str, ...]] = {
 }
 
 
-def index_of(folder: Path, embedder: str | None, vectors: Path | None) -> tuple[QuestionIndex, dict[str, float]]:
+def index_of(folder: Path, embedder: str, vectors: Path | None) -> tuple[QuestionIndex, dict[str, float]]:
     """The index of a project, and what making it cost."""
     repository = read_repository(folder)
     start = time.perf_counter()
@@ -39,7 +39,7 @@ def index_of(folder: Path, embedder: str | None, vectors: Path | None) -> tuple[
     mined = time.perf_counter()
     QuestionIndex.build(entries)
     lexical = time.perf_counter()
-    index = QuestionIndex.build(entries, embedder_named(embedder) if embedder else None, vectors_folder=vectors)
+    index = QuestionIndex.build(entries, embedder_named(embedder), vectors_folder=vectors)
     return index, {
         "entries": len(entries),
         "mined_s": round(mined - start, 2),
@@ -70,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("projects", type=Path, help="folder in which the commands of the question files were run")
     parser.add_argument("--set", action="append", default=[], help="further questions and their project: FILE=FOLDER")
-    parser.add_argument("--embedder", default="minilm", help="default: minilm; '' for none")
+    parser.add_argument("--embedder", default="minilm", help="default: minilm; none: by words alone")
     parser.add_argument("--vectors", type=Path, help="folder in which vectors are kept")
     parser.add_argument("--misses", action="store_true", help="print the questions whose right file is not first")
     given = parser.parse_args()
@@ -93,7 +93,8 @@ def main() -> None:
     indexes: dict[Path, tuple[QuestionIndex, dict[str, float]]] = {}
     for name, (asked, folder) in sets.items():
         if folder not in indexes:
-            indexes[folder] = index_of(folder, given.embedder or None, given.vectors)
+            kept = given.vectors / folder.name if given.vectors else None
+            indexes[folder] = index_of(folder, given.embedder, kept)
         index, cost = indexes[folder]
         start = time.perf_counter()
         for question in asked:

@@ -42,13 +42,13 @@ _AGAIN = 0.75
 """What each further entry of a file counts of the one before."""
 _ASIDE = 0.5
 _TEST_ASKED = re.compile(
-    r"\btested\b|\btests? (?:for|of|that|cover\w*|case\w*|check\w*)\b|\b(?:which|what|do|does|are there) (?:\w+ )?tests?\b",
+    r"\btested\b|\btests? (?:for|of|that|cover\w*|case\w*|check\w*)\b|\b(?:which|what|do|does|are there) (?:\w+ )?tests\b",
     re.I,
 )
 _EXAMPLE_ASKED = re.compile(r"\b(?:examples?|samples?|demos?|usage)\b", re.I)
 _CHANGE_ASKED = re.compile(
-    r"\b(?:chang(?:e|ed|es)|changelog|history|commit\w*|releases?d?|version\w*|since|removed|deprecated|renamed|introduced"
-    r"|new in|was new|fix(?:ed|es)?|bugs?|why was|v?\d+\.\d+)\b",
+    r"\b(?:changed|changes|changelog|history|commit(?:s|ted)?|releases?d?|removed|deprecated|renamed|introduced|new in"
+    r"|was new|fix(?:ed|es)?|bugs?|why was|v?\d+\.\d+)\b",
     re.I,
 )
 _CHANGELOG = re.compile(r"^(?:change|history|news|release)", re.I)
@@ -109,7 +109,7 @@ class QuestionIndex:
             "file": Bm25.build(list(of_files.values())),
         }
         vectors = None
-        if embedder is not None:
+        if embedder is not None and embedder.name != "none":
             vectors = _vectors(entries, embedder, vectors_folder)
         return cls(entries, lexical, embedder, vectors)
 

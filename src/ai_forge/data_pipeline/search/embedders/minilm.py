@@ -93,7 +93,7 @@ class _Bert:
     def __init__(self, weights: dict[str, Array], n_heads: int) -> None:
         self._weights, self._n_heads = weights, n_heads
         self._tokens = weights["embeddings.word_embeddings.weight"]
-        segment = weights["embeddings.token_type_embeddings.weight"][0]
+        segment: Array = weights["embeddings.token_type_embeddings.weight"][0]
         self._places = weights["embeddings.position_embeddings.weight"] + segment
         self.hidden = self._tokens.shape[1]
         n_layers = 1 + max(int(name.split(".")[2]) for name in weights if name.startswith("encoder.layer."))
@@ -120,7 +120,7 @@ class _Bert:
             self._linear(states, name + part).reshape(n_texts, length, self._n_heads, width).transpose(0, 2, 1, 3)
             for part in ("query", "key", "value")
         )
-        scores = query @ key.transpose(0, 1, 3, 2) / np.float32(width**0.5)
+        scores: Array = query @ key.transpose(0, 1, 3, 2) / np.float32(width**0.5)
         np.exp(scores - scores.max(axis=-1, keepdims=True), out=scores)
         scores /= scores.sum(axis=-1, keepdims=True)
         mixed: Array = (scores @ value).transpose(0, 2, 1, 3).reshape(-1, self.hidden)
