@@ -67,6 +67,17 @@ class Found(NamedTuple):
     """What each ranking added, the largest first."""
     entry: Entry
 
+    def row(self) -> dict[str, str | int | float]:
+        """What a program is told: place, name, kind and score."""
+        return {
+            "path": self.path,
+            "first_line": self.first_line,
+            "last_line": self.last_line,
+            "name": self.name,
+            "kind": self.kind,
+            "score": self.score,
+        }
+
 
 class QuestionIndex:
     """The rankings over a repository's entries. Deterministic; safe to read from threads."""

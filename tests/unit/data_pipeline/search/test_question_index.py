@@ -71,6 +71,7 @@ def test_results_fall_do_not_overlap_and_say_why(index: QuestionIndex) -> None:
     assert sum(f.path == "src/pool.py" for f in found) == 1
     assert set(found[0].why) <= {"bm25", "prose", "file", "dense", "names"}
     assert sum(found[0].why.values()) == pytest.approx(found[0].score, abs=1e-3)
+    assert list(found[0].row()) == ["path", "first_line", "last_line", "name", "kind", "score"]
     assert search(index, "", 5) == search(index, "zzz qqq", 5) == []
 
 
