@@ -26,6 +26,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ai_forge.json_lines import lines_of
+
 TRIES = 3
 
 
@@ -91,7 +93,7 @@ def digest(home: Path) -> str:
 
 def stage_at_work(home: Path) -> str:
     """Which stage the killed run was in, by its events."""
-    lines = [line for path in home.glob("runs/*/events.jsonl") for line in path.read_text().splitlines()]
+    lines = [line for path in home.glob("runs/*/events.jsonl") for _, line in lines_of(path.read_text())]
     stage = "start"
     for line in lines:
         with contextlib.suppress(ValueError):

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from ai_forge.json_lines import lines_of
+
 
 @dataclass(frozen=True)
 class Event:
@@ -213,7 +215,7 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
     """The records of an `events.jsonl`; a line torn by a crash is passed over."""
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for _, line in lines_of(path.read_text(encoding="utf-8", errors="replace")):
         try:
             yield json.loads(line)
         except json.JSONDecodeError:

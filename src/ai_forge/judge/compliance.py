@@ -73,6 +73,9 @@ def judge_compliance(compliance: Compliance, settings: JudgeSettings) -> Verdict
     gain = compliance.gain(settings)
     passed = surely_above_zero(gain)
     n = len(compliance.answers)
+    if n == 0:
+        unscored = Check("compliance", None, "no probes: none of the rules can be checked by a machine")
+        return Verdict(False, "Not judged: there are no probes.", (), (unscored,), None, None, None, None)
     kept = [sum(a.base_passes for a in compliance.answers), sum(a.tuned_passes for a in compliance.answers)]
     start = "Better than the base" if passed else "Not shown to be better than the base"
     return Verdict(

@@ -9,7 +9,7 @@ from typing import Protocol
 from ai_forge.config import Settings
 from ai_forge.data_pipeline.examples.project_notes import state_of_words
 from ai_forge.data_pipeline.handbook.agent_folder import find_agent_folder
-from ai_forge.data_pipeline.handbook.handbook import COMPANIONS, FINE_TUNING_FILE, HELD_OUT_FILE
+from ai_forge.data_pipeline.handbook.handbook import COMPANIONS, FINE_TUNING_FILE
 from ai_forge.data_pipeline.search.entries import entries_beside_code
 from ai_forge.data_pipeline.source.file_dates import read_dates
 from ai_forge.data_pipeline.source.repository import Repository, read_repository
@@ -69,11 +69,8 @@ def dates_of(repository: Repository, settings: Settings) -> dict[str, int]:
 def read_handbook_files(path: Path, settings: Settings) -> Source:
     """An agent's folder with the pairs that `ai-forge handbook` wrote, or that its owner did."""
     folder = find_agent_folder(path)
-    for name in (FINE_TUNING_FILE, HELD_OUT_FILE):
-        if not (folder / name).is_file():
-            raise InputError(
-                f"{folder} has no {name}.", f"write it: ai-forge handbook {path}, with some rules held out."
-            )
+    if not (folder / FINE_TUNING_FILE).is_file():
+        raise InputError(f"{folder} has no {FINE_TUNING_FILE}.", f"write it: ai-forge handbook {path}.")
     files = {name: file_sha256(folder / name) for name in COMPANIONS if (folder / name).is_file()}
     root = folder.resolve().parent
     return Source(root, root.name or "repository", None, {"files": stage_key(**files)} | _preferences(settings))

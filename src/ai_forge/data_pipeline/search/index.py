@@ -216,7 +216,7 @@ class Index:
         folder = Path(folder)
         try:
             head = json.loads((folder / "index.json").read_text("utf-8"))
-            lines = (folder / "blocks.jsonl").read_text("utf-8").splitlines()
+            lines = (folder / "blocks.jsonl").read_text("utf-8").split("\n")
         except (OSError, ValueError) as error:
             raise InputError(f"{folder} holds no index ({error}).", "Build it again with `ai-forge mine`.") from error
         if head.get("format") != _FORMAT:

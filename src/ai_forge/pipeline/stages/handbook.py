@@ -9,6 +9,7 @@ without one.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from ai_forge.data_pipeline.handbook.handbook import COMPANIONS, FINE_TUNING_FIL
 from ai_forge.data_pipeline.schemas.instructions import AlpacaPair
 from ai_forge.data_pipeline.schemas.probes import ComplianceProbe
 from ai_forge.errors import InputError
+from ai_forge.events import Notice
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
 from ai_forge.pipeline.stages.merge import merged_folder
 from ai_forge.pipeline.stages.parity import parity_stage
@@ -59,10 +61,28 @@ def _copy_data(context: StageContext) -> HandbookSummary:
     for name in COMPANIONS:
         if (source / name).is_file():
             atomic_write(context.folder / name, (source / name).read_bytes())
+    if not (context.folder / HELD_OUT_FILE).is_file():
+        _hold_out(context)
     train, valid = (_pairs(context.folder / name) for name in (FINE_TUNING_FILE, HELD_OUT_FILE))
     probes = _probes(context.folder)
     content = stage_key(train=[p.id for p in train], valid=[p.id for p in valid], probes=[p.id for p in probes])
     return HandbookSummary(train=len(train), valid=len(valid), probes=len(probes), content=content)
+
+
+def _hold_out(context: StageContext) -> None:
+    """Put one pair in ten aside, for a file that its owner wrote and of which nothing is held out.
+
+    Raises:
+        InputError: there is only one pair.
+    """
+    pairs = _pairs(context.folder / FINE_TUNING_FILE)
+    if len(pairs) < 2:
+        raise InputError(f"{len(pairs)} pairs are too few to train on and hold one out.", "write more of them.")
+    chosen = {pair.id for pair in sorted(pairs, key=lambda pair: pair.id)[: max(1, len(pairs) // 10)]}
+    for name, is_held_out in ((FINE_TUNING_FILE, False), (HELD_OUT_FILE, True)):
+        side = [pair.alpaca() for pair in pairs if (pair.id in chosen) is is_held_out]
+        atomic_write(context.folder / name, json.dumps(side, ensure_ascii=False, indent=2))
+    context.emit(Notice("info", f"{len(chosen)} of {len(pairs)} pairs are held out to watch the training."))
 
 
 def _pairs(path: Path) -> list[AlpacaPair]:
@@ -114,12 +134,11 @@ def _evaluate(context: StageContext) -> ComplianceSummary:
     from ai_forge.judge.compliance import ask_both
     from ai_forge.prompting.chat import ChatTokenizer
 
-    probes = _probes(context.outputs.folder("dataset"))
+    data = context.outputs.folder("dataset")
+    probes = _probes(data)
     if not probes:
-        raise InputError(
-            f"{context.run.repository} has no probes: none of its rules can be checked by a machine.",
-            "write fine-tuning-probes.jsonl by hand, or state a rule that a machine can check.",
-        )
+        text = "No probes: none of the rules can be checked by a machine, so nothing is judged. Write fine-tuning-probes.jsonl."
+        context.emit(Notice("warning", text))
     base = context.opened.base
     untrained = ChatTokenizer(base.folder, "chat" if base.chat_template else "alpaca")
     made = ask_both(
@@ -132,7 +151,7 @@ def _evaluate(context: StageContext) -> ComplianceSummary:
         probes=len(made.answers),
         kept_by_base=sum(answer.base_passes for answer in made.answers),
         kept_by_tuned=sum(answer.tuned_passes for answer in made.answers),
-        first_question=probes[0].prompt,
+        first_question=probes[0].prompt if probes else _pairs(data / HELD_OUT_FILE)[0].instruction,
     )
 
 
