@@ -231,7 +231,9 @@ class QuestionIndex:
             if not head["dense"]:
                 return cls(entries, lexical)
             vectors = np.load(folder / "vectors.npy", allow_pickle=False)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if len(vectors) != len(entries):
+                raise ValueError(f"{len(vectors)} vectors of {len(entries)} entries")
+        except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError) as error:
             raise InputError(f"{folder} holds no index ({error}).", "Build it again with `ai-forge mine`.") from error
         return cls(entries, lexical, load_embedder(folder / "dense"), vectors)
 
