@@ -60,7 +60,12 @@ def evaluation_stage(contenders: Sequence[Contender] | None = None) -> Stage:
         inputs,
         lambda context: _build(context, chosen()),
         EvaluateSummary,
-        ("ai_forge.judge.evaluator", "ai_forge.judge.held_out", "ai_forge.judge.scoring"),
+        (
+            "ai_forge.judge.evaluator",
+            "ai_forge.judge.held_out",
+            "ai_forge.judge.scoring",
+            "ai_forge.data_pipeline.search.context",
+        ),
     )
 
 
