@@ -5,15 +5,14 @@ What cannot be told is left as it is, and the repair is only kept where the tree
 """
 
 import re
-from dataclasses import dataclass, field
 
+from ai_forge.data_pipeline.languages.declarations import MACRO_LIKE, WITH_ARGUMENTS, Item, Walk, items_of, with_group
 from ai_forge.data_pipeline.languages.draft import Draft, Span
 from ai_forge.data_pipeline.languages.preprocessor import DIRECTIVE, blanked, without_comments
 
 __all__ = ["blank_macros"]
 
 _BLOCK_COMMENT = re.compile(rb"/\*(?s:.*?)\*/")
-_TOKEN = re.compile(rb"[A-Za-z_]\w*|::|->|&&|\d[\w.]*|[^\s\w]")
 _PRIMITIVE = frozenset(
     b"void char short int long float double signed unsigned bool _Bool _Complex auto wchar_t char8_t char16_t char32_t "
     b"__int64 __int128 decltype typeof __typeof__".split()
@@ -24,10 +23,6 @@ _SPECIFIER = frozenset(
     b"__inline__ __restrict __restrict__ __forceinline __cdecl __stdcall __fastcall async struct class union enum".split()
 )
 _TAGS = frozenset((b"struct", b"class", b"union", b"enum"))
-_WITH_ARGUMENTS = frozenset(
-    b"__attribute__ __attribute __declspec alignas _Alignas decltype typeof __typeof__ noexcept explicit throw asm "
-    b"__asm__ requires _Static_assert static_assert".split()
-)
 _AFTER_PARAMETERS = frozenset(
     b"const volatile noexcept override final throw requires try mutable default delete".split()
 )
@@ -41,7 +36,6 @@ _NO_VARIABLE = frozenset(
     b"typedef using friend template operator namespace return goto struct class union enum".split()
 )
 _ACCESS = frozenset((b"public", b"private", b"protected", b"signals", b"Q_SIGNALS", b"slots", b"Q_SLOTS"))
-_MACRO_LIKE = re.compile(rb"[A-Z][A-Z0-9_]+|_\w*[a-z]\w*|[A-Z]")
 _OF_A_SCOPE = re.compile(rb"BEGIN|END|NAMESPACE|WARNING|DISABLE|PUSH|POP|LICENSE|MODULE|EXPORT_SYMBOL|DECLARE|DEFINE")
 """Macros that are statements of their own, though no semicolon follows them."""
 _AFTER_STAR = re.compile(rb"[*&]\s*([A-Z][A-Z0-9_]+|__?restrict(?:__)?)(?=\s+(?:const\s+)?[A-Za-z_])")
@@ -49,62 +43,6 @@ _BEFORE_PARAMETER = re.compile(
     rb"(?<=[(,])\s*(_?[A-Z][A-Za-z0-9]*_|[A-Z][A-Z0-9_]+)(?=\s+(?:const\s+)?[A-Za-z_]\w*[\s*&]+[A-Za-z_]\w*\s*[,)\[])"
 )
 _TYPE_LIKE = re.compile(rb"\s*(?:const\s+|struct\s+|unsigned\s+)*\w+[\s*&]*")
-
-
-@dataclass
-class _Item:
-    """A piece of a declaration's head: a word with what belongs to it (`A::B<C>`), a sign, or a bracketed `group`."""
-
-    text: bytes
-    start: int
-    end: int
-    is_word: bool = False
-    is_group: bool = False
-
-    @property
-    def is_macro_like(self) -> bool:
-        """Whether a type would not be written so."""
-        return self.text not in _WITH_ARGUMENTS and _MACRO_LIKE.fullmatch(self.text) is not None
-
-
-@dataclass
-class _Walk:
-    """The tokens of a text, with what their brackets say."""
-
-    view: bytes
-    tokens: list[Span] = field(default_factory=list)
-    fresh: int = -1
-    """Where a statement begins because what stood before it went."""
-
-    def __post_init__(self) -> None:
-        self.tokens = [match.span() for match in _TOKEN.finditer(self.view)]
-
-    def text(self, index: int) -> bytes:
-        """A token; empty beyond the last."""
-        return self.view[slice(*self.tokens[index])] if index < len(self.tokens) else b""
-
-    def close_of(self, index: int) -> int:
-        """The index of the bracket that closes the one at `index`; of the last token where none does."""
-        depth = 0
-        for at in range(index, len(self.tokens)):
-            sign = self.text(at)
-            depth += (sign in (b"(", b"[", b"{")) - (sign in (b")", b"]", b"}"))
-            if depth == 0:
-                return at
-        return len(self.tokens) - 1
-
-    def open_of(self, index: int) -> int:
-        """The index of the round bracket around the token at `index`."""
-        depth = 1
-        while index > 0 and depth:
-            index -= 1
-            depth += (self.text(index) == b")") - (self.text(index) == b"(")
-        return index
-
-    def begins_line(self, index: int) -> bool:
-        """Whether a line end stands before a token."""
-        start = self.tokens[index - 1][1] if index else 0
-        return b"\n" in self.view[start : self.tokens[index][0]]
 
 
 def blank_macros(draft: Draft) -> None:
@@ -131,7 +69,7 @@ def blank_macros(draft: Draft) -> None:
         for match in pattern.finditer(bytes(view)):
             draft.blank(*match.span(1))
             blanked(view, *match.span(1))
-    walk = _Walk(bytes(view))
+    walk = Walk(bytes(view))
     scopes: list[bytes | None] = []  # of each open brace: None where code stands in it, else the name of the class
     head = index = 0
     while index < len(walk.tokens):
@@ -142,12 +80,12 @@ def blank_macros(draft: Draft) -> None:
             head = index + 1
         elif sign == b"}":
             if around is not None:
-                _blank_calls(_items(walk, head, index), draft)
+                _blank_calls(items_of(walk, head, index), draft)
             if scopes:
                 scopes.pop()
             head = index + 1
         elif sign == b";" and around is not None:
-            items = _items(walk, head, index)
+            items = items_of(walk, head, index)
             if not _blank_calls(items, draft):
                 _mend_head(items, draft, around, None)
             head = index + 1
@@ -161,10 +99,10 @@ def blank_macros(draft: Draft) -> None:
             index = walk.close_of(index)
         index += 1
     if not scopes:
-        _blank_calls(_items(walk, head, len(walk.tokens)), draft)
+        _blank_calls(items_of(walk, head, len(walk.tokens)), draft)
 
 
-def _blank_calls(items: list[_Item], draft: Draft) -> bool:
+def _blank_calls(items: list[Item], draft: Draft) -> bool:
     """Whether a declaration, or what stands at the end of a scope, is nothing but macros; they go."""
     are_macros = all(item.is_group or (item.is_word and item.is_macro_like) for item in items)
     for item in items if are_macros else ():
@@ -172,15 +110,15 @@ def _blank_calls(items: list[_Item], draft: Draft) -> bool:
     return are_macros
 
 
-def _opened_scope(walk: _Walk, draft: Draft, first: int, last: int, around: bytes) -> bytes | None:
+def _opened_scope(walk: Walk, draft: Draft, first: int, last: int, around: bytes) -> bytes | None:
     """What the brace after a head opens, as in `blank_macros`; the head is mended."""
-    items = _items(walk, first, last)
+    items = items_of(walk, first, last)
     words = [item.text for item in items if item.is_word]
     if b"namespace" in words:
         until = next(index for index, item in enumerate(items) if item.text == b"namespace")
         for index, item in enumerate(items[:until]):
             if item.is_word and item.text not in (b"inline", b"export"):
-                draft.blank(*_with_group(items, index))
+                draft.blank(*with_group(items, index))
         return b""
     if words == [b"extern"]:  # "C"
         return b""
@@ -189,7 +127,7 @@ def _opened_scope(walk: _Walk, draft: Draft, first: int, last: int, around: byte
     return None if name is None or b"enum" in words else items[name].text
 
 
-def _mend_access(walk: _Walk, draft: Draft, first: int, colon: int) -> None:
+def _mend_access(walk: Walk, draft: Draft, first: int, colon: int) -> None:
     """`public slots:` and `signals:`, as Qt has them."""
     for at in range(first, colon):
         if walk.text(at) not in (b"public", b"private", b"protected"):
@@ -198,60 +136,7 @@ def _mend_access(walk: _Walk, draft: Draft, first: int, colon: int) -> None:
         draft.blank(*walk.tokens[colon])
 
 
-def _items(walk: _Walk, first: int, last: int) -> list[_Item]:
-    """The tokens from `first` to before `last` as items; templates' heads, attributes in `[[]]` and literals are left out."""
-    items: list[_Item] = []
-    at = first
-    while at < last:
-        token, (start, end) = walk.text(at), walk.tokens[at]
-        if token == b"template" and walk.text(at + 1) == b"<":
-            at = _close_of_angle(walk, at + 1, last) + 1
-            continue
-        if token in (b"(", b"["):
-            close = min(walk.close_of(at), last - 1)
-            if token == b"(":
-                items.append(_Item(b"(", start, walk.tokens[close][1], is_group=True))
-            at = close + 1
-            continue
-        is_word = token[:1].isalpha() or token[:1] == b"_"
-        if token == b"<" and items and items[-1].is_word:
-            close = _close_of_angle(walk, at, last)
-            items[-1].end = walk.tokens[close][1]
-            items[-1].text += b"<>"
-            at = close + 1
-            continue
-        joins = (
-            items
-            and (items[-1].text.endswith((b"::", b"~")) or token == b"::")
-            and (is_word or token == b"~" or token == b"::")
-        )
-        if joins and (items[-1].is_word or items[-1].text in (b"::", b"~")):
-            items[-1].text += token
-            items[-1].end, items[-1].is_word = end, True
-        elif token == b"~":
-            items.append(_Item(token, start, end, is_word=True))
-        elif not token[:1].isdigit():
-            items.append(_Item(token, start, end, is_word=is_word))
-        at += 1
-    return items
-
-
-def _close_of_angle(walk: _Walk, index: int, last: int) -> int:
-    """The index of the `>` that closes the `<` at `index`, or of the last token before `last`."""
-    depth = 0
-    at = index
-    while at < last:
-        sign = walk.text(at)
-        if sign in (b"(", b"[", b"{"):
-            at = walk.close_of(at)
-        depth += (sign == b"<") - (sign == b">")
-        if depth == 0:
-            return at
-        at += 1
-    return last - 1
-
-
-def _class_name(items: list[_Item]) -> int | None:
+def _class_name(items: list[Item]) -> int | None:
     """The index of the name in the head of a class, struct, union or enum that is defined; None for any other head."""
     tag = next((i for i, item in enumerate(items) if item.text in _TAGS), None)
     if tag is None:
@@ -264,23 +149,23 @@ def _class_name(items: list[_Item]) -> int | None:
     return named[-1] if named else tag
 
 
-def _mend_head(items: list[_Item], draft: Draft, around: bytes, name: int | None) -> None:
+def _mend_head(items: list[Item], draft: Draft, around: bytes, name: int | None) -> None:
     """Blank what is too much in the head of a declaration: one type and one name are enough.
 
     `around` is the name of the class that it stands in, `name` the index of the name of the class that it defines.
     """
     items = _before_value(items)
     n_calls = _leading_calls(items)
-    leading = [_with_group(items, index) for index in range(0, n_calls, 2) if not _OF_A_SCOPE.search(items[index].text)]
+    leading = [with_group(items, index) for index in range(0, n_calls, 2) if not _OF_A_SCOPE.search(items[index].text)]
     for index in range(0, n_calls, 2):
-        draft.blank(*_with_group(items, index))
+        draft.blank(*with_group(items, index))
     items = items[n_calls:]
     if name is not None:
         name -= n_calls
         gone = [
-            _with_group(items, index)
+            with_group(items, index)
             for index, item in enumerate(items[:name])
-            if item.is_word and item.text not in _SPECIFIER and item.text not in _WITH_ARGUMENTS
+            if item.is_word and item.text not in _SPECIFIER and item.text not in WITH_ARGUMENTS
         ]
     else:
         name = _function_name(items)
@@ -292,13 +177,13 @@ def _mend_head(items: list[_Item], draft: Draft, around: bytes, name: int | None
         is_made = items[name].text in (around, b"operator") or items[name].text.startswith(b"~") or follows == b":"
         gone = _too_much_before(items[:name], draft, has_type=is_made)
         for index in _macros_after(items, name + 2):
-            draft.blank(*_with_group(items, index))
+            draft.blank(*with_group(items, index))
     for span in gone:
         draft.blank(*span)
     _take_along(items, name, leading + gone, draft)
 
 
-def _leading_calls(items: list[_Item]) -> int:
+def _leading_calls(items: list[Item]) -> int:
     """How many items at the beginning are macros with arguments that end no declaration: `NAMESPACE_BEGIN(a)`."""
     n = 0
     while n + 2 < len(items) and items[n].is_macro_like and items[n + 1].is_group:
@@ -310,7 +195,7 @@ def _leading_calls(items: list[_Item]) -> int:
     return n
 
 
-def _take_along(items: list[_Item], name: int, gone: list[Span], draft: Draft) -> None:
+def _take_along(items: list[Item], name: int, gone: list[Span], draft: Draft) -> None:
     """Macros that went from before a declaration still belong to it, unless a blank line is between."""
     first = start = next(item.start for item in items if not any(a <= item.start < b for a, b in gone))
     for before, end in reversed([span for span in gone if span[1] <= first]):
@@ -321,20 +206,20 @@ def _take_along(items: list[_Item], name: int, gone: list[Span], draft: Draft) -
         draft.whole.append((start, items[name].end))
 
 
-def _macros_after(items: list[_Item], first: int) -> list[int]:
+def _macros_after(items: list[Item], first: int) -> list[int]:
     """The indices of macros between a function's parameters and its body."""
     found: list[int] = []
     for index in range(first, len(items)):
         item = items[index]
         if item.text in (b":", b"->", b"=", b"requires", b"try"):
             break
-        is_known = item.text in _AFTER_PARAMETERS or item.text in _WITH_ARGUMENTS
+        is_known = item.text in _AFTER_PARAMETERS or item.text in WITH_ARGUMENTS
         if item.is_word and item.is_macro_like and not is_known:
             found.append(index)
     return found
 
 
-def _before_value(items: list[_Item]) -> list[_Item]:
+def _before_value(items: list[Item]) -> list[Item]:
     """The items of a head up to the `=` before a value."""
     for index, item in enumerate(items):
         if item.text == b"=" and not (
@@ -344,7 +229,7 @@ def _before_value(items: list[_Item]) -> list[_Item]:
     return items
 
 
-def _variable_name(items: list[_Item]) -> int | None:
+def _variable_name(items: list[Item]) -> int | None:
     """The index of the word that a declaration without parameters names: the last, if two words stand before it."""
     if not items or any(item.text in _NO_VARIABLE or item.text in (b":", b",") for item in items):
         return None
@@ -352,7 +237,7 @@ def _variable_name(items: list[_Item]) -> int | None:
     return named[-1] if len(named) > 2 and named[-1] == len(items) - 1 else None
 
 
-def _function_name(items: list[_Item]) -> int | None:
+def _function_name(items: list[Item]) -> int | None:
     """The index of the word that is the function's name: the first before a group that is no macro's."""
     operator = next((index for index, item in enumerate(items) if item.text.endswith(b"operator")), None)
     if operator is not None:
@@ -360,13 +245,13 @@ def _function_name(items: list[_Item]) -> int | None:
     calls = [
         i
         for i in range(len(items) - 1)
-        if items[i].is_word and items[i + 1].is_group and items[i].text not in _WITH_ARGUMENTS
+        if items[i].is_word and items[i + 1].is_group and items[i].text not in WITH_ARGUMENTS
     ]
     for place, index in enumerate(calls):
         before = [
             item
             for at, item in enumerate(items[:index])
-            if item.is_word and item.text not in _WITH_ARGUMENTS and not items[at + 1].is_group
+            if item.is_word and item.text not in WITH_ARGUMENTS and not items[at + 1].is_group
         ]
         has_type = any(item.text not in _SPECIFIER or item.text in _PRIMITIVE for item in before)
         is_last = place == len(calls) - 1
@@ -381,7 +266,7 @@ def _function_name(items: list[_Item]) -> int | None:
     return None
 
 
-def _too_much_before(items: list[_Item], draft: Draft, *, has_type: bool) -> list[Span]:
+def _too_much_before(items: list[Item], draft: Draft, *, has_type: bool) -> list[Span]:
     """Of the words before a name its specifiers and, unless it `has_type`, one type stay; the spans of the others."""
     words: list[int] = []
     is_tagged = False
@@ -392,7 +277,7 @@ def _too_much_before(items: list[_Item], draft: Draft, *, has_type: bool) -> lis
             is_tagged = True
         elif item.is_word and is_tagged:
             has_type, is_tagged = True, False  # struct NAME
-        elif item.is_word and item.text not in _SPECIFIER and item.text not in _WITH_ARGUMENTS:
+        elif item.is_word and item.text not in _SPECIFIER and item.text not in WITH_ARGUMENTS:
             words.append(index)
     plain = [index for index in words if index + 1 == len(items) or not items[index + 1].is_group]
     called = [index for index in words if index not in plain]
@@ -406,16 +291,11 @@ def _too_much_before(items: list[_Item], draft: Draft, *, has_type: bool) -> lis
         if not has_type and _TYPE_LIKE.fullmatch(inside):  # PyAPI_FUNC(int)
             gone += [(items[index].start, group.start + 1), (group.end - 1, group.end)]
         else:
-            gone.append(_with_group(items, index))
+            gone.append(with_group(items, index))
     return sorted(gone)
 
 
-def _with_group(items: list[_Item], index: int) -> Span:
-    after = items[index + 1] if index + 1 < len(items) else None
-    return items[index].start, after.end if after is not None and after.is_group else items[index].end
-
-
-def _after_statement_macro(walk: _Walk, draft: Draft, index: int) -> int:
+def _after_statement_macro(walk: Walk, draft: Draft, index: int) -> int:
     """The index after the token at `index` in code; a macro that is a statement without a semicolon goes."""
     word = walk.text(index)
     before = walk.text(index - 1)
@@ -423,9 +303,7 @@ def _after_statement_macro(walk: _Walk, draft: Draft, index: int) -> int:
         return _after_type_argument(walk, draft, index)
     is_name = (word[:1].isalpha() or word[:1] == b"_") and word not in _STATEMENT and word not in _PRIMITIVE
     is_first = before in (b";", b"{", b"}", b":", b")") or index == walk.fresh
-    if (
-        before in _SPECIFIER and before not in _TAGS and _MACRO_LIKE.fullmatch(word)
-    ):  # static const MODEL("small") int a
+    if before in _SPECIFIER and before not in _TAGS and MACRO_LIKE.fullmatch(word):  # static const MODEL("small") int a
         last = walk.close_of(index + 1) if walk.text(index + 1) == b"(" else index
         if walk.text(last + 1)[:1].isalpha() and walk.text(last + 1) not in _STATEMENT:
             draft.blank(walk.tokens[index][0], walk.tokens[last][1])
@@ -443,7 +321,7 @@ def _after_statement_macro(walk: _Walk, draft: Draft, index: int) -> int:
         last == index
         and (  # END if (a) …, CONSTANT static int a, BEGIN a->b = 1
             follows in _AFTER_MACRO
-            or (follows in _SPECIFIER and _MACRO_LIKE.fullmatch(word) is not None)
+            or (follows in _SPECIFIER and MACRO_LIKE.fullmatch(word) is not None)
             or (follows[:1].isalpha() and walk.text(last + 2) in (b"->", b"."))
         )
     )
@@ -454,7 +332,7 @@ def _after_statement_macro(walk: _Walk, draft: Draft, index: int) -> int:
     return index + 1
 
 
-def _after_type_argument(walk: _Walk, draft: Draft, index: int) -> int:
+def _after_type_argument(walk: Walk, draft: Draft, index: int) -> int:
     """The index after a type that a macro takes as an argument, which becomes a number; else after one token."""
     at, n_names, n_signs = index, 0, 0
     while walk.text(at)[:1].isalpha() or walk.text(at)[:1] in (b"_", b"*"):

@@ -9,15 +9,17 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from ai_forge.pipeline.repository import Pipeline
 from pydantic import BaseModel, ValidationError
 
 from ai_forge.config import MinerSettings, load_settings
 from ai_forge.data_pipeline import SourceFile, mine
 from ai_forge.data_pipeline.secrets.masking import find_secrets, scrub, scrub_text, without_secrets
 from ai_forge.data_pipeline.source.repository import blob_id
-from ai_forge.judge.held_out import code_of
+from ai_forge.pipeline.run import new_run
+from ai_forge.pipeline.runner import Runner
+from ai_forge.pipeline.stages.dataset import HELD_OUT_CODE, DatasetSummary
 from ai_forge.workspace import Workspace
+from cli_runs import tiny_base
 from conftest import git
 from planted_secrets import GENERIC, KNOWN, Planted, planted
 
@@ -175,20 +177,20 @@ def test_nothing_that_the_stages_write_holds_a_planted_secret(tmp_path: Path) ->
     (root / "pkg" / "items_0.py").write_text((root / "pkg" / "items_0.py").read_text() + "\n")
     git(root, "commit", "-qam", f"It was {SECRETS[0][0].text}")
 
-    loaded = load_settings(("test", {"synthesis.max_examples": 150}))
-    pipeline = Pipeline(root, loaded, Workspace.open(tmp_path / "home"), lambda _: None)
-    folders = [pipeline.workspace.cache_dir / "files", pipeline.dataset.folder, pipeline.index.folder]
+    changed = {"synthesis.max_examples": 150, "training.base_model": str(tiny_base(tmp_path / "base"))}
+    settings = load_settings(("test", changed)).settings
+    workspace = Workspace.open(tmp_path / "home")
+    runner = Runner(new_run(root, settings, workspace), workspace)
+    results = [runner.run_until(stage) for stage in ("mine", "notes", "dataset", "index")]
+    folders = [workspace.cache_dir / "files", *(result.folder for result in results)]
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    assert HELD_OUT_CODE in {path.name for path in files}, "what the judge reads is among them"
     written = "".join(path.read_bytes().decode("utf-8", "replace") for path in files)
-    masked = [block for block in pipeline.mined.documents if block.metadata.n_masked]
+    masked = [block for block in runner.opened.mine().documents if block.metadata.n_masked]
     assert len(masked) > 400, "the blocks are there, without their secrets"
-    assert pipeline.dataset.counts["train"] > 50
-    assert "secret" not in pipeline.dataset.counts["rejected"], "the last look finds nothing"
-    settings = pipeline.settings
-    code_shown = code_of(
-        pipeline.repository.files, pipeline.held_out_files, settings.judge, settings.miner.secret_placeholder
-    )
-    written += "".join(text for _, text in code_shown)
+    summary = runner.outputs().summary("dataset", DatasetSummary)
+    assert summary.train > 50
+    assert "secret" not in summary.rejected, "the last look finds nothing"
     left = Counter(secret.kind for secret, _ in SECRETS if survives(written, secret))
     print("left in what was written:", dict(left))
     assert not set(left) & set(KNOWN)
