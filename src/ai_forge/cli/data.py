@@ -1,15 +1,22 @@
-"""`ai-forge data …` and `ai-forge handbook`: words to calls, values to text. Data goes to stdout, messages to stderr."""
+"""`ai-forge data …` and `ai-forge handbook`: datasets are read, counted, compared, converted and written."""
+
+from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from ai_forge.cli.options import AsJson
-from ai_forge.cli.output import print_json, stderr
+from ai_forge.cli.output import show, warn
 from ai_forge.errors import InputError
+
+if TYPE_CHECKING:
+    from ai_forge.data_pipeline.datasets.formats import Dataset, Format
+    from ai_forge.data_pipeline.handbook.files import Written
+    from ai_forge.data_pipeline.handbook.handbook import Handbook
 
 data_app = typer.Typer(help="Datasets: convert, read, count, compare; preference pairs.", no_args_is_help=True)
 
@@ -18,8 +25,6 @@ Source = Annotated[
 ]
 Target = Annotated[Path, typer.Argument(help="The file to write: .jsonl, .json, .parquet or .txt.")]
 From = Annotated[str | None, typer.Option("--from", help="The format, where the first record does not tell it.")]
-
-
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 
@@ -29,18 +34,19 @@ def _require_free(path: Path, force: bool) -> None:
         raise InputError(f"{path} is there already.", "Give another name, or replace it with --force.")
 
 
-def _read(path: Path, format: str | None = None) -> Any:
+def _read(path: Path, format: str | None = None) -> Dataset:
     from ai_forge.data_pipeline.datasets.formats import read_dataset
 
     return read_dataset(path, _format(format) if format else None)
 
 
-def _format(name: str) -> Any:
+def _format(name: str) -> Format:
     from ai_forge.data_pipeline.datasets.formats import FORMATS
 
-    if name not in FORMATS:
+    found = next((known for known in FORMATS if known == name), None)
+    if found is None:
         raise InputError(f"{name!r} is no format.", f"Known are {', '.join(FORMATS)}.")
-    return name
+    return found
 
 
 @data_app.command("convert")
@@ -60,12 +66,14 @@ def convert(
     _require_free(target, force)
     made = formats.convert(_read(source, format), _format(to))
     formats.write_records(target, made)
-    if json:
-        print_json({"file": str(target), "format": to, "records": len(made.records), "lost": list(made.losses)})
-        return
-    print(f"{len(made.records)} records as {to} in {target}")
-    for loss in made.losses:
-        stderr().print(f"[yellow]lost: {escape(loss)}[/yellow]", soft_wrap=True)
+
+    def text() -> None:
+        print(f"{len(made.records)} records as {to} in {target}")
+        for loss in made.losses:
+            warn(f"lost: {loss}")
+
+    value = {"file": str(target), "format": to, "records": len(made.records), "lost": list(made.losses)}
+    show(value, text, json)
 
 
 @data_app.command("show")
@@ -83,10 +91,8 @@ def show_records(
     from ai_forge.data_pipeline.datasets import views as dataset_views
 
     chosen = dataset_views.select(_read(source, format), family=family, difficulty=difficulty)[:n]
-    if json:
-        print_json([{"id": record.id, **record.model_dump(mode="json")} for record in chosen])
-        return
-    print("\n\n".join(map(dataset_views.readable, chosen)))
+    values = [{"id": record.id, **record.model_dump(mode="json")} for record in chosen]
+    show(values, "\n\n".join(map(dataset_views.readable, chosen)), json)
 
 
 @data_app.command("stats")
@@ -95,17 +101,22 @@ def stats(source: Source, format: From = None, json: AsJson = False) -> None:
     from ai_forge.data_pipeline.datasets import views as dataset_views
 
     found = dataset_views.figures(_read(source, format))
-    if json:
-        print_json(found)
-        return
-    for name, value in found.items():
-        if not isinstance(value, dict):
-            print(f"{name:<22} {f'{value:.3f}' if isinstance(value, float) else value}")
-            continue
-        print(name)
-        for key, inner in value.items():
-            told = ", ".join(f"{k} {v}" for k, v in inner.items()) if isinstance(inner, dict) else inner
-            print(f"  {key:<20} {told}")
+
+    def text() -> None:
+        for name, value in found.items():
+            if isinstance(value, dict):
+                print(name)
+                for key, inner in value.items():
+                    print(f"  {key:<20} {_counts(inner) if isinstance(inner, dict) else inner}")
+            else:
+                print(f"{name:<22} {f'{value:.3f}' if isinstance(value, float) else value}")
+
+    show(found, text, json)
+
+
+def _counts(counts: Mapping[str, object]) -> str:
+    """Counts by name, in a line."""
+    return ", ".join(f"{name} {n}" for name, n in counts.items())
 
 
 @data_app.command("diff")
@@ -118,15 +129,16 @@ def diff(
     from ai_forge.data_pipeline.datasets import views as dataset_views
 
     found = dataset_views.compare(_read(first), _read(second))
-    if json:
-        print_json(found.summary())
-        return
-    for mark, records in (("+", found.added), ("-", found.removed), ("~", [after for _, after in found.changed])):
-        for record in records:
-            print(f"{mark} {dataset_views.headline(record)}")
-    print(
-        f"{len(found.added)} added, {len(found.removed)} removed, {len(found.changed)} changed, {found.n_same} the same"
-    )
+
+    def text() -> None:
+        changed = [after for _, after in found.changed]
+        for mark, records in (("+", found.added), ("-", found.removed), ("~", changed)):
+            for record in records:
+                print(f"{mark} {dataset_views.headline(record)}")
+        counts = f"{len(found.added)} added, {len(found.removed)} removed, {len(found.changed)} changed"
+        print(f"{counts}, {found.n_same} the same")
+
+    show(found.summary(), text, json)
 
 
 @data_app.command("preferences")
@@ -146,8 +158,9 @@ def preferences(
     _require_free(out, force)
     made = [mine_preferences(repo, max_commits=max_commits)]
     if answers is not None:
-        examples = _read(answers).records
-        if not all(isinstance(example, RAFTExample) for example in examples):
+        records = _read(answers).records
+        examples = [record for record in records if isinstance(record, RAFTExample)]
+        if len(examples) < len(records):
             raise InputError(f"{answers} holds no RAFT examples.", "Give the train.jsonl of a run's dataset.")
         made.append(answer_pairs(examples))
     pairs = tuple(pair for part in made for pair in part.pairs)
@@ -157,14 +170,14 @@ def preferences(
             f"No preference pair in {repo} ({reasons}).", "Look further back with --max-commits, or give --answers."
         )
     write_records(out, Dataset("preference", pairs))
-    counts = {"file": str(out), "pairs": len(pairs), "sources": [part.summary() for part in made]}
-    if json:
-        print_json(counts)
-        return
-    for part in made:
-        for kind, n in part.summary()["by_kind"].items():  # type: ignore[attr-defined]
-            print(f"{kind:<16} {n}")
-    print(f"{len(pairs)} pairs in {out}")
+
+    def text() -> None:
+        for part in made:
+            for kind, n in Counter(pair.kind for pair in part.pairs).most_common():
+                print(f"{kind:<16} {n}")
+        print(f"{len(pairs)} pairs in {out}")
+
+    show({"file": str(out), "pairs": len(pairs), "sources": [part.summary() for part in made]}, text, json)
 
 
 def handbook(
@@ -192,26 +205,30 @@ def handbook(
 
     made = read_handbook(path, hold_out=hold_out)
     written = [] if dry_run else write_handbook(made, merge=merge, force=force)
-    summary = made.summary() | {"written": [str(file.path) for file in written if file.n_rows]}
-    if json:
-        probes = [probe.model_dump(mode="json") for probe in made.probes] if dry_run else []
-        print_json(summary | ({"probe_list": probes} if dry_run else {}))
-        return
+    value = made.summary() | {"written": [str(file.path) for file in written if file.n_rows]}
+    if dry_run:
+        value["probe_list"] = [probe.model_dump(mode="json") for probe in made.probes]
+    show(value, lambda: _print_handbook(made, written, with_probes=dry_run), json)
+
+
+def _print_handbook(made: Handbook, written: Sequence[Written], *, with_probes: bool) -> None:
     for kind, n in Counter(pair.kind for pair in made.pairs).most_common():
         print(f"{kind:<12} {n}")
-    told = f"{summary['pairs']} pairs of {summary['rules']} rules: {summary['train']} to train on"
-    print(f"{told}, {summary['held_out']} of {summary['held_out_rules']} rules held out")
-    print(f"{summary['preferences']} preference pairs, {summary['probes']} compliance probes")
-    for probe in made.probes if dry_run else ():
-        print(
-            f"\n{probe.path}:{probe.first_line}  {probe.rule}\n  asked   {probe.prompt}\n  passes  {probe.check.told()}"
-        )
+    n_rules = len({pair.rule_id for pair in made.pairs})
+    print(
+        f"{len(made.pairs)} pairs of {n_rules} rules: {len(made.train_pairs)} to train on, "
+        f"{len(made.held_out_pairs)} of {len(made.held_out_rules)} rules held out"
+    )
+    print(f"{len(made.preferences)} preference pairs, {len(made.probes)} compliance probes")
+    for probe in made.probes if with_probes else ():
+        print(f"\n{probe.path}:{probe.first_line}  {probe.rule}")
+        print(f"  asked   {probe.prompt}\n  passes  {probe.check.told()}")
     for file in written:
         kept = f", {file.n_kept} of your own rows kept" if file.n_kept else ""
         print(f"{file.path}  ({file.state}: {file.n_rows} rows{kept})")
-    for name in ("skipped", "rejected", "repaired"):
-        if summary[name]:
-            reasons = ", ".join(f"{reason} {n}" for reason, n in summary[name].items())  # type: ignore[attr-defined]
-            stderr().print(f"{name}: {escape(reasons)}", soft_wrap=True)
+    repaired = Counter(repair for file in made.folder.files for repair in file.repairs)
+    for name, reasons in (("skipped", made.folder.skipped), ("rejected", made.rejected), ("repaired", repaired)):
+        if reasons:
+            warn(f"{name}: {_counts(dict(reasons.most_common()))}", style="none")
     for contradiction in made.contradictions:
-        stderr().print(f"[yellow]contradiction: {escape(str(contradiction))}[/yellow]", soft_wrap=True)
+        warn(f"contradiction: {contradiction}")

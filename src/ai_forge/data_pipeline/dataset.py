@@ -22,10 +22,10 @@ from ai_forge.data_pipeline.teacher.client import Teacher
 from ai_forge.data_pipeline.teacher.rewording import AnswerCache, estimate, teach
 from ai_forge.data_pipeline.validator import filter_dataset
 from ai_forge.errors import RefusedError
+from ai_forge.events import Progress
 
 SIDES = ("train", "valid", "test")
 Sides = dict[str, list[RAFTExample]]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from ai_forge.data_pipeline.mining.pool import mine_files, no_collection
 from ai_forge.data_pipeline.schemas import CodeBlock, Import
 from ai_forge.data_pipeline.source.repository import Repository, SourceFile, read_repository
 from ai_forge.errors import AIForgeError, InputError, PrerequisiteError
+from ai_forge.events import Progress
 
 __all__ = [
     "MiningResult",
@@ -35,9 +36,6 @@ __all__ = [
     "mine_repository",
     "parse_repository",
 ]
-
-Progress = Callable[[int, int], None]
-"""Called with (files done, files in all)."""
 
 
 class FileStore(Protocol):

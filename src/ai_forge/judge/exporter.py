@@ -16,10 +16,11 @@ from importlib import resources
 from pathlib import Path
 
 from ai_forge.errors import AIForgeError, InputError
+from ai_forge.events import Progress
 from ai_forge.model_files.base import Base
 from ai_forge.model_files.gguf.ollama_prompt import ollama_prompt
 from ai_forge.model_files.gguf.reader import check_gguf, gguf_tensor_types
-from ai_forge.model_files.gguf.writer import QUANTIZATIONS, Progress, write_gguf
+from ai_forge.model_files.gguf.writer import QUANTIZATIONS, write_gguf
 from ai_forge.model_files.merge import merge_adapters_to_base
 from ai_forge.prompting.go_template import OllamaPrompt
 from ai_forge.workspace import atomic_write

@@ -10,7 +10,7 @@ close where the top tokens hold nearly all the mass.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from ai_forge.errors import RefusedError
+from ai_forge.events import Progress
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.prompt import Message
 from ai_forge.training.backends.base import Generator
 from ai_forge.training.tokens.packing import TokenizedExample, collate
 
-Progress = Callable[[int, int], None]
-"""Called with (prompts compared, prompts in all)."""
 N_TOP = 64
 MIN_SAME_ANSWERS = 0.95
 """Share of the prompts on which the f16 file must repeat the trainer's greedy tokens, near ties left out."""

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from ai_forge.errors import InputError
+from ai_forge.events import Progress
 from ai_forge.model_files.adapter import CHAT_TEMPLATE, RESIDUAL, AdapterFolder
 from ai_forge.model_files.base import Base, check_folder
 from ai_forge.model_files.gguf.importer import TOKENIZER_GGUF
-from ai_forge.model_files.gguf.writer import Progress
 from ai_forge.model_files.tensors import (
     WEIGHTS_NAME,
     TensorSpec,

@@ -22,11 +22,11 @@ def alpaca(tmp_path: Path) -> Path:
 
 
 def test_convert_writes_and_says_what_is_lost(alpaca: Path, tmp_path: Path) -> None:
-    done = ai_forge("data", "convert", alpaca, tmp_path / "out.jsonl", "--to", "sharegpt")
+    done = ai_forge("data", "convert", alpaca, tmp_path / "out.jsonl", "--to", "sharegpt", on_terminal=True)
     assert (done.code, done.out) == (0, f"3 records as sharegpt in {tmp_path / 'out.jsonl'}\n")
     assert done.err == "lost: the border between instruction and input (all records)\n"
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
-    told = ai_forge("data", "convert", alpaca, tmp_path / "out.parquet", "--to", "alpaca", "--json").json
+    told = ai_forge("data", "convert", alpaca, tmp_path / "out.parquet", "--to", "alpaca").json
     assert told == {"file": str(tmp_path / "out.parquet"), "format": "alpaca", "records": 3, "lost": []}
 
 
@@ -50,16 +50,37 @@ def test_bad_words_are_one_line(alpaca: Path, tmp_path: Path, words: tuple[str, 
 
 
 def test_show_stats_and_diff(alpaca: Path, tmp_path: Path) -> None:
-    shown = ai_forge("data", "show", alpaca, "-n", "1").out
+    shown = ai_forge("data", "show", alpaca, "-n", "1", on_terminal=True).out
     assert shown.splitlines()[1:] == ["user: Q", "", "0", "assistant: A"]
-    assert len(ai_forge("data", "show", alpaca, "--json").json) == 3
+    assert len(ai_forge("data", "show", alpaca).json) == 3
     stats = ai_forge("data", "stats", alpaca, "--json").json
     assert (stats["format"], stats["records"], stats["duplicates"]) == ("alpaca", 3, 0)
-    assert "records                3\n" in ai_forge("data", "stats", alpaca).out
+    assert "records                3\n" in ai_forge("data", "stats", alpaca, on_terminal=True).out
     other = tmp_path / "other.json"
     other.write_text(alpaca.read_text().replace('"input": "2", "output": "A"', '"input": "2", "output": "B"'))
-    assert ai_forge("data", "diff", alpaca, other).out.splitlines()[-1] == "0 added, 0 removed, 1 changed, 2 the same"
-    assert ai_forge("data", "diff", alpaca, other, "--json").json["same"] == 2
+    compared = ai_forge("data", "diff", alpaca, other, on_terminal=True).out
+    assert compared.splitlines()[-1] == "0 added, 0 removed, 1 changed, 2 the same"
+    assert ai_forge("data", "diff", alpaca, other).json["same"] == 2
+
+
+def test_results_are_json_where_it_is_asked_for_and_in_a_pipe(alpaca: Path, tmp_path: Path) -> None:
+    shutil.copytree(FIXTURE, tmp_path / "repo")
+    to = ("--to", "messages", "--force")
+    commands: list[tuple[object, ...]] = [
+        ("data", "convert", alpaca, tmp_path / "out.json", *to),
+        ("data", "show", alpaca),
+        ("data", "stats", alpaca),
+        ("data", "diff", alpaca, alpaca),
+        ("handbook", tmp_path / "repo", "--dry-run"),
+    ]
+    for words in commands:
+        piped, asked = ai_forge(*words), ai_forge(*words, "--json", on_terminal=True)
+        assert (piped.code, piped.out, piped.err) == (0, asked.out, asked.err)
+        assert piped.json
+        on_terminal = ai_forge(*words, on_terminal=True).out
+        assert on_terminal
+        with pytest.raises(json.JSONDecodeError):
+            json.loads(on_terminal)
 
 
 def test_the_handbook_is_written_beside_the_rules(tmp_path: Path) -> None:
@@ -76,7 +97,7 @@ def test_the_handbook_is_written_beside_the_rules(tmp_path: Path) -> None:
     assert len((agent / "fine-tuning-preferences.jsonl").read_text().splitlines()) <= told["preferences"]
     made = {str(path) for path in agent.glob("fine-tuning-*")}
     assert made == {*told["written"], str(agent / "fine-tuning-made.json")}
-    again = ai_forge("handbook", agent, "--hold-out", "0")
+    again = ai_forge("handbook", agent, "--hold-out", "0", on_terminal=True)
     assert (
         f"{told['pairs']} pairs of {told['rules']} rules: {told['pairs']} to train on, 0 of 0 rules held out"
         in again.out
@@ -103,8 +124,8 @@ def test_a_dry_run_shows_every_probe_and_contradictions_are_told(tmp_path: Path)
     rules.mkdir(parents=True)
     (rules / "a.md").write_text("# A\n\nNo file exceeds 300 lines.\n\n# B\n\nAlways push at once.\n", encoding="utf-8")
     (rules / "b.md").write_text("# C\n\nNever push at once.\n", encoding="utf-8")
-    done = ai_forge("handbook", tmp_path / "repo", "--dry-run")
-    probes = ai_forge("handbook", tmp_path / "repo", "--dry-run", "--json").json["probe_list"]
+    done = ai_forge("handbook", tmp_path / "repo", "--dry-run", on_terminal=True)
+    probes = ai_forge("handbook", tmp_path / "repo", "--dry-run").json["probe_list"]
     assert probes
     assert all(probe["prompt"] in done.out for probe in probes)
     assert "passes  if it names 300 and each piece of its code has at most 300 lines" in done.out
@@ -119,7 +140,7 @@ def test_the_owners_file_is_left_alone_and_merged_on_request(tmp_path: Path) -> 
     file = tmp_path / "repo" / ".agent" / "fine-tuning-file.json"
     file.write_text(json.dumps(OWN), encoding="utf-8")
     before = file.read_bytes()
-    told = ai_forge("handbook", tmp_path / "repo")
+    told = ai_forge("handbook", tmp_path / "repo", on_terminal=True)
     assert file.read_bytes() == before
     assert "fine-tuning-file.from-handbook.json  (beside yours" in told.out
     assert ai_forge("handbook", tmp_path / "repo", "--merge").code == 0
@@ -144,7 +165,7 @@ def test_what_was_edited_in_our_files_stays_edited(tmp_path: Path) -> None:
     held_out = (agent / "fine-tuning-held-out.json").read_bytes()
     (agent / "rules" / "new.md").write_text("# Nights\n\nNever deploy after midnight.\n", encoding="utf-8")
     for _ in range(2):
-        told = ai_forge("handbook", tmp_path / "repo", "--hold-out", "0.1")
+        told = ai_forge("handbook", tmp_path / "repo", "--hold-out", "0.1", on_terminal=True)
         assert "kept edits" in told.out
         pairs = json.loads(file.read_text(encoding="utf-8"))
         assert edited in pairs
@@ -188,9 +209,9 @@ def test_preferences_of_a_repository(tmp_path: Path) -> None:
             ("-c", "user.name=T", "-c", "user.email=t@e.org", "commit", "-qm", message),
         ):
             subprocess.run(["git", "-C", str(repo), *words], env=environment, check=True, capture_output=True)
-    done = ai_forge("data", "preferences", repo, "--out", tmp_path / "p.jsonl")
+    done = ai_forge("data", "preferences", repo, "--out", tmp_path / "p.jsonl", on_terminal=True)
     assert (done.code, done.out) == (0, f"fix              1\n1 pairs in {tmp_path / 'p.jsonl'}\n")
-    assert "- def mean" in ai_forge("data", "show", tmp_path / "p.jsonl", "--family", "fix").out
+    assert "- def mean" in ai_forge("data", "show", tmp_path / "p.jsonl", "--family", "fix", on_terminal=True).out
     none = ai_forge("data", "preferences", repo, "--out", tmp_path / "q.jsonl", "--max-commits", "0")
     assert none.code == 2
     (repo / "a.py").write_text("x = 1\n")

@@ -11,7 +11,7 @@ a bfloat16 Llama with Llama 3 rope): every tensor byte-identical, and all metada
 It covers the architectures of `model_files/architectures`. Source: llama.cpp `conversion/`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from gguf import GGMLQuantizationType as Type
 
 from ai_forge.config.training import PromptTemplate
 from ai_forge.errors import InputError
+from ai_forge.events import Progress
 from ai_forge.model_files.architectures import GGUF_ARCHITECTURES, gguf_name, norm_shift, permute, permuted_heads
 from ai_forge.model_files.base import check_folder
 from ai_forge.model_files.gguf.config import head_dim, llama3_rope_factors, rope_of, settings_to_gguf
@@ -38,7 +39,6 @@ QUANTIZATIONS = ("f16", *MIXES)
 F16_FILE_TYPE = 1
 HEADER_ALLOWANCE_BYTES = 16_000_000  # a vocabulary of 150k tokens with its merges takes about 6 MB
 ROPE_FREQS = "rope_freqs.weight"
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ai_forge.events import Progress
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
 from ai_forge.pipeline.stages.merge import merged_folder
 
@@ -38,14 +39,21 @@ def _build(context: StageContext) -> ExportSummary:
     run, kinds = context.run, _kinds(context.run)
     sizes = {}
     for place, kind in enumerate(kinds):
-
-        def report(done: int, total: int, place: int = place) -> None:
-            context.report(place * total + done, len(kinds) * total, kinds[place])
-
         path = context.folder / f"model.{kind}.gguf"
-        convert_to_gguf(merged_folder(context.outputs), path, kind, name=run.model, progress=report)
+        convert_to_gguf(
+            merged_folder(context.outputs), path, kind, name=run.model, progress=_share(context, kinds, place)
+        )
         sizes[kind] = path.stat().st_size
     return ExportSummary(bytes=sizes)
+
+
+def _share(context: StageContext, kinds: list[str], place: int) -> Progress:
+    """Reports the tensors of one file as a part of those of all files."""
+
+    def report(done: int, total: int, note: str = "") -> None:
+        context.report(place * total + done, len(kinds) * total, kinds[place])
+
+    return report
 
 
 def gguf_of(run: Run, outputs: Outputs) -> Path:
