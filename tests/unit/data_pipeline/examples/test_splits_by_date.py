@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from ai_forge.pipeline.repository import Pipeline
 
 from ai_forge.config import SplitSettings, load_settings
 from ai_forge.data_pipeline import Split, mine_repository, read_repository, split_by_file
@@ -16,7 +15,10 @@ from ai_forge.data_pipeline.source import file_dates, repository
 from ai_forge.data_pipeline.source.file_dates import read_dates
 from ai_forge.errors import InputError
 from ai_forge.events import Event, Notice
-from ai_forge.pipeline.stages import Stage
+from ai_forge.pipeline.run import new_run
+from ai_forge.pipeline.runner import Runner
+from ai_forge.pipeline.stage import StageResult
+from ai_forge.pipeline.stages.dataset import DatasetSummary
 from ai_forge.workspace import Workspace
 from conftest import git
 
@@ -317,16 +319,21 @@ def test_the_dataset_is_made_again_where_the_history_tells_more(ten_days: Histor
     git(tmp_path, "clone", "-q", "--depth=1", ten_days.root.as_uri(), "shallow/past")
     told: list[Event] = []
 
-    def dataset(root: Path, **flags: object) -> Stage:
-        loaded = load_settings(("flag", flags))
-        return Pipeline(root, loaded, Workspace.open(tmp_path / "home"), told.append).dataset
+    def dataset(root: Path, **flags: object) -> StageResult:
+        workspace = Workspace.open(tmp_path / "home")
+        run = new_run(root, load_settings(("flag", flags)).settings, workspace)
+        return Runner(run, workspace, told.append).run_until("dataset")
+
+    def rule(result: StageResult) -> str:
+        assert isinstance(result.summary, DatasetSummary)
+        return result.summary.split.rule.partition(":")[0]
 
     shallow, whole, drawn = (
         dataset(tmp_path / "shallow" / "past"),
         dataset(ten_days.root),
         dataset(ten_days.root, **{"split.by": "file"}),
     )
-    assert [stage.counts["split"]["rule"].partition(":")[0] for stage in (shallow, whole, drawn)] == [
+    assert [rule(result) for result in (shallow, whole, drawn)] == [
         "by file, because its files have 1 commit date, three are needed",
         "by date",
         "by file",
