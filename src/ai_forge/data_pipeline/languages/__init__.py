@@ -131,6 +131,7 @@ LANGUAGES: dict[str, LanguageSpec] = {
             "c.scm",
             docs=("//", "/*"),
             bodies=("preproc_arg",),
+            # Conditionals first: macros are told by the words around them, which are another branch's before.
             repairs=(flatten_conditionals, blank_macros),
             suspect=_MACRO_SIGNS,
             macros=_MACRO_NAME,
@@ -190,9 +191,10 @@ def language_of(path: str, content: bytes | None = None) -> str | None:
     >>> language_of("src/a.tsx"), language_of("README"), language_of("a.h"), language_of("a.h", b"namespace a {}")
     ('tsx', None, 'c', 'cpp')
     """
-    name = path.rpartition("/")[2]
-    stem, dot, extension = name.rpartition(".")
-    language = _BY_EXTENSION.get(f"{dot}{extension}".lower()) if stem else None
+    stem, dot, extension = path.rpartition("/")[2].rpartition(".")
+    if not stem:  # `.py` is a hidden file's name
+        return None
+    language = _BY_EXTENSION.get(f"{dot}{extension}".lower())
     if language == "c" and content is not None and extension in ("h", "H") and is_cpp(content):
         return "cpp"
     return language
@@ -205,7 +207,7 @@ def load(name: str) -> tuple[Language, Query] | None:
     module_name, _, function = row.grammar.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ImportError:
+    except ImportError:  # its files are counted as `no_grammar_…`
         return None
     grammar = Language(getattr(module, function or "language")())
     return grammar, Query(grammar, files(__package__).joinpath(row.query).read_text(encoding="utf-8"))

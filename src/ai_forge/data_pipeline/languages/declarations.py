@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from ai_forge.data_pipeline.languages.draft import Span
 
 _TOKEN = re.compile(rb"[A-Za-z_]\w*|::|->|&&|\d[\w.]*|[^\s\w]")
+# Words of the languages that look like macros and take brackets: they are never blanked for it.
 WITH_ARGUMENTS = frozenset(
     b"__attribute__ __attribute __declspec alignas _Alignas decltype typeof __typeof__ noexcept explicit throw asm "
     b"__asm__ requires _Static_assert static_assert".split()
 )
+# Capitals, or the reserved names with an underscore in which headers write theirs.
 MACRO_LIKE = re.compile(rb"[A-Z][A-Z0-9_]+|_\w*[a-z]\w*|[A-Z]")
 
 
@@ -35,15 +37,18 @@ class Walk:
 
     view: bytes
     tokens: list[Span] = field(default_factory=list)
+    # Where a statement begins because what stood before it went: the token before it, still in `view`, does not say so.
     fresh: int = -1
-    """Where a statement begins because what stood before it went."""
 
     def __post_init__(self) -> None:
         self.tokens = [match.span() for match in _TOKEN.finditer(self.view)]
 
     def text(self, index: int) -> bytes:
-        """A token; empty beyond the last."""
-        return self.view[slice(*self.tokens[index])] if index < len(self.tokens) else b""
+        """A token; empty beyond the last, so that looking ahead needs no check."""
+        if index >= len(self.tokens):
+            return b""
+        start, end = self.tokens[index]
+        return self.view[start:end]
 
     def close_of(self, index: int) -> int:
         """The index of the bracket that closes the one at `index`; of the last token where none does."""
@@ -65,8 +70,8 @@ class Walk:
 
     def begins_line(self, index: int) -> bool:
         """Whether a line end stands before a token."""
-        start = self.tokens[index - 1][1] if index else 0
-        return b"\n" in self.view[start : self.tokens[index][0]]
+        _, before = self.tokens[index - 1] if index else (0, 0)
+        return b"\n" in self.view[before : self.tokens[index][0]]
 
 
 def items_of(walk: Walk, first: int, last: int) -> list[Item]:
@@ -79,12 +84,13 @@ def items_of(walk: Walk, first: int, last: int) -> list[Item]:
             at = _close_of_angle(walk, at + 1, last) + 1
             continue
         if token in (b"(", b"["):
-            close = min(walk.close_of(at), last - 1)
+            close = min(walk.close_of(at), last - 1)  # a bracket that is never closed ends with the head
             if token == b"(":
                 items.append(Item(b"(", start, walk.tokens[close][1], is_group=True))
             at = close + 1
             continue
         is_word = token[:1].isalpha() or token[:1] == b"_"
+        # `<` behind a word opens its arguments: no comparison stands in a declaration's head before its `=`.
         if token == b"<" and items and items[-1].is_word:
             close = _close_of_angle(walk, at, last)
             items[-1].end = walk.tokens[close][1]
@@ -123,5 +129,6 @@ def _close_of_angle(walk: Walk, index: int, last: int) -> int:
 
 
 def with_group(items: list[Item], index: int) -> Span:
-    after = items[index + 1] if index + 1 < len(items) else None
-    return items[index].start, after.end if after is not None and after.is_group else items[index].end
+    """An item's span with the brackets behind it."""
+    followed = index + 1 < len(items) and items[index + 1].is_group
+    return items[index].start, items[index + followed].end

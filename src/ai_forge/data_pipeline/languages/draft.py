@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 __all__ = ["Draft", "Repair", "Span"]
 
-Span = tuple[int, int]
+Span = tuple[int, int]  # in bytes, as tree-sitter counts
 _NOT_A_LINE_END = re.compile(rb"[^\n]")
 
 
@@ -32,7 +32,7 @@ class Draft:
         return Draft(bytearray(self.text), [*self.hidden], [*self.whole], [*self.broken])
 
     def blank(self, start: int, end: int) -> None:
-        """Blanks in the place of all but line ends."""
+        """Blanks in the place of all but line ends, so that lines stay where they are."""
         self.text[start:end] = _NOT_A_LINE_END.sub(b" ", bytes(self.text[start:end]))
 
     def hide(self, start: int, end: int) -> None:

@@ -13,6 +13,7 @@ from ai_forge.data_pipeline.languages.preprocessor import DIRECTIVE, blanked, wi
 __all__ = ["blank_macros"]
 
 _BLOCK_COMMENT = re.compile(rb"/\*(?s:.*?)\*/")
+# Types that are words of the language: next to one of them every other word is a specifier, the name or a macro.
 _PRIMITIVE = frozenset(
     b"void char short int long float double signed unsigned bool _Bool _Complex auto wchar_t char8_t char16_t char32_t "
     b"__int64 __int128 decltype typeof __typeof__".split()
@@ -31,13 +32,15 @@ _STATEMENT = frozenset(
     b"union enum typedef using namespace template operator co_return co_await co_yield public private protected "
     b"__asm__ asm __try __except __finally constexpr".split()
 )
+# A statement begins with these, so a word before one of them is no type.
 _AFTER_MACRO = frozenset(b"if for while do switch return goto break continue".split())
 _NO_VARIABLE = frozenset(
     b"typedef using friend template operator namespace return goto struct class union enum".split()
 )
 _ACCESS = frozenset((b"public", b"private", b"protected", b"signals", b"Q_SIGNALS", b"slots", b"Q_SLOTS"))
+# Macros that are statements of their own, though no semicolon follows them: what comes next does not take them along.
 _OF_A_SCOPE = re.compile(rb"BEGIN|END|NAMESPACE|WARNING|DISABLE|PUSH|POP|LICENSE|MODULE|EXPORT_SYMBOL|DECLARE|DEFINE")
-"""Macros that are statements of their own, though no semicolon follows them."""
+# Between a star and a name stand only qualifiers; a parameter has a type and a name, so a word before both is a macro.
 _AFTER_STAR = re.compile(rb"[*&]\s*([A-Z][A-Z0-9_]+|__?restrict(?:__)?)(?=\s+(?:const\s+)?[A-Za-z_])")
 _BEFORE_PARAMETER = re.compile(
     rb"(?<=[(,])\s*(_?[A-Z][A-Za-z0-9]*_|[A-Z][A-Z0-9_]+)(?=\s+(?:const\s+)?[A-Za-z_]\w*[\s*&]+[A-Za-z_]\w*\s*[,)\[])"
@@ -55,13 +58,13 @@ def blank_macros(draft: Draft) -> None:
     """
     view = bytearray(without_comments(bytes(draft.text)))
     for match in DIRECTIVE.finditer(bytes(view)):
+        start = match.start()
         if match["word"] == b"define":  # a comment ends it for the grammars, whatever line it is on
-            last_line = draft.text.rfind(b"\n", match.start(), match.end())
-            for comment in (
-                _BLOCK_COMMENT.finditer(bytes(draft.text[match.start() : last_line])) if last_line > 0 else ()
-            ):
-                draft.blank(match.start() + comment.start(), match.start() + comment.end())
-        if match["word"] in (b"if", b"elif") and b"__has_" in match["rest"]:  # __has_include(<optional>)
+            last_line = max(start, draft.text.rfind(b"\n", start, match.end()))
+            for comment in _BLOCK_COMMENT.finditer(bytes(draft.text[start:last_line])):
+                draft.blank(start + comment.start(), start + comment.end())
+        # __has_include(<optional>): its argument is no expression of the grammar
+        if match["word"] in (b"if", b"elif") and b"__has_" in match["rest"]:
             draft.blank(*match.span("rest"))
             draft.put(match.start("rest"), b" 1")
         blanked(view, *match.span())
@@ -69,14 +72,19 @@ def blank_macros(draft: Draft) -> None:
         for match in pattern.finditer(bytes(view)):
             draft.blank(*match.span(1))
             blanked(view, *match.span(1))
-    walk = Walk(bytes(view))
-    scopes: list[bytes | None] = []  # of each open brace: None where code stands in it, else the name of the class
+    walk = Walk(bytes(view))  # of the text as it was: blanks that are put below are not read again
+    # Of each open brace the name of the class, empty at a namespace, None where code stands in it: declarations and
+    # statements are told apart by it, as `A(b);` is a macro in one and a call in the other.
+    scopes: list[bytes | None] = []
     head = index = 0
     while index < len(walk.tokens):
         sign = walk.text(index)
         around = scopes[-1] if scopes else b""
         if sign == b"{":
-            scopes.append(None if around is None else _opened_scope(walk, draft, head, index, around))
+            inside = None
+            if around is not None:
+                inside = _opened_scope(walk, draft, head, index, around)
+            scopes.append(inside)
             head = index + 1
         elif sign == b"}":
             if around is not None:
@@ -98,15 +106,16 @@ def blank_macros(draft: Draft) -> None:
         elif sign in (b"(", b"["):
             index = walk.close_of(index)
         index += 1
-    if not scopes:
+    if not scopes:  # with braces left open, what stands at the end is code that lost its end
         _blank_calls(items_of(walk, head, len(walk.tokens)), draft)
 
 
 def _blank_calls(items: list[Item], draft: Draft) -> bool:
     """Whether a declaration, or what stands at the end of a scope, is nothing but macros; they go."""
     are_macros = all(item.is_group or (item.is_word and item.is_macro_like) for item in items)
-    for item in items if are_macros else ():
-        draft.blank(item.start, item.end)
+    if are_macros:
+        for item in items:
+            draft.blank(item.start, item.end)
     return are_macros
 
 
@@ -122,17 +131,24 @@ def _opened_scope(walk: Walk, draft: Draft, first: int, last: int, around: bytes
         return b""
     if words == [b"extern"]:  # "C"
         return b""
-    name = _class_name(items) if len(_before_value(items)) == len(items) else None
+    name = None
+    if len(_before_value(items)) == len(items):  # the brace behind `=` is a value, whatever stands before
+        name = _class_name(items)
     _mend_head(items, draft, around, name)
-    return None if name is None or b"enum" in words else items[name].text
+    if name is None or b"enum" in words:
+        return None
+    return items[name].text
 
 
 def _mend_access(walk: Walk, draft: Draft, first: int, colon: int) -> None:
     """`public slots:` and `signals:`, as Qt has them."""
+    is_label = False
     for at in range(first, colon):
-        if walk.text(at) not in (b"public", b"private", b"protected"):
+        if walk.text(at) in (b"public", b"private", b"protected"):
+            is_label = True
+        else:
             draft.blank(*walk.tokens[at])
-    if all(walk.text(at) not in (b"public", b"private", b"protected") for at in range(first, colon)):
+    if not is_label:
         draft.blank(*walk.tokens[colon])
 
 
@@ -143,10 +159,11 @@ def _class_name(items: list[Item]) -> int | None:
         return None
     stop = next((i for i in range(tag, len(items)) if items[i].text in (b":", b"=", b",")), len(items))
     named = [i for i in range(tag + 1, stop) if items[i].is_word and items[i].text not in (*_TAGS, b"final", b"const")]
-    after_name = items[named[-1] + 1 : stop] if named else []
-    if named and any(item.is_group or item.text in (b"*", b"&") for item in after_name):
+    if not named:
+        return tag
+    if any(item.is_group or item.text in (b"*", b"&") for item in items[named[-1] + 1 : stop]):
         return None  # a function that returns one
-    return named[-1] if named else tag
+    return named[-1]
 
 
 def _mend_head(items: list[Item], draft: Draft, around: bytes, name: int | None) -> None:
@@ -173,8 +190,9 @@ def _mend_head(items: list[Item], draft: Draft, around: bytes, name: int | None)
             name = _variable_name(items)
         if name is None:
             return
-        follows = items[name + 2].text if name + 2 < len(items) else b""
-        is_made = items[name].text in (around, b"operator") or items[name].text.startswith(b"~") or follows == b":"
+        # Constructors, destructors and conversions have no type: all words before their names are too many.
+        is_initialised = any(item.text == b":" for item in items[name + 2 : name + 3])
+        is_made = items[name].text in (around, b"operator") or items[name].text.startswith(b"~") or is_initialised
         gone = _too_much_before(items[:name], draft, has_type=is_made)
         for index in _macros_after(items, name + 2):
             draft.blank(*with_group(items, index))
@@ -234,7 +252,9 @@ def _variable_name(items: list[Item]) -> int | None:
     if not items or any(item.text in _NO_VARIABLE or item.text in (b":", b",") for item in items):
         return None
     named = [index for index, item in enumerate(items) if item.is_word and item.text not in _SPECIFIER]
-    return named[-1] if len(named) > 2 and named[-1] == len(items) - 1 else None
+    if len(named) > 2 and named[-1] == len(items) - 1:
+        return named[-1]
+    return None
 
 
 def _function_name(items: list[Item]) -> int | None:
@@ -255,12 +275,14 @@ def _function_name(items: list[Item]) -> int | None:
         ]
         has_type = any(item.text not in _SPECIFIER or item.text in _PRIMITIVE for item in before)
         is_last = place == len(calls) - 1
-        follows = items[index + 2] if index + 2 < len(items) else None
-        is_followed = follows is not None and (
-            (follows.is_word and follows.text not in _AFTER_PARAMETERS) or follows.text in (b"*", b"&")
-        )
-        if is_last and follows is not None and is_followed and not follows.is_macro_like:
-            return None  # API(x) type name
+        is_followed = False
+        if index + 2 < len(items):
+            follows = items[index + 2]
+            is_other_word = follows.is_word and follows.text not in _AFTER_PARAMETERS
+            is_followed = is_other_word or follows.text in (b"*", b"&")
+            if is_last and is_followed and not follows.is_macro_like:
+                return None  # API(x) type name
+        # Brackets that another word follows are a macro's arguments, unless a type stands before them.
         if is_last or has_type or not is_followed:
             return index
     return None
@@ -282,6 +304,7 @@ def _too_much_before(items: list[Item], draft: Draft, *, has_type: bool) -> list
     plain = [index for index in words if index + 1 == len(items) or not items[index + 1].is_group]
     called = [index for index in words if index not in plain]
     if not has_type and plain:
+        # The type is what no macro would be called; of several the last, as macros come first by habit.
         plain.remove(next((i for i in reversed(plain) if not items[i].is_macro_like), plain[-1]))
         has_type = True
     gone = [(items[index].start, items[index].end) for index in plain]
@@ -303,28 +326,28 @@ def _after_statement_macro(walk: Walk, draft: Draft, index: int) -> int:
         return _after_type_argument(walk, draft, index)
     is_name = (word[:1].isalpha() or word[:1] == b"_") and word not in _STATEMENT and word not in _PRIMITIVE
     is_first = before in (b";", b"{", b"}", b":", b")") or index == walk.fresh
-    if before in _SPECIFIER and before not in _TAGS and MACRO_LIKE.fullmatch(word):  # static const MODEL("small") int a
-        last = walk.close_of(index + 1) if walk.text(index + 1) == b"(" else index
-        if walk.text(last + 1)[:1].isalpha() and walk.text(last + 1) not in _STATEMENT:
-            draft.blank(walk.tokens[index][0], walk.tokens[last][1])
-            return last + 1
-    if not is_name or not is_first or word in _SPECIFIER:
+    is_capital = MACRO_LIKE.fullmatch(word) is not None
+    is_specifier = is_capital and before in _SPECIFIER and before not in _TAGS
+    is_statement = is_name and is_first and word not in _SPECIFIER
+    if not is_specifier and not is_statement:
         return index + 1
-    last = walk.close_of(index + 1) if walk.text(index + 1) == b"(" else index
+    last = index
+    if walk.text(index + 1) == b"(":
+        last = walk.close_of(index + 1)
     follows = walk.text(last + 1)
-    starts = (
-        follows[:1].isalnum() or follows in (b"_", b"}") or (follows == b"." and before == b"{")
-    )  # HEAD(NULL) .a = 1
-    is_alone = (starts or follows[:1] == b"_") and walk.begins_line(last + 1)
+    if is_specifier and follows[:1].isalpha() and follows not in _STATEMENT:  # static const MODEL("small") int a
+        draft.blank(walk.tokens[index][0], walk.tokens[last][1])
+        return last + 1
+    if not is_statement:
+        return index + 1
+    is_field = follows == b"." and before == b"{"  # HEAD(NULL) .a = 1
+    starts = follows[:1].isalnum() or follows[:1] == b"_" or follows == b"}" or is_field
+    is_alone = starts and walk.begins_line(last + 1)
     is_loop = follows == b"{" and last > index and before != b":"
-    is_before = (
-        last == index
-        and (  # END if (a) …, CONSTANT static int a, BEGIN a->b = 1
-            follows in _AFTER_MACRO
-            or (follows in _SPECIFIER and MACRO_LIKE.fullmatch(word) is not None)
-            or (follows[:1].isalpha() and walk.text(last + 2) in (b"->", b"."))
-        )
-    )
+    is_before = False
+    if last == index:  # END if (a) …, CONSTANT static int a, BEGIN a->b = 1
+        is_member = follows[:1].isalpha() and walk.text(last + 2) in (b"->", b".")
+        is_before = follows in _AFTER_MACRO or (is_capital and follows in _SPECIFIER) or is_member
     if (is_alone and walk.begins_line(index)) or is_loop or is_before:
         draft.blank(walk.tokens[index][0], walk.tokens[last][1])
         walk.fresh = last + 1
@@ -341,9 +364,12 @@ def _after_type_argument(walk: Walk, draft: Draft, index: int) -> int:
         n_names += token != b"*" and token not in _PRIMITIVE and token not in _SPECIFIER
         at += 1
     is_type = n_signs and n_names <= 1 and walk.text(index) != b"*" and walk.text(at) in (b",", b")")
-    opening = walk.open_of(index) if is_type else index
-    called = walk.text(opening - 1) if is_type and not walk.text(walk.close_of(opening) + 1)[:1].isalpha() else b""
-    if not (called[:1].isalpha() or called[:1] == b"_") or called in _STATEMENT:
+    if not is_type:  # asked first: to look for the bracket around every argument would cost its square
+        return index + 1
+    opening = walk.open_of(index)
+    called = walk.text(opening - 1)
+    is_declared = walk.text(walk.close_of(opening) + 1)[:1].isalpha()
+    if is_declared or not (called[:1].isalpha() or called[:1] == b"_") or called in _STATEMENT:
         return index + 1
     draft.blank(walk.tokens[index][0], walk.tokens[at - 1][1])
     draft.put(walk.tokens[index][0], b"0")

@@ -15,6 +15,7 @@ from ai_forge.data_pipeline.languages.draft import Draft, Span
 
 __all__ = ["DIRECTIVE", "blanked", "flatten_conditionals", "is_cpp", "without_comments"]
 
+# Raw strings stand before plain ones, as their quotes close nothing; a digit before `'` is a number's (C++14: 1'000).
 _COMMENTS_AND_STRINGS = re.compile(
     rb"//(?:\\\n|[^\n])*|/\*(?s:.*?)(?:\*/|\Z)|"
     rb"\bu?8?[LU]?R\"(?P<mark>[^\s()\\]{0,16})\((?s:.*?)\)(?P=mark)\"|"
@@ -31,9 +32,9 @@ def without_comments(text: bytes) -> bytes:
     """
 
     def instead(match: re.Match[bytes]) -> bytes:
-        found = match.group()
-        filler = b" " if found.startswith((b"//", b"/*")) else b"0"
-        return re.sub(rb"[^\n]", filler, found)
+        # Zeros for strings: something has to stand where a value does.
+        is_comment = match.group().startswith((b"//", b"/*"))
+        return re.sub(rb"[^\n]", b" " if is_comment else b"0", match.group())
 
     return _COMMENTS_AND_STRINGS.sub(instead, text)
 
@@ -66,6 +67,7 @@ def flatten_conditionals(draft: Draft) -> None:
     >>> bytes(draft.text)
     b'     \\nint f(int a)\\n     \\n           \\n      \\n{ }'
     """
+    # The view loses what is not taken, so that an outer conditional is judged by what is left of the inner ones.
     view = bytearray(without_comments(bytes(draft.text)))
     directives = list(DIRECTIVE.finditer(bytes(view)))
     for match in directives:
@@ -88,7 +90,7 @@ def _flatten(conditional: _Conditional, draft: Draft, view: bytearray) -> None:
     branches = conditional.branches()
     kept = 0
     if _FALSE.fullmatch(conditional.condition):
-        kept = 1
+        kept = 1  # nobody compiles the first one
     elif b"__cplusplus" in conditional.condition and not _is_balanced(bytes(view), *branches[0]):
         kept = -1  # `extern "C" {`: its end is in another conditional, and nothing is lost without both
     for index, (start, end) in enumerate(branches):
@@ -103,6 +105,7 @@ def _flatten(conditional: _Conditional, draft: Draft, view: bytearray) -> None:
 def _is_structured(conditional: _Conditional, view: bytes) -> bool:
     """Whether each branch is a number of whole statements or members, as the grammars want it."""
     start, end = conditional.lines[0][0], conditional.lines[-1][1]
+    # A conditional inside an expression, a list or a head follows none of these signs.
     before, after = view[:start].rstrip()[-1:], view[end : end + 400].lstrip()[:1]
     if before not in (b"", b";", b"{", b"}", b":", b")", b">"):
         return False
@@ -118,18 +121,18 @@ def _is_structured(conditional: _Conditional, view: bytes) -> bool:
             or not words.endswith((b";", b"}", b":", b")"))
         ):
             return False
-        if words.endswith(b")") and after == b"{":
+        if words.endswith(b")") and after == b"{":  # heads of one body
             return False
-        if before == b")" and not words.endswith((b";", b"}")):
+        if before == b")" and not words.endswith((b";", b"}")):  # the rest of a head
             return False
     return True
 
 
 def _is_balanced(view: bytes, start: int, end: int) -> bool:
     depth = 0
-    for match in re.finditer(rb"[{}()]", view[start:end]):
-        depth += 1 if match.group() in b"{(" else -1
-        if depth < 0:
+    for sign in re.findall(rb"[{}()]", view[start:end]):
+        depth += (sign in b"{(") - (sign in b"})")
+        if depth < 0:  # it closes what another branch opened
             return False
     return depth == 0
 

@@ -48,7 +48,7 @@ def blank_templates(draft: Draft) -> None:
         draft.blank(*match.span())
         draft.broken.append(match.span())
     for match in _TEMPLATE_INLINE.finditer(bytes(draft.text)):
-        draft.put(match.start(), b"x" * len(match.group()))
+        draft.put(match.start(), b"x" * len(match.group()))  # a word, which fits where a name and a value do
         draft.broken.append(match.span())
 
 
@@ -69,7 +69,7 @@ def join_bracketed_lines(draft: Draft) -> None:
             if token.type == tokenize.NL and previous not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE):
                 ends.append(starts[token.start[0]] - 1)
             previous = token.type
-    except (tokenize.TokenError, SyntaxError):
+    except (tokenize.TokenError, SyntaxError):  # no Python 3: which brackets belong together is not known
         return
     for end in ends:
         draft.put(end, b" ")
@@ -100,6 +100,7 @@ def blank_type_defaults(draft: Draft) -> None:
         for at in range(match.end(), len(text)):
             sign = text[at : at + 1]
             depth += (sign in b"([{") - (sign in b")]}")
+            # A comma inside of brackets belongs to the default: `*Q = *tuple[int, ...]`.
             if default is not None and (depth == 0 or (depth == 1 and sign == b",")):
                 draft.blank(default, at)
                 default = None
@@ -131,7 +132,7 @@ _MEMBERS = re.compile(rb"\binterface\b[^{;]*\{|=\s*\{")
 def reword_accessors(draft: Draft) -> None:
     """JavaScript, TypeScript: `accessor` before a field goes; a method called so gets a name that is no keyword."""
     for match in _ACCESSOR_FIELD.finditer(bytes(draft.text)):
-        if match.group(1):
+        if match.group(1):  # of the same length, as every repair is
             draft.put(match.start(), b"accesso_")
         else:
             draft.blank(*match.span())
@@ -210,7 +211,7 @@ def bracket_endless_commands(draft: Draft) -> None:
     b'def f = raise(E)     '
     """
     for match in _ENDLESS_COMMAND.finditer(bytes(draft.text)):
-        if match["rest"]:
+        if match["rest"]:  # the place of its comma is needed for the closing bracket
             draft.blank(*match.span("rest"))
             draft.put(match.end("gap") - 1, b"(")
             draft.put(match.end("first"), b")")
@@ -239,12 +240,12 @@ def blank_heredocs(draft: Draft) -> None:
     """Bash: a here-document goes, so that what follows on its line is read."""
     text, end = bytes(draft.text), 0
     for match in _HEREDOC.finditer(text):
-        tabs = rb"\t*" if match[1] else b""
+        tabs = rb"\t*" if match[1] else b""  # `<<-` lets tabs, and nothing else, stand before the closing word
         close = re.compile(rb"^" + tabs + re.escape(match[3]) + rb"$", re.MULTILINE).search(text, match.end())
         if close is None or match.start() < end:
             continue
         end = close.end()
-        draft.blank(match.start(), match.start("rest"))
+        draft.blank(match.start(), match.start("rest"))  # the rest of its line is the command's
         draft.blank(match.end(), end)
 
 
@@ -253,14 +254,11 @@ _EXPORT = re.compile(
     rb"^[ \t]*(export)(?=[ \t]+(?:template|class|struct|enum|union|namespace|inline|constexpr|using|[a-z]\w*[ \t]))",
     re.MULTILINE,
 )
-
-
 _GAPS = (
     re.compile(rb"->(\*)"),
     re.compile(rb"\)\s*(\.\.\.)(?=\s*[,)}])"),
     re.compile(rb"\btypeid\s*\(\s*(typename)\b"),
 )
-
 _CONVERSION_CALL = re.compile(rb"(?<=[.>])operator\s+[A-Za-z_][\w:<>]*\s*[&*]*(?=\s*\(\))")
 
 

@@ -10,7 +10,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePosixPath
@@ -56,6 +56,7 @@ class MiningTask:
     def keys_of(self, sources: Sequence[SourceFile]) -> list[bytes]:
         """For each file a hash of all that its `MinedFile` depends on: bytes and place, settings, this code, the grammars."""
         grammars = {LANGUAGES[name].grammar.partition(":")[0] for name in {source.language for source in sources}}
+        # Another grammar may cut otherwise, another Python read other escapes; a commit changes no block's content.
         versions = {name: _version_of(name) for name in ("tree_sitter", "detect_secrets", *sorted(grammars))}
         same = [code_hash(__name__), sys.version, versions, self.settings.model_dump(mode="json"), self.own_licence]
         start = hashlib.blake2b(_encode(same).encode(), digest_size=16)
@@ -76,19 +77,17 @@ class MinedFile:
     """
 
     skipped: str | None
-    rejected: dict[str, int]
-    subjects: tuple[tuple[str, str], ...]
-    by_type: dict[str, int]
-    n_masked: int
-    content: "Content | bytes"
+    rejected: dict[str, int] = field(default_factory=dict)
+    subjects: tuple[tuple[str, str], ...] = ()
+    by_type: dict[str, int] = field(default_factory=dict)
+    n_masked: int = 0
+    content: "Content | bytes" = b"[[],[],[]]"
 
     def pack(self) -> bytes:
         """The value as bytes, without what the file itself says: its text, its blob id, the commit."""
-        if isinstance(self.content, bytes):
-            content = self.content
-        else:
-            rows = list(map(_row, self.content.blocks))
-            content = _encode([self.content.masked, self.content.imports, rows]).encode()
+        content = self.content
+        if not isinstance(content, bytes):
+            content = _encode([content.masked, content.imports, list(map(_row, content.blocks))]).encode()
         head = [self.skipped, self.rejected, self.subjects, self.by_type, self.n_masked]
         return _encode(head).encode() + b"\n" + content
 
@@ -126,18 +125,24 @@ class Content:
 
 def _row(block: CodeBlock) -> list[Any]:
     meta = block.metadata
-    values = {**meta.__dict__, "commit": None, "blob_id": "", "guards": [[*g.__dict__.values()] for g in meta.guards]}
-    text = block.source_code if meta.part else None
+    guards = [[*guard.__dict__.values()] for guard in meta.guards]
+    values = {**meta.__dict__, "commit": None, "blob_id": "", "guards": guards}
+    text = None
+    if meta.part:  # a part's text is put together from three places; any other block's is lines of its file
+        text = block.source_code
     return [block.block_type, block.name, block.docstring, text, block.dependencies, [*values.values()]]
 
 
 def _from_row(row: list[Any], lines: LineTokens, source: SourceFile, commit: str | None) -> CodeBlock:
     block_type, name, docstring, text, dependencies, values = row
+    # Values by their place in the model: the fields are part of the code whose hash is in the cache's key.
     meta = dict(zip(_META, values, strict=True))
-    for field in _TUPLES:
-        meta[field] = tuple(meta[field])
+    for name_of_tuple in _TUPLES:  # JSON has lists alone
+        meta[name_of_tuple] = tuple(meta[name_of_tuple])
     meta["guards"] = tuple(trusted(Guard, dict(zip(Guard.model_fields, g, strict=True))) for g in meta["guards"])
     meta["commit"], meta["blob_id"] = commit, source.blob_id
+    if text is None:
+        text = lines.text(meta["first_line"], meta["last_line"])
     return trusted(
         CodeBlock,
         {
@@ -146,7 +151,7 @@ def _from_row(row: list[Any], lines: LineTokens, source: SourceFile, commit: str
             "block_type": block_type,
             "name": name,
             "docstring": docstring,
-            "source_code": lines.text(meta["first_line"], meta["last_line"]) if text is None else text,
+            "source_code": text,
             "dependencies": tuple(dependencies),
             "metadata": trusted(BlockMetadata, meta),
         },
@@ -157,10 +162,10 @@ def mine_file(source: SourceFile, task: MiningTask) -> MinedFile:
     """Mine one file. Never fails on its content."""
     settings = task.settings
     licence = licence_of(source.content) or source.folder_licence
-    allowed = licence_allowed(licence, task.own_licence, settings.allow_licence)
-    read = _read(source, settings, None if allowed else "licence")
+    is_allowed = licence_allowed(licence, task.own_licence, settings.allow_licence)
+    read = _read(source, settings, is_allowed=is_allowed)
     if isinstance(read, str):
-        return MinedFile(read, {}, (), {}, 0, Content((), (), ()))
+        return MinedFile(read)
     parsed, clean = read
     rejected: Counter[str] = Counter()
     blocks = tuple(_blocks(source, parsed, clean, task.commit, licence, settings, rejected))
@@ -168,6 +173,7 @@ def mine_file(source: SourceFile, task: MiningTask) -> MinedFile:
     for block in blocks:
         reason = subject_rejection(block, settings)
         if reason is None:
+            # Hashed here, where the text is at hand: repeats are then known without making the blocks.
             words = " ".join(block.source_code.split()).encode("utf-8", "surrogatepass")
             subjects.append((block.id, hashlib.blake2b(words, digest_size=12).hexdigest()))
         else:
@@ -178,23 +184,25 @@ def mine_file(source: SourceFile, task: MiningTask) -> MinedFile:
     return MinedFile(None, dict(rejected), tuple(subjects), dict(by_type), n_masked, content)
 
 
-def _read(source: SourceFile, settings: MinerSettings, reason: str | None) -> tuple[ParsedFile, Scrubbed] | str:
-    """The file without its secrets, parsed; or why not, which may be known before."""
+def _read(source: SourceFile, settings: MinerSettings, *, is_allowed: bool) -> tuple[ParsedFile, Scrubbed] | str:
+    """The file without its secrets, parsed; or why not."""
     if settings.languages and source.language not in settings.languages:
-        reason = "other_language"
-    elif len(source.content) > settings.max_file_bytes:
-        reason = "too_large"
-    reason = reason or file_rejection(source.path, source.content)
-    if reason is None:
-        clean = scrub(normalise(source.content), settings.secret_placeholder)
-        parsed = parse(clean.content, source.language)
-        if parsed is None:
-            reason = f"no_grammar_{source.language}"
-        elif parsed.has_error and not parsed.units:
-            reason = "syntax_error"
-        else:
-            return parsed, clean
-    return reason
+        return "other_language"
+    if len(source.content) > settings.max_file_bytes:
+        return "too_large"
+    if not is_allowed:
+        return "licence"
+    reason = file_rejection(source.path, source.content)
+    if reason is not None:
+        return reason
+    # Masked before it is parsed: what the query captures (signatures, defaults, conditions) holds no secret either.
+    clean = scrub(normalise(source.content), settings.secret_placeholder)
+    parsed = parse(clean.content, source.language)
+    if parsed is None:
+        return f"no_grammar_{source.language}"
+    if parsed.has_error and not parsed.units:
+        return "syntax_error"
+    return parsed, clean
 
 
 def _blocks(
@@ -216,15 +224,15 @@ def _blocks(
     for unit in units:
         span = (unit.first_line, unit.last_line)
         n_tokens = tokens.of(span)
-        n_masked = sum(unit.first_line <= line <= unit.last_line for line in clean.lines) if clean.lines else 0
+        n_masked = sum(unit.first_line <= line <= unit.last_line for line in clean.lines)
         if n_masked and (unit.has_error or settings.secrets == "drop"):
             rejected["secret"] += 1
         elif unit.has_error:
             rejected["syntax_error"] += 1
         elif n_tokens > settings.max_tokens:
             parts, n_too_long = cut(unit, tokens, LANGUAGES[source.language], settings.max_tokens)
-            own = [part for part in parts if (part.first_line, part.last_line) not in unit_spans]
-            own = [part for part in own if (part.first_line, part.last_line) not in spans]
+            taken = unit_spans | spans  # a statement that is a definition has a block of its own
+            own = [part for part in parts if (part.first_line, part.last_line) not in taken]
             rejected["too_long"] += n_too_long
             for number, part in enumerate(own, start=1):
                 spans.add((part.first_line, part.last_line))
@@ -259,11 +267,11 @@ class _Names:
         self.parsed, self.spec = parsed, spec
         self.imported = {i.local for i in parsed.imports}
         self.outside = {*self.imported, *parsed.constants, *(unit.name for unit in parsed.units)}
-        units = [*parsed.units, *([parsed.module] if parsed.module else [])]
-        self.called = {
-            id(unit): {name.partition(".")[0] for names in (unit.calls, unit.bases, unit.decorators) for name in names}
-            for unit in units
-        }
+        self.called: dict[int, set[str]] = {}
+        for unit in parsed.all_units:
+            written = (*unit.calls, *unit.bases, *unit.decorators)
+            self.called[id(unit)] = {name.partition(".")[0] for name in written}
+        # Only these are asked about below: every other name of a file would be kept for nothing.
         self.in_code = CodeNames(parsed, self.outside.union(*self.called.values()))
 
     def of(self, unit: Unit) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -287,7 +295,10 @@ def _block(
 ) -> CodeBlock:
     """A block of values that need no validation; its score is filled in last, from the block itself."""
     imports, dependencies = names.of(unit)
-    meta: dict[str, Any] = {
+    name = unit.name
+    if unit is not names.parsed.module:  # a file's head is called as the file, with its dot
+        name = name.rpartition(".")[2]
+    meta: dict[str, object] = {
         "first_line": unit.first_line,
         "last_line": unit.last_line,
         "qualified_name": unit.qualified_name,
@@ -322,7 +333,7 @@ def _block(
             "path": source.path,
             "language": names.spec.name,
             "block_type": unit.kind,
-            "name": unit.name if unit is names.parsed.module else unit.name.rpartition(".")[2],
+            "name": name,
             "docstring": unit.docstring,
             "source_code": text,
             "dependencies": dependencies,

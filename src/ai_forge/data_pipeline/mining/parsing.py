@@ -22,8 +22,8 @@ from ai_forge.data_pipeline.schemas import Import
 
 __all__ = ["ParsedFile", "Unit", "normalise", "parse"]
 
+# A line that most grammars take for nested brackets.
 _TEMPLATE_VALUE = re.compile(rb"^[ \t]*\{\{[^{}\n]*\}\}[ \t]*$", re.MULTILINE)
-"""A line that most grammars take for nested brackets."""
 _TEXT_TYPES = ("string", "comment", "heredoc", "text", "jsx", "regex")
 
 
@@ -44,6 +44,11 @@ class ParsedFile:
     has_error: bool = False
     module: Unit | None = None
 
+    @property
+    def all_units(self) -> list[Unit]:
+        """The units and, where there is one, the head behind them."""
+        return [*self.units, self.module] if self.module else self.units
+
 
 def normalise(content: bytes) -> bytes:
     """File bytes as UTF-8 with `\\n` line ends and no byte-order mark; undeclared 8-bit text is read as Latin-1."""
@@ -52,7 +57,7 @@ def normalise(content: bytes) -> bytes:
     content = content.removeprefix(b"\xef\xbb\xbf")
     try:
         content.decode("utf-8")
-    except UnicodeDecodeError:
+    except UnicodeDecodeError:  # Latin-1 takes any byte, so no file is lost for one name with an accent
         content = content.decode("latin-1").encode("utf-8")
     return content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
@@ -76,13 +81,17 @@ def parse(content: bytes, language: str) -> ParsedFile | None:
     imports, modules = imports_of(captured, text)
     opaque = [n.byte_range for _, m in captured["opaque"] for n in m["opaque"]]
     constants = [node_text(n, text) for _, m in captured["constant"] for n in m["constant"]]
-    first_unit = units[0].start if units else len(text)
-    docstring = file_comment(root, spec.docs, first_unit) if spec.docs else docstring_of(root)
+    if spec.docs:
+        first_unit = next((unit.start for unit in units), len(text))
+        docstring = file_comment(root, spec.docs, first_unit)
+    else:
+        docstring = docstring_of(root)
     module = module_unit(root, units, docstring)
-    if draft is not None:
-        _take_lines_from_offsets([*units, *([module] if module else [])], text)
     names = list(dict.fromkeys(constants))
-    return ParsedFile(text, units, imports, modules, names, opaque, docstring, root.has_error, module)
+    parsed = ParsedFile(text, units, imports, modules, names, opaque, docstring, root.has_error, module)
+    if draft is not None:
+        _take_lines_from_offsets(parsed.all_units, text)
+    return parsed
 
 
 def _tree_of(text: bytes, parser: Parser, spec: LanguageSpec) -> tuple[Node, Draft | None]:
@@ -100,16 +109,17 @@ def _tree_of(text: bytes, parser: Parser, spec: LanguageSpec) -> tuple[Node, Dra
     if not damage and not suspect:
         return root, None
     draft: Draft | None = None
+    kept = Draft(bytearray(text))
     for repair in (keep_one_side, blank_templates, *spec.repairs):
-        tried = draft.copy() if draft is not None else Draft(bytearray(text))
-        before = bytes(tried.text)
+        tried = kept.copy()
         repair(tried)
-        if bytes(tried.text) == before:
+        if tried.text == kept.text:  # nothing that this one knows: a parse is saved
             continue
         again = parser.parse(bytes(tried.text)).root_node
         left = _damage(again)
         if left < damage or (suspect and not left):
             root, draft, damage = again, tried, left
+            kept = tried
         if not damage and not suspect:
             break
     return root, draft
@@ -139,6 +149,7 @@ def _take_lines_from_offsets(units: list[Unit], text: bytes) -> None:
     for unit in units:
         unit.first_line = bisect.bisect_left(ends, unit.start) + 1
         unit.code_line = bisect.bisect_left(ends, unit.code_start) + 1
+        # The byte before the end: a unit that ends with a line end does not reach into the next.
         unit.last_line = bisect.bisect_left(ends, unit.end - 1) + 1
         lines = [bisect.bisect_left(ends, at) + 1 for at in unit.guard_starts]
         unit.guards = [g.model_copy(update={"line": n}) for g, n in zip(unit.guards, lines, strict=True)]

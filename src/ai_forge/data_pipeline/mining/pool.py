@@ -30,20 +30,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ai_forge.data_pipeline.mining.file_mining import Content, MinedFile, MiningTask, mine_file
+from ai_forge.data_pipeline.mining.file_mining import MinedFile, MiningTask, mine_file
 from ai_forge.data_pipeline.source.repository import SourceFile
 
 __all__ = ["mine_files", "no_collection"]
 
 Numbered = tuple[int, SourceFile]
+# Bytes; fewer are mined before a helper has started.
 _WORTH_A_HELPER = 2_000_000
-"""Bytes: fewer are mined before a helper has started."""
 _MAX_HELPERS = 7
 _MAX_BATCH, _MIN_BATCH = 1_000_000, 50_000
 _LENGTH = struct.Struct(">Q")
 _READY = "ready"
+# A helper runs this very code, also where another copy of the package is installed.
 _HERE = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r})\n"
-"""A helper runs this very code, also where another copy of the package is installed."""
 _SERVE = "from ai_forge.data_pipeline.mining.pool import serve; serve()"
 
 
@@ -51,10 +51,15 @@ def mine_files(
     sources: Sequence[SourceFile], task: MiningTask, *, processes: int | None = None
 ) -> Iterator[tuple[int, MinedFile]]:
     """(index, result) of each file, in any order. `processes` counts this one; by default one for each core."""
-    wanted = (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) - 1
-    if not sys.executable or sum(len(source.content) for source in sources) < _WORTH_A_HELPER:
-        wanted = 0
-    n_helpers = min(wanted, _MAX_HELPERS) if processes is None else processes - 1
+    if processes is not None:
+        n_helpers = processes - 1
+    elif not sys.executable or sum(len(source.content) for source in sources) < _WORTH_A_HELPER:
+        n_helpers = 0  # an interpreter that is embedded in another program cannot be started again
+    else:
+        n_cores = os.cpu_count() or 1
+        if hasattr(os, "sched_getaffinity"):  # a container may have fewer than the machine; macOS does not say
+            n_cores = len(os.sched_getaffinity(0))
+        n_helpers = min(n_cores - 1, _MAX_HELPERS)
     work = _Work(sources, n_helpers + 1)
     done: queue.SimpleQueue[Any] = queue.SimpleQueue()
     helpers: list[_Helper] = []
@@ -67,6 +72,7 @@ def mine_files(
                 break
             threads.append(threading.Thread(target=_drive, args=(helpers[-1], work, done), daemon=True))
             threads[-1].start()
+        # One at a time, so that results of the helpers are passed on between: nothing piles up.
         while batch := work.take(1):
             yield from ((index, mine_file(source, task)) for index, source in batch)
             while not done.empty():
@@ -82,11 +88,8 @@ def mine_files(
 
 @contextlib.contextmanager
 def no_collection() -> Iterator[None]:
-    """No garbage collection inside: a hundred thousand new values that all stay make it a third of the time.
-
-    Nothing made here refers to itself, so nothing is left behind.
-    """
-    was_on = gc.isenabled()
+    """No garbage collection inside: a hundred thousand new values that all stay make it a third of the time."""
+    was_on = gc.isenabled()  # nothing that is made here refers to itself, so nothing is left behind
     gc.disable()
     try:
         yield
@@ -104,13 +107,13 @@ class _Work:
         self._n_processes = n_processes
         self._lock = threading.Lock()
 
-    def take(self, n_files: int | None = None) -> list[Numbered]:
-        """The next files: `n_files`, or what is worth sending; none when all are given out."""
+    def take(self, n_files: int = sys.maxsize) -> list[Numbered]:
+        """The next files that are worth sending, at most `n_files`; none when all are given out."""
         with self._lock:
             target = max(_MIN_BATCH, min(_MAX_BATCH, self._n_bytes // (4 * self._n_processes)))
             batch: list[Numbered] = []
             size = 0
-            while self._waiting and (len(batch) < n_files if n_files else size < target):
+            while self._waiting and size < target and len(batch) < n_files:
                 batch.append(self._waiting.popleft())
                 size += len(batch[-1][1].content)
             self._n_bytes -= size
@@ -129,7 +132,7 @@ class _Helper:
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for this process, which then ends its helpers
         )
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # already dead: `is_ready` finds it out
             self.send(task)
 
     def is_ready(self) -> bool:
@@ -162,7 +165,9 @@ class _Helper:
 def _drive(helper: _Helper, work: _Work, done: "queue.SimpleQueue[Any]") -> None:
     """Have a helper mine its share; of what it held when it died, each file is mined apart."""
     try:
-        for item in _held_at_its_end(helper, work, done) if helper.is_ready() else ():
+        if not helper.is_ready():
+            return
+        for item in _held_at_its_end(helper, work, done):
             if helper.is_closed:  # nobody waits any more
                 return
             done.put(_apart(item, helper.task))
@@ -199,6 +204,7 @@ def _apart(item: Numbered, task: MiningTask) -> list[tuple[int, bytes | None]]:
                 return answer
             except (OSError, EOFError):
                 return [(index, None)]
+    # No process could be started, which says nothing about the file.
     return [(index, mine_file(source, task).pack())]
 
 
@@ -206,13 +212,15 @@ def _results(answer: Any, task: MiningTask) -> Iterator[tuple[int, MinedFile]]:
     if isinstance(answer, BaseException):
         raise answer
     for index, packed in answer:
-        crashed = MinedFile("crashed", {}, (), {}, 0, Content((), (), ()))
-        yield index, crashed if packed is None else MinedFile.unpack(packed)
+        if packed is None:
+            yield index, MinedFile("crashed")
+        else:
+            yield index, MinedFile.unpack(packed)
 
 
 def serve() -> None:
     """Answer each batch of files on stdin with its packed results on stdout, until stdin ends."""
-    gc.disable()
+    gc.disable()  # as in `no_collection`
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not land among the answers
@@ -233,7 +241,7 @@ def _receive_all(stream: BinaryIO, batches: "queue.SimpleQueue[Any]") -> None:
     with contextlib.suppress(EOFError, OSError):
         while True:
             batches.put(_read(stream))
-    os._exit(0)
+    os._exit(0)  # the main thread may be inside a grammar, which nothing else ends
 
 
 def _write(stream: Any, value: object) -> None:
