@@ -10,7 +10,6 @@ import dataclasses
 import os
 import shutil
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,11 +34,10 @@ if TYPE_CHECKING:
     from ai_forge.training.forge import TrainingPlan
 
 PROMPT_VERSION = 1
+# chats that the deployed model is asked before it becomes active: each costs seconds, and one wrong template shows in all
 N_CHECKED = 2
-"""Chats that the deployed model is asked before it becomes active: each costs seconds, and one wrong template shows in all."""
-N_HELD_TO = 4
-"""Chats whose answers must begin as the trainer's."""
-WAIT_FOR_MODEL_S = 60.0
+N_HELD_TO = 4  # chats whose answers must begin as the trainer's
+WAIT_FOR_MODEL_S = 60.0  # for another deployment or rollback of the same model
 
 
 def require_runtime(runner: Runner) -> None:
@@ -50,7 +48,7 @@ def require_runtime(runner: Runner) -> None:
         InputError: the context asked for is longer than the base's.
     """
     settings, base = runner.run.settings.runtime, runner.opened.base
-    if settings.num_ctx > base.context_length > 0:
+    if settings.num_ctx > base.context_length > 0:  # 0: the base does not say
         raise InputError(
             f"runtime.num_ctx is {settings.num_ctx}; {base.name} was made for at most {base.context_length}.",
             f"add --set runtime.num_ctx={base.context_length}.",
@@ -62,7 +60,10 @@ def deployment_of(runner: Runner) -> Deployment:
     """What is deployed of a run that is exported."""
     run = runner.run
     persona = persona_of(run)
-    system = persona.system if persona else runner.recipe.system_prompt(run.settings, runner.outputs())
+    if persona is None:
+        system = runner.recipe.system_prompt(run.settings, runner.outputs())
+    else:
+        system = persona.system
     made = conductor.deployment_from_gguf(
         run.model,
         run.id,
@@ -74,6 +75,7 @@ def deployment_of(runner: Runner) -> Deployment:
     )
     if persona is None:
         return made
+    # the base's own stop words stay: without its end of turn an answer would run on
     return dataclasses.replace(made, stop=tuple(dict.fromkeys((*made.stop, *persona.stop))))
 
 
@@ -87,7 +89,7 @@ def persona_of(run: Run) -> Persona | None:
     if chosen is not None:
         return read_persona(Path(chosen))
     file = persona_file(run.model) if run.recipe == "handbook" else None
-    return None if file is None else read_persona(file)
+    return read_persona(file) if file else None
 
 
 def _asking(runner: Runner) -> AskSettings:
@@ -106,19 +108,18 @@ def _asking(runner: Runner) -> AskSettings:
 
 def _keep_index(runner: Runner, deployment: Deployment) -> None:
     """Give the version an index of its own, by links: the cache may be cleaned while the version is served."""
-    target = deployment.asking.index_folder if deployment.asking else None
-    if target is None:
+    if deployment.asking is None or deployment.asking.index_folder is None:
         return
-    source = runner.outputs().folder("index")
+    target = deployment.asking.index_folder
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target, copy_function=_link_or_copy)
+    shutil.copytree(runner.outputs().folder("index"), target, copy_function=_link_or_copy)
 
 
 def _link_or_copy(source: str, target: str) -> None:
     try:
         os.link(source, target)
-    except OSError:
+    except OSError:  # some file systems know no hard links
         shutil.copyfile(source, target)
 
 
@@ -150,7 +151,7 @@ def deploy(runner: Runner) -> Deployed:
         runner.workspace.lock(f"model-{run.model}", wait_s=WAIT_FOR_MODEL_S, check=runner.cancel.check),
         conductor.Registry(runner.workspace.registry_path) as registry,
     ):
-        _keep_index(runner, deployment)
+        _keep_index(runner, deployment)  # before it is active: no version is ever served without its index
         deployed = conductor.deploy(
             deployment,
             runtime,
@@ -174,10 +175,8 @@ def deploy(runner: Runner) -> Deployed:
 def expected_answers(runner: Runner) -> list[ExpectedAnswer]:
     """How the trainer's model begins to answer a few of the chats that were compared."""
     tokenizer, outputs = runner.opened.tokenizer, runner.outputs()
-    pairs = zip(chats_of(outputs), parity_of(outputs).answers, strict=False)
-    return [
-        ExpectedAnswer(tokenizer.render(chat), tokenizer.decode(answer)) for chat, answer in islice(pairs, N_HELD_TO)
-    ]
+    pairs = zip(chats_of(outputs)[:N_HELD_TO], parity_of(outputs).answers, strict=False)
+    return [ExpectedAnswer(tokenizer.render(chat), tokenizer.decode(answer)) for chat, answer in pairs]
 
 
 def check_served(runner: Runner, runtime: Runtime, deployment: Deployment) -> None:
@@ -190,9 +189,8 @@ def check_served(runner: Runner, runtime: Runtime, deployment: Deployment) -> No
     chats = [with_system(chat, deployment.system_prompt) for chat in chats_of(runner.outputs())[:N_CHECKED]]
     for chat in chats:
         text = tokenizer.render(chat)
-        difference = conductor.prompt_difference(
-            runtime.render(deployment.model, chat), text, len(tokenizer.encode(text))
-        )
+        rendered = runtime.render(deployment.model, chat)
+        difference = conductor.prompt_difference(rendered, text, len(tokenizer.encode(text)))
         if difference:
             raise RefusedError(
                 f"{deployment.model} is asked in another form than it was trained in: {difference}.",
@@ -220,6 +218,7 @@ def rollback(model: str, settings: RuntimeSettings, workspace: Workspace) -> Act
         conductor.Registry(workspace.registry_path) as registry,
     ):
         target = registry.rollback_target(model)
+        # the version goes back to the runtime that it was deployed in, whatever is set by now
         chosen = settings.model_copy(update={"kind": target.runtime})
         with closing(conductor.choose_runtime(chosen, workspace)) as runtime:
             return conductor.rollback(model, runtime, registry)
@@ -252,17 +251,17 @@ def plan_training(runner: Runner) -> TrainingPlan | None:
     return plan
 
 
-LINKED = {"dataset": "dataset", "adapter": "adapter", "model": "merge", "gguf": "export", "report": "report"}
+LINKED = {"dataset": "dataset", "model": "merge", "gguf": "export", "report": "report"}
 
 
 def link_results(runner: Runner) -> None:
     """Links in the run's folder to what its stages made, and the report itself beside them."""
     outputs = runner.outputs()
-    for name, stage in LINKED.items():
-        source = outputs.folder(adapter_stage(outputs) if stage == "adapter" else stage)
+    for name, stage in (LINKED | {"adapter": adapter_stage(outputs)}).items():
+        source = outputs.folder(stage)
         link = runner.folder / name
         if link.is_symlink() or link.is_file():
             link.unlink()
-        link.symlink_to(os.path.relpath(source, runner.folder))
+        link.symlink_to(os.path.relpath(source, runner.folder))  # relative: the workspace may be moved
         if name == "report":
             shutil.copytree(source, runner.folder, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)

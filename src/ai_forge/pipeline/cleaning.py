@@ -22,8 +22,7 @@ from ai_forge.pipeline.runner import Runner
 from ai_forge.workspace import MANIFEST, Workspace, read_json
 
 Kind = Literal["run", "output", "unfinished", "locks"]
-SHARED = {"bases", "files", "teacher", "vectors"}
-"""Folders of the cache that are not stages' outputs."""
+SHARED = {"bases", "files", "teacher", "vectors"}  # folders of the cache that are no stages' outputs
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,8 @@ def removable(workspace: Workspace, *, keep_runs: int, older_than_s: float) -> l
             continue
         for folder in sorted(stage.iterdir()):
             if folder.is_dir() and folder.resolve() not in needed:
-                found.append(_removable("unfinished" if folder.suffix == ".work" else "output", folder))
+                kind: Kind = "unfinished" if folder.suffix == ".work" else "output"
+                found.append(_removable(kind, folder))
     return sorted((one for one in found if one.written < before), key=lambda one: -one.n_bytes)
 
 
@@ -63,7 +63,8 @@ def remove(found: Iterable[Removable]) -> int:
     freed = 0
     for one in found:
         shutil.rmtree(one.path, ignore_errors=True)
-        freed += one.n_bytes if not one.path.exists() else 0
+        if not one.path.exists():
+            freed += one.n_bytes
     return freed
 
 
@@ -82,13 +83,16 @@ def _runs(workspace: Workspace, keep: int, active: set[Path]) -> tuple[list[Path
         record = read_json(folder / "run.json")
         if record is not None:
             model = str(record.get("run", {}).get("model", ""))
+            # the record is written once, when the run begins; the folder's own time changes with every link in it
             by_model.setdefault(model, []).append(((folder / "run.json").stat().st_mtime, folder))
     kept: list[Path] = []
     old: list[Path] = []
     for runs in by_model.values():
         for place, (_, folder) in enumerate(sorted(runs, reverse=True)):
-            stays = place < keep or folder.resolve() in active
-            (kept if stays else old).append(folder)
+            if place < keep or folder.resolve() in active:
+                kept.append(folder)
+            else:
+                old.append(folder)
     return kept, old
 
 
@@ -100,11 +104,15 @@ def _outputs(folder: Path, workspace: Workspace) -> list[Path]:
     except (ValidationError, AIForgeError):
         return []  # of another version of AI Forge: nothing could continue it
     places = [workspace.stage_folder(stage.name, stage.key) for stage in stages if stage.key is not None]
-    return [path.resolve() for place in places for path in (place, place.with_name(f"{place.name}.work"))]
+    works = [place.with_name(f"{place.name}.work") for place in places]
+    return [path.resolve() for path in (*places, *works)]
 
 
 def _removable(kind: Kind, folder: Path) -> Removable:
     files = [path.stat(follow_symlinks=False) for path in folder.rglob("*") if not path.is_dir()]
     manifest = folder / MANIFEST
-    written = manifest.stat().st_mtime if manifest.is_file() else max((s.st_mtime for s in files), default=0.0)
+    if manifest.is_file():  # written last: it says when the output was whole
+        written = manifest.stat().st_mtime
+    else:
+        written = max((status.st_mtime for status in files), default=0.0)
     return Removable(kind, folder, written, sum(status.st_size for status in files))

@@ -37,10 +37,13 @@ def identity_of(root: Path) -> str:
     True
     """
     top = git_output(root, "rev-parse", "--show-toplevel") if root.is_dir() else None
+    # a folder inside another repository has that one's history, which would make all its folders one
     is_top = top is not None and Path(top.decode(errors="surrogateescape").strip()) == root.resolve()
     first = git_output(root, "rev-list", "--max-parents=0", "HEAD") if is_top else None
     if first:
         remote = git_output(root, "config", "--get", "remote.origin.url") or b""
+        # a repository of joined histories has several first commits, in no certain order; a token in the remote's address
+        # changes from clone to clone
         known_by = min(first.split()) + b"\0" + _CREDENTIALS.sub(b"", remote.strip())
     else:
         known_by = str(root.resolve()).encode("utf-8", "surrogateescape")
@@ -56,28 +59,26 @@ def model_name_for(
     Raises:
         InputError: the chosen name is another repository's, or cannot be a name.
     """
-    identity = identity_of(root) + suffix
+    identity = identity_of(root) + suffix  # a handbook's model is another than that of the code beside it
     if wanted is not None and slug(wanted) != wanted:
         raise InputError(
             f"{wanted!r} cannot be the name of a model.",
             f"use lower-case letters, digits, dots, dashes and underscores: --name {slug(wanted) or 'my-model'}.",
         )
-    with workspace.lock("repositories", wait_s=10):
+    with workspace.lock("repositories", wait_s=10):  # two runs that start at once must not take one name
         known = _read(workspace)
         taken = {record["model"]: record["path"] for other, record in known.items() if other != identity}
-        model = wanted or known.get(identity, {}).get("model") or (slug(name) or f"repository-{identity[:6]}") + suffix
+        # a name of no Latin letter or digit leaves nothing: then the identity's first digits make one
+        own = (slug(name) or f"repository-{identity[:6]}") + suffix
+        model = wanted or known.get(identity, {}).get("model") or own
         if model in taken and wanted is not None:
             raise InputError(
                 f"The model {model} is of {taken[model]}.", f"give this one a name of its own: --name {model}-2."
             )
         if model in taken:
             owner, model = taken[model], f"{model}-{identity[:6]}"
-            emit(
-                Notice(
-                    "warning",
-                    f"The model of {owner} has that name already: this one is called {model} (--name changes it).",
-                )
-            )
+            text = f"The model of {owner} has that name already: this one is called {model} (--name changes it)."
+            emit(Notice("warning", text))
         entry = {"model": model, "path": str(root.resolve())}
         if known.get(identity) != entry:
             atomic_write(workspace.root / NAMES, json.dumps(known | {identity: entry}, indent=1))
@@ -90,7 +91,9 @@ def model_suffix(recipe: str | None) -> str:
     >>> model_suffix("handbook"), model_suffix("repository"), model_suffix(None)
     ('-handbook', '', '')
     """
-    return "" if recipe in (None, "repository", "dataset") else f"-{recipe}"
+    if recipe in (None, "repository", "dataset"):  # a file of examples has a name of its own already
+        return ""
+    return f"-{recipe}"
 
 
 def known_model_of(root: Path, recipe: str | None, workspace: Workspace) -> str:
@@ -103,7 +106,8 @@ def known_model_of(root: Path, recipe: str | None, workspace: Workspace) -> str:
     path = str(root.expanduser().resolve())
     record = known.get(identity_of(root.expanduser()) + suffix)
     if record is None:  # a repository that is gone, or that had no history when it was trained
-        record = next((r for key, r in known.items() if r["path"] == path and key.endswith(suffix or key)), None)
+        by_path = (row for key, row in known.items() if row["path"] == path and key.endswith(suffix or key))
+        record = next(by_path, None)
     if record is None:
         of_recipe = f" --recipe {recipe}" if suffix else ""
         raise InputError(f"No model was made of {path}.", f"make one: ai-forge run {root}{of_recipe}.")
@@ -112,6 +116,5 @@ def known_model_of(root: Path, recipe: str | None, workspace: Workspace) -> str:
 
 def _read(workspace: Workspace) -> dict[str, dict[str, str]]:
     """By identity what is remembered; damaged entries are forgotten, since names can be made again."""
-    content = read_json(workspace.root / NAMES)
-    rows = content.items() if isinstance(content, dict) else ()
-    return {key: row for key, row in rows if isinstance(row, dict) and {"model", "path"} <= row.keys()}
+    content = read_json(workspace.root / NAMES) or {}
+    return {key: row for key, row in content.items() if isinstance(row, dict) and {"model", "path"} <= row.keys()}

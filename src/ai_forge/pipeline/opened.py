@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ai_forge.data_pipeline.datasets.storage import read_examples
 from ai_forge.data_pipeline.miner import MiningResult, mine_repository
@@ -67,8 +67,9 @@ class Opened:
         """The tuned model's tokenizer, with the template that it is asked through."""
         tokenizer = ChatTokenizer(self.base.folder, self._run.settings.training.prompt_template)
         if tokenizer.replaced:
-            family = tokenizer.replaced
-            text = f"The base's chat template leaves out system messages; the plain one of {family} is used."
+            text = (
+                f"The base's chat template leaves out system messages; the plain one of {tokenizer.replaced} is used."
+            )
             self._emit(Notice("info", text))
         return tokenizer
 
@@ -91,6 +92,7 @@ class Opened:
     def mine(self, progress: Progress | None = None) -> MiningResult:
         """The repository's blocks. Files that were mined before, in whatever state of the repository, are not mined again."""
         if self._mined is None:
+            # one cache a repository: how many values are kept follows from how many files it has
             place = stage_key(root=str(self.repository.root))
             cache = FileCache(self._workspace.cache_dir / "files" / f"{place}.db")
             self._mined = mine_repository(self.repository, self._run.settings.miner, progress=progress, cache=cache)
@@ -107,7 +109,7 @@ class Opened:
         """What questions are answered from, as the stage `index` made it."""
         from ai_forge.data_pipeline.search.question_index import QuestionIndex
 
-        key = outputs.key("index")
+        key = outputs.key("index")  # by key: a runner may be asked again after the index was made anew
         if key not in self._indexes:
             self._indexes[key] = QuestionIndex.load(outputs.folder("index"))
         return self._indexes[key]
@@ -118,5 +120,6 @@ class Opened:
 
     def split(self, outputs: Outputs) -> dict[str, list[str]]:
         """The files of each side."""
-        content: dict[str, Any] = json.loads((outputs.folder("dataset") / "split.json").read_text(encoding="utf-8"))
-        return content
+        text = (outputs.folder("dataset") / "split.json").read_text(encoding="utf-8")
+        files: dict[str, list[str]] = json.loads(text)
+        return files

@@ -68,7 +68,9 @@ class Recipe:
             return SYSTEM_PROMPT
         if settings.training.prompt_template == "alpaca":
             return ALPACA_SYSTEM
-        return outputs.summary("dataset", ChatsSummary).system if self.name == "dataset" else ""
+        if self.name == "dataset":
+            return outputs.summary("dataset", ChatsSummary).system
+        return ""
 
 
 REPOSITORY = Recipe(

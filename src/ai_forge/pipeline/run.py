@@ -21,8 +21,8 @@ from ai_forge.pipeline.stages.train import HOW_IT_IS_COMPUTED
 from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.workspace import Workspace, stage_key
 
+# settings of a runtime that change no version: how it answers makes another one, where it does so does not
 WHERE_IT_IS_SERVED = {"kind", "ollama_host", "keep_versions", "deploy"}
-"""Settings of a runtime that change no version: how it answers makes another one, where it does so does not."""
 
 
 class Run(BaseModel):
@@ -66,7 +66,7 @@ def new_run(
     chosen = recipe_named(recipe)
     source = chosen.read_source(repository, settings)  # a wrong path is told before anything is loaded
     began = time.monotonic()
-    emit(StageStarted("base"))
+    emit(StageStarted("base"))  # shown as a stage, though it is none: the id of the run depends on it
     base = resolve_base(settings.training.base_model, cache_dir=workspace.cache_dir)
     lossy = " (lossy source)" if base.origin.lossy else ""
     counts = {"name": base.name, "parameters": base.n_parameters, "lossy": base.origin.lossy}

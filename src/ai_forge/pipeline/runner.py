@@ -19,7 +19,7 @@ import datetime
 import json
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -53,8 +53,8 @@ from ai_forge.workspace import (
 )
 
 State = Literal["done", "resumable", "todo", "unknown"]
+# a stage waits for another run that is just making the same output: as long as a training may take
 WAIT_FOR_ANOTHER_S = 24 * 3600.0
-"""How long a stage waits for another run that is just making the same output: as long as a training may take."""
 RECORDED_PACKAGES = (
     *("ai-forge", "torch", "transformers", "bitsandbytes", "mlx", "mlx-lm"),
     *("xllamacpp", "gguf", "tokenizers", "numpy"),
@@ -106,6 +106,7 @@ class Runner:
         self._entered = contextlib.ExitStack()
         self._depth = 0
         self.emit: Sink = emit
+        # through `self`, because entering the run puts its event stream in the place of `emit`
         self.opened = Opened(run, workspace, lambda event: self.emit(event))
 
     # -- holding the run ----------------------------------------------------------------------------------------
@@ -118,7 +119,7 @@ class Runner:
             if not (self.folder / "run.json").exists():
                 atomic_write(self.folder / "run.json", json.dumps(self._record(), indent=1, default=str))
             events = self.folder / "events.jsonl"
-            for event in self._early:
+            for event in self._early:  # to the file only: the listener has heard them
                 EventStream(events)(event)
             self._early = ()
             self.emit = EventStream(events, self._listener)
@@ -164,28 +165,28 @@ class Runner:
                 results[stage.name] = found
                 rows.append(Planned(stage.name, "done", key, found.seconds, found.summary.sentence()))
                 continue
-            begun = key is not None and self.workspace.stage_folder(stage.name, f"{key}.work").is_dir()
-            state: State = "unknown" if key is None else "resumable" if begun else "todo"
+            state: State = "todo"
+            if key is None:
+                state = "unknown"
+            elif self.workspace.stage_folder(stage.name, f"{key}.work").is_dir():
+                state = "resumable"
             rows.append(Planned(stage.name, state, key, self._last_seconds(stage), ""))
         return rows
 
     def outputs(self) -> Outputs:
         """What has been made of this run so far."""
         keys: dict[str, str | None] = {}
+        outputs = Outputs(keys, self._results)  # sees each stage's key and result as soon as they are known
         for stage in self.stages:
-            self._look_up(stage, keys)
-        return Outputs(keys, self._results)
-
-    def _look_up(self, stage: Stage, keys: dict[str, str | None]) -> None:
-        """Put the key of `stage` into `keys`, and its output into the results where there is one."""
-        key = keys[stage.name] = self._key(stage, Outputs(keys, self._results))
-        known = self._results.get(stage.name)
-        if key is None or (known is not None and known.key == key):
-            return
-        self._results.pop(stage.name, None)
-        found = self._finished(stage, key)
-        if found is not None:
-            self._results[stage.name] = found
+            key = keys[stage.name] = self._key(stage, outputs)
+            known = self._results.get(stage.name)
+            if key is None or (known is not None and known.key == key):
+                continue
+            self._results.pop(stage.name, None)
+            found = self._finished(stage, key)
+            if found is not None:
+                self._results[stage.name] = found
+        return outputs
 
     def _key(self, stage: Stage, outputs: Outputs) -> str | None:
         try:
@@ -202,14 +203,17 @@ class Runner:
         except (KeyError, ValueError):  # damaged, or of a version that said something else
             return None
         folder = self.workspace.stage_folder(stage.name, key)
-        return StageResult(stage.name, key, folder, summary, float(manifest.get("seconds") or 0.0), True)
+        seconds = float(manifest.get("seconds") or 0.0)
+        return StageResult(stage.name, key, folder, summary, seconds, True)
 
     def _last_seconds(self, stage: Stage) -> float | None:
         """How long the newest output of this stage took, of whatever run."""
         manifests = (self.workspace.cache_dir / stage.name).glob("*/manifest.json")
         newest = max(manifests, key=lambda path: path.stat().st_mtime, default=None)
-        content = None if newest is None else self.workspace.finished(stage.name, newest.parent.name)
-        return None if content is None else content.get("seconds")
+        if newest is None:
+            return None
+        content = self.workspace.finished(stage.name, newest.parent.name) or {}
+        return content.get("seconds")
 
     def _needed_by(self, until: str | None) -> list[Stage]:
         """The stages up to `until`, in order: those that it needs, however far, and itself."""
@@ -221,7 +225,7 @@ class Runner:
         needed, waiting = set[str](), [until]
         while waiting:
             name = waiting.pop()
-            if name not in needed and name in names:
+            if name not in needed and name in names:  # a stage may need one that this run does not have: `prefer`
                 needed.add(name)
                 waiting += names[name].needs
         return [stage for stage in self.stages if stage.name in needed]
@@ -263,7 +267,7 @@ class Runner:
 
     def _run(self, stage: Stage) -> StageResult:
         if stage.name in self._told and stage.name in self._results:
-            return self._results[stage.name]
+            return self._results[stage.name]  # one runner tells of each stage once, however often it is asked for
         with self.reporting(stage.name) as finish:
             self.cancel.check()
             outputs = self.outputs()
@@ -285,6 +289,7 @@ class Runner:
         """Make the output of `stage`, unless another process has just made it."""
         lock = f"{stage.name}-{key}"
         with self.workspace.lock(lock, wait_s=WAIT_FOR_ANOTHER_S, check=self._waiting(stage.name)):
+            # looked again under the lock: whoever held it until now may have made the very same
             made_by_another = self._finished(stage, key)
             if made_by_another is not None:
                 return made_by_another
@@ -292,7 +297,7 @@ class Runner:
             target = self.workspace.stage_folder(stage.name, key)
             with self._place(stage, key, target) as folder:
                 summary = stage.build(self.context(stage.name, folder, outputs))
-                self.cancel.check()
+                self.cancel.check()  # a stage may end without having noticed: then it is not done
                 seconds = time.monotonic() - began
                 write_manifest(folder, summary.model_dump(mode="json"), seconds=round(seconds, 3))
         return StageResult(stage.name, key, target, summary, seconds, False)
@@ -304,7 +309,7 @@ class Runner:
 
     @contextlib.contextmanager
     def _place(self, stage: Stage, key: str, target: Path) -> Iterator[Path]:
-        """The folder to build in, which takes its place when all went well."""
+        """The folder to build in, which becomes `target` when all went well."""
         if not stage.resumable:
             with atomic_folder(target) as folder:
                 yield folder
@@ -313,12 +318,12 @@ class Runner:
         try:
             yield work
         except BaseException:
-            if not any(work.iterdir()):  # it did not come to work
+            if not any(work.iterdir()):  # it did not come to work, so there is nothing that `plan` could call resumable
                 work.rmdir()
             raise
         replace_folder(work, target)
 
-    def _waiting(self, name: str) -> Any:
+    def _waiting(self, name: str) -> Callable[[], None]:
         told = False
 
         def check() -> None:
@@ -336,6 +341,7 @@ class Runner:
         began = time.monotonic()
         finish: dict[str, Any] = {"cached": False}
         self.emit(StageStarted(name))
+        # what a reader of `events.jsonl` sees never stops at "started", however the stage ends
         try:
             yield finish
         except CancelledError as error:

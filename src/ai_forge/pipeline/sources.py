@@ -17,8 +17,7 @@ from ai_forge.errors import InputError
 from ai_forge.pipeline.opened import files_state
 from ai_forge.workspace import file_sha256, stage_key
 
-FROM_NOTES = {"why", "fits_together"}
-"""Question families that quote commits and documentation."""
+FROM_NOTES = {"why", "fits_together"}  # question families that quote commits and documentation
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,11 @@ def asks_for_notes(settings: Settings) -> bool:
 def read_code(path: Path, settings: Settings) -> Source:
     """A repository: its files, and where they matter its history and documentation."""
     repository = read_repository(path, max_file_bytes=settings.miner.max_file_bytes)
-    states = {"files": files_state(repository), "beside_code": beside_code_state(repository)}
+    beside_code = [
+        entry.id for entry in entries_beside_code(repository)
+    ]  # what an index holds: documentation, commits …
+    states = {"files": files_state(repository), "beside_code": stage_key(entries=beside_code)}
+    # history counts only where something is made of it: else every commit would make another run
     if asks_for_notes(settings):
         states["notes"] = stage_key(**state_of_words(repository))
     if settings.split.by != "file":
@@ -56,14 +59,11 @@ def read_code(path: Path, settings: Settings) -> Source:
     return Source(repository.root, repository.name, repository.commit, states)
 
 
-def beside_code_state(repository: Repository) -> str:
-    """The hash of what an index holds beside code: documentation, configuration, commits."""
-    return stage_key(entries=[entry.id for entry in entries_beside_code(repository)])
-
-
 def dates_of(repository: Repository, settings: Settings) -> dict[str, int]:
     """When each file was written (s since 1970); nothing where the split does not ask."""
-    return read_dates(repository) if settings.split.by != "file" else {}
+    if settings.split.by == "file":
+        return {}
+    return read_dates(repository)
 
 
 def read_handbook_files(path: Path, settings: Settings) -> Source:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ai_forge.pipeline.run import Run
 
 S = TypeVar("S", bound="Summary")
+M = TypeVar("M", bound=BaseModel)
 
 
 class Summary(BaseModel):
@@ -38,6 +39,7 @@ class Summary(BaseModel):
         return ""
 
 
+# Not of the tree in `errors`: it never reaches a user. The runner turns it into a key that is not known yet.
 class NotMadeError(Exception):
     """A stage that is asked for its output has none yet."""
 
@@ -78,8 +80,13 @@ class Outputs:
     def summary(self, name: str, kind: type[S]) -> S:
         """What a stage said of its output. Raises `NotMadeError`."""
         found = self._result(name).summary
+        # a key that matched and a summary of another class can only mean two stages of one name in a recipe
         assert isinstance(found, kind), f"{name} gives {type(found).__name__}"
         return found
+
+    def read(self, name: str, file: str, kind: type[M]) -> M:
+        """What a stage left as JSON in a file of its folder. Raises `NotMadeError`."""
+        return kind.model_validate_json((self.folder(name) / file).read_text(encoding="utf-8"))
 
     def _result(self, name: str) -> StageResult:
         if name not in self._results:
@@ -102,13 +109,14 @@ class StageContext:
 
     def report(self, done: int, total: int, note: str = "") -> None:
         """Say how far the stage has come; raises `CancelledError` where it is to stop."""
+        # progress is reported where a step is whole, which is where stopping loses nothing
         self.cancel.check()
         self.emit(StageProgress(self.stage, done, total, note))
 
 
-def always(run: Run) -> bool:
-    """For a stage that is part of every run of its recipe."""
-    return True
+def keyed_by_files(run: Run, outputs: Outputs) -> Mapping[str, Any]:
+    """The inputs of a stage that reads files and nothing else: two recipes may read the same ones differently."""
+    return {"recipe": run.recipe, "files": run.sources["files"]}
 
 
 @dataclass(frozen=True)
@@ -128,4 +136,4 @@ class Stage:
     summary: type[Summary]
     made_of: tuple[str, ...]
     resumable: bool = False
-    applies: Callable[[Run], bool] = always
+    applies: Callable[[Run], bool] = lambda run: True

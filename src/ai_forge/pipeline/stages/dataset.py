@@ -22,7 +22,7 @@ from ai_forge.data_pipeline.teacher.prompt import PROMPT_VERSION
 from ai_forge.data_pipeline.teacher.rewording import AnswerCache
 from ai_forge.data_pipeline.validator import generate_quality_report
 from ai_forge.events import Notice
-from ai_forge.pipeline.embedder import embedder_of
+from ai_forge.pipeline.embedder import with_address
 from ai_forge.pipeline.sources import dates_of
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
 from ai_forge.pipeline.stages.notes import NotesSummary, notes_of
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ai_forge.pipeline.run import Run
 
 HELD_OUT_CODE = "held_out_code.json"
-RECORDED = ("miner", "split", "synthesis", "validator")
+RECORDED = ("miner", "split", "synthesis", "validator")  # the settings that say how the examples were made
 
 
 class SplitSummary(Summary):
@@ -66,15 +66,19 @@ class DatasetSummary(Summary):
 
 def _inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
     settings = run.settings
-    has_notes = "notes" in outputs
+    notes = prompt = None
+    if "notes" in outputs:
+        notes = outputs.summary("notes", NotesSummary).content
+    if settings.synthesis.teacher:
+        prompt = PROMPT_VERSION  # without a teacher no prompt is written: another one would change nothing
     return {
         "mine": outputs.key("mine"),
-        "notes": outputs.summary("notes", NotesSummary).content if has_notes else None,
+        "notes": notes,  # by content: a new commit that says nothing about the code makes no example anew
         "dates": run.sources.get("dates"),
         "split": settings.split.model_dump(),
         "synthesis": settings.synthesis.model_dump(),
         "validator": settings.validator.model_dump(),
-        "prompt": PROMPT_VERSION if settings.synthesis.teacher else None,
+        "prompt": prompt,
     }
 
 
@@ -85,16 +89,16 @@ def _build(context: StageContext) -> DatasetSummary:
         settings,
         dates=dates_of(repository, settings),
         words=notes_of(context.outputs),
-        embedder=embedder_of(settings),
+        embedder=with_address(settings.synthesis.embedder, settings),
         graph_of=context.opened.graph,
         progress=lambda side: context.report(SIDES.index(side), len(SIDES), side),
     )
-    if dataset.split.because:
+    if dataset.split.because:  # the rule was chosen for a reason that the user may want to know
         context.emit(Notice("info", f"Held out {dataset.split.rule}."))
     cost = None
     if settings.synthesis.teacher:
         dataset, cost = _taught(context, dataset)
-    require_no_leak(dataset)
+    require_no_leak(dataset)  # after the teacher, whose words are new text
     code = _write(context, dataset)
     ids = {side: [example.id for example in dataset.sides[side]] for side in SIDES}
     content = stage_key(train=ids["train"], valid=ids["valid"])
@@ -104,7 +108,8 @@ def _build(context: StageContext) -> DatasetSummary:
 
 def _write(context: StageContext, dataset: Dataset) -> list[tuple[str, str]]:
     """Write everything; returns the held-out code."""
-    files = {side: sorted(p for p, s in dataset.split.side_of_file.items() if s == side) for side in SIDES}
+    side_of_file = dataset.split.side_of_file
+    files = {side: sorted(path for path in side_of_file if side_of_file[path] == side) for side in SIDES}
     atomic_write(context.folder / "split.json", json.dumps(files, indent=1))
     run = context.run
     write_dataset(
@@ -117,6 +122,7 @@ def _write(context: StageContext, dataset: Dataset) -> list[tuple[str, str]]:
     every = [example for side in SIDES for example in dataset.sides[side]]
     atomic_write(context.folder / "quality.md", generate_quality_report(every))
     held_out, placeholder = set(files["test"]), run.settings.miner.secret_placeholder
+    # masked as the examples are: what is written here is fed to models and lies in the cache for long
     code = [
         (file.path, scrub(file.content, placeholder).content.decode("utf-8", "ignore"))
         for file in context.opened.repository.files
@@ -132,8 +138,9 @@ def _taught(context: StageContext, dataset: Dataset) -> tuple[Dataset, dict[str,
 
     settings = context.run.settings
     teacher = resolve_teacher(settings.synthesis.teacher, ollama_url(settings.runtime.ollama_host))
-    if not teacher.is_here:
+    if not teacher.is_here:  # nothing leaves this machine without a word
         context.emit(Notice("warning", f"The shown code and its questions are sent to {teacher.url}."))
+    # answers are kept by teacher and prompt, for all datasets: they cost the most of all that a run makes
     key = stage_key(teacher=teacher.name, prompt=PROMPT_VERSION)
     with closing(AnswerCache(context.workspace.cache_dir / "teacher" / f"{key}.jsonl")) as cache:
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ai_forge.data_pipeline.datasets.chat_split import SIDES, split_chats
 from ai_forge.data_pipeline.datasets.formats import read_dataset
 from ai_forge.data_pipeline.datasets.storage import read_jsonl, write_jsonl
 from ai_forge.data_pipeline.schemas.chats import ChatExample
-from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
+from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary, keyed_by_files
 from ai_forge.pipeline.stages.evaluate import WHAT_ONLY_THE_VERDICT_READS
-from ai_forge.pipeline.stages.merge import merged_folder
+from ai_forge.pipeline.stages.merge import load_generator
 from ai_forge.pipeline.stages.parity import parity_stage
 from ai_forge.pipeline.stages.report import ReportSummary, report_inputs, summary_of
-from ai_forge.pipeline.stages.train import TrainSummary, trainer_parts, training_stage
+from ai_forge.pipeline.stages.train import TrainSummary, run_training, training_stage
 from ai_forge.prompting.prompt import Message
 from ai_forge.workspace import atomic_write, stage_key
 
@@ -46,10 +47,6 @@ class ChatsSummary(Summary):
         return f"{self.train} examples to train on, {self.valid} to stop on, {self.test} held out ({self.format})"
 
 
-def _data_inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
-    return {"recipe": run.recipe, "files": run.sources["files"]}
-
-
 def _deal(context: StageContext) -> ChatsSummary:
     dataset = read_dataset(context.run.repository)
     split = split_chats(dataset)
@@ -57,18 +54,16 @@ def _deal(context: StageContext) -> ChatsSummary:
         write_jsonl(context.folder / f"{side}.jsonl", split.sides[side])
     counts = {side: len(split.sides[side]) for side in SIDES}
     ids = {side: [chat.id for chat in split.sides[side]] for side in SIDES}
+    # a deployed model is told before every chat what all of its examples began with; where they differ, nothing
+    first = [chat.messages[0] for side in SIDES for chat in split.sides[side]]
+    systems = {message.content if message.role == "system" else "" for message in first}
     return ChatsSummary(
         format=dataset.format,
         **counts,
         rejected=dict(split.rejected),
-        system=_common_system([chat for side in SIDES for chat in split.sides[side]]),
+        system=systems.pop() if len(systems) == 1 else "",
         content=stage_key(**ids),
     )
-
-
-def _common_system(chats: list[ChatExample]) -> str:
-    found = {chat.messages[0].content if chat.messages[0].role == "system" else "" for chat in chats}
-    return found.pop() if len(found) == 1 else ""
 
 
 def chats_of_side(outputs: Outputs, side: str) -> list[ChatExample]:
@@ -82,11 +77,9 @@ def _content(outputs: Outputs) -> str:
 
 def _fit(context: StageContext) -> TrainingResult:
     from ai_forge.training.chats import ChatTrainer
-    from ai_forge.training.distributed.launcher import run_trainer
 
     sides = [chats_of_side(context.outputs, side) for side in ("train", "valid")]
-    config = context.run.settings.training
-    result: TrainingResult = run_trainer(ChatTrainer, config, "train_chats", *sides, **trainer_parts(context))
+    result: TrainingResult = run_training(context, ChatTrainer, "train_chats", *sides)
     return result
 
 
@@ -110,25 +103,14 @@ def _evaluate_inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
 
 def _evaluate(context: StageContext) -> AnswersSummary:
     from ai_forge.judge.chats import evaluate_chats
-    from ai_forge.training.backends import load_backend
 
-    settings, outputs = context.run.settings, context.outputs
-    tokenizer = context.opened.tokenizer
-    generator = load_backend(settings.training.backend).generator
-    folders = {True: merged_folder(outputs), False: context.opened.base.folder}
-    asked = chats_of_side(outputs, "test")[: settings.judge.n_questions]
+    settings, outputs = context.run.settings.judge, context.outputs
+    asked = chats_of_side(outputs, "test")[: settings.n_questions]
     by_length = sorted(chats_of_side(outputs, "train"), key=lambda chat: sum(len(t.content) for t in chat.messages))
-    worked = by_length[len(by_length) // 4 :][
-        : settings.judge.n_worked_examples
-    ]  # short ones, but not the very shortest
-    evaluation = evaluate_chats(
-        lambda tuned: generator.load(folders[tuned], tokenizer.end_of_turn_id),
-        tokenizer,
-        asked,
-        worked,
-        settings.judge,
-        context.report,
-    )
+    first = len(by_length) // 4  # short ones leave room for the question, the very shortest show little
+    worked = by_length[first : first + settings.n_worked_examples]
+    load = partial(load_generator, context)
+    evaluation = evaluate_chats(load, context.opened.tokenizer, asked, worked, settings, context.report)
     atomic_write(context.folder / FILE, evaluation.model_dump_json(indent=1))
     return AnswersSummary(questions=len(asked), first_question=asked[0].messages[-2].content)
 
@@ -144,7 +126,7 @@ def _report(context: StageContext) -> ReportSummary:
     from ai_forge.judge.chats import ChatEvaluation, chat_report, judge_chats
 
     outputs, settings, base = context.outputs, context.run.settings.judge, context.opened.base
-    evaluation = ChatEvaluation.model_validate_json((outputs.folder("evaluate") / FILE).read_text(encoding="utf-8"))
+    evaluation = outputs.read("evaluate", FILE, ChatEvaluation)
     verdict = judge_chats(evaluation, settings)
     data = outputs.summary("dataset", ChatsSummary)
     figures = {
@@ -158,7 +140,7 @@ def _report(context: StageContext) -> ReportSummary:
 
 
 FILE_DATASET = Stage(
-    "dataset", (), 1, _data_inputs, _deal, ChatsSummary, ("ai_forge.data_pipeline.datasets.chat_split",)
+    "dataset", (), 1, keyed_by_files, _deal, ChatsSummary, ("ai_forge.data_pipeline.datasets.chat_split",)
 )
 FILE_TRAIN = training_stage(_fit, _content, ("ai_forge.training.chats",))
 FILE_EVALUATE = Stage(

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from ai_forge.data_pipeline.schemas import Document, RAFTExample
 from ai_forge.data_pipeline.search.context import documents_for
+from ai_forge.events import Event
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
 from ai_forge.pipeline.stages.dataset import DatasetSummary, held_out_code
 from ai_forge.pipeline.stages.index import IndexSummary
-from ai_forge.pipeline.stages.merge import merged_folder
+from ai_forge.pipeline.stages.merge import load_generator
 from ai_forge.workspace import atomic_write
 
 if TYPE_CHECKING:
-    from ai_forge.judge.evaluator import Contender, Evaluation
+    from ai_forge.judge.evaluator import Contender
     from ai_forge.pipeline.run import Run
 
 FILE = "evaluation.json"
+# these change no answer: how many are generated at a time, and how what was measured is judged
 WHAT_ONLY_THE_VERDICT_READS = {"confidence", "forgetting_budget", "batch_tokens"}
 
 
@@ -72,24 +74,16 @@ def evaluation_stage(contenders: Sequence[Contender] | None = None) -> Stage:
 def _build(context: StageContext, contenders: Sequence[Contender]) -> EvaluateSummary:
     from ai_forge.judge.evaluator import Evaluator, HeldOut
     from ai_forge.judge.held_out import code_of, worked_examples_of
-    from ai_forge.training.backends import load_backend
 
     settings, outputs = context.run.settings, context.outputs
-    tokenizer = context.opened.tokenizer
-    generator = load_backend(settings.training.backend).generator
-    folders = {True: merged_folder(outputs), False: context.opened.base.folder}
 
-    def emit(event: Any) -> None:
+    def emit(event: Event) -> None:
         context.cancel.check()
         context.emit(event)
 
-    evaluator = Evaluator(
-        lambda tuned: generator.load(folders[tuned], tokenizer.end_of_turn_id),
-        tokenizer,
-        partial(retrieve, context),
-        settings.judge,
-        emit,
-    )
+    # loaded by the evaluator, one after the other: base and tuned model together may not fit into memory
+    load, find = partial(load_generator, context), partial(retrieve, context)
+    evaluator = Evaluator(load, context.opened.tokenizer, find, settings.judge, emit)
     questions = held_out_questions(context)
     held_out = HeldOut(
         questions=questions,
@@ -98,6 +92,7 @@ def _build(context: StageContext, contenders: Sequence[Contender]) -> EvaluateSu
     )
     evaluation = evaluator.evaluate(held_out, contenders)
     atomic_write(context.folder / FILE, evaluation.model_dump_json(indent=1))
+    # what something is for reads best as the first question of a freshly deployed model
     first = next((e.question for e in questions if e.family == "purpose"), questions[0].question)
     return EvaluateSummary(questions=len(questions), code_files=len(held_out.code), first_question=first)
 
@@ -107,6 +102,7 @@ def held_out_questions(context: StageContext) -> list[RAFTExample]:
     from ai_forge.judge.held_out import questions_of
 
     examples = context.opened.examples(context.outputs, "test")
+    # excerpts and functions with a gap are not in the index: nobody who is shown what is found could answer about them
     findable = {entry.id for entry in context.opened.index(context.outputs).entries}
     return questions_of(examples, findable, context.run.settings.judge)
 
@@ -117,13 +113,6 @@ def retrieve(context: StageContext, question: str) -> tuple[Document, ...]:
     index = context.opened.index(context.outputs)
     k, max_tokens = settings.judge.retrieved_documents, settings.synthesis.max_context_tokens
     return documents_for(question, index, k=k, max_tokens=max_tokens)
-
-
-def evaluation_of(outputs: Outputs) -> Evaluation:
-    """What was measured."""
-    from ai_forge.judge.evaluator import Evaluation
-
-    return Evaluation.model_validate_json((outputs.folder("evaluate") / FILE).read_text(encoding="utf-8"))
 
 
 EVALUATE = evaluation_stage()

@@ -30,6 +30,7 @@ def _kinds(run: Run) -> list[str]:
 
 
 def _inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
+    # the name stands in the file, and runtimes show it
     return {"merge": outputs.key("merge"), "kinds": _kinds(run), "called": run.model}
 
 

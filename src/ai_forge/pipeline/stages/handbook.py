@@ -22,11 +22,11 @@ from ai_forge.data_pipeline.schemas.instructions import AlpacaPair
 from ai_forge.data_pipeline.schemas.probes import ComplianceProbe
 from ai_forge.errors import InputError
 from ai_forge.events import Notice
-from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
-from ai_forge.pipeline.stages.merge import merged_folder
+from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary, keyed_by_files
+from ai_forge.pipeline.stages.merge import load_generator
 from ai_forge.pipeline.stages.parity import parity_stage
 from ai_forge.pipeline.stages.report import ReportSummary, report_inputs, summary_of
-from ai_forge.pipeline.stages.train import trainer_parts, training_stage
+from ai_forge.pipeline.stages.train import run_training, training_stage
 from ai_forge.prompting.prompt import Message
 from ai_forge.workspace import atomic_write, stage_key
 
@@ -51,12 +51,8 @@ class HandbookSummary(Summary):
         return f"{self.train} pairs to train on, {self.valid} of other rules held out, {self.probes} probes"
 
 
-def _data_inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
-    return {"recipe": run.recipe, "files": run.sources["files"]}
-
-
 def _copy_data(context: StageContext) -> HandbookSummary:
-    """The pairs and probes as they are when the run begins."""
+    # copied, not read where they lie: they may be edited while the run goes on
     source = find_agent_folder(context.run.repository)
     for name in COMPANIONS:
         if (source / name).is_file():
@@ -99,13 +95,11 @@ def _content(outputs: Outputs) -> str:
 
 
 def _fit(context: StageContext) -> TrainingResult:
-    from ai_forge.training.distributed.launcher import run_trainer
     from ai_forge.training.handbook import HandbookTrainer
 
     data = context.outputs.folder("dataset")
     sides = [_pairs(data / name) for name in (FINE_TUNING_FILE, HELD_OUT_FILE)]
-    config = context.run.settings.training
-    result: TrainingResult = run_trainer(HandbookTrainer, config, "train_pairs", *sides, **trainer_parts(context))
+    result: TrainingResult = run_training(context, HandbookTrainer, "train_pairs", *sides)
     return result
 
 
@@ -140,11 +134,12 @@ def _evaluate(context: StageContext) -> ComplianceSummary:
         text = "No probes: none of the rules can be checked by a machine, so nothing is judged. Write fine-tuning-probes.jsonl."
         context.emit(Notice("warning", text))
     base = context.opened.base
+    # each is asked in the form that it knows: the base was never taught Alpaca's, unless it has no form of its own
     untrained = ChatTokenizer(base.folder, "chat" if base.chat_template else "alpaca")
     made = ask_both(
         probes,
-        lambda prompts: _answers(context, base.folder, untrained, prompts),
-        lambda prompts: _answers(context, merged_folder(context.outputs), context.opened.tokenizer, prompts),
+        lambda prompts: _answers(context, False, untrained, prompts),
+        lambda prompts: _answers(context, True, context.opened.tokenizer, prompts),
     )
     atomic_write(context.folder / ANSWERS, made.model_dump_json(indent=1))
     return ComplianceSummary(
@@ -155,15 +150,12 @@ def _evaluate(context: StageContext) -> ComplianceSummary:
     )
 
 
-def _answers(context: StageContext, folder: Path, tokenizer: ChatTokenizer, prompts: Sequence[str]) -> list[str]:
-    """Greedy answers of the model in `folder`, asked without a system message."""
-    from ai_forge.training.backends import load_backend
-
-    settings = context.run.settings
+def _answers(context: StageContext, tuned: bool, tokenizer: ChatTokenizer, prompts: Sequence[str]) -> list[str]:
+    """Greedy answers of the tuned model or the base, asked without a system message."""
     context.cancel.check()
-    model = load_backend(settings.training.backend).generator.load(folder, tokenizer.end_of_turn_id)
+    model = load_generator(context, tuned, tokenizer)
     encoded = [tokenizer.encode_prompt(asked(prompt)) for prompt in prompts]
-    return [tokenizer.decode(reply) for reply in model.generate(encoded, settings.judge.max_new_tokens)]
+    return [tokenizer.decode(reply) for reply in model.generate(encoded, context.run.settings.judge.max_new_tokens)]
 
 
 def asked(prompt: str) -> list[Message]:
@@ -183,7 +175,7 @@ def _report(context: StageContext) -> ReportSummary:
     from ai_forge.training.record import TrainingRecord
 
     outputs, base = context.outputs, context.opened.base
-    compliance = Compliance.model_validate_json((outputs.folder("evaluate") / ANSWERS).read_text(encoding="utf-8"))
+    compliance = outputs.read("evaluate", ANSWERS, Compliance)
     verdict = judge_compliance(compliance, context.run.settings.judge)
     pairs = outputs.summary("dataset", HandbookSummary)
     training = TrainingRecord.read(outputs.folder("train"))
@@ -199,7 +191,7 @@ def _report(context: StageContext) -> ReportSummary:
 
 
 HANDBOOK_DATASET = Stage(
-    "dataset", (), 2, _data_inputs, _copy_data, HandbookSummary, ("ai_forge.data_pipeline.datasets.formats",)
+    "dataset", (), 2, keyed_by_files, _copy_data, HandbookSummary, ("ai_forge.data_pipeline.datasets.formats",)
 )
 HANDBOOK_TRAIN = training_stage(_fit, _content, ("ai_forge.training.handbook",))
 HANDBOOK_EVALUATE = Stage(

@@ -34,14 +34,15 @@ class IndexSummary(Summary):
 
     def sentence(self) -> str:
         """In a few words."""
-        beside = ", ".join(f"{self.by_kind[kind]} of {kind}" for kind in BESIDE_CODE if kind in self.by_kind)
-        return f"{self.entries} entries" + (f", {beside}" if beside else "")
+        beside = [f"{self.by_kind[kind]} of {kind}" for kind in BESIDE_CODE if kind in self.by_kind]
+        return ", ".join([f"{self.entries} entries", *beside])
 
 
 def question_embedder(settings: Settings) -> str:
     """The embedder of people's questions, with `auto` made a name."""
-    name = settings.runtime.embedder
-    return default_embedder() if name == "auto" else with_address(name, settings)
+    if settings.runtime.embedder == "auto":
+        return default_embedder()
+    return with_address(settings.runtime.embedder, settings)
 
 
 def _inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
@@ -58,6 +59,7 @@ def _build(context: StageContext) -> IndexSummary:
     entries = [*blocks, *entries_beside_code(context.opened.repository)]
     context.report(0, 0, f"{len(entries)} entries, embedder {name}")
     embedder = None if name == "none" else embedder_named(name)
+    # vectors are kept for the repository, not for the run: of a changed one only new texts are embedded
     kept = context.workspace.cache_dir / "vectors" / stage_key(repository=str(context.run.repository))
     index = QuestionIndex.build(entries, embedder, vectors_folder=kept)
     index.save(context.folder)

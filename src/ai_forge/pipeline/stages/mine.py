@@ -36,28 +36,28 @@ class MineSummary(Summary):
 
 
 def _inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
+    # the miner's code itself, not a version of it: the blocks are kept by file under that hash too, so both go together
     return {"files": run.sources["files"], "settings": run.settings.miner.model_dump(), "code": code_hash(MINER)}
 
 
 def _build(context: StageContext) -> MineSummary:
     mined = context.opened.mine(context.report)
-    _require_blocks(context, mined)
+    if not mined.blocks:
+        raise _nothing_to_ask(context, mined)
     if mined.advice:
         context.emit(Notice("warning", mined.advice))
     return MineSummary.model_validate(mined.summary())
 
 
-def _require_blocks(context: StageContext, mined: MiningResult) -> None:
-    if mined.blocks:
-        return
+def _nothing_to_ask(context: StageContext, mined: MiningResult) -> InputError:
     reasons = ", ".join(f"{reason}: {n}" for reason, n in (mined.rejected + mined.skipped).most_common(5))
-    undocumented = mined.rejected["no_docstring"]
-    raise InputError(
+    next_step = "name a repository with more code."
+    if mined.rejected["no_docstring"]:
+        next_step = f"add --set miner.require_docstring=false, or {next_step}"
+    return InputError(
         f"Nothing in {context.run.repository} can be asked about: {len(mined.documents)} blocks were found in "
         f"{mined.n_files} files, none passes the filters ({reasons or 'no definitions'}).",
-        "add --set miner.require_docstring=false, or name a repository with more code."
-        if undocumented
-        else "name a repository with more code.",
+        next_step,
     )
 
 

@@ -42,7 +42,7 @@ def notes_of(outputs: Outputs) -> ProjectWords:
     """What the stage found; nothing where the run has no such stage."""
     if "notes" not in outputs:
         return ProjectWords()
-    return ProjectWords.model_validate_json((outputs.folder("notes") / FILE).read_text(encoding="utf-8"))
+    return outputs.read("notes", FILE, ProjectWords)
 
 
 NOTES = Stage(

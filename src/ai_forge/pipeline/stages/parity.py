@@ -61,10 +61,13 @@ def _compare(context: StageContext, chats: list[list[Message]]) -> Parity:
     run, outputs = context.run, context.outputs
     settings, tokenizer = run.settings.export, context.opened.tokenizer
     backend = load_backend(run.settings.training.backend)
+    # the servers' context holds the longest prompt with its answer; more of it would only take memory
     longest = max(len(tokenizer.encode_prompt(chat)) for chat in chats) + settings.parity_tokens
     adapter = outputs.folder(adapter_stage(outputs))
+    # exact computes in float32: a difference is then the file's, not the trainer's rounding
     trainee = backend.trainee.from_adapter(context.opened.base.folder, adapter, run.settings.training, exact=True)
     trainer = backend.generator(trainee.model, tokenizer.end_of_turn_id)
+    # both files are needed at once: what the deployed type costs is told from what the conversion costs
     is_f16 = settings.quantization == "f16"
     with (
         LlamaServer(outputs.folder("export") / "model.f16.gguf", longest + 8) as f16,
@@ -78,7 +81,7 @@ def parity_of(outputs: Outputs) -> Parity:
     """What was compared."""
     from ai_forge.judge.parity import Parity
 
-    return Parity.model_validate_json((outputs.folder("parity") / FILE).read_text(encoding="utf-8"))
+    return outputs.read("parity", FILE, Parity)
 
 
 def chats_of(outputs: Outputs) -> list[list[Message]]:

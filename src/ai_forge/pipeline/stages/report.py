@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ai_forge.code_hash import code_hash
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
 from ai_forge.pipeline.stages.dataset import DatasetSummary
-from ai_forge.pipeline.stages.evaluate import evaluation_of
+from ai_forge.pipeline.stages.evaluate import FILE
 from ai_forge.pipeline.stages.mine import MineSummary
 from ai_forge.pipeline.stages.parity import ParitySummary
 from ai_forge.pipeline.stages.train import TrainSummary
@@ -51,10 +51,12 @@ def summary_of(verdict: Verdict, file: str) -> ReportSummary:
 def report_inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
     """What every report depends on: all that was measured, how it is judged, and how it is written."""
     measured = {name: outputs.key(name) for name in ("dataset", "train", "evaluate", "parity")}
+    # written anew whenever its code changes, not by version: it takes a moment, and nothing depends on it
     return {**measured, "run": run.id, "judge": run.settings.judge.model_dump(), "code": code_hash(MADE_OF)}
 
 
 def _build(context: StageContext) -> ReportSummary:
+    from ai_forge.judge.evaluator import Evaluation
     from ai_forge.judge.report import ReportData, unknowns, write_report
     from ai_forge.judge.verdict import judge
     from ai_forge.training.record import TrainingRecord
@@ -62,7 +64,7 @@ def _build(context: StageContext) -> ReportSummary:
     run, outputs = context.run, context.outputs
     base = context.opened.base
     training = TrainingRecord.read(outputs.folder("train"))
-    evaluation = evaluation_of(outputs)
+    evaluation = outputs.read("evaluate", FILE, Evaluation)
     verdict = judge(evaluation, run.settings.judge)
     values = ReportData(
         repository=run.repository_name,

@@ -10,7 +10,7 @@ from ai_forge.pipeline.stages.dataset import DatasetSummary
 from ai_forge.pipeline.stages.evaluate import held_out_questions
 from ai_forge.pipeline.stages.index import IndexSummary
 from ai_forge.pipeline.stages.parity import parity_stage
-from ai_forge.pipeline.stages.train import require_chat_template, room_checks, trainer_parts, training_stage
+from ai_forge.pipeline.stages.train import require_chat_template, room_checks, run_training, training_stage
 from ai_forge.preflight import require
 from ai_forge.prompting.prompt import Message, messages_for
 
@@ -21,25 +21,21 @@ if TYPE_CHECKING:
 
 
 def _fit(context: StageContext) -> TrainingResult:
-    from ai_forge.training.distributed.launcher import run_trainer
     from ai_forge.training.forge import FineTuneTrainer
 
     require_chat_template(context)
     sides = [context.opened.examples(context.outputs, side) for side in ("train", "valid")]
-    config = context.run.settings.training
-    result: TrainingResult = run_trainer(FineTuneTrainer, config, "train", *sides, **trainer_parts(context))
+    result: TrainingResult = run_training(context, FineTuneTrainer, "train", *sides)
     return result
 
 
 def plan_repository_training(context: StageContext) -> TrainingPlan:
     """Counts, tokens, memory and time of the training, by a few steps that train nothing."""
-    from ai_forge.training.distributed.launcher import run_trainer
     from ai_forge.training.forge import FineTuneTrainer
 
     require(room_checks(context))
     sides = [context.opened.examples(context.outputs, side) for side in ("train", "valid")]
-    config = context.run.settings.training
-    plan: TrainingPlan = run_trainer(FineTuneTrainer, config, "plan", *sides, **trainer_parts(context))
+    plan: TrainingPlan = run_training(context, FineTuneTrainer, "plan", *sides)
     return plan
 
 

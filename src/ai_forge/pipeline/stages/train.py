@@ -22,14 +22,15 @@ from ai_forge.workspace import require_disk
 
 if TYPE_CHECKING:
     from ai_forge.pipeline.run import Run
+    from ai_forge.training.forge import FineTuneTrainer
     from ai_forge.training.record import TrainingResult
 
+# settings that change nothing but the speed (and the order of additions): the same run on another machine is continued
 HOW_IT_IS_COMPUTED = {"nproc", "gradient_checkpointing", "sharded"}
-"""Settings of a training that change nothing but its speed (and the order of additions)."""
+# not in the key of the first phase: another loss for the pairs must not train the first phase again
 SECOND_PHASE = {"preferences", "dpo_loss", "dpo_beta", "dpo_learning_rate", "dpo_epochs"}
-"""Settings of a training that do not enter its first phase."""
+# on disk, at the most: residual, adapter, checkpoints, the merged model and its GGUF files, about five copies in 16 bit
 BYTES_PER_PARAMETER = 10
-"""On disk, at the most: residual, adapter, checkpoints, the merged model and its GGUF files, about five copies in 16 bit."""
 MADE_OF = (
     "ai_forge.training.forge",
     "ai_forge.training.backends.torch_backend",
@@ -70,7 +71,7 @@ def training_stage(fit: Fit, data: Callable[[Outputs], str], made_of: tuple[str,
         return {
             "recipe": run.recipe,
             "base": run.base,
-            "backend": backend_name(config.backend),
+            "backend": backend_name(config.backend),  # "auto" made a name: the key is of what computes
             "data": data(outputs),
             "config": config.model_dump(exclude=HOW_IT_IS_COMPUTED | SECOND_PHASE),
         }
@@ -85,7 +86,15 @@ def training_stage(fit: Fit, data: Callable[[Outputs], str], made_of: tuple[str,
 
 
 def _summary(result: TrainingResult) -> TrainSummary:
+    # without the folder: a manifest is read wherever the workspace was moved to
     return TrainSummary.model_validate({k: v for k, v in asdict(result).items() if k != "folder"})
+
+
+def run_training(context: StageContext, kind: type[FineTuneTrainer], method: str, *data: Any, **more: Any) -> Any:
+    """What the `method` of a trainer makes of `data`, in as many processes as are set; `more` are parts of its own."""
+    from ai_forge.training.distributed.launcher import run_trainer
+
+    return run_trainer(kind, context.run.settings.training, method, *data, **trainer_parts(context), **more)
 
 
 def trainer_parts(context: StageContext) -> dict[str, Any]:
@@ -123,6 +132,7 @@ def room_checks(context: StageContext) -> list[Check]:
     n_bytes = BYTES_PER_PARAMETER * base.n_parameters
     return [
         lambda: require_disk(context.workspace.root, n_bytes, "Training, merging and exporting"),
+        # a launcher such as torchrun says how many processes there are, whatever the setting says
         lambda: require_fit(base.folder, config.model_copy(update={"nproc": n}), n_here),
     ]
 
@@ -150,6 +160,7 @@ def preference_pairs(context: StageContext) -> list[PreferencePair]:
         InputError: the file is not there, or holds something else.
     """
     records = read_dataset(Path(str(context.run.settings.training.preferences)), "preference").records
+    # pairs are mined from the whole history, so some are about files that the judge asks about
     pairs = [record for record in records if isinstance(record, PreferencePair)]
     held_out = _held_out_files(context)
     kept = [pair for pair in pairs if pair.origin.path not in held_out]
@@ -160,9 +171,9 @@ def preference_pairs(context: StageContext) -> list[PreferencePair]:
 
 
 def _held_out_files(context: StageContext) -> frozenset[str]:
-    """The files that training must not see. None where pairs are held out by rule and not by file."""
+    """The files that training must not see."""
     if not (context.outputs.folder("dataset") / "split.json").is_file():
-        return frozenset()
+        return frozenset()  # a handbook's pairs are held out by rule, a dataset file's by conversation
     sides = context.opened.split(context.outputs)
     return frozenset(sides["valid"] + sides["test"])
 
@@ -181,13 +192,11 @@ def _prefer_inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
 
 
 def _prefer(context: StageContext) -> TrainSummary:
-    from ai_forge.training.distributed.launcher import run_trainer
     from ai_forge.training.dpo import PreferenceTrainer, split_pairs
 
     sides = split_pairs(preference_pairs(context))
-    parts = trainer_parts(context) | {"adapter": context.outputs.folder("train")}
-    config = context.run.settings.training
-    return _summary(run_trainer(PreferenceTrainer, config, "train_preferences", *sides, **parts))
+    adapter = context.outputs.folder("train")
+    return _summary(run_training(context, PreferenceTrainer, "train_preferences", *sides, adapter=adapter))
 
 
 PREFER = Stage(
