@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ai_forge.conductor.llama_server import LlamaServer
     from ai_forge.conductor.ollama_manager import OllamaRuntime, modelfile_for
     from ai_forge.conductor.registry import Activation, Registry, Version
-    from ai_forge.conductor.runtime import Completion, RenderedPrompt, Runtime, ServedModel, prompt_difference
+    from ai_forge.conductor.runtime import Completion, HeldModel, RenderedPrompt, Runtime, prompt_difference
 
 _HOMES = {
     "choose_runtime": "choosing",
@@ -48,9 +48,9 @@ _HOMES = {
     "Registry": "registry",
     "Version": "registry",
     "Completion": "runtime",
+    "HeldModel": "runtime",
     "RenderedPrompt": "runtime",
     "Runtime": "runtime",
-    "ServedModel": "runtime",
     "prompt_difference": "runtime",
 }
 
@@ -62,6 +62,7 @@ __all__ = [
     "Deployment",
     "EmbeddedRuntime",
     "ExpectedAnswer",
+    "HeldModel",
     "LlamaServer",
     "OllamaRuntime",
     "Registry",
@@ -70,7 +71,6 @@ __all__ = [
     "RetrievalSettings",
     "Runtime",
     "Sampling",
-    "ServedModel",
     "Version",
     "choose_runtime",
     "deploy",

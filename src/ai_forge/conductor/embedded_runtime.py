@@ -25,7 +25,7 @@ from typing import Any
 
 from ai_forge.conductor.deployment import LATEST, NAME, Deployment, FileStamp, read_deployment
 from ai_forge.conductor.llama_server import LlamaServer
-from ai_forge.conductor.runtime import Completion, Progress, RenderedPrompt, RuntimeKind, ServedModel, silent
+from ai_forge.conductor.runtime import Completion, HeldModel, Progress, RenderedPrompt, RuntimeKind, silent
 from ai_forge.errors import InputError, PrerequisiteError
 from ai_forge.prompting.prompt import Message
 from ai_forge.workspace import atomic_folder, atomic_write, file_sha256, require_disk
@@ -94,13 +94,13 @@ class EmbeddedRuntime:
             return None
         return version if (self._folder(name, version) / RECORD_FILE).is_file() else None
 
-    def models(self) -> list[ServedModel]:
+    def models(self) -> list[HeldModel]:
         """All versions of all models."""
         records = sorted(self._dir.glob(f"[!.]*/[!.]*/{RECORD_FILE}"))
         found = []
         for record in records:
             with contextlib.suppress(InputError):  # a damaged one is not served; deploying makes it again
-                found.append(_served(_read(record)[0]))
+                found.append(_held(_read(record)[0]))
         return found
 
     def is_whole(self, model: str) -> bool:
@@ -111,12 +111,12 @@ class EmbeddedRuntime:
             return False
         return True
 
-    def show(self, model: str) -> ServedModel:
+    def show(self, model: str) -> HeldModel:
         """One model with its template, system text and parameters."""
         deployment = self._find(model)
         parameters = {key: str(value) for key, value in dataclasses.asdict(deployment.sampling).items()}
         return dataclasses.replace(
-            _served(deployment),
+            _held(deployment),
             system_prompt=deployment.system_prompt,
             template=deployment.chat_template,
             parameters=parameters | {"stop": json.dumps(deployment.stop)},
@@ -265,6 +265,6 @@ def _read(record: Path) -> tuple[Deployment, FileStamp | None]:
         ) from error
 
 
-def _served(deployment: Deployment) -> ServedModel:
+def _held(deployment: Deployment) -> HeldModel:
     size = deployment.gguf_path.stat().st_size if deployment.gguf_path.is_file() else 0
-    return ServedModel(deployment.model, size, deployment.gguf_sha256)
+    return HeldModel(deployment.model, size, deployment.gguf_sha256)

@@ -22,7 +22,7 @@ from typing import Any
 
 from ai_forge.conductor.deployment import LATEST, Deployment, deployment_from_gguf
 from ai_forge.conductor.ollama_http import OllamaServer, OllamaStatus
-from ai_forge.conductor.runtime import NEUTRAL, Completion, Progress, RenderedPrompt, RuntimeKind, ServedModel, silent
+from ai_forge.conductor.runtime import NEUTRAL, Completion, HeldModel, Progress, RenderedPrompt, RuntimeKind, silent
 from ai_forge.config.settings import RuntimeSettings
 from ai_forge.errors import AIForgeError, InputError, PrerequisiteError, TransientError
 from ai_forge.judge.exporter import create_ollama_modelfile
@@ -88,20 +88,20 @@ class OllamaRuntime:
         same = [model.partition(":")[2] for model, digest in versions.items() if digest == latest]
         return same[0] if same else None
 
-    def models(self) -> list[ServedModel]:
+    def models(self) -> list[HeldModel]:
         """All models of the server, also those that AI Forge did not make."""
         return sorted(self._by_age(), key=lambda model: model.model)
 
-    def show(self, model: str) -> ServedModel:
+    def show(self, model: str) -> HeldModel:
         """One model with its template, system text and parameters."""
         answer = self.server.ask("POST", "/api/show", {"model": model})
         full = model if ":" in model else f"{model}:{LATEST}"
-        listed = next((known for known in self._by_age() if known.model == full), ServedModel(full, 0, ""))
+        listed = next((known for known in self._by_age() if known.model == full), HeldModel(full, 0, ""))
         pairs = [line.split(None, 1) for line in str(answer.get("parameters", "")).splitlines()]
         parameters: dict[str, str] = {}
         for key, value in (pair for pair in pairs if len(pair) == 2):
             parameters[key] = f"{parameters[key]}, {value}" if key in parameters else value
-        return ServedModel(
+        return HeldModel(
             full, listed.size_bytes, listed.digest, answer.get("system", ""), answer.get("template", ""), parameters
         )
 
@@ -164,11 +164,11 @@ class OllamaRuntime:
         """Close the connections."""
         self.server.close()
 
-    def _by_age(self) -> list[ServedModel]:
+    def _by_age(self) -> list[HeldModel]:
         listed: list[Mapping[str, Any]] = self.server.ask("GET", "/api/tags").get("models") or []
         newest_first = sorted(listed, key=lambda model: str(model.get("modified_at", "")), reverse=True)
         return [
-            ServedModel(str(model["name"]), int(model.get("size", 0)), str(model.get("digest", "")))
+            HeldModel(str(model["name"]), int(model.get("size", 0)), str(model.get("digest", "")))
             for model in newest_first
         ]
 

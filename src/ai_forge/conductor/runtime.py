@@ -29,7 +29,7 @@ def silent(_what: str, _done: int, _total: int) -> None:
 
 
 @dataclass(frozen=True)
-class ServedModel:
+class HeldModel:
     """A model that a runtime holds. `models()` fills the first three fields, `show()` all."""
 
     model: str
@@ -81,10 +81,10 @@ class Runtime(Protocol):
     def active(self, name: str) -> str | None:
         """The version that `name:latest` means, or None."""
 
-    def models(self) -> list[ServedModel]:
+    def models(self) -> list[HeldModel]:
         """All models it holds, by name."""
 
-    def show(self, model: str) -> ServedModel:
+    def show(self, model: str) -> HeldModel:
         """One model in full. Raises `InputError` where there is none of that name."""
 
     def is_whole(self, model: str) -> bool:

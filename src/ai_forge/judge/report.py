@@ -53,7 +53,7 @@ def unknowns(training: TrainingRecord, origin: Origin) -> list[str]:
     ]
     if origin.lossy:
         texts.append(
-            f"The base came as {origin.quantisation} and was already rounded; nothing here compares with the "
+            f"The base came as {origin.quantization} and was already rounded; nothing here compares with the "
             "original weights."
         )
     if training.n_too_long:

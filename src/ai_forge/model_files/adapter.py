@@ -36,8 +36,7 @@ NOT_PLAIN = (
     "lora_bias",
     "trainable_token_indices",
     "target_parameters",
-)
-"""Settings of PEFT that make an adapter more than a sum of low-rank products."""
+)  # settings of PEFT that make an adapter more than a sum of low-rank products
 
 
 def of_layer(pattern: Mapping[str, Value], name: str, otherwise: Value) -> Value:
@@ -74,7 +73,9 @@ def peft_config(config: FineTuneConfig, base_name: str) -> dict[str, Any]:
 def scaling_in(config: Mapping[str, Any], layer: str, rank: int) -> float:
     """What B·A of `layer` is multiplied by, as PEFT reads its own configuration."""
     alpha = float(of_layer(config.get("alpha_pattern") or {}, layer, config["lora_alpha"]))
-    return alpha / (rank**0.5 if config.get("use_rslora") else rank)
+    if config.get("use_rslora"):
+        return float(alpha / rank**0.5)  # Kalajdzievski 2023: by rank alone, a high rank would learn less and less
+    return alpha / rank
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -84,10 +85,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         InputError: it is missing, broken, or asks for more than low-rank sums.
     """
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
-        pickles = (
-            [p.name for p in folder.glob("adapter_model.*") if p.suffix in PICKLE_SUFFIXES] if folder.is_dir() else []
-        )
-        detail = f" (only {pickles[0]}, a pickle, which is refused)" if pickles else ""
+        detail = ""
+        if pickles := [path.name for path in folder.glob("adapter_model.*") if path.suffix in PICKLE_SUFFIXES]:
+            detail = f" (only {pickles[0]}, a pickle, which is refused)"
         raise InputError(f"{folder} holds no adapter: {CONFIG} and {WEIGHTS}{detail}.", "ai-forge train")
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -118,10 +118,12 @@ class AdapterFolder:
         self.residual = _optional(folder / RESIDUAL)
         self.initial = _optional(folder / INITIAL)
         start = str(self.config.get("init_lora_weights", ""))
+        # they change the base's weights when they start: the pair fits only what was left
         if self.residual is None and start.startswith(("pissa", "olora", "corda", "loftq")):
-            method = "PiSSA" if start.startswith("pissa") else start
+            if start.startswith("pissa"):  # PEFT writes pissa_niter_16 and the like
+                start = "PiSSA"
             raise InputError(
-                f"{folder} is a {method} adapter without {RESIDUAL}: on the base itself its sum would be wrong.",
+                f"{folder} is a {start} adapter without {RESIDUAL}: on the base itself its sum would be wrong.",
                 "merge the folder that the training made; with PEFT, save it with path_initial_model_for_weight_conversion.",
             )
         self.layers = self._layers()
@@ -140,7 +142,10 @@ class AdapterFolder:
                 f"{self.folder}: {len(self.file.specs)} tensors do not make {len(layers)} pairs of A and B."
             )
         for layer in layers:
-            a, b = self.file.specs[self._key(layer, "A")], self.file.specs.get(self._key(layer, "B"))
+            a = self.file.specs[self._key(layer, "A")]
+            b = self.file.specs.get(
+                self._key(layer, "B")
+            )  # as many B as A does not say that they are of the same layers
             if b is None or len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1]:
                 shapes = f"A {a.shape}, B {b.shape if b else 'missing'}"
                 raise InputError(f"{self.folder}: the pair of {layer} does not fit together: {shapes}.")
@@ -181,8 +186,9 @@ class AdapterFolder:
     def frozen(self, layer: str, n_rows: int | None = None) -> np.ndarray | None:
         """The weight [out, in] that `layer` was trained on, or its first rows, float32; None where that is the base's own."""
         name = f"{layer}.weight"
-        held = self.residual is not None and name in self.residual.specs
-        return self.residual.load(name, n_rows) if held and self.residual is not None else None
+        if self.residual is None or name not in self.residual.specs:
+            return None
+        return self.residual.load(name, n_rows)
 
 
 def _optional(path: Path) -> SafetensorsFile | None:

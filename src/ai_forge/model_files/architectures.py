@@ -27,16 +27,15 @@ ARCHITECTURES = {
     "phi3": "Phi3ForCausalLM",
     "gemma2": "Gemma2ForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM",
-}
-"""`model_type` of the bases that are trained → transformers' class."""
+}  # `model_type` of the bases that are trained → transformers' class
 
 GGUF_ARCHITECTURES = {
     "llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "phi3": "phi3", "gemma2": "gemma2",
     "gemma3_text": "gemma3",
 }  # fmt: skip
 """`model_type` → llama.cpp's `general.architecture`."""
+# and back; a Mistral comes back as the Llama that it is to llama.cpp
 MODEL_TYPES = {arch: kind for kind, arch in GGUF_ARCHITECTURES.items() if kind != "mistral"}
-"""And back; a Mistral comes back as the Llama that it is to llama.cpp."""
 
 _GLOBAL = {
     "token_embd": "model.embed_tokens",
@@ -56,6 +55,7 @@ _BLOCK = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+# Gemma has norms on both sides of a block, so that the name Llama gives to the one before the feed-forward is taken
 _GEMMA = {
     "post_attention_norm": "post_attention_layernorm",
     "ffn_norm": "pre_feedforward_layernorm",
@@ -66,6 +66,7 @@ _OTHERWISE = {
     "gemma2": _GEMMA,
     "gemma3": _GEMMA,
 }
+# Phi-3 keeps them in attn_qkv and ffn_up: a tensor of such a name is not one of its own
 _FUSED_IN_PHI3 = ("attn_q", "attn_k", "attn_v", "ffn_gate")
 GEMMA_ARCHITECTURES = ("gemma2", "gemma3")  # in llama.cpp's words
 _GLOBAL_BACK = {hf: gguf for gguf, hf in _GLOBAL.items()}
@@ -75,7 +76,8 @@ _GLOBAL_BACK = {hf: gguf for gguf, hf in _GLOBAL.items()}
 def _block(arch: str) -> dict[str, str]:
     """Names inside a layer, GGUF's → Hugging Face's, in llama.cpp's architecture `arch`."""
     known = _BLOCK | _OTHERWISE.get(arch, {})
-    return {name: hf for name, hf in known.items() if not (arch == "phi3" and name in _FUSED_IN_PHI3)}
+    fused = _FUSED_IN_PHI3 if arch == "phi3" else ()
+    return {name: hf for name, hf in known.items() if name not in fused}
 
 
 def hf_name(gguf_name: str, arch: str) -> str | None:
@@ -87,9 +89,10 @@ def hf_name(gguf_name: str, arch: str) -> str | None:
     stem, _, kind = gguf_name.rpartition(".")
     if stem.startswith("blk."):
         _, layer, part = stem.split(".", 2)
-        names = _block(arch)
-        return f"model.layers.{layer}.{names[part]}.{kind}" if part in names and layer.isdecimal() else None
-    return f"{_GLOBAL[stem]}.{kind}" if stem in _GLOBAL else None
+        hf = _block(arch).get(part) if layer.isdecimal() else None
+        return hf and f"model.layers.{layer}.{hf}.{kind}"
+    hf = _GLOBAL.get(stem)
+    return hf and f"{hf}.{kind}"
 
 
 def gguf_name(hf: str, arch: str) -> str | None:
@@ -101,9 +104,11 @@ def gguf_name(hf: str, arch: str) -> str | None:
     stem, _, kind = hf.rpartition(".")
     if stem.startswith("model.layers."):
         layer, _, part = stem.removeprefix("model.layers.").partition(".")
-        names = {there: here for here, there in _block(arch).items()}
-        return f"blk.{layer}.{names[part]}.{kind}" if part in names and layer.isdecimal() else None
-    return f"{_GLOBAL_BACK[stem]}.{kind}" if stem in _GLOBAL_BACK else None
+        back = {there: here for here, there in _block(arch).items()}
+        name = back.get(part) if layer.isdecimal() else None
+        return name and f"blk.{layer}.{name}.{kind}"
+    name = _GLOBAL_BACK.get(stem)
+    return name and f"{name}.{kind}"
 
 
 def norm_shift(arch: str, name: str) -> float:
@@ -127,9 +132,11 @@ def permuted_heads(architecture: str, gguf: str, config: Mapping[str, Any]) -> i
     """Number of heads by which this tensor is permuted in a GGUF of `architecture`, or None if it is stored as it is."""
     if architecture != "llama":
         return None
-    if ".attn_q." in gguf:
+    if ".attn_q." in gguf:  # with the dots: not Qwen's attn_q_norm; biases are permuted like their rows
         return int(config["num_attention_heads"])
-    return int(config["num_key_value_heads"]) if ".attn_k." in gguf else None
+    if ".attn_k." in gguf:
+        return int(config["num_key_value_heads"])
+    return None
 
 
 _GEMMA_DEFAULTS = {
@@ -140,15 +147,15 @@ _GEMMA_DEFAULTS = {
     "sliding_window": 4096,
     "rms_norm_eps": 1e-6,
 }
+# what published `config.json` leave out because it is transformers' default
 DEFAULTS: dict[str, dict[str, Any]] = {
     "gemma2": _GEMMA_DEFAULTS
     | {"max_position_embeddings": 8192, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
     "gemma3_text": _GEMMA_DEFAULTS
     | {"max_position_embeddings": 131_072, "attn_logit_softcapping": None, "final_logit_softcapping": None},
 }
-"""What published `config.json` leave out because it is transformers' default."""
+# every how many layers one sees the whole context; the others see a window
 SWA_PATTERN = {"gemma2": 2, "gemma3_text": 6}
-"""Every how many layers one sees the whole context; the others see a window."""
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,9 +168,9 @@ def context_of(config: Mapping[str, Any]) -> int:
     """Tokens that a model with this (completed) `config.json` reads exactly, here and in llama.cpp; 0 for unknown."""
     kind = config["model_type"]
     context = int(config.get("max_position_embeddings") or 0)
-    window = None
-    if kind in ("mistral", "phi3") or config.get("use_sliding_window"):
-        window = config.get("sliding_window", None if kind == "phi3" else 4096)
+    if kind not in ("mistral", "phi3") and not config.get("use_sliding_window"):
+        return context
+    window = config.get("sliding_window", None if kind == "phi3" else 4096)  # transformers' defaults
     return min(context, int(window)) if window else context
 
 
@@ -176,50 +183,63 @@ def unserved(config: Mapping[str, Any]) -> str | None:
     'attention biases in a qwen3 model'
     """
     kind = config["model_type"]
-    gemma = kind in SWA_PATTERN
-    activation = config.get("hidden_activation") if gemma else config.get("hidden_act", "silu")
-    head_dim = int(config.get("head_dim") or 0)
-    even_head_dim = int(config.get("hidden_size") or 0) // int(config.get("num_attention_heads") or 1)
-    found = {
-        f"the activation {activation}": activation != ("gelu_pytorch_tanh" if gemma else "silu"),
-        f"attention biases in a {kind} model": kind not in ("llama", "qwen2") and config.get("attention_bias"),
-        f"heads of {head_dim} units in a phi3 model": kind == "phi3" and head_dim not in (0, even_head_dim),
-    }
-    if gemma:
-        scalar, expected = config["query_pre_attn_scalar"], gemma_scalar(config)
-        caps = [config[f"{what}_logit_softcapping"] for what in ("attn", "final")]
-        found |= {
-            f"attention scores divided by √{scalar} where llama.cpp divides by √{expected}": scalar != expected,
-            "bidirectional attention": bool(config.get("use_bidirectional_attention")),
-            "an unusual pattern of sliding windows": layer_types(config)
-            != config.get("layer_types", layer_types(config))
-            or config.get("sliding_window_pattern", SWA_PATTERN[kind]) != SWA_PATTERN[kind]
-            or not config["sliding_window"],
-            f"soft-capping by {caps[0]} and {caps[1]}": (caps[0] is not None or caps[1] == 0)
-            if kind == "gemma3_text"
-            else not all(caps),
-        }
-    return next((what for what, is_so in found.items() if is_so), None)
+    if kind in SWA_PATTERN:
+        activation, served = config.get("hidden_activation"), "gelu_pytorch_tanh"
+    else:
+        activation, served = config.get("hidden_act", "silu"), "silu"
+    if activation != served:
+        return f"the activation {activation}"
+    if kind not in ("llama", "qwen2") and config.get("attention_bias"):
+        return f"attention biases in a {kind} model"
+    if kind == "phi3":
+        head_dim = int(config.get("head_dim") or 0)
+        even_head_dim = int(config.get("hidden_size") or 0) // int(config.get("num_attention_heads") or 1)
+        if head_dim not in (0, even_head_dim):
+            return f"heads of {head_dim} units in a phi3 model"
+    return _unserved_in_gemma(config, kind) if kind in SWA_PATTERN else None
+
+
+def _unserved_in_gemma(config: Mapping[str, Any], kind: str) -> str | None:
+    scalar, expected = config["query_pre_attn_scalar"], gemma_scalar(config)
+    if scalar != expected:
+        return f"attention scores divided by √{scalar} where llama.cpp divides by √{expected}"
+    if config.get("use_bidirectional_attention"):
+        return "bidirectional attention"
+    period, layers = SWA_PATTERN[kind], layer_types(config)
+    # older files say how often, newer ones list every layer
+    is_usual = config.get("sliding_window_pattern", period) == period and config.get("layer_types", layers) == layers
+    if not is_usual or not config["sliding_window"]:
+        return "an unusual pattern of sliding windows"
+    attention, final = config["attn_logit_softcapping"], config["final_logit_softcapping"]
+    if kind == "gemma3_text":
+        is_capped_otherwise = attention is not None or final == 0
+    else:
+        is_capped_otherwise = not (attention and final)
+    return f"soft-capping by {attention} and {final}" if is_capped_otherwise else None
 
 
 def layer_types(config: Mapping[str, Any]) -> list[str]:
     """Which layers of a Gemma see a window and which the whole context, in transformers' words."""
     period = SWA_PATTERN[config["model_type"]]
-    kinds = ("sliding_attention", "full_attention")
-    return [kinds[(layer + 1) % period == 0] for layer in range(int(config["num_hidden_layers"]))]
+    n_layers = int(config["num_hidden_layers"])
+    return ["sliding_attention" if layer % period else "full_attention" for layer in range(1, n_layers + 1)]
 
 
 def gemma_scalar(config: Mapping[str, Any]) -> int:
     """By whose root llama.cpp divides attention scores: the head's width, but in the 27B models (known by their layers)."""
-    largest = {"gemma2": 46, "gemma3_text": 62}[config["model_type"]]
-    is_largest = config["num_hidden_layers"] == largest
-    return int(config["hidden_size"] // config["num_attention_heads"] if is_largest else config["head_dim"])
+    layers_of_27b = {"gemma2": 46, "gemma3_text": 62}
+    if config["num_hidden_layers"] == layers_of_27b[config["model_type"]]:
+        return int(config["hidden_size"] // config["num_attention_heads"])
+    return int(config["head_dim"])
 
 
 def linear_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """Name inside a layer → [out, in] of its linear layers, for a (completed) `config.json`."""
     hidden, inner, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
-    head_dim = config["head_dim"] if config.get("model_type") == "qwen3" else config.get("head_dim") or hidden // heads
+    if config.get("model_type") == "qwen3":
+        head_dim = config["head_dim"]  # does not follow from the hidden size there
+    else:
+        head_dim = config.get("head_dim") or hidden // heads
     queries, keys = heads * head_dim, config["num_key_value_heads"] * head_dim
     if config.get("model_type") == "phi3":
         first = {"self_attn.qkv_proj": (queries + 2 * keys, hidden), "mlp.gate_up_proj": (2 * inner, hidden)}
@@ -265,7 +285,7 @@ def expected_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def _has_bias(config: Mapping[str, Any], layer: str) -> bool:
     """Whether the linear layer of this name adds a bias."""
-    if config["model_type"] == "qwen2":
+    if config["model_type"] == "qwen2":  # has no setting for them
         return layer in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
     part = "attention_bias" if layer.startswith("self_attn.") else "mlp_bias"
     return config["model_type"] == "llama" and bool(config.get(part))

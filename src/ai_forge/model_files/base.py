@@ -6,9 +6,10 @@ Whether the folder came from a hub, a GGUF file or Ollama is `Origin`; how a nam
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +19,8 @@ from ai_forge.model_files.tensors import Weights
 from ai_forge.prompting.tokenizer_settings import SETTINGS, tokenizer_settings
 
 Kind = Literal["wheel", "hub", "folder", "gguf", "ollama"]
-QUANTISED_NAME = re.compile(r"(?i)(awq|gptq|bnb|nf4|fp8|gguf|mlx|w\d+a\d+|int-?[48]|\d-?bits?)\b")
-"""Names that tell of bits: of a quantised copy, not of the original."""
+# names that tell of bits: of a quantised copy, not of the original
+QUANTIZED_NAME = re.compile(r"(?i)(awq|gptq|bnb|nf4|fp8|gguf|mlx|w\d+a\d+|int-?[48]|\d-?bits?)\b")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Origin:
     kind: Kind
     description: str
     lossy: bool = False
-    quantisation: str | None = None
+    quantization: str | None = None
     sha256: str | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
 
@@ -85,8 +86,8 @@ def check_folder(folder: Path) -> dict[str, Any]:
         expected = expected_shapes(config)
     except (KeyError, TypeError) as error:
         raise InputError(f"{folder / 'config.json'} lacks the setting {error}.") from error
-    if config.get("quantization_config"):
-        raise _quantised(folder, config)
+    if config.get("quantization_config"):  # before the weights: theirs are packed, and would be called damaged
+        raise _quantized(folder, config)
     weights = Weights(folder)
     if not (folder / "tokenizer.json").is_file():
         raise InputError(
@@ -97,6 +98,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
             f"{folder} has no tokenizer_config.json: nothing says how a chat is written.",
             "download it with the weights, or choose the instruct version of the base.",
         )
+    # surplus tensors (rotary frequencies, a second head) are left alone, as transformers does
     for tensor, shape in expected.items():
         spec = weights.specs.get(tensor)
         if spec is None:
@@ -106,19 +108,21 @@ def check_folder(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _quantised(folder: Path, config: Mapping[str, Any]) -> InputError:
+def _quantized(folder: Path, config: Mapping[str, Any]) -> InputError:
     """The refusal of quantised weights, with the full-precision repository where the config names one.
 
     Tools that quantise leave in `_name_or_path` what they read, or what they wrote: a name that tells of bits is no help.
     """
     settings = config["quantization_config"]
-    method = settings.get("quant_method") if isinstance(settings, dict) else None
-    source = config.get("_name_or_path")
-    named = isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source)
-    full = source if named and not QUANTISED_NAME.search(str(source)) else None
+    weights = "quantised weights"
+    if isinstance(settings, dict) and settings.get("quant_method"):
+        weights += f" ({settings['quant_method']})"
+    source = str(config.get("_name_or_path"))
+    is_hub_id = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source)
+    full = source if is_hub_id and not QUANTIZED_NAME.search(source) else "the unquantised version"
     return InputError(
-        f"{folder} holds quantised weights{f' ({method})' if method else ''}; a decomposition needs the full ones.",
-        f"use {full or 'the unquantised version'}; training quantises by itself.",
+        f"{folder} holds {weights}; a decomposition needs the full ones.",
+        f"use {full}; training quantises by itself.",
     )
 
 
@@ -142,15 +146,4 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 def n_parameters(folder: Path) -> int:
     """How many numbers the weights in `folder` hold."""
-    total = 0
-    for spec in Weights(folder).specs.values():
-        n = 1
-        for side in spec.shape:
-            n *= side
-        total += n
-    return total
-
-
-def as_json(base: Base) -> dict[str, Any]:
-    """A base as plain values, for manifests and reports."""
-    return asdict(base) | {"folder": str(base.folder), "gguf_metadata": str(base.gguf_metadata or "")}
+    return sum(math.prod(spec.shape) for spec in Weights(folder).specs.values())

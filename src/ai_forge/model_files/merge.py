@@ -61,8 +61,15 @@ def merge_adapters_to_base(
     target = Path(output_path) if output_path is not None else adapter_path / "merged"
     config = check_folder(folder)
     weights = Weights(folder)
-    adapter = _Adapter(adapter_path, weights)
-    specs = [_target(spec) for spec in weights.specs.values()]
+    adapter = AdapterFolder(adapter_path)
+    for layer in adapter.layers:
+        _check_fit(adapter, layer, weights)
+    specs = []
+    for spec in weights.specs.values():
+        is_exact = (
+            len(spec.shape) == 1 and spec.dtype == "F32"
+        )  # norms and biases: they cost nothing and stay as they are
+        specs.append(spec if is_exact else TensorSpec(spec.name, "F16", spec.shape))
     target.parent.mkdir(parents=True, exist_ok=True)
     require_disk(target.parent, sum(spec.n_bytes for spec in specs) + 50_000_000, "Merging the adapter")
     with atomic_folder(target) as work:
@@ -71,56 +78,41 @@ def merge_adapters_to_base(
                 shutil.copyfile(folder / name, work / name)
         if (adapter_path / CHAT_TEMPLATE).is_file():
             shutil.copyfile(adapter_path / CHAT_TEMPLATE, work / CHAT_TEMPLATE)
-        config |= {"dtype": "float16"}
-        config.pop("torch_dtype", None)
+        config["dtype"] = "float16"
+        config.pop("torch_dtype", None)  # the older name of the same
         (work / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         write_safetensors(work / WEIGHTS_NAME, _merged(weights, adapter, specs, progress), specs)
     return target
 
 
-def _target(spec: TensorSpec) -> TensorSpec:
-    """Vectors (norms, biases) in float32 stay so; everything else becomes float16."""
-    return TensorSpec(spec.name, "F32" if len(spec.shape) == 1 and spec.dtype == "F32" else "F16", spec.shape)
+def _check_fit(adapter: AdapterFolder, layer: str, weights: Weights) -> None:
+    """Before anything is written, that the pair of `layer` and its residual have the shape of the base's matrix."""
+    name, shape = f"{layer}.weight", adapter.shape(layer)
+    base = weights.specs.get(name)
+    if base is None or len(base.shape) != 2 or name.endswith("embed_tokens.weight"):
+        raise InputError(f"{adapter.folder} adapts {name}, which is no linear layer of {weights.folder}.")
+    if base.shape != shape:
+        raise InputError(
+            f"The adapter does not fit the base at {name}: B·A {shape}, base {base.shape}.",
+            "name the base it was trained on.",
+        )
+    frozen = adapter.residual.specs.get(name) if adapter.residual else None
+    if frozen is not None and frozen.shape != base.shape:
+        raise InputError(f"{RESIDUAL} has {frozen.shape} for {name}, the base {base.shape}.")
 
 
 def _merged(
-    weights: Weights, adapter: "_Adapter", specs: list[TensorSpec], progress: Progress | None
+    weights: Weights, adapter: AdapterFolder, specs: list[TensorSpec], progress: Progress | None
 ) -> Iterator[tuple[TensorSpec, np.ndarray]]:
+    layers = {f"{layer}.weight": layer for layer in adapter.layers}
     for done, spec in enumerate(specs, 1):
-        values = adapter.apply(spec.name) if spec.name in adapter.layers else weights.load(spec.name)
+        layer = layers.get(spec.name)
+        values = adapter.frozen(layer) if layer is not None else None
+        if values is None:
+            values = weights.load(spec.name)
+        if layer is not None:
+            a, b = adapter.pair(layer)
+            values = values + np.float32(adapter.scaling(layer)) * (b @ a)
         yield spec, to_storage(values, spec.dtype, spec.name)
         if progress:
             progress(done, len(specs))
-
-
-class _Adapter:
-    """An adapter folder, checked against the base it is to be merged into."""
-
-    def __init__(self, folder: Path, weights: Weights) -> None:
-        self.weights = weights
-        self.adapter = AdapterFolder(folder)
-        self.layers = {f"{layer}.weight": layer for layer in self.adapter.layers}
-        for name, layer in self.layers.items():
-            self._check(name, layer)
-
-    def _check(self, name: str, layer: str) -> None:
-        folder, base, shape = self.adapter.folder, self.weights.specs.get(name), self.adapter.shape(layer)
-        if base is None or len(base.shape) != 2 or name.endswith("embed_tokens.weight"):
-            raise InputError(f"{folder} adapts {name}, which is no linear layer of {self.weights.folder}.")
-        if base.shape != shape:
-            raise InputError(
-                f"The adapter does not fit the base at {name}: B·A {shape}, base {base.shape}.",
-                "name the base it was trained on.",
-            )
-        frozen = self.adapter.frozen(layer)
-        if frozen is not None and frozen.shape != base.shape:
-            raise InputError(f"{RESIDUAL} has {frozen.shape} for {name}, the base {base.shape}.")
-
-    def apply(self, name: str) -> np.ndarray:
-        """The merged matrix, float32 `[out, in]`."""
-        layer = self.layers[name]
-        a, b = self.adapter.pair(layer)
-        frozen = self.adapter.frozen(layer)
-        start = self.weights.load(name) if frozen is None else frozen
-        merged: np.ndarray = start + np.float32(self.adapter.scaling(layer)) * (b @ a)
-        return merged

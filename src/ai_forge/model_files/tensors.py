@@ -26,7 +26,7 @@ from ai_forge.errors import InputError
 INDEX_NAME = "model.safetensors.index.json"
 WEIGHTS_NAME = "model.safetensors"
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-MAX_HEADER_BYTES = 100_000_000
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 STORAGE: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 
@@ -46,8 +46,9 @@ def f32_to_bf16(values: np.ndarray) -> np.ndarray:
     '0x3f80'
     """
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    # half of the last place, one less where that place is even; the carry may run into the exponent, which is right
     rounded = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
-    return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
+    return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)  # rounded, a NaN may become an infinity
 
 
 def to_storage(values: np.ndarray, dtype: str, name: str = "tensor") -> np.ndarray:
@@ -85,7 +86,7 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         size = path.stat().st_size
-        if size < 8:
+        if size < 8:  # an empty file cannot be mapped either
             raise InputError(f"{path} is {size} bytes long: too short for safetensors.")
         with path.open("rb") as handle:
             self._map = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
@@ -123,8 +124,10 @@ class SafetensorsFile:
 
     def load(self, name: str, n_rows: int | None = None) -> np.ndarray:
         """The tensor, or its first `n_rows`, as float32."""
-        stored = self.stored(name) if n_rows is None else self.stored(name)[:n_rows]
-        return bf16_to_f32(stored) if self.specs[name].dtype == "BF16" else stored.astype(np.float32)
+        stored = self.stored(name)[:n_rows]
+        if self.specs[name].dtype == "BF16":
+            return bf16_to_f32(stored)
+        return stored.astype(np.float32)
 
 
 class Weights:
@@ -164,6 +167,7 @@ def weight_files(folder: Path) -> list[Path]:
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise InputError(f"{index} is not a weight index: {error}.") from error
         for name in names:
+            # a name with a folder in it would read outside
             if Path(str(name)).name != name or not (folder / name).is_file():
                 raise InputError(f"{index} names {name!r}, which is not in {folder}.", "download the model again.")
         return [folder / name for name in names]
@@ -209,5 +213,5 @@ def _header(specs: Iterable[TensorSpec]) -> bytes:
         rows[spec.name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": [at, at + spec.n_bytes]}
         at += spec.n_bytes
     text = json.dumps(rows, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-len(text) % 8)  # so that float32 data is aligned in the map
     return struct.pack("<Q", len(text)) + text

@@ -95,7 +95,7 @@ def test_a_merged_folder_is_a_base_again_and_exports(tmp_path: Path) -> None:
     assert again.chat_template == base.chat_template
     assert again.gguf_metadata is not None
     assert again.fingerprint != base.fingerprint
-    assert exporter.check_gguf(convert_to_gguf(again, tmp_path / "out.gguf", "q6_k")).quantisation == "Q8_0"
+    assert exporter.check_gguf(convert_to_gguf(again, tmp_path / "out.gguf", "q6_k")).quantization == "Q8_0"
 
 
 def _spoil(adapter: Path, **tensors: np.ndarray) -> None:

@@ -137,6 +137,6 @@ def test_ollama_serves_smollm2_and_gives_it_back(smollm2: Base, ollama_server: O
     answer = httpx.post(f"{ollama_server.host}/api/chat", json=body, timeout=120.0).json()
     assert "Paris" in answer["message"]["content"]
     back = resolve_base("ollama:smol", cache_dir=tmp_path / "cache", ollama_models_dir=ollama_server.models_dir)
-    assert (back.origin.kind, back.origin.quantisation, back.n_parameters) == ("ollama", "Q5_0", 134_515_008)
+    assert (back.origin.kind, back.origin.quantization, back.n_parameters) == ("ollama", "Q5_0", 134_515_008)
     assert back.origin.notes["system"] == system
     assert back.chat_template == smollm2.chat_template

@@ -24,6 +24,7 @@ from ai_forge.model_files.architectures import (
 )
 from ai_forge.model_files.gguf.metadata import float32, string, uint32
 
+# rope scalings that llama.cpp computes as transformers does, by `model_type`; only a Llama has a tensor for llama3's
 SERVED_SCALINGS = {
     "llama": ("default", "linear", "yarn", "llama3"),
     "mistral": ("default", "linear", "yarn", "llama3"),
@@ -33,18 +34,20 @@ SERVED_SCALINGS = {
     "gemma2": ("default", "linear", "yarn"),
     "gemma3_text": ("default", "linear", "yarn"),
 }
-"""Rope scalings that llama.cpp computes as transformers does, by `model_type`; only a Llama has a tensor for llama3's."""
+# what every published Llama 3 has: a GGUF does not hold them
 LLAMA3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 
 def rope_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Rope settings in transformers 5's form, from either form of `config.json`; of the layers that see everything."""
-    theta = config.get("rope_theta", 1_000_000.0 if config["model_type"] == "gemma3_text" else 10_000.0)
     rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    if isinstance(full := rope.get("full_attention"), dict):
+    if isinstance(
+        full := rope.get("full_attention"), dict
+    ):  # Gemma 3 has two embeddings; the other is `local_rope_theta`
         rope = dict(full)
-    rope.setdefault("rope_theta", theta)
-    rope.setdefault("rope_type", rope.get("type", "default"))
+    default_theta = 1_000_000.0 if config["model_type"] == "gemma3_text" else 10_000.0
+    rope.setdefault("rope_theta", config.get("rope_theta", default_theta))
+    rope.setdefault("rope_type", rope.get("type", "default"))  # "type" in files of older transformers
     if rope["rope_type"] in ("yarn", "llama3"):
         # as transformers: what stands beside wins, else the model's own length counts
         original = config.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings")
@@ -87,12 +90,10 @@ def settings_to_gguf(config: Mapping[str, Any]) -> dict[str, bytes]:
             "llama.rope.dimension_count": uint32(head_dim(config)),
         }
     if arch == "phi3":
-        rotated = int(
-            head_dim(config) * float(rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)))
-        )
+        rotated = float(rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)))
         original = config.get("original_max_position_embeddings") or config["max_position_embeddings"]
         values |= {
-            "phi3.rope.dimension_count": uint32(rotated),
+            "phi3.rope.dimension_count": uint32(int(head_dim(config) * rotated)),
             "phi3.rope.scaling.original_context_length": uint32(original),
             "phi3.attention.sliding_window": uint32(config.get("sliding_window") or 0),
         }
@@ -130,6 +131,7 @@ def _scaling_to_gguf(config: Mapping[str, Any], arch: str, rope: Mapping[str, An
                 f"YaRN with {unlike} cannot be exported: llama.cpp would stretch positions in another way.",
                 "choose another base: ai-forge models.",
             )
+        # llama.cpp multiplies by YaRN's own factor in any case: the file holds what is beyond it
         ratio = attention_factor(rope, factor) / _yarn_scale(factor)
         if abs(ratio - 1) > 1e-6:
             values[f"{arch}.rope.scaling.attn_factor"] = float32(ratio)
@@ -146,7 +148,7 @@ def _factor(config: Mapping[str, Any], rope: Mapping[str, Any]) -> float:
 
 
 def _yarn_scale(factor: float, mscale: float = 1.0) -> float:
-    return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
+    return 0.1 * mscale * math.log(max(factor, 1.0)) + 1.0
 
 
 def attention_factor(rope: Mapping[str, Any], factor: float) -> float:
@@ -170,7 +172,7 @@ def _unlike_llama_cpps(config: Mapping[str, Any], rope: Mapping[str, Any], facto
     1.2, untruncated bounds 0.73, an attention factor in Gemma 3 0.59. The keys `yarn_beta_fast` and `yarn_beta_slow`
     exist, but the server's own defaults win.
     """
-    fast, slow = rope.get("beta_fast") or 32, rope.get("beta_slow") or 1
+    fast, slow = rope.get("beta_fast") or 32, rope.get("beta_slow") or 1  # transformers takes null and 0 as not given
     if (fast, slow) != (32, 1):
         return f"beta_fast {fast:g} and beta_slow {slow:g} (llama.cpp: 32 and 1)"
     if rope.get("truncate", True) is False:
@@ -237,15 +239,16 @@ def config_from_gguf(
 def _phi3_from_gguf(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     whole = head_dim(config)
     rotated = int(metadata.get("phi3.rope.dimension_count", whole))
-    part = {"partial_rotary_factor": rotated / whole} if rotated != whole else {}
+    rope = dict(config["rope_parameters"])
+    if rotated != whole:
+        rope["partial_rotary_factor"] = rotated / whole
     original = metadata.get("phi3.rope.scaling.original_context_length", config["max_position_embeddings"])
     return {
-        "rope_parameters": config["rope_parameters"] | part,
+        "rope_parameters": rope,
         "original_max_position_embeddings": int(original),
         "sliding_window": int(metadata.get("phi3.attention.sliding_window", 0)) or None,
-        "pad_token_id": metadata.get(
-            "tokenizer.ggml.padding_token_id"
-        ),  # transformers' default lies outside small ones
+        # said in any case: transformers' default lies outside small vocabularies
+        "pad_token_id": metadata.get("tokenizer.ggml.padding_token_id"),
     }
 
 
@@ -254,13 +257,13 @@ def _gemma_from_gguf(metadata: Mapping[str, Any], arch: str, config: Mapping[str
     made: dict[str, Any] = {
         "hidden_act": defaults["hidden_activation"],
         "hidden_activation": defaults["hidden_activation"],
+        "head_dim": int(metadata.get(f"{arch}.attention.key_length", defaults["head_dim"])),
     }
-    made["head_dim"] = int(metadata.get(f"{arch}.attention.key_length", defaults["head_dim"]))
     made["query_pre_attn_scalar"] = gemma_scalar({**config, **made})
     made["sliding_window"] = int(metadata.get(f"{arch}.attention.sliding_window", 0)) or defaults["sliding_window"]
     for cap in ("attn_logit_softcapping", "final_logit_softcapping"):
         value = metadata.get(f"{arch}.{cap}", defaults[cap])
-        made[cap] = float(value) if value else None
+        made[cap] = float(value) if value else None  # a GGUF may say 0 for none
     made["layer_types"] = layer_types({**config, **made})
     if arch == "gemma3":
         local = {"rope_type": "default", "rope_theta": float(metadata.get("gemma3.rope.freq_base_swa", 10_000.0))}
@@ -269,11 +272,13 @@ def _gemma_from_gguf(metadata: Mapping[str, Any], arch: str, config: Mapping[str
 
 
 def _rope_from_gguf(metadata: Mapping[str, Any], arch: str, rope_freqs: np.ndarray | None) -> dict[str, Any]:
-    theta = float(metadata.get(f"{arch}.rope.freq_base", 1_000_000.0 if arch == "gemma3" else 10_000.0))
+    default_theta = 1_000_000.0 if arch == "gemma3" else 10_000.0  # as in `rope_of`
+    theta = float(metadata.get(f"{arch}.rope.freq_base", default_theta))
     rope: dict[str, Any]
     if rope_freqs is not None:
         # Llama 3.1+ stores only the resulting factors; their maximum is `factor`, the other three never varied.
         rope = {"rope_type": "llama3", "rope_theta": theta, "factor": float(rope_freqs.max()), **LLAMA3_ROPE}
+        # a file made otherwise would train on one embedding and be served with another
         if not np.allclose(llama3_rope_factors(rope, 2 * len(rope_freqs)), rope_freqs, rtol=1e-3):
             raise InputError(
                 "The GGUF's rope_freqs follow no published Llama 3 rule.", "name the original model instead."
@@ -291,7 +296,7 @@ def _rope_from_gguf(metadata: Mapping[str, Any], arch: str, rope_freqs: np.ndarr
         rope["original_max_position_embeddings"] = int(original)
     ratio = float(metadata.get(f"{prefix}attn_factor", 1.0))
     if kind == "yarn" and ratio != 1:
-        rope["attention_factor"] = float(f"{ratio * _yarn_scale(rope['factor']):.7g}")
+        rope["attention_factor"] = float(f"{ratio * _yarn_scale(rope['factor']):.7g}")  # seven digits, as above
     elif ratio != 1:
         raise InputError(f"The GGUF scales attention by {ratio:g}, which transformers does for YaRN only.")
     usual = {

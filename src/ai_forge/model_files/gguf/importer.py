@@ -29,12 +29,11 @@ from ai_forge.model_files.tokenizers.gguf_tokenizer import write_tokenizer
 from ai_forge.prompting.chat_templates import JINJA, family_of
 
 PLAIN = {Type.F32: "F32", Type.F16: "F16", Type.BF16: "BF16"}
-QUANTISED = (Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q4_K, Type.Q5_K, Type.Q6_K)
+QUANTIZED = (Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q4_K, Type.Q5_K, Type.Q6_K)
 ROPE_FREQS = "rope_freqs.weight"
-TOKENIZER_GGUF = (
-    "tokenizer.gguf"  # the file's tokenizer metadata, byte for byte, for the export of what is trained on it
-)
-CHUNK_ELEMENTS = 16 * 1024 * 1024
+# the file's tokenizer metadata, byte for byte, for the export of what is trained on it
+TOKENIZER_GGUF = "tokenizer.gguf"
+CHUNK_ELEMENTS = 16 * 1024 * 1024  # 64 MB of float32
 
 
 def check_convertible(file: GGUFFile) -> dict[str, Any]:
@@ -44,8 +43,8 @@ def check_convertible(file: GGUFFile) -> dict[str, Any]:
         InputError: other architecture, unknown tensor type, missing or surplus tensors, wrong shapes, no vocabulary.
     """
     for tensor in file.tensors.values():
-        if tensor.type not in PLAIN and tensor.type not in QUANTISED:
-            allowed = ", ".join(kind.name for kind in (*PLAIN, *QUANTISED))
+        if tensor.type not in PLAIN and tensor.type not in QUANTIZED:
+            allowed = ", ".join(kind.name for kind in (*PLAIN, *QUANTIZED))
             raise InputError(
                 f"{file.path}: tensor {tensor.name} is of type {tensor.type.name}; readable are {allowed}.",
                 "use another quantisation of the model, for example Q8_0 or Q4_K_M.",
@@ -71,8 +70,9 @@ def check_convertible(file: GGUFFile) -> dict[str, Any]:
     for role in ("bos", "eos"):
         if (index := file.metadata.get(f"tokenizer.ggml.{role}_token_id")) is not None:
             config[f"{role}_token_id"] = index
-    config["dtype"] = next(spec.dtype for _, spec in _plan(file) if spec.name.endswith("o_proj.weight"))
-    config["dtype"] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}[config["dtype"]]
+    # o_proj: a matrix that every architecture has, while vectors are float32 beside any type
+    stored = next(spec.dtype for _, spec in _plan(file) if spec.name.endswith("o_proj.weight"))
+    config["dtype"] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}[stored]
     return config
 
 
@@ -91,10 +91,13 @@ def convert_gguf(file: GGUFFile, folder: Path, template: str | None = None) -> N
     tokenizer = {key: raw for key, raw in file.raw_values.items() if key.startswith("tokenizer.")}
     (folder / TOKENIZER_GGUF).write_bytes(encode_header(tokenizer, []))
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    unbiased = _missing_biases(file, config)
-    none = ((spec, np.zeros(spec.shape, dtype=np.float32)) for spec in unbiased)
-    values = itertools.chain(_converted(file, plan, config), none)
-    write_safetensors(folder / WEIGHTS_NAME, values, [*(spec for _, spec in plan), *unbiased])
+    # llama.cpp takes each bias alone, transformers all or none: those that the file lacks become zeros
+    found = {spec.name for _, spec in plan}
+    missing = {name: shape for name, shape in expected_shapes(config).items() if name not in found}
+    biases = [TensorSpec(name, "F32", shape) for name, shape in missing.items() if name.endswith(".bias")]
+    zeros = ((spec, np.zeros(spec.shape, dtype=np.float32)) for spec in biases)
+    values = itertools.chain(_converted(file, plan, config), zeros)
+    write_safetensors(folder / WEIGHTS_NAME, values, [*(spec for _, spec in plan), *biases])
 
 
 def converted_bytes(file: GGUFFile) -> int:
@@ -120,29 +123,25 @@ def _plan(file: GGUFFile) -> list[tuple[GGUFTensor, TensorSpec]]:
     return plan
 
 
-def _missing_biases(file: GGUFFile, config: dict[str, Any]) -> list[TensorSpec]:
-    """Biases that transformers' model has beside those in the file: llama.cpp takes each alone, transformers all or none."""
-    found = {hf_name(name, file.architecture) for name in file.tensors}
-    shapes = expected_shapes(config).items()
-    return [TensorSpec(name, "F32", shape) for name, shape in shapes if name.endswith(".bias") and name not in found]
-
-
 def _converted(
     file: GGUFFile, plan: list[tuple[GGUFTensor, TensorSpec]], config: dict[str, Any]
 ) -> Iterator[tuple[TensorSpec, np.ndarray]]:
     for tensor, spec in plan:
         heads = permuted_heads(file.architecture, tensor.name, config)
         if shift := norm_shift(file.architecture, tensor.name):
+            # a vector: small enough to be read whole
             values = to_storage(read_tensor(file, tensor) - np.float32(shift), spec.dtype, spec.name)
         elif tensor.type in PLAIN:
             values = file.raw(tensor.name).view(STORAGE[spec.dtype]).reshape(tensor.shape)
         else:
-            values = _dequantised(file, tensor, spec)
-        yield spec, unpermute(values, heads) if heads else values
+            values = _dequantized(file, tensor, spec)
+        if heads is not None:
+            values = unpermute(values, heads)
+        yield spec, values
         file.advise_done(tensor.name)
 
 
-def _dequantised(file: GGUFFile, tensor: GGUFTensor, spec: TensorSpec) -> np.ndarray:
+def _dequantized(file: GGUFFile, tensor: GGUFTensor, spec: TensorSpec) -> np.ndarray:
     """float16 of a quantised matrix, a slice of rows at a time: the float32 in between stays small."""
     rows = file.raw(tensor.name).reshape(tensor.shape[0], -1)
     values = np.empty(tensor.shape, dtype=np.float16)
@@ -154,17 +153,16 @@ def _dequantised(file: GGUFFile, tensor: GGUFTensor, spec: TensorSpec) -> np.nda
 
 
 def _check_tensors(file: GGUFFile, config: dict[str, Any]) -> None:
+    # before the names are listed: a damaged header may claim billions of layers
     if not 1 <= config["num_hidden_layers"] <= len(file.tensors):
         raise InputError(
             f"{file.path} claims {config['num_hidden_layers']} layers but holds {len(file.tensors)} tensors."
         )
     expected = expected_shapes(config)
-    found = {
-        name: tensor.shape for tensor in file.tensors.values() if (name := hf_name(tensor.name, file.architecture))
-    }
+    found = {spec.name: spec.shape for _, spec in _plan(file)}
     surplus = [t for t in file.tensors if t != ROPE_FREQS and hf_name(t, file.architecture) not in expected]
     # only a Llama's may be left out: they become zeros
-    optional = ".bias" if config["model_type"] == "llama" else ()
+    optional = (".bias",) if config["model_type"] == "llama" else ()
     if missing := [name for name in expected if name not in found and not name.endswith(optional)]:
         raise InputError(f"{file.path} lacks {len(missing)} tensors, first {missing[0]}.", "download the file again.")
     if surplus:

@@ -26,7 +26,7 @@ from gguf import GGMLQuantizationType as Type
 
 from ai_forge.errors import InputError, InternalError, PrerequisiteError
 
-CHUNK_ELEMENTS = 1024 * 1024
+CHUNK_ELEMENTS = 1024 * 1024  # 4 MB of float32 for each thread
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ MIXES = {
     "q5_k_m": Mix(17, Type.Q5_K, True),
     "q6_k": Mix(18, Type.Q6_K, False),
 }
+# with blocks of 32, each with at least the bits of what it stands for
 _FALLBACK = {Type.Q4_K: Type.Q5_0, Type.Q5_K: Type.Q5_1, Type.Q6_K: Type.Q8_0}
 
 
@@ -67,7 +68,7 @@ def choose_types(
             continue
         chosen = mix.common
         if name == "output.weight" or (tied and name == "token_embd.weight"):
-            chosen = Type.Q8_0 if shape[-1] % 256 else Type.Q6_K
+            chosen = Type.Q8_0 if shape[-1] % 256 else Type.Q6_K  # in every mix; a tied embedding is the head as well
         elif name.endswith(holds_values):
             if mix.raises_some and use_more_bits(seen_v, n_attention_v):
                 chosen = Type.Q6_K
@@ -107,11 +108,12 @@ def _fit(name: str, row: int, chosen: Type) -> Type:
 @cache
 def ggml() -> ctypes.CDLL:
     """ggml's C functions from the xllamacpp wheel. Raises `PrerequisiteError` where it is missing or lacks them."""
+    # found, not imported: only the shared object is needed
     spec = importlib.util.find_spec("xllamacpp")
-    places = list(spec.submodule_search_locations or []) if spec else []
-    libraries = [
-        path for place in places for path in sorted(Path(place).glob("xllamacpp*")) if path.suffix in (".so", ".pyd")
-    ]
+    libraries: list[Path] = []
+    if spec is not None:
+        for place in spec.submodule_search_locations or ():
+            libraries += [path for path in sorted(Path(place).glob("xllamacpp*")) if path.suffix in (".so", ".pyd")]
     if not libraries:
         raise PrerequisiteError(
             "The package xllamacpp is not installed; it holds the quantiser.", "pip install xllamacpp"
@@ -130,13 +132,13 @@ def ggml() -> ctypes.CDLL:
     return library
 
 
-def quantised_bytes(shape: tuple[int, ...], kind: Type) -> int:
+def quantized_bytes(shape: tuple[int, ...], kind: Type) -> int:
     """Bytes of a tensor of this shape in this type."""
     block, n_bytes = GGML_QUANT_SIZES[kind]
     return int(np.prod(shape, dtype=np.int64)) // int(block) * int(n_bytes)
 
 
-def quantise(rows: Callable[[int, int], np.ndarray], shape: tuple[int, int], kind: Type) -> np.ndarray:
+def quantize(rows: Callable[[int, int], np.ndarray], shape: tuple[int, int], kind: Type) -> np.ndarray:
     """Quantises a matrix, uint8 `[n_bytes]`.
 
     `rows(first, last)` gives float32 `[last - first, columns]`; it is asked for slices of about a million weights, from
@@ -144,8 +146,8 @@ def quantise(rows: Callable[[int, int], np.ndarray], shape: tuple[int, int], kin
     """
     n_rows, columns = shape
     library = ggml()
-    library.ggml_quantize_init(int(kind))
-    out = np.empty((n_rows, quantised_bytes((columns,), kind)), dtype=np.uint8)
+    library.ggml_quantize_init(int(kind))  # before the threads: it may fill tables that they share
+    out = np.empty((n_rows, quantized_bytes((columns,), kind)), dtype=np.uint8)
     step = max(1, CHUNK_ELEMENTS // columns)
 
     def work(first: int) -> None:
@@ -158,5 +160,6 @@ def quantise(rows: Callable[[int, int], np.ndarray], shape: tuple[int, int], kin
             raise InternalError(f"ggml wrote {written} bytes of {out[first:last].nbytes} for {kind.name}.")
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        # read to the end, or what a thread raised would be lost
         list(pool.map(work, range(0, n_rows, step)))
     return out.ravel()

@@ -64,8 +64,8 @@ def encode_header(values: Mapping[str, bytes], tensors: Sequence[GGUFTensor]) ->
     parts += [_text(key) + raw for key, raw in values.items()]
     offset = 0
     for tensor in tensors:
-        dims = tensor.shape[::-1]
+        dims = tensor.shape[::-1]  # ggml's `ne`: the fastest dimension first
         parts.append(_text(tensor.name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, tensor.type, offset))
-        offset += padded(tensor.n_bytes)
+        offset += padded(tensor.n_bytes)  # from the start of the data, not of the file
     header = b"".join(parts)
     return header + bytes(padded(len(header)) - len(header))

@@ -20,18 +20,16 @@ def ollama_prompt(gguf_path: Path) -> OllamaPrompt:
     if not jinja:
         raise InputError(f"{gguf_path} has no chat template.", "export it from an instruct model.")
     tokens: list[str] = metadata.get("tokenizer.ggml.tokens", [])
+    types: list[int] = metadata.get("tokenizer.ggml.token_type", [])
     bos, eos = (token_at(metadata, tokens, role) or "" for role in ("bos", "eos"))
+    # Ollama puts it there itself while tokenising
     strip = bos if metadata.get("tokenizer.ggml.add_bos_token") else ""
     pieces = pieces_of(str(jinja), bos, eos, strip)
-    control = [
-        token
-        for token, kind in zip(tokens, metadata.get("tokenizer.ggml.token_type", []), strict=False)
-        if kind == CONTROL
-    ]
     between = pieces.user_after_assistant
-    stop = sorted(
-        {token for token in control if token in between} | ({eos} if eos else set()), key=lambda t: (t != eos, t)
-    )
+    found = {token for token, kind in zip(tokens, types, strict=False) if kind == CONTROL and token in between}
+    stop = sorted(found - {eos})
+    if eos:
+        stop.insert(0, eos)
     if ALPACA_TURN in between:  # plain text, no token: a model that goes on asking itself would not stop
         stop.append(ALPACA_TURN)
     return OllamaPrompt(pieces.go(), tuple(stop))

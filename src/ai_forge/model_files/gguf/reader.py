@@ -13,6 +13,7 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 import mmap
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from ai_forge.errors import InputError
 
 MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
+# far above any model's: they bound what a hostile header can make this process allocate
 MAX_TENSORS = 100_000
 MAX_KEYS = 10_000
 MAX_DIMS = 4
@@ -107,7 +109,7 @@ class _Cursor:
         return n
 
     def text_bytes(self, limit: int | None = None) -> bytes:
-        left = len(self.data) - self.at - 8
+        left = len(self.data) - self.at - 8  # behind the count itself
         n = self.count("bytes of text", left if limit is None else min(left, limit))
         raw = self.data[self.at : self.at + n]
         self.at += n
@@ -120,7 +122,7 @@ class _Cursor:
             raise self.fail("a name is not UTF-8") from error
 
     def value(self, kind: int) -> Any:
-        if kind == STRING:
+        if kind == STRING:  # what is not UTF-8 is lost here; `raw_values` keeps it for what is carried over
             return self.text_bytes().decode("utf-8", errors="replace")
         if kind in SCALARS:
             return self.unpack(SCALARS[kind])
@@ -160,6 +162,7 @@ def read_gguf(path: Path) -> GGUFFile:
     version = int(cursor.unpack("I"))
     if version not in (2, 3):
         raise cursor.fail(f"version {version} is not one of 2, 3 (big-endian files show as large numbers)")
+    # 24 and 13: bytes of the shortest row of the table and of the shortest key with its value
     n_tensors = cursor.count("tensors", min(MAX_TENSORS, len(data) // 24))
     n_keys = cursor.count("metadata keys", min(MAX_KEYS, len(data) // 13))
     metadata, raw_values = _read_metadata(cursor, n_keys)
@@ -180,7 +183,7 @@ def _read_metadata(cursor: _Cursor, n_keys: int) -> tuple[dict[str, Any], dict[s
             raise cursor.fail(f"metadata key {key!r} occurs twice")
         start = cursor.at
         metadata[key] = cursor.value(cursor.unpack("I"))
-        raw[key] = cursor.data[start : cursor.at]
+        raw[key] = cursor.data[start : cursor.at]  # with its type in front
     return metadata, raw
 
 
@@ -193,7 +196,7 @@ def _read_tensors(cursor: _Cursor, n_tensors: int, metadata: dict[str, Any]) -> 
     tensors: dict[str, GGUFTensor] = {}
     for name, shape, kind, offset in rows:
         block, block_bytes = GGML_QUANT_SIZES[kind]
-        n_bytes = int(np.prod(shape, dtype=np.float64)) // block * block_bytes
+        n_bytes = int(np.prod(shape, dtype=np.float64)) // block * block_bytes  # float64: int64 overflows silently
         if shape[-1] % block:
             raise cursor.fail(f"tensor {name} has rows of {shape[-1]}, not a multiple of {block} ({kind.name})")
         if offset % alignment:
@@ -236,7 +239,7 @@ class GGUFSummary:
     n_parameters: int
     n_tensors: int
     context_length: int
-    quantisation: str
+    quantization: str
     chat_template: str | None
 
 
@@ -254,7 +257,7 @@ def summarise(file: GGUFFile) -> GGUFSummary:
         n_parameters=sum(t.n_elements for t in file.tensors.values() if t.name != "rope_freqs.weight"),
         n_tensors=len(file.tensors),
         context_length=int(file.metadata.get(f"{arch}.context_length", 0)),
-        quantisation=main_type(file),
+        quantization=main_type(file),
         chat_template=file.metadata.get("tokenizer.chat_template"),
     )
 
@@ -266,8 +269,8 @@ def gguf_tensor_types(path: Path) -> dict[str, str]:
 
 def main_type(file: GGUFFile) -> str:
     """The type that holds most of the weights of the blocks, e.g. "Q4_1"; embeddings often have another."""
-    weights: dict[str, int] = {}
+    weights: Counter[str] = Counter()
     for tensor in file.tensors.values():
-        bonus = 1 if tensor.name.startswith("blk.") else 0
-        weights[tensor.type.name] = weights.get(tensor.type.name, 0) + tensor.n_elements * bonus
-    return max(weights, key=lambda name: weights[name]) if weights else "none"
+        # others count 0: a file without blocks still has a type
+        weights[tensor.type.name] += tensor.n_elements * tensor.name.startswith("blk.")
+    return weights.most_common(1)[0][0] if weights else "none"

@@ -7,7 +7,6 @@ Measured: 1.2 s for SmolLM2's vocabulary of 49k.
 """
 
 import json
-import math
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from gguf import GGMLQuantizationType as Type
 from pydantic import BaseModel
 
 from ai_forge.errors import InputError
+from ai_forge.model_files.gguf.kquants import quantized_bytes
 from ai_forge.model_files.gguf.metadata import encode_header, float32, padded, string, uint32
 from ai_forge.model_files.gguf.reader import GGUFTensor
 from ai_forge.model_files.tokenizers.probe import probe_texts, what_is_unusual
@@ -29,9 +29,9 @@ WIDTH = 32  # of the model that carries the tokenizer; a block of llama.cpp's sm
 TIMEOUT_S = 120.0
 TEXTS_AT_ONCE = 100  # in one request: one for each would be thousands
 ANOTHER_BASE = "choose another base: ai-forge models."
-_SAID = {"system": "Answer briefly.", "user": "a\n\nb  c", "assistant": "two {{ x }}"}
+_CONTENTS = {"system": "Answer briefly.", "user": "a\n\nb  c", "assistant": "two {{ x }}"}
 _ROLES = (("user",), ("system", "user"), ("user", "assistant", "user"), ("system", "user", "assistant", "user"))
-CHATS: list[list[Message]] = [[{"role": role, "content": _SAID[role]} for role in roles] for roles in _ROLES]
+CHATS: list[list[Message]] = [[{"role": role, "content": _CONTENTS[role]} for role in roles] for roles in _ROLES]
 
 
 class _Answers(BaseModel):
@@ -62,6 +62,7 @@ def require_same_tokens(
     with tempfile.TemporaryDirectory(prefix="ai-forge-tokens-") as folder:
         path = Path(folder) / "tokens.gguf"
         _write_carrier(path, values, n_tokens)
+        # a chunk that is cut alike needs no look at its texts one by one
         chunks = [texts[start : start + TEXTS_AT_ONCE] for start in range(0, len(texts), TEXTS_AT_ONCE)]
         together = ["\n".join(chunk) for chunk in chunks]
         answers = _llama_cpps(path, together, chats)
@@ -82,7 +83,7 @@ def require_same_tokens(
 def _is_rendered(chat: Sequence[Message], tokenizer: ChatTokenizer) -> bool:
     try:
         tokenizer.render(chat)
-    except InputError:
+    except InputError:  # a template may refuse a chat; llama.cpp is not asked for what is never trained on
         return False
     return True
 
@@ -94,7 +95,7 @@ def _raise_first_difference(
         ours = tokenizer.encode(text)
         if ours != theirs:
             unusual = what_is_unusual(tokenizer_json)
-            reason = f" The tokenizer has {unusual}." if unusual else ""
+            reason = unusual and f" The tokenizer has {unusual}."
             raise InputError(
                 f"llama.cpp cuts {text[:60]!r} into the tokens {theirs[:12]}, the base's tokenizer into {ours[:12]}: the "
                 f"deployed model would read another text than the trained one.{reason}",
@@ -151,8 +152,8 @@ def _write_carrier(path: Path, values: Mapping[str, bytes], n_tokens: int) -> No
     shapes |= {f"blk.0.{name}.weight": (WIDTH, WIDTH) for name in matrices}
     table = []
     for name, shape in shapes.items():
-        kind, n_bytes = (Type.F32, 4) if len(shape) == 1 else (Type.F16, 2)
-        table.append(GGUFTensor(name, shape, kind, 0, n_bytes * math.prod(shape)))
+        kind = Type.F32 if len(shape) == 1 else Type.F16
+        table.append(GGUFTensor(name, shape, kind, 0, quantized_bytes(shape, kind)))
     settings = {
         "general.architecture": string("llama"),
         "llama.block_count": uint32(1),
@@ -165,5 +166,5 @@ def _write_carrier(path: Path, values: Mapping[str, bytes], n_tokens: int) -> No
     }
     header = encode_header(settings | dict(values), table)
     with path.open("wb") as file:
-        file.write(header)
+        file.write(header)  # the zeros behind it take no room on the disk
         file.truncate(len(header) + sum(padded(tensor.n_bytes) for tensor in table))

@@ -10,7 +10,6 @@ asked for only where that template begins with it: the trainer adds none.
 Source: llama.cpp `conversion/base.py` (get_vocab_base), `gguf-py/gguf/vocab.py` (SpecialVocab).
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from ai_forge.errors import InputError
-from ai_forge.model_files.base import chat_template
+from ai_forge.model_files.base import chat_template, read_json_object
 from ai_forge.model_files.gguf.importer import TOKENIZER_GGUF
 from ai_forge.model_files.gguf.metadata import boolean, float32s, int32s, string, strings, uint32
 from ai_forge.model_files.gguf.reader import read_gguf
@@ -36,7 +35,7 @@ from ai_forge.model_files.tokenizers.gguf_tokenizer import (
     USER_DEFINED,
 )
 from ai_forge.model_files.tokenizers.pretokenizers import recognise
-from ai_forge.model_files.tokenizers.spm_vocabulary import BYTE_TOKEN, scores_from_merges, space_prefix
+from ai_forge.model_files.tokenizers.spm_vocabulary import BYTE_TOKEN, merge_pairs, scores_from_merges, space_prefix
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.tokenizer_settings import tokenizer_settings
 
@@ -59,11 +58,9 @@ def tokenizer_metadata(
     template = chat_template(folder)
     if template is not None:
         values[TEMPLATE_KEY] = string(template)
-        if (
-            values.get(ADD_BOS_KEY) == boolean(True)
-            and not (tokenizer or ChatTokenizer(folder)).prompts_begin_with_bos()
-        ):
-            values[ADD_BOS_KEY] = boolean(False)
+        asks_for_bos = values.get(ADD_BOS_KEY) == boolean(True)
+        if asks_for_bos and not (tokenizer or ChatTokenizer(folder)).prompts_begin_with_bos():
+            values[ADD_BOS_KEY] = boolean(False)  # the trainer adds none, so the server must not
     return values
 
 
@@ -75,7 +72,7 @@ def require_servable(
     Raises:
         InputError: they differ.
     """
-    data = _read_json(folder / "tokenizer.json")
+    data = read_json_object(folder / "tokenizer.json")
     starts_apart = bool(data["model"].get("byte_fallback")) and space_prefix(data) == "first"
     written = {
         **values,
@@ -93,12 +90,13 @@ def served_name(name: str, folder: Path) -> str:
     Raises:
         InputError: the tokenizer's special tokens swallow whitespace in a way that llama.cpp knows no name for.
     """
-    added = _read_json(folder / "tokenizer.json").get("added_tokens", [])
+    added = read_json_object(folder / "tokenizer.json").get("added_tokens", [])
     stripping = {row["content"] for row in added if row.get("rstrip")}
     contents = {row["content"] for row in added}
-    if any(row.get("lstrip") or row.get("single_word") for row in added) or (
-        stripping and (stripping != contents - PHI3_UNSTRIPPED or not contents > {"</s>", *PHI3_UNSTRIPPED})
-    ):
+    is_odd = any(row.get("lstrip") or row.get("single_word") for row in added)
+    # Phi-3's own: all but three strip, and all four that llama.cpp names are there
+    is_phi3 = stripping == contents - PHI3_UNSTRIPPED and contents > {"</s>", *PHI3_UNSTRIPPED}
+    if is_odd or (stripping and not is_phi3):
         raise InputError(
             f"The special tokens in {folder / 'tokenizer.json'} swallow whitespace beside them, which llama.cpp does "
             "for Phi-3's only.",
@@ -106,7 +104,7 @@ def served_name(name: str, folder: Path) -> str:
         )
     if stripping:
         return name if PHI3_NAME.search(name) else f"{name} (Phi-3)"
-    return PHI3_NAME.sub("phi 3", name)
+    return PHI3_NAME.sub("phi 3", name)  # or llama.cpp would strip where the trainer did not
 
 
 def _carried(folder: Path, vocab_size: int) -> dict[str, bytes] | None:
@@ -125,7 +123,7 @@ def _built(
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise InputError(f"{folder} has no tokenizer.json.", "save the tokenizer there with tokenizer.save_pretrained.")
-    data = _read_json(path)
+    data = read_json_object(path)
     model = data.get("model", {})
     if model.get("type") != "BPE":
         raise InputError(
@@ -136,15 +134,22 @@ def _built(
     if model.get("byte_fallback"):
         values = _sentencepiece(folder, data, tokens, types, tokenizer)
     else:
+        merges = [
+            # older files write "a b"; in a pair, a space inside a token is written as Ġ
+            pair if isinstance(pair, str) else " ".join(part.replace(" ", "Ġ") for part in pair)
+            for pair in model.get("merges", [])
+        ]
         values = {
             "tokenizer.ggml.model": string(BYTE_LEVEL),
             "tokenizer.ggml.pre": string(recognise(data.get("pre_tokenizer"), bool(model.get("ignore_merges")))),
-            "tokenizer.ggml.merges": strings([_merge(pair) for pair in model.get("merges", [])]),
+            "tokenizer.ggml.merges": strings(merges),
         }
     values |= {"tokenizer.ggml.tokens": strings(tokens), "tokenizer.ggml.token_type": int32s(types)}
     values |= _special_ids(folder, data, config)
+    # whether the tokenizer puts the begin token before a text is found out by letting it
+    first = Tokenizer.from_file(str(path)).encode("a", add_special_tokens=True).ids[:1]
     bos = values.get("tokenizer.ggml.bos_token_id")
-    values[ADD_BOS_KEY] = boolean(bos is not None and _adds_first(path, bos))
+    values[ADD_BOS_KEY] = boolean(bos is not None and [bos] == [uint32(token) for token in first])
     return values
 
 
@@ -165,7 +170,7 @@ def _sentencepiece(
             types[index] = BYTE
         elif token == unknown:
             types[index] = UNKNOWN
-    merges = [pair.split(" ", 1) if isinstance(pair, str) else pair for pair in data["model"].get("merges", [])]
+    merges = merge_pairs(data["model"])
     added = frozenset(row["content"] for row in data.get("added_tokens", []))
     return {
         "tokenizer.ggml.model": string(SENTENCEPIECE),
@@ -175,16 +180,12 @@ def _sentencepiece(
     }
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return data
-
-
 def _tokens(data: Mapping[str, Any], vocab_size: int, path: Path) -> tuple[list[str], list[int]]:
-    tokens = [f"[PAD{i}]" for i in range(vocab_size)]
+    tokens = [f"[PAD{i}]" for i in range(vocab_size)]  # embeddings without a token, as the converter names them
     types = [UNUSED] * vocab_size
     added = {row["id"]: row for row in data.get("added_tokens", [])}
-    for token, index in [*data["model"]["vocab"].items(), *((row["content"], index) for index, row in added.items())]:
+    named = [(row["content"], index) for index, row in added.items()]
+    for token, index in [*data["model"]["vocab"].items(), *named]:
         if not 0 <= index < vocab_size:
             raise InputError(f"{path}: token {token!r} has id {index}, the model has {vocab_size} embeddings.")
         tokens[index], types[index] = token, NORMAL
@@ -204,11 +205,6 @@ def _looks_special(token: str) -> bool:
     return token == "<pad>" or (token[:2], token[-2:]) in (("<|", "|>"), ("<｜", "｜>"))
 
 
-def _merge(pair: Any) -> str:
-    """`"a b"` of a merge in the old (string) or new (pair) form; a space inside a token is written as Ġ."""
-    return pair if isinstance(pair, str) else " ".join(part.replace(" ", "Ġ") for part in pair)
-
-
 def _special_ids(folder: Path, data: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, bytes]:
     ids = {row["content"]: row["id"] for row in data.get("added_tokens", [])}
     settings = tokenizer_settings(folder, ids.__contains__)
@@ -218,9 +214,3 @@ def _special_ids(folder: Path, data: Mapping[str, Any], config: Mapping[str, Any
         if isinstance(index, int):
             values[f"tokenizer.ggml.{key}_token_id"] = uint32(index)
     return values
-
-
-def _adds_first(path: Path, encoded_bos: bytes) -> bool:
-    """Whether the tokenizer puts the begin token before a text, found out by letting it."""
-    ids = Tokenizer.from_file(str(path)).encode("a", add_special_tokens=True).ids
-    return bool(ids) and uint32(ids[0]) == encoded_bos

@@ -25,7 +25,7 @@ from ai_forge.events import Progress
 from ai_forge.model_files.architectures import GGUF_ARCHITECTURES, gguf_name, norm_shift, permute, permuted_heads
 from ai_forge.model_files.base import check_folder
 from ai_forge.model_files.gguf.config import head_dim, llama3_rope_factors, rope_of, settings_to_gguf
-from ai_forge.model_files.gguf.kquants import MIXES, choose_types, quantise, quantised_bytes
+from ai_forge.model_files.gguf.kquants import MIXES, choose_types, quantize, quantized_bytes
 from ai_forge.model_files.gguf.metadata import encode_header, padded, string, uint32
 from ai_forge.model_files.gguf.reader import GGUFTensor
 from ai_forge.model_files.gguf.vocabulary import require_servable, served_name, tokenizer_metadata
@@ -72,13 +72,14 @@ def write_gguf(
         raise InputError(f"Quantization {quantization!r} is not one of {', '.join(QUANTIZATIONS)}.")
     config, weights = check_folder(folder), Weights(folder)
     rows = _plan(weights, config, kind)
-    table = [GGUFTensor(row.name, row.shape, row.type, 0, quantised_bytes(row.shape, row.type)) for row in rows]
+    table = [GGUFTensor(row.name, row.shape, row.type, 0, quantized_bytes(row.shape, row.type)) for row in rows]
     output_path.parent.mkdir(parents=True, exist_ok=True)
     n_bytes = sum(padded(tensor.n_bytes) for tensor in table) + HEADER_ALLOWANCE_BYTES
     require_disk(output_path.parent, n_bytes, f"Writing {output_path.name}")
     values = settings_to_gguf(config) | {"general.name": string(served_name(name or folder.name, folder))}
     values |= tokenizer_metadata(folder, config)
-    values |= {"general.quantization_version": uint32(2), "general.file_type": uint32(_file_type(kind))}
+    file_type = MIXES[kind].file_type if kind in MIXES else F16_FILE_TYPE
+    values |= {"general.quantization_version": uint32(2), "general.file_type": uint32(file_type)}
     header = encode_header(values, table)
     with atomic_file(output_path) as out:
         out.write(header)
@@ -114,14 +115,11 @@ def check_exportable(
     require_servable(folder, config, values, tokenizer)
 
 
-def _file_type(kind: str) -> int:
-    return MIXES[kind].file_type if kind in MIXES else F16_FILE_TYPE
-
-
 def _plan(weights: Weights, config: Mapping[str, Any], kind: str) -> list[_Row]:
     tied = bool(config.get("tie_word_embeddings"))
     rows = []
     for source, spec in weights.specs.items():
+        # older transformers stored the frequencies, and some a tied head a second time
         if source.endswith("rotary_emb.inv_freq") or (tied and source == "lm_head.weight"):
             continue
         name = gguf_name(source, GGUF_ARCHITECTURES[config["model_type"]])
@@ -143,26 +141,33 @@ def _plan(weights: Weights, config: Mapping[str, Any], kind: str) -> list[_Row]:
 
 def _loading_order(row: _Row) -> tuple[int, bytes]:
     """llama.cpp's: what belongs to no layer first, then layer by layer, each by name."""
-    layer = int(row.name.split(".")[1]) if row.name.startswith("blk.") else -1
-    return layer, row.name.encode()
+    layer = -1
+    if row.name.startswith("blk."):
+        layer = int(row.name.split(".")[1])
+    return layer, row.name.encode()  # bytes: C++ compares by them
 
 
 def _encoded(row: _Row, weights: Weights, config: Mapping[str, Any]) -> np.ndarray:
     """The bytes of a tensor, uint8 `[n_bytes]`."""
     if row.source is None:
         return llama3_rope_factors(rope_of(config), head_dim(config)).view(np.uint8)
-    stored = weights.stored(row.source)
-    if heads := permuted_heads(GGUF_ARCHITECTURES[config["model_type"]], row.name, config):
+    arch, source = GGUF_ARCHITECTURES[config["model_type"]], row.source
+    stored = weights.stored(source)
+    if heads := permuted_heads(arch, row.name, config):
         stored = permute(stored, heads)
-    widen = bf16_to_f32 if weights.specs[row.source].dtype == "BF16" else np.ndarray.__array__
+
+    def loaded(first: int = 0, last: int | None = None) -> np.ndarray:
+        part = stored[first:last]
+        return bf16_to_f32(part) if weights.specs[source].dtype == "BF16" else part
+
     if row.type == Type.F32:
-        shift = np.float32(norm_shift(GGUF_ARCHITECTURES[config["model_type"]], row.name))
-        return (np.ascontiguousarray(widen(stored), dtype=np.float32) + shift).reshape(-1).view(np.uint8)
-
-    def half(first: int, last: int) -> np.ndarray:
-        return to_storage(widen(stored[first:last]), "F16", row.source or row.name)
-
+        shift = np.float32(norm_shift(arch, row.name))
+        return (np.ascontiguousarray(loaded(), dtype=np.float32) + shift).reshape(-1).view(np.uint8)
     if row.type == Type.F16:
-        return np.ascontiguousarray(half(0, row.shape[0])).reshape(-1).view(np.uint8)
-    shape = (row.shape[0], row.shape[1])
-    return quantise(lambda first, last: half(first, last).astype(np.float32), shape, row.type)
+        return np.ascontiguousarray(to_storage(loaded(), "F16", source)).reshape(-1).view(np.uint8)
+
+    def rows(first: int, last: int) -> np.ndarray:
+        # by way of float16, so that the file is what llama-quantize makes of our float16 file
+        return to_storage(loaded(first, last), "F16", source).astype(np.float32)
+
+    return quantize(rows, (row.shape[0], row.shape[1]), row.type)

@@ -17,19 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from ai_forge.errors import InputError
-from ai_forge.model_files.tokenizers.pretokenizers import WHOLE_PIECES, pre_tokenizer_json
+from ai_forge.model_files.tokenizers.pretokenizers import WHOLE_PIECES, byte_level, pre_tokenizer_json
 from ai_forge.model_files.tokenizers.spm_vocabulary import SPACE, decoder_json, merges_from_scores, normalizer_json
 from ai_forge.prompting.chat_templates import END_TOKENS
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-BYTE_LEVEL, SENTENCEPIECE = "gpt2", "llama"
-"""The kinds of vocabulary that are carried over, in GGUF's words."""
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # llama.cpp's numbers
+BYTE_LEVEL, SENTENCEPIECE = "gpt2", "llama"  # the kinds of vocabulary that are carried over, in GGUF's words
 
 PHI3_NAME = re.compile(r"phi-?3", re.IGNORECASE)
+# llama.cpp drops the whitespace after every special token but these where `general.name` says Phi-3, and nowhere else
 PHI3_UNSTRIPPED = frozenset({"<unk>", "<s>", "<|endoftext|>"})
-"""llama.cpp drops the whitespace after every special token but these where `general.name` says Phi-3, and nowhere else."""
-
-# llama.cpp ends generation at these whatever the file's eos is (llama-vocab.cpp, special_eog_ids)
 
 JSON = dict[str, Any]
 
@@ -57,22 +54,24 @@ def tokenizer_files(metadata: Mapping[str, Any]) -> dict[str, JSON]:
     bos = token_at(metadata, tokens, "bos")
     adds_by_default = kind == SENTENCEPIECE or metadata.get("tokenizer.ggml.pre") in WHOLE_PIECES
     add_bos = bos is not None and bool(metadata.get("tokenizer.ggml.add_bos_token", adds_by_default))
-    parts = _byte_level_parts(metadata, vocab) if kind == BYTE_LEVEL else _sentencepiece_parts(metadata, tokens, types)
-    strips = bool(PHI3_NAME.search(str(metadata.get("general.name", ""))))
+    apart: tuple[int, ...] = (CONTROL, USER_DEFINED)  # looked for in the text before anything is split
+    if kind == BYTE_LEVEL:
+        parts = _byte_level_parts(metadata, vocab)
+    else:
+        parts = _sentencepiece_parts(metadata, tokens, types)
+        apart = (*apart, UNKNOWN)
     if add_bos:
         parts["post_processor"] = _with_begin_token(str(bos), vocab, parts["post_processor"])
+    strips = bool(PHI3_NAME.search(str(metadata.get("general.name", ""))))
+    added = [
+        _added(index, token, types[index], rstrip=strips and token not in PHI3_UNSTRIPPED)
+        for index, token in enumerate(tokens)
+        if types[index] in apart
+    ]
+    # the order of the keys is that of published files
+    first = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added}
     return {
-        "tokenizer.json": {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": [
-                _added(i, tokens[i], types[i], rstrip=strips and tokens[i] not in PHI3_UNSTRIPPED)
-                for i in range(len(tokens))
-                if types[i] in (CONTROL, USER_DEFINED) or (kind == SENTENCEPIECE and types[i] == UNKNOWN)
-            ],
-        }
-        | parts,
+        "tokenizer.json": first | parts,
         "tokenizer_config.json": _config(metadata, tokens, add_bos=add_bos),
         "generation_config.json": _generation_config(metadata, vocab),
     }
@@ -96,8 +95,8 @@ def _byte_level_parts(metadata: Mapping[str, Any], vocab: Mapping[str, int]) -> 
     return {
         "normalizer": None,
         "pre_tokenizer": pre_tokenizer_json(pre),
-        "post_processor": _byte_level(),
-        "decoder": _byte_level(),
+        "post_processor": byte_level(use_regex=True),
+        "decoder": byte_level(use_regex=True),
         "model": _BPE | {"ignore_merges": pre in WHOLE_PIECES, "vocab": vocab, "merges": merges},
     }
 
@@ -152,10 +151,6 @@ def _merges(lines: list[str], vocab: Mapping[str, int]) -> list[list[str]]:
     return pairs
 
 
-def _byte_level() -> JSON:
-    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-
-
 def _with_begin_token(bos: str, vocab: Mapping[str, int], before: JSON | None) -> JSON:
     template: JSON = {
         "type": "TemplateProcessing",
@@ -191,8 +186,10 @@ def _config(metadata: Mapping[str, Any], tokens: list[str], *, add_bos: bool) ->
 
 def _generation_config(metadata: Mapping[str, Any], vocab: Mapping[str, int]) -> JSON:
     eos = metadata.get("tokenizer.ggml.eos_token_id")
-    ends = [eos] if eos is not None else []
-    ends += [vocab[token] for token in END_TOKENS if token in vocab and vocab[token] not in ends]
+    # llama.cpp ends generation at these whatever the file's eos is (llama-vocab.cpp, special_eog_ids)
+    ends = [vocab[token] for token in END_TOKENS if token in vocab and vocab[token] != eos]
+    if eos is not None:
+        ends.insert(0, eos)
     config: JSON = {"eos_token_id": ends}
     for key, role in (("bos_token_id", "bos"), ("pad_token_id", "padding")):
         if (index := metadata.get(f"tokenizer.ggml.{role}_token_id")) is not None:

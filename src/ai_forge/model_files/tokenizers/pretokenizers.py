@@ -28,7 +28,8 @@ def _split(pattern: str) -> JSON:
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
 
 
-def _bytes(*, use_regex: bool) -> JSON:
+def byte_level(*, use_regex: bool) -> JSON:
+    """The step by which text becomes GPT-2's letters; `use_regex` splits it as GPT-2 does first."""
     return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
 
 
@@ -36,24 +37,24 @@ _DIGITS: JSON = {"type": "Digits", "individual_digits": True}
 
 # llama.cpp's name → the steps of the pre-tokenizer
 STEPS: dict[str, list[JSON]] = {
-    "gpt-2": [_bytes(use_regex=True)],
-    "smollm": [_DIGITS, _bytes(use_regex=True)],
-    "llama-bpe": [_split(_LLAMA3), _bytes(use_regex=False)],
-    "qwen2": [_split(_QWEN2), _bytes(use_regex=False)],
+    "gpt-2": [byte_level(use_regex=True)],
+    "smollm": [_DIGITS, byte_level(use_regex=True)],
+    "llama-bpe": [_split(_LLAMA3), byte_level(use_regex=False)],
+    "qwen2": [_split(_QWEN2), byte_level(use_regex=False)],
     "deepseek-coder": [
         _split("[\r\n]"),
         _split(r"\s?\p{L}+"),
         _split(r"\s?\p{P}+"),
         _split("[一-龥ࠀ-一가-퟿]+"),
         _DIGITS,
-        _bytes(use_regex=False),
+        byte_level(use_regex=False),
     ],
     "default": [
         _split(r"[\p{P}\$\+<=>\^~\|]+"),
         _split(_GPT2),
         _split(r"\p{N}+"),
         _split("[0-9][0-9][0-9]"),
-        _bytes(use_regex=False),
+        byte_level(use_regex=False),
     ],
 }
 
@@ -78,8 +79,8 @@ ALIASES = {
 
 # llama.cpp takes a whole piece that is a token before it tries merges, and adds the begin token unless told otherwise
 WHOLE_PIECES = {"llama-bpe", "llama3", "llama-v3", "falcon3"}
+# the name under which llama.cpp splits alike, but takes no whole pieces
 _BY_MERGES_ONLY = {"llama-bpe": "smaug-bpe"}
-"""The name under which llama.cpp splits alike, but takes no whole pieces."""
 
 
 def pre_tokenizer_json(name: str) -> JSON:
@@ -91,7 +92,9 @@ def pre_tokenizer_json(name: str) -> JSON:
             f"(known: {', '.join(sorted([*STEPS, *ALIASES]))}).",
             "name the original Hugging Face model instead of the GGUF.",
         )
-    return {"type": "Sequence", "pretokenizers": steps} if len(steps) > 1 else steps[0]
+    if len(steps) == 1:
+        return steps[0]
+    return {"type": "Sequence", "pretokenizers": steps}
 
 
 def recognise(pre_tokenizer: JSON | None, ignore_merges: bool = False) -> str:
@@ -102,9 +105,9 @@ def recognise(pre_tokenizer: JSON | None, ignore_merges: bool = False) -> str:
     >>> recognise({"type": "ByteLevel", "add_prefix_space": False, "use_regex": True})
     'gpt-2'
     """
-    steps = _signature(_flatten(pre_tokenizer))
+    steps = [_entry(step) for step in _flatten(pre_tokenizer)]
     for name, known in STEPS.items():
-        if steps == _signature(known):
+        if steps == [_entry(step) for step in known]:
             return name if ignore_merges else _BY_MERGES_ONLY.get(name, name)
     raise InputError(
         f"The tokenizer's way of splitting text is not one llama.cpp knows by name: {steps}.",
@@ -120,12 +123,8 @@ def _flatten(pre_tokenizer: JSON | None) -> list[JSON]:
     return [pre_tokenizer]
 
 
-def _signature(steps: list[JSON]) -> list[tuple[str, str]]:
-    """What decides the cuts, and nothing else: (kind, expression or option) of each step."""
-    return [entry for step in steps if (entry := _entry(step)) is not None]
-
-
-def _entry(step: JSON) -> tuple[str, str] | None:
+def _entry(step: JSON) -> tuple[str, str]:
+    """What of a step decides the cuts, and nothing else: its kind, and its expression or option."""
     kind = str(step.get("type"))
     if kind == "Split":
         pattern = step.get("pattern", {})
@@ -137,6 +136,7 @@ def _entry(step: JSON) -> tuple[str, str] | None:
     if kind == "Digits":
         return ("Digits", str(bool(step.get("individual_digits"))))
     if kind == "ByteLevel":
+        # known steps add none, so a tokenizer that does is recognised as none of them
         spaces = "prefix space, " if step.get("add_prefix_space") else ""
         return ("ByteLevel", f"{spaces}regex={bool(step.get('use_regex', True))}")
     return (kind, str({key: value for key, value in step.items() if key != "type"}))

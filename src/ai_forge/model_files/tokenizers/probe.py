@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ai_forge.model_files.tokenizers.spm_vocabulary import BYTE_TOKEN, SPACE
+from ai_forge.model_files.tokenizers.spm_vocabulary import BYTE_TOKEN, SPACE, merge_pairs
 
 N_WORDS, N_ADDED = 1500, 300
 
@@ -55,8 +55,7 @@ def _with_added(tokenizer: Mapping[str, Any]) -> Iterator[str]:
 def _with_words(tokenizer: Mapping[str, Any]) -> Iterator[str]:
     model = tokenizer["model"]
     added = {row["content"] for row in tokenizer.get("added_tokens", [])}
-    merges = (pair.split(" ", 1) if isinstance(pair, str) else pair for pair in model.get("merges", []))
-    made = {"".join(pair) for pair in merges}
+    made = {"".join(pair) for pair in merge_pairs(model)}
     words = [token for token in model["vocab"] if token not in added and not BYTE_TOKEN.fullmatch(token)]
     unmade = [word for word in words if len(word) > 1 and word not in made]
     for word in [*_spread(unmade, N_WORDS // 3), *_spread(words, N_WORDS)]:
@@ -82,7 +81,7 @@ def _as_text(token: str, *, byte_level: bool) -> str | None:
 
 
 def _byte_letters() -> dict[str, int]:
-    """GPT-2's letter of each byte: itself where it prints, else one from U+0100 on."""
+    """GPT-2's letter of each byte: itself where it prints, else one from U+0100 on (`bytes_to_unicode` in its encoder)."""
     printing = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printing]
     return {chr(byte): byte for byte in printing} | {chr(256 + at): byte for at, byte in enumerate(others)}

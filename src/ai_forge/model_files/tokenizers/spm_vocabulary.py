@@ -10,27 +10,24 @@ direction: no scores would give its ids.
 What is left out: two ways to make the *same* token that overlap, where Hugging Face takes the better ranked and llama.cpp
 the left one. Measured on 70 files of the standard library and some odd texts: none of 78 differs with Gemma 3's vocabulary
 (504,348 tokens) and with Mistral's; with the score −1000 for all, which the official converter gives a bare
-`tokenizer.json`, 74 of 78 do
-(Mistral).
+`tokenizer.json`, 74 of 78 do (Mistral).
 Sources: llama.cpp `src/llama-vocab.cpp` (llm_tokenizer_spm_session), transformers `convert_slow_tokenizer.generate_merges`.
 """
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from ai_forge.errors import InputError
 
-SPACE = "▁"
-"""What stands for a space inside tokens."""
-UNREACHED = -1e6
-"""The score of a token that no merge makes; the rank of a merge stays above it."""
+SPACE = "▁"  # stands for a space inside tokens
+UNREACHED = -1e6  # the score of a token that no merge makes; the rank of a merge stays above it
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 
 JSON = dict[str, Any]
+# where a space is put in: before every text between special tokens, before the first one only, nowhere
 Prefix = Literal["always", "first", "never"]
-"""Where a space is put in: before every text between special tokens, before the first one only, nowhere."""
 
 _PREPEND: JSON = {"type": "Prepend", "prepend": SPACE}
 _REPLACE: JSON = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
@@ -48,8 +45,9 @@ def decoder_json(*, add_space_prefix: bool) -> JSON:
         {"type": "ByteFallback"},
         {"type": "Fuse"},
     ]
-    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
-    return {"type": "Sequence", "decoders": [*steps, strip] if add_space_prefix else steps}
+    if add_space_prefix:
+        steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    return {"type": "Sequence", "decoders": steps}
 
 
 def space_prefix(data: Mapping[str, Any]) -> Prefix:
@@ -66,7 +64,7 @@ def space_prefix(data: Mapping[str, Any]) -> Prefix:
         step = cuts[0]
         scheme = step.get("prepend_scheme", "always")
         if step.get("replacement") == SPACE and step.get("split") is False and scheme in ("first", "never"):
-            return "first" if scheme == "first" else "never"
+            return cast(Prefix, scheme)
     raise InputError(
         f"The tokenizer's way of treating spaces is not llama.cpp's: normalizer {data.get('normalizer')}, "
         f"pre-tokenizer {data.get('pre_tokenizer')}.",
@@ -77,7 +75,9 @@ def space_prefix(data: Mapping[str, Any]) -> Prefix:
 def _flat(step: JSON | None, parts: str) -> list[JSON]:
     if not step:
         return []
-    return [part for inner in step[parts] for part in _flat(inner, parts)] if step.get("type") == "Sequence" else [step]
+    if step.get("type") != "Sequence":
+        return [step]
+    return [part for inner in step[parts] for part in _flat(inner, parts)]
 
 
 def _cuts_at_spaces(step: JSON) -> bool:
@@ -96,6 +96,11 @@ def splits(token: str, vocab: Mapping[str, int]) -> Iterator[tuple[str, str]]:
             yield token[:at], token[at:]
 
 
+def merge_pairs(model: Mapping[str, Any]) -> list[list[str]]:
+    """The merges of a `tokenizer.json`'s model, as pairs; older files write a pair as one string."""
+    return [pair.split(" ", 1) if isinstance(pair, str) else pair for pair in model.get("merges", [])]
+
+
 def merges_from_scores(tokens: Sequence[str], scores: Sequence[float], reached: Sequence[bool]) -> list[list[str]]:
     """The ranked merges that make llama.cpp's tokens. `reached` tells the tokens that merging can end at.
 
@@ -109,14 +114,13 @@ def merges_from_scores(tokens: Sequence[str], scores: Sequence[float], reached: 
         pairs = list(splits(token, vocab))
         if pairs and reached[index]:
             equals.setdefault(scores[index], []).append(token)
-        of_token = (-scores[index], token[:1], 0) if _is_run([token]) else (-scores[index], "", index)
-        entries += [(*of_token, -len(left), -len(right), left, right) for left, right in pairs]
+        # runs of one character stand together whatever their ids: among equals, growing from the left has to rank first
+        of_token = (token[:1], 0) if _is_run([token]) else ("", index)
+        entries += [(-scores[index], *of_token, -len(left), -len(right), left, right) for left, right in pairs]
     entries.sort()
     merges = [[left, right] for *_, left, right in entries]
     for score, same in equals.items():
-        if len(same) > 1 and not (
-            _is_run(same) and _runs_end_alike(same[0][0], merges, lambda token: scores[vocab[token]])
-        ):
+        if len(same) > 1 and not _runs_end_alike(same, merges, lambda token: scores[vocab[token]]):
             raise InputError(
                 f"The GGUF gives {len(same)} tokens one score ({score:g}), among them {same[0]!r} and {same[1]!r}: "
                 "their order cannot be carried over exactly.",
@@ -139,7 +143,9 @@ def scores_from_merges(tokens: Sequence[str], merges: Sequence[Sequence[str]], a
         last_rank[left + right] = rank
     scores = [UNREACHED] * len(tokens)
     tied: list[list[str]] = []
-    first, end = 0, -1  # of the merges that stand together
+    # Merges stand together from the first of a token to its last, with all that lies between: llama.cpp ranks tokens, not
+    # pairs, so what stands together gets one score.
+    first, end = 0, -1
     for rank, (left, right) in enumerate(merges):
         if rank > end:
             first = rank
@@ -151,9 +157,10 @@ def scores_from_merges(tokens: Sequence[str], merges: Sequence[Sequence[str]], a
             if len(made) > 1:
                 tied.append(made)
     for made in tied:
-        if not (_is_run(made) and _runs_end_alike(made[0][0], merges, lambda token: scores[vocab[token]])):
+        if not _runs_end_alike(made, merges, lambda token: scores[vocab[token]]):
             raise _unequal(f"the merges that make {made[0]!r} do not rank next to each other")
     listed = {(left, right) for left, right in merges}
+    # llama.cpp joins any two neighbours that make a token, listed or not
     for token in tokens:
         if BYTE_TOKEN.fullmatch(token) or (token in added and SPACE not in token):
             continue
@@ -167,8 +174,14 @@ def _is_run(tokens: Sequence[str]) -> bool:
     return len(set("".join(tokens))) == 1
 
 
-def _runs_end_alike(character: str, merges: Sequence[Sequence[str]], score: Callable[[str], float]) -> bool:
-    """Whether ranks and scores make the same of every run of `character`, up to three times as long as its longest token."""
+def _runs_end_alike(tokens: Sequence[str], merges: Sequence[Sequence[str]], score: Callable[[str], float]) -> bool:
+    """Whether `tokens` are runs of one character, and ranks and scores make the same of every run of it.
+
+    Tried up to three times the length of its longest token.
+    """
+    if not _is_run(tokens):
+        return False
+    character = tokens[0][0]
     ranks: dict[tuple[int, int], float] = {}
     levels: dict[tuple[int, int], float] = {}
     for rank, (left, right) in enumerate(merges):

@@ -75,7 +75,7 @@ def _build(context: StageContext) -> ReportSummary:
             "name": base.name,
             "description": base.origin.description,
             "lossy": base.origin.lossy,
-            "quantisation": base.origin.quantisation,
+            "quantisation": base.origin.quantization,
         },
         counts=_counts(context),
         training=training,

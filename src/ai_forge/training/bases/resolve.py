@@ -26,7 +26,7 @@ from ai_forge.model_files.architectures import context_of
 from ai_forge.model_files.base import Base, Kind, Origin, check_folder, n_parameters
 from ai_forge.model_files.gguf.importer import PLAIN, TOKENIZER_GGUF, check_convertible, convert_gguf, converted_bytes
 from ai_forge.model_files.gguf.reader import main_type, read_gguf
-from ai_forge.model_files.tensors import weight_files
+from ai_forge.model_files.tensors import PICKLE_SUFFIXES, weight_files
 from ai_forge.training.bases import sources as base_sources
 from ai_forge.workspace import atomic_folder, file_sha256, require_disk
 
@@ -35,8 +35,6 @@ BASE_FILE = "base.json"
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "config.json",
 )  # fmt: skip
-
-
 Progress = Callable[[str], None]
 
 
@@ -56,26 +54,28 @@ def resolve_base(
         InputError: nothing has that name (near matches are listed), or what it names cannot be trained.
         PrerequisiteError: it exists but is not on this machine, or the disk is too small for the conversion.
     """
-    say = progress or (lambda _: None)
+    emit = progress or (lambda _: None)
     cache_dir = Path(cache_dir)
     if named := load_models().find(name):
         label, entry = named
         if entry.source is not None:
             path = base_sources.wheel_file(entry.source, cache_dir)
             about = f"{entry.source.file} from the package {entry.source.package} {entry.source.version}"
-            return _from_gguf(label, path, "wheel", about, cache_dir, say, training=entry.training)
+            return _from_gguf(label, path, "wheel", about, cache_dir, emit, training=entry.training)
         folder = base_sources.hub_folder(entry.hub, hub_cache_dir)
         return _from_folder(label, folder, "hub", f"{entry.hub} at {folder.name[:12]}", cache_dir, entry.training)
     if name.lower().startswith("ollama:"):
         model = base_sources.ollama_model(name[7:], ollama_models_dir)
         about = f"{name[7:]} from Ollama"
-        return _from_gguf(name, model.path, "ollama", about, cache_dir, say, notes=model.layers, expected=model.digest)
+        # a blob is named by its hash, so damage on the user's disk shows here and not in the training
+        return _from_gguf(name, model.path, "ollama", about, cache_dir, emit, notes=model.layers, expected=model.digest)
     path = Path(name).expanduser()
     if path.is_dir():
         return _from_folder(path.resolve().name, path.resolve(), "folder", str(path.resolve()), cache_dir, {})
     if path.is_file():
         _refuse_other_files(path)
-        return _from_gguf(path.stem, path.resolve(), "gguf", str(path.resolve()), cache_dir, say)
+        return _from_gguf(path.stem, path.resolve(), "gguf", str(path.resolve()), cache_dir, emit)
+    # `models/x.gguf` reads like a hub id, but means a file that is missing
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) and not name.lower().endswith(".gguf"):
         folder = base_sources.hub_folder(name, hub_cache_dir)
         return _from_folder(name, folder, "hub", f"{name} at {folder.name[:12]}", cache_dir, {})
@@ -83,7 +83,7 @@ def resolve_base(
 
 
 def _refuse_other_files(path: Path) -> None:
-    if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"):
+    if path.suffix in PICKLE_SUFFIXES:
         raise InputError(
             f"{path} is a pickle file; loading it would run code from the file.", "use a .safetensors or .gguf version."
         )
@@ -96,7 +96,9 @@ def _unknown(name: str, ollama_models_dir: Path | None) -> InputError:
     known = [*load_models().models, *ollama]
     lowered = {candidate.lower(): candidate for candidate in known}
     near = [lowered[hit] for hit in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.4)]
-    guess = f" Did you mean {' or '.join(near)}?" if near else ""
+    guess = ""
+    if near:
+        guess = f" Did you mean {' or '.join(near)}?"
     named = ", ".join(load_models().models)
     return InputError(
         f"No model is called {name!r}.{guess}",
@@ -110,7 +112,7 @@ def _from_gguf(
     kind: Kind,
     about: str,
     cache_dir: Path,
-    say: Progress,
+    emit: Progress,
     *,
     training: Mapping[str, Any] | None = None,
     notes: Mapping[str, str] | None = None,
@@ -126,24 +128,28 @@ def _from_gguf(
     if not record.is_file():
         file = read_gguf(path)
         config = check_convertible(file)
-        say(f"converting {path.name} ({main_type(file)}, {config['num_hidden_layers']} layers) into a trainable folder")
+        emit(
+            f"converting {path.name} ({main_type(file)}, {config['num_hidden_layers']} layers) into a trainable folder"
+        )
         cache_dir.mkdir(parents=True, exist_ok=True)
         require_disk(cache_dir, int(converted_bytes(file) * 1.05) + 50_000_000, f"Converting {path.name}")
         with atomic_folder(folder) as work:
             convert_gguf(file, work, template=(notes or {}).get("template"))
-            lossy = any(tensor.type not in PLAIN for tensor in file.tensors.values())
             facts = {
                 "sha256": digest,
-                "quantisation": main_type(file),
-                "lossy": lossy,
+                "quantization": main_type(file),
+                "lossy": any(tensor.type not in PLAIN for tensor in file.tensors.values()),
+                # hashes are not remembered: the folder is about to be renamed
                 "fingerprint": fingerprint(work, None),
                 "architecture": config["model_type"],
                 "n_parameters": n_parameters(work),
                 "context_length": context_of(config),
             }
+            # last: a folder that has it was finished
             (work / BASE_FILE).write_text(json.dumps(facts, indent=2), encoding="utf-8")
     known = json.loads(record.read_text(encoding="utf-8"))
-    origin = Origin(kind, about, known["lossy"], known["quantisation"], digest, dict(notes or {}))
+    quantization = known.get("quantization", known.get("quantisation"))  # the key was once spelled with an s
+    origin = Origin(kind, about, known["lossy"], quantization, digest, dict(notes or {}))
     return Base(
         name=name,
         folder=folder,
@@ -176,5 +182,8 @@ def _from_folder(name: str, folder: Path, kind: Kind, about: str, cache_dir: Pat
 def fingerprint(folder: Path, cache_dir: Path | None) -> str:
     """SHA-256 over the hashes of weights, tokenizer, template and config; file hashes are remembered in `cache_dir`."""
     paths = weight_files(folder) + [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
-    hash_file = file_sha256 if cache_dir is None else lambda path: base_sources.cached_sha256(path, cache_dir)
-    return hashlib.sha256("\n".join(f"{path.name} {hash_file(path)}" for path in paths).encode()).hexdigest()
+    lines = []
+    for path in paths:
+        digest = file_sha256(path) if cache_dir is None else base_sources.cached_sha256(path, cache_dir)
+        lines.append(f"{path.name} {digest}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

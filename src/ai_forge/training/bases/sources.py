@@ -22,7 +22,9 @@ from ai_forge.model_files.tensors import weight_files
 from ai_forge.workspace import atomic_write, file_sha256
 
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.jinja"]
+# the same weights again in the forms of Mistral, Meta and ONNX
 HUB_IGNORED = ["consolidated*", "original/*", "onnx/*"]
+OLLAMA_HOST, OLLAMA_SPACE = "registry.ollama.ai", "library"
 OLLAMA_LAYER = "application/vnd.ollama.image."
 OLLAMA_NAME = re.compile(
     r"^(?:(?P<host>[\w.-]+(?::\d+)?)/)?(?:(?P<space>[\w-]+)/)?(?P<name>\w[\w.-]*?)(?::(?P<tag>\w[\w.-]*))?$"
@@ -42,7 +44,8 @@ def cached_sha256(path: Path, cache_dir: Path) -> str:
     """SHA-256 of a file, remembered by size and modification time: 98 MB cost 0.1 s, 15 GB some 20 s."""
     stat = path.stat()
     stamp = {"path": str(path.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    memo = cache_dir / "hashes" / (hashlib.sha256(str(stamp["path"]).encode()).hexdigest()[:32] + ".json")
+    path_hash = hashlib.sha256(str(stamp["path"]).encode()).hexdigest()[:32]
+    memo = cache_dir / "hashes" / f"{path_hash}.json"
     try:
         known = json.loads(memo.read_text(encoding="utf-8"))
         if {key: known[key] for key in stamp} == stamp:
@@ -84,6 +87,7 @@ def hub_folder(repo_id: str, cache_dir: Path | None = None) -> Path:
     Raises:
         PrerequisiteError: it is not in the cache and cannot be fetched (offline, no network, no access, no such model).
     """
+    # imported late: other ways to name a base need no hub
     import huggingface_hub
     from huggingface_hub import constants, errors
 
@@ -95,7 +99,7 @@ def hub_folder(repo_id: str, cache_dir: Path | None = None) -> Path:
     }
     try:
         folder = Path(huggingface_hub.snapshot_download(local_files_only=True, **where))
-        weight_files(folder)
+        weight_files(folder)  # a download that was broken off leaves a snapshot without its weights
         return folder
     except errors.LocalEntryNotFoundError:
         pass  # not in the cache
@@ -142,9 +146,11 @@ def ollama_names(chosen: Path | None = None) -> list[str]:
         root = store / "manifests"
         for manifest in root.glob("*/*/*/*"):
             host, space, name, tag = manifest.relative_to(root).parts
-            prefix = [] if host == "registry.ollama.ai" else [host]
-            prefix += [] if (host, space) == ("registry.ollama.ai", "library") else [space]
-            found.append("/".join([*prefix, f"{name}:{tag}"]))
+            # as `ollama list` writes it: the usual host and namespace are left out
+            parts = [host, space, f"{name}:{tag}"]
+            if host == OLLAMA_HOST:
+                parts = parts[2:] if space == OLLAMA_SPACE else parts[1:]
+            found.append("/".join(parts))
     return sorted(found)
 
 
@@ -156,13 +162,12 @@ def ollama_model(name: str, chosen: Path | None = None) -> OllamaModel:
         PrerequisiteError: there is no such model, or its blob is missing or of the wrong size.
     """
     match = OLLAMA_NAME.match(name)
-    if not match or ".." in name:
+    if not match or ".." in name:  # the name becomes a path
         raise InputError(f"{name!r} is not a model name of Ollama.", "write ollama:NAME or ollama:NAME:TAG.")
-    parts = Path(
-        match["host"] or "registry.ollama.ai", match["space"] or "library", match["name"], match["tag"] or "latest"
-    )
-    if match["host"] and not match["space"]:  # "user/name": one part before the name is the namespace
-        parts = Path("registry.ollama.ai", match["host"], match["name"], match["tag"] or "latest")
+    host, space = match["host"], match["space"]
+    if host and not space:  # "user/name": one part before the name is the namespace
+        host, space = None, host
+    parts = Path(host or OLLAMA_HOST, space or OLLAMA_SPACE, match["name"], match["tag"] or "latest")
     for store in ollama_stores(chosen):
         if (store / "manifests" / parts).is_file():
             return _read_manifest(store, store / "manifests" / parts, name)
@@ -189,13 +194,12 @@ def _read_manifest(store: Path, manifest: Path, name: str) -> OllamaModel:
         )
     _, digest, size = models[0]
     path = _blob(store, digest, size, name)
-    texts = {
-        kind: (digest, size) for kind, digest, size in layers if kind in ("template", "system", "params", "license")
-    }
-    notes = {
-        kind: _blob(store, d, n, name).read_text(encoding="utf-8", errors="replace") for kind, (d, n) in texts.items()
-    }
-    return OllamaModel(path, digest.removeprefix("sha256:"), notes)
+    texts = {}
+    for kind, text_digest, n_bytes in layers:
+        if kind in ("template", "system", "params", "license"):
+            text = _blob(store, text_digest, n_bytes, name)
+            texts[kind] = text.read_text(encoding="utf-8", errors="replace")
+    return OllamaModel(path, digest.removeprefix("sha256:"), texts)
 
 
 def _blob(store: Path, digest: str, size: int, name: str) -> Path:
@@ -204,8 +208,8 @@ def _blob(store: Path, digest: str, size: int, name: str) -> Path:
             f"The Ollama model {name} names a layer {digest!r}, which is no digest.", f"ollama pull {name}"
         )
     path = store / "blobs" / digest.replace(":", "-")
-    if not path.is_file() or path.stat().st_size != size:
-        have = path.stat().st_size if path.is_file() else 0
+    have = path.stat().st_size if path.is_file() else 0
+    if not path.is_file() or have != size:
         raise PrerequisiteError(
             f"{path} has {have} bytes of {size}: the model {name} is not whole.", f"ollama pull {name}"
         )

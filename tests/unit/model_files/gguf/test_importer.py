@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 from ai_forge.errors import InputError
 from ai_forge.model_files.architectures import permute, unpermute
 from ai_forge.model_files.base import Base
-from ai_forge.model_files.gguf.importer import QUANTISED, check_convertible, convert_gguf
-from ai_forge.model_files.gguf.kquants import ggml, quantise
+from ai_forge.model_files.gguf.importer import QUANTIZED, check_convertible, convert_gguf
+from ai_forge.model_files.gguf.kquants import ggml, quantize
 from ai_forge.model_files.gguf.metadata import encode_header, string, uint32
 from ai_forge.model_files.gguf.reader import GGUFFile, read_gguf
 from ai_forge.model_files.gguf.writer import check_exportable, write_gguf
@@ -35,10 +35,10 @@ LLAMA3_ROPE = {
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 128}
 
 
-@pytest.mark.parametrize("kind", QUANTISED, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", QUANTIZED, ids=lambda kind: kind.name)
 def test_dequantised_values_are_ggmls_own(kind: Type) -> None:
     values = np.random.default_rng(int(kind)).normal(0, 0.05, (24, 512)).astype(np.float32)
-    raw = quantise(lambda first, last: values[first:last], (24, 512), kind)
+    raw = quantize(lambda first, last: values[first:last], (24, 512), kind)
     expected = np.empty((24, 512), dtype=np.float32)
     function = getattr(ggml(), "dequantize_row_" + kind.name.lower().replace("_k", "_K"))
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]

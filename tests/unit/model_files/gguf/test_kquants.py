@@ -11,7 +11,7 @@ from gguf.quants import dequantize
 
 from ai_forge.errors import InputError
 from ai_forge.model_files.base import Base
-from ai_forge.model_files.gguf.kquants import MIXES, choose_types, quantise
+from ai_forge.model_files.gguf.kquants import MIXES, choose_types, quantize
 from ai_forge.model_files.gguf.reader import gguf_tensor_types
 from ai_forge.model_files.gguf.writer import write_gguf
 from tiny_models import make_tiny
@@ -99,9 +99,9 @@ def test_rows_that_no_type_holds_are_refused() -> None:
 
 def test_slices_and_threads_do_not_change_the_bytes() -> None:
     values = np.random.default_rng(0).normal(0, 1, (9000, 256)).astype(np.float32)
-    whole = quantise(lambda first, last: values[first:last], (9000, 256), Type.Q4_K)
+    whole = quantize(lambda first, last: values[first:last], (9000, 256), Type.Q4_K)
     parts = [
-        quantise(lambda f, t, i=i: values[i : i + 1000][f:t], (1000, 256), Type.Q4_K) for i in range(0, 9000, 1000)
+        quantize(lambda f, t, i=i: values[i : i + 1000][f:t], (1000, 256), Type.Q4_K) for i in range(0, 9000, 1000)
     ]
     assert whole.tobytes() == b"".join(part.tobytes() for part in parts)
     error = np.abs(dequantize(whole.reshape(9000, 144), Type.Q4_K) - values).mean()

@@ -32,7 +32,7 @@ def test_it_reads_what_the_reference_reader_reads(model: Path) -> None:
 
 def test_summary_and_types(model: Path) -> None:
     summary = check_gguf(model)
-    assert (summary.architecture, summary.context_length, summary.quantisation) == ("llama", 512, "F16")
+    assert (summary.architecture, summary.context_length, summary.quantization) == ("llama", 512, "F16")
     assert summary.chat_template
     assert summary.n_parameters == sum(t.n_elements for t in read_gguf(model).tensors.values())
     types = gguf_tensor_types(model)
