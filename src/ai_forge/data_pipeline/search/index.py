@@ -29,6 +29,7 @@ from ai_forge.data_pipeline.search.embedders.embedding import (
 from ai_forge.data_pipeline.search.spelled import SpelledNames
 from ai_forge.data_pipeline.text.words import subwords
 from ai_forge.errors import InputError
+from ai_forge.json_lines import lines_of
 
 __all__ = ["RANKINGS", "Hit", "Index", "Ranking", "Retriever"]
 
@@ -216,7 +217,7 @@ class Index:
         folder = Path(folder)
         try:
             head = json.loads((folder / "index.json").read_text("utf-8"))
-            lines = (folder / "blocks.jsonl").read_text("utf-8").split("\n")
+            lines = [line for _, line in lines_of((folder / "blocks.jsonl").read_text("utf-8"))]
         except (OSError, ValueError) as error:
             raise InputError(f"{folder} holds no index ({error}).", "Build it again with `ai-forge mine`.") from error
         if head.get("format") != _FORMAT:
