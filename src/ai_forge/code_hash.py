@@ -29,13 +29,14 @@ def code_hash(*modules: str) -> str:
 @cache
 def files_behind(*modules: str) -> tuple[Path, ...]:
     """The files that `code_hash` reads, sorted."""
+    # Each file once: modules may import each other, here or below `TYPE_CHECKING`.
     waiting, found = [_file_of(module) for module in modules], set[Path]()
     while waiting:
         path = waiting.pop()
         if path is None or path in found:
             continue
         found.add(path)
-        if path.name == "__init__.py":
+        if path.name == "__init__.py":  # queries of grammars, rows of data: what is read by name and never imported
             found.update(p for p in path.parent.iterdir() if p.is_file() and p.suffix != ".py")
         text = path.read_text(encoding="utf-8")
         for package in _TEMPLATES.findall(text):

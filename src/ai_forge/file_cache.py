@@ -14,9 +14,9 @@ from pathlib import Path
 __all__ = ["FileCache"]
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS file (key BLOB PRIMARY KEY, value BLOB NOT NULL)"
-_KEYS_AT_ONCE = 500
+_KEYS_AT_ONCE = 500  # older SQLite takes 999 variables in a statement
+# Times as many values as are in use: of more (other branches, other settings) the others go.
 _KEPT = 5
-"""Times as many values as are in use: of more (other branches, other settings) the others go."""
 
 
 class FileCache:
