@@ -47,6 +47,7 @@ def files_behind(*modules: str) -> tuple[Path, ...]:
 
 def _imported_by(text: str) -> list[str]:
     """Full names of what a module's text imports from AI Forge; of `from package import module`, the module."""
+    # By pattern: nothing is imported for it, and what only some machines can import (mlx) counts on all of them.
     names = []
     for package, listed, module in _IMPORT.findall(text):
         if not listed:
@@ -59,6 +60,7 @@ def _imported_by(text: str) -> list[str]:
 
 
 def _file_of(module: str) -> Path | None:
+    # A name that is neither is one that a package exports: its `__init__` counts then.
     place = _SOURCE.joinpath(*module.split(".")[1:])
     candidates = (place.with_suffix(".py"), place / "__init__.py")
     return next((path for path in candidates if path.is_file()), None)

@@ -95,6 +95,7 @@ class MiningResult:
         counts: Counter[str] = Counter()
         for _, mined in self.entries:
             counts.update(mined.rejected)
+        # A repeat is known only among all files, so no file's own count has it.
         repeats = sum(len(mined.subjects) for _, mined in self.entries) - len(self.subject_ids)
         return counts + Counter({"duplicate": repeats})
 
@@ -199,7 +200,7 @@ def mine(
     one a core where it is worth it). With a `cache` only files are mined that it does not know.
     """
     task = MiningTask(settings or MinerSettings(), own_licence, commit)
-    sources = sorted(files, key=lambda file: file.path)
+    sources = sorted(files, key=lambda file: file.path)  # results come in any order, blocks in this one
     with no_collection():
         entries = _entries(sources, task, progress, processes, cache)
     return MiningResult(entries, task)

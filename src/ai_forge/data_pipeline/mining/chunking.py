@@ -20,6 +20,7 @@ from ai_forge.data_pipeline.text.words import LineTokens
 Span = tuple[int, int]
 """First and last line, from 1; empty where the last is before the first."""
 
+_NAMES = ("calls", "raises", "imports", "method_names", "return_values")
 _WORD = re.compile(r"\w+")
 
 
@@ -93,22 +94,10 @@ def as_part(block: CodeBlock, part: Part, number: int, n_parts: int) -> CodeBloc
     def here(names: Sequence[str]) -> tuple[str, ...]:
         return tuple(name for name in names if name in words or words.issuperset(_WORD.findall(name)))
 
-    changed = meta.model_copy(
-        update={
-            "first_line": part.first_line,
-            "last_line": part.last_line,
-            "head_lines": part.head_lines,
-            "tail_lines": part.tail_lines,
-            "part": number,
-            "n_parts": n_parts,
-            "calls": here(meta.calls),
-            "raises": here(meta.raises),
-            "imports": here(meta.imports),
-            "method_names": here(meta.method_names),
-            "return_values": here(meta.return_values),
-            "guards": tuple(guard for guard in meta.guards if part.first_line <= guard.line <= part.last_line),
-        }
-    )
+    places = {name: getattr(part, name) for name in ("first_line", "last_line", "head_lines", "tail_lines")}
+    named = {name: here(getattr(meta, name)) for name in _NAMES}
+    guards = tuple(guard for guard in meta.guards if part.first_line <= guard.line <= part.last_line)
+    changed = meta.model_copy(update={**places, **named, "part": number, "n_parts": n_parts, "guards": guards})
     return block.model_copy(update={"metadata": changed, "dependencies": here(block.dependencies)})
 
 

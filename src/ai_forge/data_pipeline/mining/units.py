@@ -25,15 +25,9 @@ Captured = Mapping[str, list[tuple[int, Captures]]]
 
 # By capture.
 _KINDS: dict[str, UnitKind] = {
-    "function": "function",
-    "method": "method",
-    "class": "class",
-    "interface": "interface",
-    "type": "type",
-    "mixin": "module",
-    "scope": "scope",
-    "impl": "impl",
-}
+    "function": "function", "method": "method", "class": "class", "interface": "interface", "type": "type",
+    "mixin": "module", "scope": "scope", "impl": "impl",
+}  # fmt: skip
 # Kinds whose functions are methods.
 CONTAINERS = frozenset({"class", "interface", "type", "module", "impl"})
 SCOPES = frozenset({"scope", "impl"})
@@ -152,13 +146,6 @@ class _Source:
                 end = last
         return start, end
 
-    def row_of(self, node: Node) -> int:
-        """The row on which a definition begins."""
-        start, _ = self.widened(node.start_byte, node.end_byte)
-        if start == node.start_byte:
-            return node.start_point.row
-        return self.text.count(b"\n", 0, start)
-
 
 def _unit(kind: UnitKind, head: Node, captures: Captures, spec: LanguageSpec, source: _Source) -> Unit:
     text = source.text
@@ -217,7 +204,11 @@ def _with_comments(outer: Node, spec: LanguageSpec, source: _Source) -> tuple[No
     while True:
         above: list[Node] = []
         if spec.docs:
-            above = comments_above(code, spec.docs, source.row_of(code))
+            row = code.start_point.row
+            start, _ = source.widened(code.start_byte, code.end_byte)
+            if start < code.start_byte:  # a macro that was blanked stands between it and its comments
+                row = source.text.count(b"\n", 0, start)
+            above = comments_above(code, spec.docs, row)
         comments = above + comments
         if not spec.prefixes:
             return code, comments

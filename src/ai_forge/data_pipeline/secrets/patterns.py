@@ -116,27 +116,14 @@ def detect_secrets_patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
         stripe,
         telegram_token,
         twilio,
-    )
+    )  # fmt: skip
 
     detectors = (
-        artifactory.ArtifactoryDetector,
-        aws.AWSKeyDetector,
-        azure_storage_key.AzureStorageKeyDetector,
-        cloudant.CloudantDetector,
-        discord.DiscordBotTokenDetector,
-        github_token.GitHubTokenDetector,
-        gitlab_token.GitLabTokenDetector,
-        ibm_cos_hmac.IbmCosHmacDetector,
-        mailchimp.MailchimpDetector,
-        npm.NpmDetector,
-        openai.OpenAIDetector,
-        pypi_token.PypiTokenDetector,
-        sendgrid.SendGridDetector,
-        slack.SlackDetector,
-        softlayer.SoftlayerDetector,
-        square_oauth.SquareOAuthDetector,
-        stripe.StripeDetector,
-        telegram_token.TelegramBotTokenDetector,
-        twilio.TwilioKeyDetector,
-    )
+        artifactory.ArtifactoryDetector, aws.AWSKeyDetector, azure_storage_key.AzureStorageKeyDetector,
+        cloudant.CloudantDetector, discord.DiscordBotTokenDetector, github_token.GitHubTokenDetector,
+        gitlab_token.GitLabTokenDetector, ibm_cos_hmac.IbmCosHmacDetector, mailchimp.MailchimpDetector, npm.NpmDetector,
+        openai.OpenAIDetector, pypi_token.PypiTokenDetector, sendgrid.SendGridDetector, slack.SlackDetector,
+        softlayer.SoftlayerDetector, square_oauth.SquareOAuthDetector, stripe.StripeDetector,
+        telegram_token.TelegramBotTokenDetector, twilio.TwilioKeyDetector,
+    )  # fmt: skip
     return tuple((d.secret_type.lower().replace(" ", "_"), pattern) for d in detectors for pattern in d.denylist)

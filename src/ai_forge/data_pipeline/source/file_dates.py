@@ -4,7 +4,7 @@ What counts is when the file's bytes were first committed, under whatever name, 
 whatever the number of files, of at most 20,000 commits and 200 MB.
 """
 
-from ai_forge.data_pipeline.source.repository import Repository, blobs_at_head, git_output
+from ai_forge.data_pipeline.source.repository import PLAIN_LOG, Repository, blobs_at_head, git_output
 
 __all__ = ["author_time", "read_dates"]
 
@@ -33,24 +33,8 @@ def read_dates(repository: Repository) -> dict[str, int]:
         return {}
     log = git_output(
         repository.root,
-        "log",
-        f"--max-count={_MAX_COMMITS}",
-        "--diff-merges=first-parent",
-        "--root",
-        "--raw",
-        "-r",
-        "-z",
-        "--no-renames",
-        "-O/dev/null",
-        "--no-abbrev",
-        "--no-show-signature",
-        "--no-notes",
-        "--no-color",
-        "--no-relative",
-        "--format=tformat:%at",
-        "HEAD",
-        "--",
-        ".",
+        *("log", f"--max-count={_MAX_COMMITS}", "--diff-merges=first-parent", "--root", "--no-renames", *PLAIN_LOG),
+        *("--no-relative", "--format=tformat:%at", "HEAD", "--", "."),
         max_bytes=_MAX_LOG_BYTES,
     )
     fields = iter((log or b"").rpartition(b"\0")[0].split(b"\0"))  # what was cut off has no end

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ai_forge.data_pipeline.languages import language_of
-from ai_forge.data_pipeline.source.repository import git_output
+from ai_forge.data_pipeline.source.repository import PLAIN_LOG, git_output
 from ai_forge.errors import InputError
 
 __all__ = ["Change", "Commit", "read_blobs", "read_commits"]
@@ -58,26 +58,8 @@ def read_commits(root: Path, max_commits: int, skipped: Counter[str]) -> list[Co
     nonce = nonces.token_hex(16)  # between the fields: a message may hold any sign, but cannot know this
     log = git_output(
         root,
-        "log",
-        f"--max-count={max_commits}",
-        "--no-merges",
-        "--raw",
-        "-r",
-        "-z",
-        "-M",
-        "-O/dev/null",
-        "--no-abbrev",
-        "--no-ext-diff",
-        "--no-textconv",
-        "--no-show-signature",
-        "--no-notes",
-        "--no-color",
-        "--relative",
-        "--encoding=UTF-8",
-        f"--format=tformat:{nonce}%H %P%x0a%B{nonce}",
-        "HEAD",
-        "--",
-        ".",
+        *("log", f"--max-count={max_commits}", "--no-merges", "-M", *PLAIN_LOG, "--no-ext-diff", "--no-textconv"),
+        *("--relative", "--encoding=UTF-8", f"--format=tformat:{nonce}%H %P%x0a%B{nonce}", "HEAD", "--", "."),
     )
     if log is None:
         raise InputError(f"{root} has no git history to read.", "Give a git repository that has commits.")

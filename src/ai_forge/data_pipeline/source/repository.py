@@ -38,6 +38,8 @@ _LEFT_OUT_FOLDERS = frozenset(
         "env",
     }
 )
+# What a log needs to be read by a program, whatever the repository's configuration or the user's says.
+PLAIN_LOG = ("--raw", "-r", "-z", "-O/dev/null", "--no-abbrev", "--no-show-signature", "--no-notes", "--no-color")
 _GIT_TIMEOUT_S = 120
 _MAX_LICENCE_BYTES = 200_000
 _MAX_DOCUMENT_BYTES = 500_000
