@@ -29,13 +29,14 @@ def code_hash(*modules: str) -> str:
 @cache
 def files_behind(*modules: str) -> tuple[Path, ...]:
     """The files that `code_hash` reads, sorted."""
+    # Each file once: modules may import each other, here or below `TYPE_CHECKING`.
     waiting, found = [_file_of(module) for module in modules], set[Path]()
     while waiting:
         path = waiting.pop()
         if path is None or path in found:
             continue
         found.add(path)
-        if path.name == "__init__.py":
+        if path.name == "__init__.py":  # queries of grammars, rows of data: what is read by name and never imported
             found.update(p for p in path.parent.iterdir() if p.is_file() and p.suffix != ".py")
         text = path.read_text(encoding="utf-8")
         for package in _TEMPLATES.findall(text):
@@ -46,6 +47,7 @@ def files_behind(*modules: str) -> tuple[Path, ...]:
 
 def _imported_by(text: str) -> list[str]:
     """Full names of what a module's text imports from AI Forge; of `from package import module`, the module."""
+    # By pattern: nothing is imported for it, and what only some machines can import (mlx) counts on all of them.
     names = []
     for package, listed, module in _IMPORT.findall(text):
         if not listed:
@@ -58,6 +60,7 @@ def _imported_by(text: str) -> list[str]:
 
 
 def _file_of(module: str) -> Path | None:
+    # A name that is neither is one that a package exports: its `__init__` counts then.
     place = _SOURCE.joinpath(*module.split(".")[1:])
     candidates = (place.with_suffix(".py"), place / "__init__.py")
     return next((path for path in candidates if path.is_file()), None)

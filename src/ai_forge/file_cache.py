@@ -14,9 +14,9 @@ from pathlib import Path
 __all__ = ["FileCache"]
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS file (key BLOB PRIMARY KEY, value BLOB NOT NULL)"
-_KEYS_AT_ONCE = 500
+_KEYS_AT_ONCE = 500  # older SQLite takes 999 variables in a statement
+# Times as many values as are in use: of more (other branches, other settings) the others go.
 _KEPT = 5
-"""Times as many values as are in use: of more (other branches, other settings) the others go."""
 
 
 class FileCache:
@@ -33,6 +33,7 @@ class FileCache:
             for start in range(0, len(keys), _KEYS_AT_ONCE):
                 some = keys[start : start + _KEYS_AT_ONCE]
                 query = f"SELECT key, value FROM file WHERE key IN ({','.join('?' * len(some))})"
+                # SQLite keeps any type in any column, whatever the schema says.
                 for key, value in database.execute(query, some):
                     if isinstance(key, bytes) and isinstance(value, bytes) and value == _sealed(key, value[4:]):
                         found[key] = value[4:]
@@ -48,6 +49,7 @@ class FileCache:
             database.executemany("INSERT OR REPLACE INTO file VALUES (?, ?)", rows)
             (n_rows,) = database.execute("SELECT count(*) FROM file").fetchone()
             if n_rows > _KEPT * len(in_use):
+                # A table: there may be more keys than a statement takes variables.
                 database.execute("CREATE TEMP TABLE used (key BLOB PRIMARY KEY)")
                 database.executemany("INSERT OR IGNORE INTO used VALUES (?)", ((key,) for key in in_use))
                 database.execute("DELETE FROM file WHERE key NOT IN (SELECT key FROM used)")
@@ -71,4 +73,5 @@ class FileCache:
 
 def _sealed(key: bytes, value: bytes) -> bytes:
     """The value behind its checksum."""
+    # Over the key too: a whole value under the wrong key would be another file's blocks.
     return zlib.crc32(value, zlib.crc32(key)).to_bytes(4, "big") + value

@@ -2,7 +2,7 @@
 
 `parse_repository` answers "what may be asked about"; `mine` also keeps the sound blocks that make poor subjects (tests,
 undocumented helpers), because a retriever must know them. Broken, odd or hostile files cost themselves and are counted.
-One process makes blocks of 2–3 MB of source a second; large repositories are mined by one process a core (`mining_pool`), and
+One process makes blocks of 2–3 MB of source a second; large repositories are mined by one process a core (`mining.pool`), and
 files that a cache knows are not mined again.
 """
 
@@ -82,6 +82,7 @@ class MiningResult:
     @cached_property
     def subject_ids(self) -> frozenset[str]:
         """The ids of `blocks`: those that do not repeat an earlier one but for white space."""
+        # In the order of paths, whoever mined them: the same block is the subject on every machine.
         first: dict[str, str] = {}
         for _, mined in self.entries:
             for block_id, words in mined.subjects:
@@ -94,6 +95,7 @@ class MiningResult:
         counts: Counter[str] = Counter()
         for _, mined in self.entries:
             counts.update(mined.rejected)
+        # A repeat is known only among all files, so no file's own count has it.
         repeats = sum(len(mined.subjects) for _, mined in self.entries) - len(self.subject_ids)
         return counts + Counter({"duplicate": repeats})
 
@@ -116,16 +118,13 @@ class MiningResult:
     def advice(self) -> str | None:
         """What to change when few blocks may be asked about, in one sentence."""
         undocumented = self.rejected["no_docstring"]
-        if (
-            self.task.settings.require_docstring
-            and undocumented
-            and len(self.subject_ids) < max(_FEW_SUBJECTS, undocumented // 10)
-        ):
-            return (
-                f"Only {len(self.subject_ids)} blocks have documentation, {undocumented} have none: "
-                "set miner.require_docstring to false to ask about those too."
-            )
-        return None
+        are_few = len(self.subject_ids) < max(_FEW_SUBJECTS, undocumented // 10)
+        if not (self.task.settings.require_docstring and undocumented and are_few):
+            return None
+        return (
+            f"Only {len(self.subject_ids)} blocks have documentation, {undocumented} have none: "
+            "set miner.require_docstring to false to ask about those too."
+        )
 
     def summary(self) -> dict[str, Any]:
         """Counts, for a report or a progress line."""
@@ -157,12 +156,10 @@ def parse_repository(
     result = mine_repository(read_repository(repo_path), settings or MinerSettings(), progress=progress)
     if not result.blocks:
         reasons = ", ".join(f"{reason} {n}" for reason, n in result.rejected.most_common(4)) or "no definitions found"
-        raise InputError(
-            f"No block of {repo_path} passes the filters ({reasons}).",
-            "Set miner.require_docstring to false."
-            if result.rejected["no_docstring"]
-            else "Give a folder with more code.",
-        )
+        hint = "Give a folder with more code."
+        if result.rejected["no_docstring"]:
+            hint = "Set miner.require_docstring to false."
+        raise InputError(f"No block of {repo_path} passes the filters ({reasons}).", hint)
     return list(result.blocks)
 
 
@@ -175,12 +172,11 @@ def mine_repository(
     cache: FileStore | None = None,
 ) -> MiningResult:
     """`mine` over a repository that was read, with its commit and its skipped files in the result."""
-    own = repository.licence
     result = mine(
         repository.files,
         settings,
         commit=repository.commit,
-        own_licence=own,
+        own_licence=repository.licence,
         progress=progress,
         processes=processes,
         cache=cache,
@@ -204,7 +200,7 @@ def mine(
     one a core where it is worth it). With a `cache` only files are mined that it does not know.
     """
     task = MiningTask(settings or MinerSettings(), own_licence, commit)
-    sources = sorted(files, key=lambda file: file.path)
+    sources = sorted(files, key=lambda file: file.path)  # results come in any order, blocks in this one
     with no_collection():
         entries = _entries(sources, task, progress, processes, cache)
     return MiningResult(entries, task)
@@ -218,29 +214,34 @@ def _entries(
     cache: FileStore | None,
 ) -> tuple[tuple[SourceFile, MinedFile], ...]:
     """Each file with what it gives: from the cache, or mined now and put there."""
-    keys = task.keys_of(sources) if cache is not None else []
-    kept = cache.get_many(keys) if cache is not None else {}
-    found = [_unpacked(kept.get(key)) for key in keys] or [None] * len(sources)
+    found: list[MinedFile | None] = [None] * len(sources)
+    keys: list[bytes] = []
+    if cache is not None:
+        keys = task.keys_of(sources)
+        kept = cache.get_many(keys)
+        found = [_unpacked(kept.get(key)) for key in keys]
     missing = [index for index, mined in enumerate(found) if mined is None]
     n_done = len(sources) - len(missing)
-    for done, (place, mined) in enumerate(
-        mine_files([sources[index] for index in missing], task, processes=processes), start=n_done + 1
-    ):
+    results = mine_files([sources[index] for index in missing], task, processes=processes)
+    for done, (place, mined) in enumerate(results, start=n_done + 1):
         found[missing[place]] = mined
         if progress is not None:
             progress(done, len(sources))
     entries = tuple((source, mined) for source, mined in zip(sources, found, strict=True) if mined is not None)
     assert len(entries) == len(sources), "every file has a result, if only why it has none"
     if cache is not None:
+        # A crash may be the machine's (memory): such a file is tried again by the next run.
         fresh = (index for index in missing if entries[index][1].skipped != "crashed")
         cache.put_many({keys[index]: entries[index][1].pack() for index in fresh}, in_use=keys)
     return entries
 
 
 def _unpacked(packed: bytes | None) -> MinedFile | None:
+    if packed is None:
+        return None
     try:
-        return None if packed is None else MinedFile.unpack(packed)
-    except (ValueError, TypeError):
+        return MinedFile.unpack(packed)
+    except (ValueError, TypeError):  # damaged in a way that the cache's checksum does not see: mined again
         return None
 
 
@@ -321,7 +322,8 @@ def main(arguments: list[str] | None = None) -> int:
     except AIForgeError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    for block in result.documents if given.all else result.blocks:
+    blocks = result.documents if given.all else result.blocks
+    for block in blocks:
         print(block.model_dump_json())
     print(json.dumps(result.summary()), file=sys.stderr)
     return 0

@@ -1,6 +1,7 @@
 """Which unit a call, a raise, a parameter or a branch belongs to: the innermost definition around it."""
 
 import bisect
+import itertools
 import re
 from collections.abc import Callable
 
@@ -15,8 +16,8 @@ _EXPRESSION = re.compile(r"^[@\\]?[\w$]+(?:(?:\.|::|->|\?\.|&\.|\?->|!!\.|\\)[\w
 _SEPARATOR = re.compile(r"::|->|\.|\\")
 _JOINS = (".", "::", "->", "?.", "&.", "?->")
 _IMPORT_WORDS = re.compile(r"^import\s+|\.?\{.*$|\.[_*]$", re.DOTALL)
+# Characters; longer conditions and results are not quoted.
 _MAX_QUOTE = 120
-"""Characters: longer conditions and results are not quoted."""
 
 
 class Attribution:
@@ -53,13 +54,16 @@ class Attribution:
         for _, captures in captured.get("branch", ()):
             node = captures["branch"][0]
             unit = around(node.start_byte, node.end_byte)
-            while unit is not None:
+            while unit is not None:  # a class is as complex as all that it holds
                 unit.complexity += 1
                 unit = unit.parent
 
     def _around(self, start: int, end: int) -> Unit | None:
+        # The last unit that begins before it, or one around that: units nest and never overlap.
         index = bisect.bisect_right(self.starts, start) - 1
-        unit = self.units[index] if index >= 0 else None
+        if index < 0:
+            return None
+        unit: Unit | None = self.units[index]
         while unit is not None and unit.end < end:
             unit = unit.parent
         return unit
@@ -74,18 +78,22 @@ class Attribution:
         if captures["parameters"][0].start_byte != unit.parameters_start:
             return
         name = node_text(node, self.text)
-        if name == "this":
+        if name == "this":  # TypeScript: a type for the body, which nobody passes
             return
-        opening = captures["parameters"][0].named_child(0) if name in self.spec.implicit_parameters else None
-        if opening is None or unit.kind != "method" or opening.start_byte != node.start_byte:
-            unit.parameters[name] = None
+        if unit.kind == "method" and name in self.spec.implicit_parameters:
+            opening = captures["parameters"][0].named_child(0)
+            if opening is not None and opening.start_byte == node.start_byte:
+                return  # only the first one is not passed by callers
+        unit.parameters[name] = None
 
     def _call(self, unit: Unit, node: Node, captures: Captures) -> None:
         name = node_text(node, self.text)
         if "called" in captures:  # Java, PHP, Ruby: the object stands in a field of its own
             target = captures["_object"][0]
             between = self.text[target.end_byte : node.start_byte].decode("utf-8", "replace").strip()
-            name = node_text(target, self.text) + (between if between in _JOINS else ".") + name
+            if between not in _JOINS:
+                between = "."
+            name = node_text(target, self.text) + between + name
         if _EXPRESSION.match(name):
             unit.calls[name] = None
 
@@ -112,9 +120,11 @@ class Attribution:
             unit.bases[one_line(node_text(node, self.text)).removeprefix("*")] = None
 
     def _decorator(self, unit: Unit, node: Node, captures: Captures) -> None:
-        if node.start_byte < unit.definition.start_byte or node.end_byte <= (
-            unit.body.start_byte if unit.body is not None else unit.end
-        ):
+        end_of_head = unit.end
+        if unit.body is not None:
+            end_of_head = unit.body.start_byte
+        # In the body a decorator is of something that is no unit of its own.
+        if node.start_byte < unit.definition.start_byte or node.end_byte <= end_of_head:
             unit.decorators[one_line(node_text(node, self.text)).strip("@#[]")] = None
 
     def _member(self, unit: Unit, node: Node, captures: Captures) -> None:
@@ -127,7 +137,7 @@ class Attribution:
         outcome = one_line(node_text(outcome_node, self.text)).rstrip(";")
         if len(condition) <= _MAX_QUOTE and self._is_own(unit, node):
             raises = outcome_node.type.startswith(("raise", "throw")) or outcome.startswith(("raise ", "throw "))
-            quoted = outcome if len(outcome) <= _MAX_QUOTE else ""
+            quoted = outcome if len(outcome) <= _MAX_QUOTE else ""  # its condition is worth asking about all the same
             unit.guard_starts.append(node.start_byte)
             unit.guards.append(
                 Guard(
@@ -148,8 +158,9 @@ def imports_of(captured: Captured, text: bytes) -> tuple[list[Import], list[str]
         module = _IMPORT_WORDS.sub("", module)  # Scala: one node holds the whole import
         modules[module] = None
         originals = captures.get("original", [])
-        for index, local in enumerate(captures.get("imported", [])):
-            original = node_text(originals[index], text) if index < len(originals) else None
-            name = node_text(local, text)
-            imports[Import(name.rpartition("/")[2] if "/" in name else name, module, original)] = None
+        for local, original in itertools.zip_longest(captures.get("imported", []), originals):
+            if local is None:
+                break
+            name = node_text(local, text).rpartition("/")[2]  # Go: the package's name is the last part of its path
+            imports[Import(name, module, original and node_text(original, text))] = None
     return list(imports), list(modules)

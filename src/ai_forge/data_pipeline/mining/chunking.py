@@ -20,7 +20,7 @@ from ai_forge.data_pipeline.text.words import LineTokens
 Span = tuple[int, int]
 """First and last line, from 1; empty where the last is before the first."""
 
-
+_NAMES = ("calls", "raises", "imports", "method_names", "return_values")
 _WORD = re.compile(r"\w+")
 
 
@@ -46,6 +46,7 @@ def cut(unit: Unit, tokens: LineTokens, spec: LanguageSpec, max_tokens: int) -> 
         return [], 1
     head, tail = (unit.first_line, groups[0][0] - 1), (groups[-1][1] + 1, unit.last_line)
     is_module = unit.kind == "module" and unit.body is None
+    # A one-line body or a brace on the last statement's line cannot be repeated apart from the statements.
     if not is_module and (head[1] < unit.code_line or not _ends_apart(unit, groups[-1][1], tokens)):
         return [], 1
     fixed = _tokens(tokens, head) + _tokens(tokens, tail)
@@ -66,13 +67,21 @@ def cut(unit: Unit, tokens: LineTokens, spec: LanguageSpec, max_tokens: int) -> 
 
 def _part(span: Span, head: Span, tail: Span, unit: Unit, tokens: LineTokens) -> Part:
     """The first part's own lines begin with the unit, the last one's end with it."""
-    first = unit.first_line if span[0] == head[1] + 1 else span[0]
-    last = unit.last_line if span[1] == tail[0] - 1 else span[1]
-    above = head if first == span[0] and head[0] <= head[1] else None
-    below = tail if last == span[1] and tail[0] <= tail[1] else None
-    spans = [lines for lines in (above, (first, last), below) if lines is not None]
+    first, last = span
+    if first == head[1] + 1:
+        first = unit.first_line
+    if last == tail[0] - 1:
+        last = unit.last_line
+    spans: list[Span] = []
+    n_above = n_below = 0
+    if first == span[0] and head[0] <= head[1]:
+        n_above = head[1] - head[0] + 1
+        spans.append(head)
+    spans.append((first, last))
+    if last == span[1] and tail[0] <= tail[1]:
+        n_below = tail[1] - tail[0] + 1
+        spans.append(tail)
     text = "\n".join(tokens.text(*lines) for lines in spans)
-    n_above, n_below = (lines[1] - lines[0] + 1 if lines else 0 for lines in (above, below))
     return Part(first, last, n_above, n_below, text, tokens.of(*spans))
 
 
@@ -81,25 +90,14 @@ def as_part(block: CodeBlock, part: Part, number: int, n_parts: int) -> CodeBloc
     meta = block.metadata
     words = set(_WORD.findall(part.text))
 
+    # By words, not by positions: what the syntax says of the whole unit is kept without them.
     def here(names: Sequence[str]) -> tuple[str, ...]:
         return tuple(name for name in names if name in words or words.issuperset(_WORD.findall(name)))
 
-    changed = meta.model_copy(
-        update={
-            "first_line": part.first_line,
-            "last_line": part.last_line,
-            "head_lines": part.head_lines,
-            "tail_lines": part.tail_lines,
-            "part": number,
-            "n_parts": n_parts,
-            "calls": here(meta.calls),
-            "raises": here(meta.raises),
-            "imports": here(meta.imports),
-            "method_names": here(meta.method_names),
-            "return_values": here(meta.return_values),
-            "guards": tuple(guard for guard in meta.guards if part.first_line <= guard.line <= part.last_line),
-        }
-    )
+    places = {name: getattr(part, name) for name in ("first_line", "last_line", "head_lines", "tail_lines")}
+    named = {name: here(getattr(meta, name)) for name in _NAMES}
+    guards = tuple(guard for guard in meta.guards if part.first_line <= guard.line <= part.last_line)
+    changed = meta.model_copy(update={**places, **named, "part": number, "n_parts": n_parts, "guards": guards})
     return block.model_copy(update={"metadata": changed, "dependencies": here(block.dependencies)})
 
 
@@ -108,11 +106,14 @@ def _statements(unit: Unit) -> list[Node]:
     if unit.body is None:
         return unit.statements
     body = unit.body
+    # Some grammars wrap the statements of a body once more.
     while body.named_child_count == 1 and body.named_children[0].type in ("statement_list", "block", "body_statement"):
         body = body.named_children[0]
     children = body.named_children
     first = next((index for index, child in enumerate(children) if child.type not in COMMENT_TYPES), 0)
-    return children[first + 1 :] if docstring_of(body) is not None else children
+    if docstring_of(body) is not None:  # it stands in the head, which every part repeats
+        return children[first + 1 :]
+    return children
 
 
 def _groups(nodes: Sequence[Node], lines: LineTokens, spec: LanguageSpec) -> list[Span]:
@@ -139,4 +140,6 @@ def _ends_apart(unit: Unit, last_line: int, lines: LineTokens) -> bool:
 
 
 def _tokens(tokens: LineTokens, span: Span) -> int:
-    return tokens.of(span) + 1 if span[0] <= span[1] else 0
+    if span[0] > span[1]:
+        return 0
+    return tokens.of(span) + 1  # the line end that joins it to the others

@@ -11,35 +11,36 @@ from collections.abc import Sequence
 from tree_sitter import Node
 
 COMMENT_TYPES = frozenset({"comment", "line_comment", "block_comment"})
+# Go, Ruby: comments above the first statement stand outside the list.
 _BARE_LISTS = ("statement_list", "body_statement")
-"""Go, Ruby: comments above the first statement stand outside the list."""
 _STRING_START = re.compile(r"^[rRuUbBfF]*(\"\"\"|'''|\"|')")
 _TOOL_LINE = re.compile(
     r"^(go:|nolint|eslint|@ts-|\+build|prettier-ignore|istanbul|#!|rubocop:|shellcheck |-\*-|frozen_string)"
 )
 _LICENCE = re.compile(r"copyright|licen[sc]e|SPDX-|\(c\) \d{4}", re.IGNORECASE)
+# What a licence says and no documentation of a function does: some read, check or print licences.
 _LICENCE_HEADER = re.compile(
     r"copyright\s*(?:\(c\)|©|\d{4}|by\b)|\(c\)\s*(?:copyright\s*)?\d{4}|SPDX-License|all rights reserved|"
     r"licen[sc]ed under|licen[sc]e information|(?:the|see) LICEN[CS]E(?:\.\w+)? file|permission is hereby granted|"
     r"redistribution and use|General Public License|Apache License|MIT licen[sc]e",
     re.IGNORECASE,
 )
-"""What a licence says and no documentation of a function does: some read, check or print licences."""
 _XML_PARAMETER = re.compile(r"<(?:type)?param name=\"([^\"]*)\">\s*", re.IGNORECASE)
 _XML_REFERENCE = re.compile(r"<(?:see|seealso|paramref|typeparamref)\s+\w+=\"(?:\w:)?([^\"]*)\"\s*/>")
 _XML_TAG = re.compile(
     r"</?(?:summary|remarks|para|param|typeparam|returns|value|example|code|c|exception|list|item|description)\b[^>]*>"
 )
+# Tags by which a comment documents something else: a type of its own, the file, a group.
 _NOT_OF_A_UNIT = re.compile(
     r"^\s*[@\\](?:license|copyright|preserve)\b|(?<!\w)[@\\](?:[{}]|(?:typedef|callback|file|fileoverview|overview|"
     r"packageDocumentation|module|namespace|defgroup|addtogroup|mainpage|cond|endcond)\b|section\s*$)|^#?(?:end)?region\b"
 )
-"""Tags by which a comment documents something else: a type of its own, the file, a group."""
 _DIVIDER = re.compile(r"[-=*#~_/+<>.\\|\s]{4,}")
 _SECTION = re.compile(r"[-=*#~_/+]{3,}.*[-=*#~_/+]{3,}|[-=*#~_/+]{5,}\s*\S.*")
 _REMINDER = re.compile(r"(?:TODO|FIXME|XXX|HACK)\b")
+# A boxed line of fewer words is the title of a section.
 _TITLE_WORDS = 4
-"""A boxed line of fewer words is the title of a section."""
+# A line that is code, and no sentence: what was commented out.
 _CODE_LINE = re.compile(
     r"[\w.\[\]>*&:-]+\s*(?:[-+*/|&]|:)?=(?!=)\s*\S.*|"  # a = b
     r"(?:[\w.:>*-]|\[\w*\])+\(.*\)\s*(?:do\b.*)?|"  # f(a)
@@ -49,29 +50,28 @@ _CODE_LINE = re.compile(
     r"(?:else|end|fi|done|esac|endif|break|continue|return)\b(?:\s+[\w.()\[\]\"']+)?|"
     r"(?:import|require|include|echo|puts|print|local|export)\s+[\w.\"'$:/]+|from\s+\S+\s+import\b.*|#\s*(?:include|define|if)\w*\b.*"
 )
-"""A line that is code, and no sentence: what was commented out."""
 
 
 def docstring_of(body: Node | None) -> str | None:
     """The string that opens a Python body, dedented; escape sequences stay as written."""
     if body is None:
         return None
-    for index in range(body.named_child_count):
-        child = body.named_child(index)
-        kind = child.type if child is not None else "comment"
-        if child is None or kind == "comment":
-            continue
-        first = child.named_child(0) if kind == "expression_statement" else child
-        if first is None or (first is not child and child.named_child_count != 1):
+    # Children by index: the list of all of them would be made for every body.
+    opening = (body.named_child(index) for index in range(body.named_child_count))
+    first = next((child for child in opening if child is not None and child.type != "comment"), None)
+    if first is not None and first.type == "expression_statement":
+        if first.named_child_count != 1:
             return None
-        if first.type not in ("string", "concatenated_string"):
-            return None
-        pieces = first.named_children if first.type == "concatenated_string" else [first]
-        texts = [_string_text(piece) for piece in pieces if piece.type != "comment"]
-        if None in texts:
-            return None
-        return inspect.cleandoc("".join(text or "" for text in texts)).strip() or None
-    return None
+        first = first.named_child(0)
+    if first is None or first.type not in ("string", "concatenated_string"):
+        return None
+    pieces = [first]
+    if first.type == "concatenated_string":
+        pieces = [piece for piece in first.named_children if piece.type != "comment"]
+    texts = [_string_text(piece) for piece in pieces]
+    if None in texts:
+        return None
+    return inspect.cleandoc("".join(text or "" for text in texts)).strip() or None
 
 
 def documentation(comment: str, marks: Sequence[str]) -> str | None:
@@ -92,8 +92,9 @@ def documentation(comment: str, marks: Sequence[str]) -> str | None:
     if _LICENCE_HEADER.search(" ".join(line for line in words if not line.startswith("@"))):
         return None
     n_code = sum(1 for line in words if _CODE_LINE.fullmatch(line))
-    is_code = bool(_CODE_LINE.fullmatch(words[0])) and 2 * n_code > len(words)
-    return None if is_code else "\n".join(lines)
+    if _CODE_LINE.fullmatch(words[0]) and 2 * n_code > len(words):  # an example begins with a sentence
+        return None
+    return "\n".join(lines)
 
 
 def _without_box(lines: list[str]) -> list[str]:
@@ -133,8 +134,9 @@ def comments_above(node: Node, marks: Sequence[str], row: int) -> list[Node]:
         previous = node.parent.prev_sibling
     while previous is not None and previous.type in COMMENT_TYPES:
         text = previous.text or b""
-        last_line = previous.end_point[0] - (previous.end_point[1] == 0)
-        if line - last_line > (2 if text.startswith((b"/**", b"///")) and not found else 1):
+        last_line = previous.end_point[0] - (previous.end_point[1] == 0)  # some grammars count the line end to it
+        may_stand_off = not found and text.startswith((b"/**", b"///"))
+        if line - last_line > 1 + may_stand_off:
             break
         before = previous.prev_sibling
         if (
@@ -166,7 +168,7 @@ def file_comment(root: Node, marks: Sequence[str], first_unit: int) -> str | Non
             text = clean_comment(b"\n".join(node.text or b"" for node in run).decode("utf-8", "replace"), marks)
             if text and not _LICENCE.search(text):
                 return text
-            run = []
+            run = []  # a licence: the file's own words may stand below it
         if is_comment and child.end_byte <= first_unit:
             run.append(child)
         elif child.type not in ("php_tag", "preproc_ifdef"):
@@ -176,11 +178,13 @@ def file_comment(root: Node, marks: Sequence[str], first_unit: int) -> str | Non
 
 def clean_comment(text: str, marks: Sequence[str]) -> str | None:
     """A comment's words: no `/**`, `*`, `//` or `#` marks; directives and tool lines are left out, XML tags resolved."""
-    mark = r"#+(?!!)" if "#" in marks else r"/\*[*!]*(?!/)|//[/!]*|\*(?!/)"
+    is_hash = "#" in marks  # in a Ruby or Bash comment `*` is a list's bullet
+    mark = r"#+(?!!)" if is_hash else r"/\*[*!]*(?!/)|//[/!]*|\*(?!/)"
     lines: list[str] = []
     for raw in text.splitlines():
         line = re.sub(rf"^\s*({mark})?\s?", "", raw)
-        line = re.sub(r"\s*\*+/\s*$", "", line) if "#" not in marks else line
+        if not is_hash:
+            line = re.sub(r"\s*\*+/\s*$", "", line)
         if _TOOL_LINE.match(line):
             continue
         lines.append(line.rstrip())

@@ -56,7 +56,7 @@ class MiningTask:
     def keys_of(self, sources: Sequence[SourceFile]) -> list[bytes]:
         """For each file a hash of all that its `MinedFile` depends on: bytes and place, settings, this code, the grammars."""
         grammars = {LANGUAGES[name].grammar.partition(":")[0] for name in {source.language for source in sources}}
-        # Another grammar may cut otherwise, another Python read other escapes; a commit changes no block's content.
+        # The commit is not among it: it is packed with no block, so that a new one mines only what changed.
         versions = {name: _version_of(name) for name in ("tree_sitter", "detect_secrets", *sorted(grammars))}
         same = [code_hash(__name__), sys.version, versions, self.settings.model_dump(mode="json"), self.own_licence]
         start = hashlib.blake2b(_encode(same).encode(), digest_size=16)
@@ -215,7 +215,14 @@ def _blocks(
     rejected: Counter[str],
 ) -> list[CodeBlock]:
     """The file's sound blocks. Two definitions on the same lines would be one citation: the outer one stays."""
-    units = _units_with_head(source, parsed, settings, rejected)
+    units = parsed.units
+    if parsed.module is not None:
+        head = parsed.module
+        head.name = PurePosixPath(source.path).name
+        if approximate_tokens(parsed.text[head.start : head.end].decode("utf-8", "replace")) < settings.min_tokens:
+            rejected["short_module"] += 1
+        else:
+            units = [head, *units]
     tokens = LineTokens(parsed.text, (line for u in units for line in (u.first_line - 1, u.last_line)))
     names = _Names(parsed, LANGUAGES[source.language])
     blocks: list[CodeBlock] = []
@@ -244,20 +251,6 @@ def _blocks(
             spans.add(span)
             blocks.append(_block(source, names, unit, tokens.text(*span), n_tokens, commit, licence, n_masked))
     return blocks
-
-
-def _units_with_head(
-    source: SourceFile, parsed: ParsedFile, settings: MinerSettings, rejected: Counter[str]
-) -> list[Unit]:
-    """The file's head, named by the file, before its units."""
-    head = parsed.module
-    if head is None:
-        return parsed.units
-    head.name = PurePosixPath(source.path).name
-    if approximate_tokens(parsed.text[head.start : head.end].decode("utf-8", "replace")) < settings.min_tokens:
-        rejected["short_module"] += 1
-        return parsed.units
-    return [head, *parsed.units]
 
 
 class _Names:

@@ -8,6 +8,7 @@ document: it can be retrieved, cited as a caller, or distract.
 """
 
 import re
+import string
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -35,12 +36,15 @@ _TEST_NAME = re.compile(r"^(test_.*|.*_test|conftest|.*\.(test|spec)|.*Tests?|.*
 _COMMENT_LINE = re.compile(rb"^\s*(#|//|/\*|\*|\"\"\"|'''|;|--|<!--)")
 _PRIVATE = re.compile(r"^(_(?!_.*__$)|#)")
 
+# Levels; in CPython's library the deepest file has 77, 56 without tests.
 _MAX_NESTING = 200
 _BRACKETS = bytes.maketrans(b"[{]}", b"(())")
 _MAX_PUNCTUATION = 1000
-_PUNCTUATION = bytes(
-    ord("x") if 32 < i < 127 and not chr(i).isalnum() and chr(i) not in "_#\"'" else ord(" ") for i in range(256)
-)
+# Signs become `x`, all else a blank: rulers of `#` or `_` do no harm.
+_PUNCTUATION = bytearray(b" " * 256)
+for _sign in string.punctuation:
+    if _sign not in "_#\"'":
+        _PUNCTUATION[ord(_sign)] = ord("x")
 _NOT_BRACKETS = bytes(i for i in range(256) if i not in b"([{)]}")
 
 
@@ -71,6 +75,7 @@ def file_rejection(path: str, content: bytes) -> str | None:
         return "vendored"
     if not content.strip():
         return "empty"
+    # UTF-16 has zero bytes too, and says by its first two that it is text.
     if b"\0" in content[:8192] and not content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "binary"
     lines = content.split(b"\n")
@@ -80,6 +85,7 @@ def file_rejection(path: str, content: bytes) -> str | None:
         return "too_deep"
     if _is_repetitive(content, lines):
         return "repetitive"
+    # Only comments at the top: a generator's own code holds the same words in its strings.
     header = b"\n".join(line for line in content[:2048].split(b"\n")[:30] if _COMMENT_LINE.match(line))
     if _GENERATED_NAME.search(name) or _GENERATED.search(header):
         return "generated"
@@ -87,10 +93,8 @@ def file_rejection(path: str, content: bytes) -> str | None:
 
 
 def _nests_deeper(content: bytes, limit: int) -> bool:
-    """Whether brackets or indentation nest more than `limit` levels: then the cost of a file is no longer its length.
-
-    Brackets in strings count too. In CPython's library the deepest file has 77 levels, 56 without tests.
-    """
+    """Whether brackets or indentation nest more than `limit` levels: then the cost of a file is no longer its length."""
+    # Each round takes the innermost pairs, so no loop in Python goes over the text. Brackets in strings count too.
     brackets = content.translate(_BRACKETS, _NOT_BRACKETS)
     for _ in range(limit):
         shorter = brackets.replace(b"()", b"")
@@ -106,10 +110,8 @@ def _nests_deeper(content: bytes, limit: int) -> bool:
 
 
 def _is_repetitive(content: bytes, lines: list[bytes]) -> bool:
-    """Whether a file says little again and again: nothing to learn, and some grammars need memory without end for it.
-
-    2,000 times `/*` in a Python file, 4 kB, make tree-sitter take 1.3 GB, and four times that for twice as many.
-    """
+    """Whether a file says little again and again: nothing to learn, and some grammars need memory without end for it."""
+    # 2,000 times `/*` in a Python file, 4 kB, make tree-sitter take 1.3 GB, and four times that for twice as many.
     if b"x" * _MAX_PUNCTUATION in content.translate(_PUNCTUATION, b" \t\r\n"):
         return True
     filled = [line for line in lines if line.strip()]
@@ -158,18 +160,15 @@ def subject_rejection(block: CodeBlock, settings: MinerSettings) -> str | None:
 
 def without_near_duplicates(blocks: Sequence[CodeBlock], threshold: float) -> tuple[list[CodeBlock], Counter[str]]:
     """The blocks without those that are at least `threshold` (Jaccard, 0-1) like an earlier one that is kept."""
+    # Here, not above: every helper process would load it, and none compares files.
     from ai_forge.data_pipeline.text.near_duplicates import near_duplicate_pairs
 
     dropped: set[int] = set()
     for first, second, _ in near_duplicate_pairs([block.source_code for block in blocks], threshold):
-        if first not in dropped:
+        if first not in dropped:  # what was like a dropped one alone stays
             dropped.add(second)
     kept = [block for index, block in enumerate(blocks) if index not in dropped]
-    return kept, _counted("near_duplicate", len(dropped))
-
-
-def _counted(reason: str, n: int) -> Counter[str]:
-    return Counter({reason: n} if n else {})
+    return kept, +Counter({"near_duplicate": len(dropped)})
 
 
 def score(block: CodeBlock) -> float:

@@ -15,15 +15,15 @@ __all__ = ["NameResolver", "dotted"]
 
 _SELF = frozenset({"self", "cls", "this", "super()", "Self", "$this"})
 _CLASS_TYPES = frozenset({"class", "interface", "type", "module"})
+# Attribute names that other libraries' objects have too: `x.get()` alone says nothing about whose `get` it is.
 _COMMON_NAMES = frozenset({
     "Error", "String", "add", "append", "apply", "bind", "call", "catch", "clear", "close", "copy", "debug", "delete",
     "emit", "end", "equals", "error", "exit", "filter", "format", "get", "has", "hashCode", "info", "items", "join",
     "keys", "log", "map", "next", "off", "on", "open", "parse", "pop", "push", "put", "read", "remove", "run", "send",
     "set", "split", "start", "stop", "test", "then", "toString", "update", "values", "wait", "warn", "write",
 })  # fmt: skip
-"""Attribute names that other libraries' objects have too: `x.get()` alone says nothing about whose `get` it is."""
+# Languages whose bare names reach other files without an import that names them.
 _FREE_FUNCTIONS = frozenset({"go", "java", "c", "cpp", "rust", "csharp", "ruby", "php", "kotlin", "scala", "bash"})
-"""Languages whose bare names reach other files without an import that names them."""
 
 
 class NameResolver:
@@ -48,33 +48,41 @@ class NameResolver:
         last = called.rpartition(".")[2]
         owner = block.metadata.qualified_name.rpartition(".")[0]
         if root in _SELF:
-            return only(self._in_file.get((block.path, f"{owner}.{rest}"))) if rest.isidentifier() else None
+            if not rest.isidentifier():  # `self.a.f` is a method of another class
+                return None
+            return only(self._in_file.get((block.path, f"{owner}.{rest}")))
         imported = self._imports.get(block.path, {}).get(root)
-        if not self._imports and root in block.metadata.imports:
-            return None if rest else self.unique(called, block)
+        if not self._imports and root in block.metadata.imports:  # blocks alone do not say what is imported
+            return self.unique(called, block) if not rest else None
         if imported is not None:
             return self._imported(imported, rest)
         if not rest:
+            is_free = block.language in _FREE_FUNCTIONS
             for scope in _scopes(block.metadata.qualified_name):
                 local = self._in_file.get((block.path, f"{scope}{called}"))
-                in_class = self._is_class(block.path, scope[:-1])
-                if local and (scope == "" or not in_class or block.language in _FREE_FUNCTIONS):
+                around = self._in_file.get((block.path, scope[:-1]), ())
+                in_class = scope != "" and any(b.block_type in _CLASS_TYPES for b in around)
+                if local and (is_free or not in_class):  # Python, JavaScript: methods are not called by a bare name
                     return only(local)
-            return self.unique(called, block) if block.language in _FREE_FUNCTIONS else None
+            return self.unique(called, block) if is_free else None
         qualified = self._in_file.get((block.path, called)) or self._qualified.get((block.language, called))
         if qualified:
             return only(qualified)
-        return None if root in block.metadata.parameters else self.method(last, block)
+        if root in block.metadata.parameters:  # of whatever class the caller passes
+            return None
+        return self.method(last, block)
 
     def method(self, name: str, block: CodeBlock) -> CodeBlock | None:
         """The only method called `name` in the block's language, unless other libraries have such names too."""
-        return None if name in _COMMON_NAMES else self.unique(name, block, attribute=True)
+        if name in _COMMON_NAMES:
+            return None
+        return self.unique(name, block, attribute=True)
 
     def unique(self, name: str, block: CodeBlock, *, attribute: bool = False) -> CodeBlock | None:
         """The only definition of `name` in the block's language outside tests; for `x.name` it must be a method."""
         found = [b for b in self.by_name.get(name, ()) if b.language == block.language and not is_test_path(b.path)]
-        if attribute:
-            found = found if all(b.block_type == "method" for b in found) else []
+        if attribute and any(b.block_type != "method" for b in found):
+            return None
         return only(found)
 
     def base(self, block: CodeBlock, written: str) -> CodeBlock | None:
@@ -87,9 +95,6 @@ class NameResolver:
         found = here or [b for b in self.by_name.get(name.rpartition(".")[2], ()) if b.language == block.language]
         return only([b for b in found if b.block_type in _CLASS_TYPES])
 
-    def _is_class(self, path: str, qualified: str) -> bool:
-        return any(b.block_type in _CLASS_TYPES for b in self._in_file.get((path, qualified), ()))
-
     def _imported(self, imported: Import, rest: str) -> CodeBlock | None:
         """A definition in the file that the import names, if that file is in the repository."""
         wanted = ".".join(part for part in (imported.original or "", rest) if part)
@@ -101,8 +106,8 @@ class NameResolver:
             if b.metadata.qualified_name in (wanted, rest) and imports_file(imported, b.path)
         ]
         if len(candidates) > 1:  # a package that re-exports: take the file the module names exactly
-            near = [b for b in candidates if _module_stem(imported.module) == PurePosixPath(b.path).stem]
-            candidates = near or candidates
+            stem = PurePosixPath(_as_path(imported.module)).stem
+            candidates = [b for b in candidates if PurePosixPath(b.path).stem == stem] or candidates
         return only(candidates)
 
 
@@ -132,23 +137,27 @@ def _scopes(qualified_name: str) -> list[str]:
     return ["".join(f"{part}." for part in parts[:n]) for n in range(len(parts), -1, -1)]
 
 
-def _module_stem(module: str) -> str:
-    return PurePosixPath(module.replace(".", "/") if "/" not in module else module).stem
+def _as_path(module: str) -> str:
+    """A module's name with slashes: in one that has them already a dot is part of a file's name."""
+    return module if "/" in module else module.replace(".", "/")
 
 
 def imports_file(imported: Import, path: str) -> bool:
     """Whether an import's module can be the file at `path`: the tail of one is the tail of the other."""
-    module = imported.module.strip("./") if "/" in imported.module else imported.module.strip(".").replace(".", "/")
+    module = _as_path(imported.module).strip("./")
     if not module:  # `from . import x`: x is a module or defined in the package
         module = imported.original or ""
+    tail = module
+    if "/" in imported.module:
+        tail = PurePosixPath(module).with_suffix("").as_posix()
+    wanted = [tail]
+    if imported.original:
+        wanted.append(f"{tail}/{imported.original}")
     pure = PurePosixPath(path)
     stem = pure.with_suffix("").as_posix()
     places = {stem, pure.parent.as_posix()}
-    tail = PurePosixPath(module).with_suffix("").as_posix() if "/" in imported.module else module
-    with_name = f"{tail}/{imported.original}" if imported.original else tail
-    return any(
-        place == wanted or place.endswith(f"/{wanted}") or wanted.endswith(f"/{place}")
-        for place in places
-        if place not in ("", ".")
-        for wanted in (tail, with_name)
-    ) or ((tail != "" and pure.as_posix().startswith(f"{tail}/")) or f"/{tail}/" in pure.as_posix())
+    for place in places - {"", "."}:
+        # Either may be the longer one: a package lies deeper than its name says, or the name begins outside.
+        if any(f"/{place}".endswith(f"/{name}") or name.endswith(f"/{place}") for name in wanted):
+            return True
+    return (tail != "" and path.startswith(f"{tail}/")) or f"/{tail}/" in path

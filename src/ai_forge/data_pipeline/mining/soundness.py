@@ -21,15 +21,15 @@ from ai_forge.data_pipeline.mining.units import Unit
 __all__ = ["errors_in", "mark_half_units"]
 
 _NEXT_LINE = re.compile(rb"[^\n]*\n(?:[ \t]*\n)*(?P<indent>[ \t]*)(?P<code>[^\n]*)")
+# How lines begin that may be indented at will and belong to no body: comments, closing brackets, labels.
 _OUTSIDE = re.compile(rb"[)\]}>]|end\b|#|//|/\*|\*|(?:case\b.*|\w+)[ \t]*:\s*$")
-"""How lines begin that may be indented at will and belong to no body: comments, closing brackets, labels."""
 _OPENERS = (b"{", b":", b"(", b"[", b",")
 
 
 def errors_in(root: Node) -> Iterator[Node]:
     """The outermost errors and missing tokens of a tree, in order."""
     waiting = [root]
-    while waiting:
+    while waiting:  # not recursive: hostile code nests thousands deep
         node = waiting.pop()
         if node.is_error or node.is_missing:
             yield node
@@ -44,8 +44,10 @@ def mark_half_units(units: list[Unit], root: Node, text: bytes, spec: LanguageSp
     if spec.name == "python":
         _mark_before_strays(units, root)
     if root.has_error:
-        has_blocks = any(mark.startswith("/*") for mark in spec.docs)
-        _mark_beside_errors(units, root, without_comments(text) if has_blocks else text)
+        if any(mark.startswith("/*") for mark in spec.docs):  # `without_comments` knows those of the C family alone
+            text = without_comments(text)
+        _mark_beside_errors(units, root, text)
+    # A half unit is half of all around it; the list is made first, as the loop marks more.
     for unit in [unit for unit in units if unit.has_error]:
         around = unit.parent
         while around is not None and not around.has_error:
@@ -70,33 +72,32 @@ def _mark_beside_errors(units: list[Unit], root: Node, text: bytes) -> None:
 
 def _mark_before_strays(units: list[Unit], root: Node) -> None:
     """Python: a statement that is indented deeper than its neighbours belongs to what ends before it."""
-    bodies = [root, *(unit.body for unit in units if unit.kind == "class" and unit.body is not None)]
-    for stray in (node for body in bodies for node in _strays(body)):
+    strays: list[Node] = []
+    for body in (root, *(unit.body for unit in units if unit.kind == "class")):
+        statements = [node for node in (body.named_children if body is not None else []) if node.type != "comment"]
+        for before, node in itertools.pairwise(statements):
+            is_deeper = node.start_point.column > statements[0].start_point.column
+            if is_deeper and node.start_point.row > before.end_point.row:  # several may stand on a line, after `;`
+                strays.append(node)
+    for stray in strays:
         column = stray.start_point.column
-        before = [u for u in units if u.end <= stray.start_byte and u.definition.start_point.column < column]
-        last = max((unit.end for unit in before), default=0)
-        orphans = (
-            u
-            for u in units
-            if u.start >= stray.start_byte and u.parent is None and u.definition.start_point.column >= column
-        )
-        for unit in (*(unit for unit in before if unit.end == last), *orphans):
-            unit.has_error = True
-
-
-def _strays(body: Node) -> Iterator[Node]:
-    """The statements that do not begin in the column of the first, nor on the line where another ends."""
-    statements = [node for node in body.named_children if node.type != "comment"]
-    for before, node in itertools.pairwise(statements):
-        if node.start_point.column > statements[0].start_point.column and node.start_point.row > before.end_point.row:
-            yield node
+        shallower = [u for u in units if u.end <= stray.start_byte and u.definition.start_point.column < column]
+        last = max((unit.end for unit in shallower), default=0)
+        for unit in shallower:
+            unit.has_error = unit.has_error or unit.end == last
+        # What stands below it as deep was a member of the same class.
+        for unit in units:
+            is_below = unit.start >= stray.start_byte and unit.parent is None
+            unit.has_error = unit.has_error or (is_below and unit.definition.start_point.column >= column)
 
 
 def _mark_broken(units: list[Unit], draft: Draft) -> None:
     """What holds a broken span is broken; so is all that stands in a definition whose head holds one."""
     without_head: set[int] = set()
     for unit in units:  # outer ones come first
-        head_end = unit.body.start_byte if unit.body is not None else unit.end
+        head_end = unit.end
+        if unit.body is not None:
+            head_end = unit.body.start_byte
         touching = [start for start, end in draft.broken if start < unit.end and end > unit.start]
         lost = unit.parent is not None and id(unit.parent) in without_head
         if lost or any(start < head_end for start in touching):
@@ -126,19 +127,15 @@ def _is_orphan(unit: Unit, indent: int, text: bytes) -> bool:
     node = unit.definition.parent
     while node is not None and node.parent is not None:
         if node.is_error:
-            return bool(indent) or _is_open(node, unit.definition.start_byte)
+            # An error that swallowed the class around it: a brace of it is still open.
+            before = [child.type for child in node.children if child.start_byte < unit.definition.start_byte]
+            return bool(indent) or before.count("{") > before.count("}")
         if not has_reason and node.start_point.row < row:
             has_reason = _indent_at(text, node.start_byte) < indent
         if has_reason and not node.parent.has_error:
             return False
         node = node.parent
     return not has_reason
-
-
-def _is_open(error: Node, at: int) -> bool:
-    """Whether a brace in an error is still open at a byte."""
-    before = [child.type for child in error.children if child.start_byte < at]
-    return before.count("{") > before.count("}")
 
 
 def _indent_at(text: bytes, at: int) -> int:

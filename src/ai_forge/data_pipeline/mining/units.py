@@ -23,27 +23,21 @@ Captures = dict[str, list[Node]]
 Captured = Mapping[str, list[tuple[int, Captures]]]
 """The matches of a file's query by the names that they capture, each with the number of its pattern."""
 
+# By capture.
 _KINDS: dict[str, UnitKind] = {
-    "function": "function",
-    "method": "method",
-    "class": "class",
-    "interface": "interface",
-    "type": "type",
-    "mixin": "module",
-    "scope": "scope",
-    "impl": "impl",
-}
-"""By capture."""
+    "function": "function", "method": "method", "class": "class", "interface": "interface", "type": "type",
+    "mixin": "module", "scope": "scope", "impl": "impl",
+}  # fmt: skip
+# Kinds whose functions are methods.
 CONTAINERS = frozenset({"class", "interface", "type", "module", "impl"})
-"""Kinds whose functions are methods."""
 SCOPES = frozenset({"scope", "impl"})
 _PLAIN_NAME = re.compile(r"^[\w.$]+$")
 _COMMENT_AFTER_COMMA = re.compile(r",\s+(#|//).*$")
 _COMMENT_LINE = re.compile(r"\s*(# |#$|//)")
+# `TEST_F(Suite, Name)` and the like of GoogleTest, Boost and others: a test with a name of its own.
 _MACRO_TEST = re.compile(
     r"(?:\w+_)?(?:TEST|BENCHMARK)(?:_[A-Z]+)*\(\s*(?:(?P<suite>\w+)\s*,\s*)?(?P<name>\w+)\s*(?:,[^()]*)?\)"
 )
-"""`TEST_F(Suite, Name)` and the like of GoogleTest, Boost and others: a test with a name of its own."""
 _NOT_NAMES = frozenset({"if", "for", "while", "switch", "return", "else"})
 _OPENERS = ("=>", "->", ":", "=", "{", ";")
 
@@ -108,24 +102,31 @@ def units_of(captured: Captured, spec: LanguageSpec, text: bytes, draft: Draft |
 
     `draft` is what was parsed in the place of `text`.
     """
-    source = _Source(text, draft.shown(text) if draft else text, sorted(draft.whole) if draft else [])
+    source = _Source(text, text, [])
+    if draft is not None:
+        source = _Source(text, draft.shown(text), sorted(draft.whole))
     found: dict[tuple[int, int, str], Unit] = {}
     heads = [(index, captures, key) for key in _KINDS for index, captures in captured.get(key, ())]
+    # By the pattern's place in the query, so that special patterns stand there above general ones.
     for _, captures, key in sorted(heads, key=lambda head: head[0]):
         unit = _unit(_KINDS[key], captures[key][0], captures, spec, source)
         if unit.name in _NOT_NAMES and unit.definition.type == "function_definition":
             continue  # C: what a macro stands before is no definition
-        found.setdefault((unit.start, unit.end, "" if unit.kind in SCOPES else unit.name), unit)
+        # Of one statement there may be several definitions, told apart by name; of scopes the first pattern says it.
+        name = unit.name if unit.kind not in SCOPES else ""
+        found.setdefault((unit.start, unit.end, name), unit)
     units = sorted(found.values(), key=lambda unit: (unit.start, -unit.end))
     _nest(units)
     return [unit for unit in units if unit.kind not in SCOPES]
 
 
-def _is_call_of_macro(head: Node, name: str, macros: re.Pattern[str]) -> bool:
+def _is_call_of_macro(head: Node, name: str, spec: LanguageSpec) -> bool:
     """Whether what looks like a function without a type (`DEFINE_X(a) { … }`) is what a macro makes of its arguments."""
+    if head.type != "function_definition" or spec.macros is None or spec.macros.fullmatch(name) is None:
+        return False
     around = head.parent
     in_class = around is not None and around.type == "field_declaration_list"  # a constructor has no type either
-    return not in_class and head.child_by_field_name("type") is None and macros.fullmatch(name) is not None
+    return not in_class and head.child_by_field_name("type") is None
 
 
 @dataclass(frozen=True)
@@ -145,42 +146,35 @@ class _Source:
                 end = last
         return start, end
 
-    def row_of(self, node: Node) -> int:
-        """The row on which a definition begins."""
-        start, _ = self.widened(node.start_byte, node.end_byte)
-        return node.start_point.row if start == node.start_byte else self.text.count(b"\n", 0, start)
-
 
 def _unit(kind: UnitKind, head: Node, captures: Captures, spec: LanguageSpec, source: _Source) -> Unit:
     text = source.text
     outer = head
-    value = captures["value"][0] if "value" in captures else outer
+    (value,) = captures.get("value", [head])[:1]
     name, receiver = _names(kind, captures, value, text, spec)
-    is_macro = (
-        head.type == "function_definition" and spec.macros is not None and _is_call_of_macro(head, name, spec.macros)
-    )
+    is_macro = _is_call_of_macro(head, name, spec)
     if is_macro and (test := _MACRO_TEST.match(node_text(head, text))):
         name, receiver, is_macro = test["name"], test["suite"], False
     while spec.wrappers and (around := outer.parent) is not None and around.type in spec.wrappers:
         outer = around
     code, comments = _with_comments(outer, spec, source)
     written = "\n".join(node_text(comment, text).rstrip() for comment in comments)
-    docstring = documentation(written, spec.docs) if comments else None
-    if docstring is None:
-        comments = []
-    first = comments[0] if comments and comments[0].start_byte < code.start_byte else code
-    body = value.child_by_field_name("body") or _child_of_type(value, spec.bodies)
+    docstring = documentation(written, spec.docs)
+    first = code
+    if docstring is not None and comments[0].start_byte < code.start_byte:  # one that says nothing is no part of it
+        first = comments[0]
+    body = value.child_by_field_name("body")
+    if body is None:
+        body = next((child for child in value.named_children if child.type in spec.bodies), None)
     if not spec.docs:
         docstring = docstring_of(body)
     last = _end_of(outer)
     start, end = source.widened(code.start_byte, last.end_byte)
-    own = captures.get("own_parameters")
-    parameters = own[0] if own else value.child_by_field_name("parameters") or value.child_by_field_name("parameter")
-    returns = (
-        value.child_by_field_name("return_type")
-        or value.child_by_field_name("result")
-        or value.child_by_field_name("returns")
-    )
+    # Each grammar has its own word for the same thing.
+    parameters = _first_field(value, "parameters", "parameter")
+    if "own_parameters" in captures:
+        parameters = captures["own_parameters"][0]
+    returns = _first_field(value, "return_type", "result", "returns")
     if returns is None and value.type == "method_declaration":
         returns = value.child_by_field_name("type")
     return Unit(
@@ -190,7 +184,7 @@ def _unit(kind: UnitKind, head: Node, captures: Captures, spec: LanguageSpec, so
         end=end,
         first_line=first.start_point[0] + 1,
         code_line=code.start_point[0] + 1,
-        last_line=last.end_point[0] + (1 if last.end_point[1] else 0),
+        last_line=last.end_point.row + (last.end_point.column > 0),
         code_start=start,
         definition=value,
         body=body,
@@ -208,18 +202,27 @@ def _with_comments(outer: Node, spec: LanguageSpec, source: _Source) -> tuple[No
     code = outer
     comments: list[Node] = []
     while True:
-        above = comments_above(code, spec.docs, source.row_of(code)) if spec.docs else []
+        above: list[Node] = []
+        if spec.docs:
+            row = code.start_point.row
+            start, _ = source.widened(code.start_byte, code.end_byte)
+            if start < code.start_byte:  # a macro that was blanked stands between it and its comments
+                row = source.text.count(b"\n", 0, start)
+            above = comments_above(code, spec.docs, row)
         comments = above + comments
-        before = (above[0] if above else code).prev_sibling if spec.prefixes else None
+        if not spec.prefixes:
+            return code, comments
+        (top,) = above[:1] or [code]
+        before = top.prev_sibling
         while before is not None and before.type in COMMENT_TYPES:
             before = before.prev_sibling
         if before is None or before.type not in spec.prefixes:
             return code, comments
-        code = before
+        code = before  # documentation may stand above an attribute and below it
 
 
-def _child_of_type(node: Node, types: tuple[str, ...]) -> Node | None:
-    return next((child for child in node.named_children if child.type in types), None) if types else None
+def _first_field(node: Node, *names: str) -> Node | None:
+    return next((child for name in names if (child := node.child_by_field_name(name)) is not None), None)
 
 
 def _start_of_signature(head: Node, source: _Source) -> int:
@@ -227,8 +230,8 @@ def _start_of_signature(head: Node, source: _Source) -> int:
     first = head.child(0)
     while first is not None and first.type in ("attribute_list", *COMMENT_TYPES) and first.next_sibling is not None:
         first = first.next_sibling
-    start = first.start_byte if first is not None else head.start_byte
-    return source.widened(start, head.end_byte)[0]
+    start, _ = source.widened((first or head).start_byte, head.end_byte)
+    return start
 
 
 def _signature(start: int, value: Node, body: Node | None, text: bytes, kind: UnitKind) -> str:
@@ -238,7 +241,9 @@ def _signature(start: int, value: Node, body: Node | None, text: bytes, kind: Un
         before = body.prev_sibling
         while before is not None and before.type in COMMENT_TYPES:
             before = before.prev_sibling
-        end = before.end_byte if before is not None and before.end_byte > start else body.start_byte
+        end = body.start_byte
+        if before is not None and before.end_byte > start:  # a comment before the body is none of the signature
+            end = before.end_byte
     written = text[start:end].decode("utf-8", "replace")
     if kind in CONTAINERS or body is None:
         written = written.partition("{")[0]
@@ -252,16 +257,20 @@ def _signature(start: int, value: Node, body: Node | None, text: bytes, kind: Un
 
 def _names(kind: UnitKind, captures: Captures, value: Node, text: bytes, spec: LanguageSpec) -> tuple[str, str | None]:
     """A unit's name as callers know it, and the type or namespace that the definition itself names before it."""
-    receiver = node_text(captures["receiver"][0], text) if "receiver" in captures else None
     if "name" not in captures:
         return "", None
     node = captures["name"][0]
-    if node.id == value.id:
+    if node.id == value.id:  # `export default function () {}`: importers call it so
         return "default", None
-    name = node_text(node, text).strip("\"'")
+    receiver = None
+    if "receiver" in captures:
+        receiver = node_text(captures["receiver"][0], text)
+    name = node_text(node, text).strip("\"'")  # a member's name may stand in quotes
     if name in ("module.exports", "exports"):
         own = value.child_by_field_name("name")
-        return (node_text(own, text) if own is not None else "exports"), None
+        if own is None:
+            return "exports", None
+        return node_text(own, text), None
     if spec.sigil:
         name = name.replace(spec.sigil, "").replace("->", ".").replace("::", ".")
     if "::" in name:
@@ -270,7 +279,9 @@ def _names(kind: UnitKind, captures: Captures, value: Node, text: bytes, spec: L
     name = one_line(name.removeprefix("module.exports.").removeprefix("exports.").replace(".prototype.", "."))
     if kind in SCOPES and not _PLAIN_NAME.match(name):
         return "", None
-    return name.removeprefix(":") if node.type == "simple_symbol" else name, receiver
+    if node.type == "simple_symbol":  # Ruby: define_method(:name)
+        name = name.removeprefix(":")
+    return name, receiver
 
 
 def _split_scope(name: str) -> tuple[str, str]:
@@ -282,7 +293,7 @@ def _split_scope(name: str) -> tuple[str, str]:
     depth, cut = 0, 0
     for at, sign in enumerate(name):
         if name.startswith("operator", at) and not depth:
-            break
+            break  # what follows are signs of its name
         depth += (sign == "<") - (sign == ">")
         if depth == 0 and name.startswith("::", at):
             cut = at + 2
@@ -305,26 +316,26 @@ def _end_of(node: Node) -> Node:
 
 def _nest(units: list[Unit]) -> None:
     """Set each unit's parent and make a function whose parent is a class a method."""
+    # Sorted as they are, every unit around another is still open when that one begins.
     open_units: list[Unit] = []
     for unit in units:
         while open_units and open_units[-1].end <= unit.start:
             open_units.pop()
-        around = (u for u in reversed(open_units) if u.end >= unit.end)
-        unit.parent = next((u for u in around if (u.start, u.end) != (unit.start, unit.end) or _holds(u, unit)), None)
+        for around in reversed(open_units):
+            # Of `const f = () => 1, g = () => 2` both have all of the statement, and neither holds the other.
+            is_other = around.end > unit.end or around.start < unit.start
+            own, outer = unit.definition, around.definition
+            if around.end >= unit.end and (
+                is_other or outer.start_byte <= own.start_byte <= own.end_byte <= outer.end_byte
+            ):
+                unit.parent = around
+                break
         if unit.parent is not None and unit.parent.kind in CONTAINERS and unit.kind in ("function", "method"):
             unit.kind = "method"
             unit.parent.members[unit.name] = None
-        elif unit.receiver and unit.kind == "function":
+        elif unit.receiver and unit.kind == "function":  # Go, C++: it stands outside of its type
             unit.kind = "method"
         open_units.append(unit)
-
-
-def _holds(outer: Unit, inner: Unit) -> bool:
-    """Whether a definition lies in another; of `const f = () => 1, g = () => 2` both have all of the statement."""
-    return (
-        outer.definition.start_byte <= inner.definition.start_byte
-        and outer.definition.end_byte >= inner.definition.end_byte
-    )
 
 
 def module_unit(root: Node, units: list[Unit], docstring: str | None) -> Unit | None:

@@ -3,10 +3,10 @@
 `scrub` takes bytes of code, notes, notebooks or commit messages and gives them back with every secret's value replaced by
 a placeholder. Lines stay lines, so citations still hold. Four searches, each cheap until it meets a suspect:
 
-* known forms (`secret_patterns.py` and `detect-secrets`) around long runs of letters and digits and around a few literals;
+* known forms (`patterns.py` and `detect-secrets`) around long runs of letters and digits and around a few literals;
 * key blocks (`-----BEGIN … PRIVATE KEY-----`), whole, and passwords in URLs;
 * values given to names such as `password`, `api_key`, `token`, unless they are placeholders or plain words;
-* runs that look random (`secret_values.py`), unless the line says that they are hashes; runs that decode to text (base64)
+* runs that look random (`values.py`), unless the line says that they are hashes; runs that decode to text (base64)
   are searched in turn, as deep as they are wrapped.
 
 CPU time on CPython's library: 0.9 s for 31 MB. Not found: a password that is a plain word, a value put
@@ -16,6 +16,7 @@ together from pieces, anything encrypted.
 import base64
 import binascii
 import re
+import string
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -40,25 +41,28 @@ __all__ = ["PLACEHOLDER", "Scrubbed", "Secret", "find_secrets", "mask", "scrub",
 Value = TypeVar("Value", bound=BaseModel)
 
 PLACEHOLDER = "<masked>"
+# Fields of a document that hold git's ids: 40 hexadecimal digits look like a key, and none is ever shown.
 _OBJECT_IDS = ("commit", "blob")
-"""Fields of a document that hold git's ids: 40 hexadecimal digits look like a key, and none is ever shown."""
 _RUN = 20
-_RUN_TABLE = bytes(
-    ord("x") if chr(i) in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_-" else ord(" ")
-    for i in range(256)
-)
+# What runs are made of becomes `x`, all else a blank: a run is then found by `find`, without a pattern.
+_RUN_TABLE = bytearray(b" " * 256)
+for _sign in string.ascii_letters + string.digits + "+/_-":
+    _RUN_TABLE[ord(_sign)] = ord("x")
 _PRINTABLE = bytes((*b"\n\r\t", *range(32, 127)))
 _MAX_DEPTH = 3
 _NAME_STEMS = ("passw", "passphrase", "pwd", "secret", "token", "credential", "authorization", "key")
+# Which keys are secrets: not those of a dictionary.
 _KEY_OF = re.compile(
     r"(?:api|access|private|secret|sign|signing|encrypt|encryption|client|account|auth|storage|master)[_-]?key"
 )
-"""Which keys are secrets: not those of a dictionary."""
+# After the stem: the rest of the name, closing quotes, a type, a sign of assignment or of a call, the value. Every repetition
+# is bounded, so hostile text costs what its length does.
 _ASSIGNED = re.compile(
     r"""(?P<rest>[\w-]{0,40})(?:\\?["'\])`]){0,3}\s{0,8}(?::\s{0,4}[A-Za-z][\w.\[\]| ]{0,40}?\s{0,4}(?==))?"""
     r"""(?::=|=>|->|[!=]==?|=|:|,|\()\s{0,8}(?:@|[rbufRBUF]{1,2})?"""
     r"""(?:\\?(?P<quote>["'`])(?P<quoted>[^"'`\s\\]{6,256})\\?(?P=quote)|(?P<bare>[^\s"'`;,<>(){}\[\]\\]{8,256}))"""
 )
+# `token_type` and `password_field` name no secret, whatever is given to them.
 _ARGUMENT_NOT = re.compile(
     r"(?:name|type|file|path|url|uri|field|header|prefix|len|length|size|count|env|var|label|hint|prompt|pattern|regex|"
     r"error|message|msg|class|handler|column|format|method|mode|scheme|algorithm|kind|list|endpoint)s?$",
@@ -67,14 +71,15 @@ _ARGUMENT_NOT = re.compile(
 _SCHEME = re.compile(r"\b(?:bearer|basic|token)\s+(?P<v>[A-Za-z0-9._~+/=-]{16,})", re.IGNORECASE)
 _URL = re.compile(r"://[^\s/:@\"'`<>{}]{0,80}:(?P<v>[^\s/@\"'`<>{}]{3,200})@(?=[\w\[.%{$-])")
 _KEY_HEAD = re.compile(r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----")
-_MAX_BLOCK = 20_000
+_BLOCK_MARK = re.compile(r"-----(?:END|BEGIN)")
+_MAX_BLOCK = 20_000  # characters; a head that is never closed must not reach through a file
 _KEY_TEXT = re.compile(r"-----(?:BEGIN|END) [A-Z0-9 ]+-----|[A-Za-z0-9+/=]{8,}")
 _PUBLIC_HEAD = re.compile(
     r"-----BEGIN [A-Z0-9 ]{0,30}(?:CERTIFICATE|PUBLIC KEY|REQUEST|CRL|PARAMETERS)(?: BLOCK)?-----"
 )
 _TABLE_LINE = re.compile(r"[ \t]*[bru]{0,2}[\"']?[A-Za-z0-9+/=]{60,}(?:\\n)?[\"']?[ \t]*\\?")
+# Between two lines of one wrapped text.
 _GOES_ON = re.compile(r"(?:\\n)?[\"']?[ \t+\\]*\n[ \t]*[bru]{0,2}[\"']?")
-"""Between two lines of one wrapped text."""
 _TAIL = re.compile(_GOES_ON.pattern + r"([A-Za-z0-9+/]{2,19})(?![\w+/-])")
 
 
@@ -125,15 +130,15 @@ def mask(content: bytes, spans: Sequence[tuple[int, int]], placeholder: str = PL
 
 
 def _instead(content: bytes, start: int, end: int, placeholder: bytes) -> bytes:
-    """What stands in the place of a secret: where no quotes are around it a plain word, so that code still parses.
-
-    In a shell `KEY=<masked>` would read from a file, in Python `f(key=<masked>)` is no expression.
-    """
+    """What stands in the place of a secret: where no quotes are around it a plain word, so that code still parses."""
+    # In a shell `KEY=<masked>` would read from a file, in Python `f(key=<masked>)` is no expression.
     before = content[content.rfind(b"\n", 0, start) + 1 : start]
     in_quotes = any(before.count(quote) % 2 for quote in (b'"', b"'", b"`"))
     is_comment = before.lstrip().startswith((b"#", b"//", b"*", b"/*"))
     is_word = not is_comment and content[end : end + 1] in (b"", b"\n", b" ", b"\t", b",", b")", b";", b"]", b"}")
-    return (re.sub(rb"\W", b"", placeholder) or b"masked") if is_word and not in_quotes else placeholder
+    if not is_word or in_quotes:
+        return placeholder
+    return re.sub(rb"\W", b"", placeholder) or b"masked"
 
 
 def scrub_text(text: str, placeholder: str = PLACEHOLDER) -> str:
@@ -143,7 +148,7 @@ def scrub_text(text: str, placeholder: str = PLACEHOLDER) -> str:
     'export API_KEY=masked'
     """
     scrubbed = scrub(text.encode("utf-8", "surrogatepass"), placeholder)
-    return scrubbed.content.decode("utf-8", "surrogatepass") if scrubbed.kinds else text
+    return scrubbed.content.decode("utf-8", "surrogatepass")
 
 
 def find_secrets(content: bytes) -> list[Secret]:
@@ -187,21 +192,20 @@ def _key_blocks(text: str) -> Iterator[Secret]:
             stop = gap.start()
         if sum(map(len, re.findall(r"[A-Za-z0-9+/=]{16,}", text[head.end() : stop]))) < 40:
             continue  # only spoken of
-        last = text.find("-----", stop + 8) + 5 if is_closed else stop
-        for match in _KEY_TEXT.finditer(text, head.start(), max(last, stop)):
+        last = stop
+        if is_closed:
+            last = max(stop, text.find("-----", stop + 8) + 5)
+        for match in _KEY_TEXT.finditer(text, head.start(), last):
             yield Secret(*match.span(), "private_key")
-
-
-def _public_blocks(text: str) -> list[tuple[int, int]]:
-    return [(head.start(), _end_of_block(text, head.end())[0]) for head in _PUBLIC_HEAD.finditer(text)]
 
 
 def _end_of_block(text: str, start: int) -> tuple[int, bool]:
     """Where the next `-----END` or `-----BEGIN` stands, or a block can be no longer; and whether it was `-----END`."""
     limit = min(start + _MAX_BLOCK, len(text))
-    ends = text.find("-----END", start, limit)
-    begins = text.find("-----BEGIN", start, limit if ends < 0 else ends)
-    return (ends, True) if ends >= 0 and begins < 0 else (begins if begins >= 0 else limit, False)
+    mark = _BLOCK_MARK.search(text, start, limit)
+    if mark is None:
+        return limit, False
+    return mark.start(), mark.group().endswith("END")
 
 
 def _named(text: str, lower: str) -> Iterator[Secret]:
@@ -214,10 +218,11 @@ def _named(text: str, lower: str) -> Iterator[Secret]:
             if stem != "key" or _KEY_OF.search(lower, max(position - 11, 0), end):
                 match = _ASSIGNED.match(text, end)
             if match is not None and not _ARGUMENT_NOT.search(match["rest"]):
-                group = "quoted" if match["quoted"] is not None else "bare"
-                if may_be_secret(match[group], bare=group == "bare"):
+                is_bare = match["quoted"] is None
+                group = "bare" if is_bare else "quoted"
+                if may_be_secret(match[group], bare=is_bare):
                     yield Secret(*match.span(group), f"named_{stem}")
-            if stem == "authorization":
+            if stem == "authorization":  # the scheme stands between the name and the value
                 scheme = _SCHEME.search(text, end, end + 60)
                 if scheme is not None and looks_random(scheme["v"]):
                     yield Secret(*scheme.span("v"), "authorization")
@@ -226,14 +231,13 @@ def _named(text: str, lower: str) -> Iterator[Secret]:
 
 def _runs(content: bytes, text: str, depth: int) -> Iterator[Secret]:
     """Long runs of letters and digits: known forms around them, wrapped text in them, and what looks random."""
-    marks = content.translate(_RUN_TABLE)
+    marks = content.translate(_RUN_TABLE) + b" "  # so that the last run ends too
     needle = b"x" * _RUN
     start = marks.find(needle)
     public: list[tuple[int, int]] | None = None
     chain: list[tuple[int, int]] = []
     while start >= 0:
-        end = marks.find(b" ", start)
-        end = len(marks) if end < 0 else end
+        end = marks.index(b" ", start)
         start += start > 0 and text[start - 1] == "\\"  # a line end as `\n`, whose letter is no part of the run
         run = text[start:end]
         chance = may_be_chance(run)
@@ -247,8 +251,9 @@ def _runs(content: bytes, text: str, depth: int) -> Iterator[Secret]:
                 chain = []
             chain.append((start, end))
         if chance and looks_random(run):
-            if public is None:
-                public = _public_blocks(text) if "-----BEGIN" in text else []
+            if public is None:  # only now: few files have a run that looks random
+                heads = _PUBLIC_HEAD.finditer(text)
+                public = [(head.start(), _end_of_block(text, head.end())[0]) for head in heads]
             inside = any(a <= start < b for a, b in public)
             if not inside and not names_a_hash(text, start, end) and not _is_table(text, start, end):
                 yield Secret(start, end + _padding(text, end), "random")
@@ -260,8 +265,9 @@ def _wrapped_lines(text: str, chain: list[tuple[int, int]], depth: int) -> Itera
     """Base64 that goes over several lines, in one literal or in several: `chain` holds its runs of 20 or more."""
     if not chain:
         return
-    tail = _TAIL.match(text, chain[-1][1])
-    pieces = [*chain, tail.span(1)] if tail else chain
+    pieces = [*chain]
+    if tail := _TAIL.match(text, chain[-1][1]):  # the last line is shorter than a run
+        pieces.append(tail.span(1))
     if len(pieces) > 1 and _holds_secret("".join(text[a:b] for a, b in pieces), depth):
         yield from (Secret(a, b + _padding(text, b), "base64") for a, b in pieces)
 
@@ -275,7 +281,9 @@ def _known(text: str, start: int, end: int, chance: bool) -> Iterator[Secret]:
         for kind, pattern in detect_secrets_patterns():
             for match in pattern.finditer(text[first:last]):
                 group = match[match.lastindex or 0]  # the value, or a prefix such as `ghp`
-                value = (group if len(group) >= 16 else match[0]).strip(" \t\n\"'=:")
+                if len(group) < 16:
+                    group = match[0]
+                value = group.strip(" \t\n\"'=:")
                 at = first + match.start() + match[0].index(value)
                 found.append((at, at + len(value), kind))
     yield from (Secret(a, b, kind) for a, b, kind in found if a < end and b > start)
@@ -285,6 +293,7 @@ def _holds_secret(run: str, depth: int) -> bool:
     """Whether `run` is base64 of text with a secret in it."""
     plain = run.translate({ord("-"): "+", ord("_"): "/"})
     try:
+        # One character more than whole groups says nothing; two or three want their padding.
         decoded = base64.b64decode(plain[: len(plain) - (len(plain) % 4 == 1)] + "=" * (-len(plain) % 4 % 3))
     except (binascii.Error, ValueError):
         return False
@@ -294,7 +303,10 @@ def _holds_secret(run: str, depth: int) -> bool:
 
 
 def _padding(text: str, end: int) -> int:
-    return 2 if text.startswith("==", end) else int(text.startswith("=", end) and not text.startswith("= ", end))
+    """How many `=` behind a run are its base64 padding, and not an assignment's sign."""
+    if text.startswith("==", end):
+        return 2
+    return int(text.startswith("=", end) and not text.startswith("= ", end))
 
 
 def _is_table(text: str, start: int, end: int) -> bool:
@@ -304,8 +316,12 @@ def _is_table(text: str, start: int, end: int) -> bool:
     first = text.rfind("\n", 0, start) + 1
     last = text.find("\n", end)
     above = text[text.rfind("\n", 0, max(first - 1, 0)) + 1 : max(first - 1, 0)]
-    below = text[last + 1 : text.find("\n", last + 1)] if last >= 0 else ""
-    own = text[first : last if last >= 0 else len(text)]
+    below = ""
+    if last < 0:
+        last = len(text)
+    else:
+        below = text[last + 1 : text.find("\n", last + 1)]
+    own = text[first:last]
     return bool(_TABLE_LINE.fullmatch(own) and (_TABLE_LINE.fullmatch(above) or _TABLE_LINE.fullmatch(below)))
 
 
@@ -326,5 +342,4 @@ def without_secrets(examples: Sequence[Value]) -> tuple[list[Value], Counter[str
         return not isinstance(node, (list, tuple)) or all(map(is_clean, node))
 
     kept = [example for example in examples if is_clean(example.model_dump())]
-    n_dropped = len(examples) - len(kept)
-    return kept, Counter({"secret": n_dropped} if n_dropped else {})
+    return kept, +Counter({"secret": len(examples) - len(kept)})

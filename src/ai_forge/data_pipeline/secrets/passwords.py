@@ -18,6 +18,7 @@ __all__ = ["chosen_passwords"]
 Span = tuple[int, int]
 
 _STEMS = ("passw", "passphrase", "pwd", "kennwort", "identified by")
+# Alone `pass` is a statement of Python: only what is assigned to it counts.
 _SHORT_STEM = re.compile(r"pass(?![a-z])[\"'\]]{0,2}\s{0,2}[:=]")
 _NAME = r"[\w.$:-]{0,60}?(?:passw(?:or[dt]|d)?|passphrase|pwd|kennwort|(?<![a-z])pass(?![a-z]|\s:))\w{0,30}"
 _QUOTED = r"(?:@|[rbuf]{1,2})?(?:\"(?P<qa>(?:\\.|[^\"\\\n]){4,200})\"|'(?P<qb>(?:\\.|[^'\\\n]){4,200})'|`(?P<qc>[^`\n]{4,200})`)"
@@ -65,6 +66,7 @@ _BARE_ON_A_LINE = (
 _ENVIRONMENT = re.compile(
     r"^\s{0,20}(?:export\s+|ENV\s+|ARG\s+|-\s*)?[A-Z0-9_]*(?:PASS|PASSWORD|PASSWD|PWD)=(?P<qa>[a-z]{6,60})\s*$"
 )
+# By what is on the line; nobody chooses these, so a value without a digit is none.
 _SECRET_FORMS = {
     ("secret", "api_key", "apikey"): _form(
         r"(?:secret|api_?key)[\"'\])]{0,3}\s{0,4}(?::=|=>|=|:)\s{0,8}[\"'](?P<spaced>(?=[^\"'\n]*\s)[^\"'\n]{6,200})[\"']"
@@ -73,7 +75,6 @@ _SECRET_FORMS = {
         r"(?<![\w-])--?[\w-]{0,30}(?:secret|api-?key|token)(?:=|\s{1,4})OPTION"
     ),
 }
-"""By what is on the line; nobody chooses these, so a value without a digit is none."""
 _COMMANDS = {
     "mysql": r"\s-p(?:\"(?P<oa>[^\"\n]{4,200})\"|'(?P<ob>[^'\n]{4,200})'|(?P<od>[^\s\"'$-][^\s\"'$]{3,200}))",
     "mariadb": r"\s-p(?:\"(?P<oa>[^\"\n]{4,200})\"|'(?P<ob>[^'\n]{4,200})'|(?P<od>[^\s\"'$-][^\s\"'$]{3,200}))",
@@ -88,7 +89,7 @@ _COMMANDS = {
     "htpasswd": r"\s-\w*b\w*\s+\S{1,200}\s+\S{1,60}\s+OPTION",
 }
 _COMMAND_FORMS = {word: _form(pattern) for word, pattern in _COMMANDS.items()}
-_MAX_LINE = 2_000
+_MAX_LINE = 2_000  # longer ones are minified or data, and each form would be tried all along them
 
 _LABELS = frozenset(
     (  # noqa: SIM905 - a line for each word would be a hundred lines
@@ -114,7 +115,9 @@ _TAIL = re.compile(r"[.:?…]$")
 
 def chosen_passwords(text: str, lower: str) -> Iterator[Span]:
     """Where the passwords of a text stand; `lower` is it in small letters."""
-    for start, end in _lines_with_names(lower):
+    short = {lower.rfind("\n", 0, match.start()) + 1 for match in _SHORT_STEM.finditer(lower)}
+    lines = {(start, _end_of_line(lower, start)) for start in short}
+    for start, end in sorted(lines.union(_lines_with(_STEMS, lower))):  # sorted: a set has no order to rely on
         for form in (*_ON_A_LINE, *_BARE_ON_A_LINE, _ENVIRONMENT):
             for match in form.finditer(text[start:end]):
                 yield from _spans(match, start)
@@ -122,6 +125,7 @@ def chosen_passwords(text: str, lower: str) -> Iterator[Span]:
         for start, end in _lines_with(stems, lower):
             for match in form.finditer(text[start:end]):
                 yield from (span for span in _spans(match, start) if any(map(str.isdigit, text[slice(*span)])))
+    # From the command on: the option of another one before it says nothing.
     for word, form in _COMMAND_FORMS.items():
         at = lower.find(word)
         while at >= 0:
@@ -130,11 +134,6 @@ def chosen_passwords(text: str, lower: str) -> Iterator[Span]:
                 for match in form.finditer(text[at:end]):
                     yield from _spans(match, at)
             at = lower.find(word, end)
-
-
-def _lines_with_names(lower: str) -> Iterator[Span]:
-    short = {lower.rfind("\n", 0, match.start()) + 1 for match in _SHORT_STEM.finditer(lower)}
-    yield from sorted({*_lines_with(_STEMS, lower), *((start, _end_of_line(lower, start)) for start in short)})
 
 
 def _lines_with(stems: tuple[str, ...], lower: str) -> Iterator[Span]:
@@ -153,7 +152,9 @@ def _lines_with(stems: tuple[str, ...], lower: str) -> Iterator[Span]:
 
 def _end_of_line(text: str, at: int) -> int:
     end = text.find("\n", at)
-    return len(text) if end < 0 else end
+    if end < 0:
+        return len(text)
+    return end
 
 
 def _spans(match: re.Match[str], offset: int) -> Iterator[Span]:
@@ -174,8 +175,9 @@ def _may_be_chosen(value: str, *, is_bare: bool) -> bool:
     has_digit = any(map(str.isdigit, value))
     signs = set(value) & set("!@#$%^&*+=~|")
     if " " in value.strip():
-        is_sentence = _TAIL.search(value) or len(_PROSE.findall(value)) > (1 if signs or has_digit else 0)
-        return not is_sentence and (has_digit or bool(signs)) and not _PROSE.match(value)
+        # With blanks a value needs a digit or a sign, and one word of a sentence is chance.
+        is_sentence = _TAIL.search(value) or len(_PROSE.findall(value)) > 1
+        return (has_digit or bool(signs)) and not is_sentence and not _PROSE.match(value)
     if len(without_common_words(value)) < 2 and not signs:
         return False
     if has_digit or signs:

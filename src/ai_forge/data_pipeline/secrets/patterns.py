@@ -3,7 +3,7 @@
 A row is a kind and a regular expression whose group `v1`, `v2`, … (or whole match) is the value to mask. The forms are those that
 the providers document or that their tokens show; each is long and regular enough that a match is no accident. Some are
 found by what they hold (`_LITERALS`) and looked for only around it, the others only around long runs of letters and
-digits (`secrets.py`): trying every pattern everywhere would take longer than parsing.
+digits (`masking.py`): trying every pattern everywhere would take longer than parsing.
 """
 
 import re
@@ -13,6 +13,7 @@ __all__ = ["ANCHORED", "LITERALS", "detect_secrets_patterns", "form_of", "known_
 
 _UUID = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
 
+# In one pattern the first row that matches names the kind, so a special form stands above one that takes it as well.
 _FORMS: tuple[tuple[str, str], ...] = (
     ("aws_access_key", r"(?<![A-Z0-9])(?:A3T[A-Z0-9]|ABIA|ACCA|AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])"),
     ("aws_secret_key", r"(?i:aws|secret)[^\n]{0,40}?(?<![\w/+])(?P<v1>[A-Za-z0-9/+]{40})(?![\w/+=])"),
@@ -55,6 +56,7 @@ _FORMS: tuple[tuple[str, str], ...] = (
     ("age_key", r"AGE-SECRET-KEY-1[0-9A-Z]{58}"),
 )
 
+# What to look for where a value may hold no run of 20 letters and digits.
 LITERALS: dict[str, str] = {
     "Q~": "azure_client_secret",
     "hooks.slack.com/": "slack_webhook",
@@ -63,14 +65,12 @@ LITERALS: dict[str, str] = {
     "AccountKey=": "azure_storage_key",
     "ya29.": "gcp_oauth",
 }
-"""What to look for where a value may hold no run of 20 letters and digits."""
-
+# Beginnings by which a run without any digit is still looked at: a random value has none now and then.
 ANCHORED = re.compile(
     r"AKIA|ASIA|ABIA|ACCA|A3T|AIza|GOCSPX|ya29|gh[pousr]_|github_pat_|gl[a-z]{2,5}[-_]|GR134|xox|xapp|[srp]k[-_]|whsec_|"
     r"npm_|pypi-|eyJ|HRKU|key-|sq0|EAAA|hf_|api_org_|shp|AT(?:ATT|CTT|BB)|hv[sbr]|dckr_|NR(?:AK|JS|II)|lin_api|"
     r"secret_|ntn_|PMAK|AGE-|AKC|AP[0-9A-F]|SG"
 )
-"""Beginnings by which a run without any digit is still looked at: a random value has none now and then."""
 
 
 @cache
@@ -93,11 +93,9 @@ def value_span(match: re.Match[str]) -> tuple[int, int]:
 
 @cache
 def detect_secrets_patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
-    """(kind, pattern) of every provider that `detect-secrets` knows; loaded when the first suspect turns up.
-
-    Its detectors of key words, entropy, private keys and addresses are left out: `secrets.py` has its own, which look at
-    the surroundings. Nothing is verified with a provider, so nothing leaves the machine.
-    """
+    """(kind, pattern) of every provider that `detect-secrets` knows; loaded when the first suspect turns up."""
+    # Its detectors of key words, entropy, private keys and addresses are left out: ours look at the surroundings. Only the
+    # patterns are taken: to verify a match it would ask the provider, and nothing may leave the machine.
     from detect_secrets.plugins import (
         artifactory,
         aws,
@@ -118,27 +116,14 @@ def detect_secrets_patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
         stripe,
         telegram_token,
         twilio,
-    )
+    )  # fmt: skip
 
     detectors = (
-        artifactory.ArtifactoryDetector,
-        aws.AWSKeyDetector,
-        azure_storage_key.AzureStorageKeyDetector,
-        cloudant.CloudantDetector,
-        discord.DiscordBotTokenDetector,
-        github_token.GitHubTokenDetector,
-        gitlab_token.GitLabTokenDetector,
-        ibm_cos_hmac.IbmCosHmacDetector,
-        mailchimp.MailchimpDetector,
-        npm.NpmDetector,
-        openai.OpenAIDetector,
-        pypi_token.PypiTokenDetector,
-        sendgrid.SendGridDetector,
-        slack.SlackDetector,
-        softlayer.SoftlayerDetector,
-        square_oauth.SquareOAuthDetector,
-        stripe.StripeDetector,
-        telegram_token.TelegramBotTokenDetector,
-        twilio.TwilioKeyDetector,
-    )
+        artifactory.ArtifactoryDetector, aws.AWSKeyDetector, azure_storage_key.AzureStorageKeyDetector,
+        cloudant.CloudantDetector, discord.DiscordBotTokenDetector, github_token.GitHubTokenDetector,
+        gitlab_token.GitLabTokenDetector, ibm_cos_hmac.IbmCosHmacDetector, mailchimp.MailchimpDetector, npm.NpmDetector,
+        openai.OpenAIDetector, pypi_token.PypiTokenDetector, sendgrid.SendGridDetector, slack.SlackDetector,
+        softlayer.SoftlayerDetector, square_oauth.SquareOAuthDetector, stripe.StripeDetector,
+        telegram_token.TelegramBotTokenDetector, twilio.TwilioKeyDetector,
+    )  # fmt: skip
     return tuple((d.secret_type.lower().replace(" ", "_"), pattern) for d in detectors for pattern in d.denylist)

@@ -16,6 +16,7 @@ _HASH_WORD = re.compile(
     r"image/|font/|base64,|codec|\balphabet|charset|unicode|boundary|oid\b",
     re.IGNORECASE,
 )
+# What documentation and templates write where a secret goes.
 STAND_IN = re.compile(
     r"example|sample|dummy|fake|placeholder|change.?me|replace|your|insert|redacted|masked|hidden|censored|x{4,}|\*{3}|"
     r"\.{3}|<|\$\{|\{\{|%\(|%s(?!\w)|\$\(|\{\w*\}|0123456|12345678|abcdef|deadbeef|lorem|todo",
@@ -51,7 +52,8 @@ def entropy(text: str) -> float:
 
 
 def _kind(character: str) -> int:
-    return 0 if character.isdigit() else 1 if character.islower() else 2 if character.isupper() else 3
+    tests = (character.isdigit(), character.islower(), character.isupper(), True)
+    return tests.index(True)
 
 
 def changes(text: str) -> float:
@@ -65,8 +67,9 @@ def changes(text: str) -> float:
         return 0.0
     changed = 0
     for index in range(1, len(kinds)):
-        before, here = kinds[index - 1], kinds[index]
-        after = kinds[index + 1] if index + 1 < len(kinds) else here
+        before, here = kinds[index - 1 : index + 1]
+        after = kinds[min(index + 1, len(kinds) - 1)]
+        # `someLongIdentifier` changes twice at each capital, and is not random for it.
         begins_word = here == 2 and before == 1 and after == 1
         in_word = here == 1 and before == 2 and after == 1
         changed += before != here and not begins_word and not in_word
@@ -117,7 +120,8 @@ def may_be_secret(value: str, *, bare: bool = False) -> bool:
     if is_code_like(value) and not looks_random(value):
         return False
     if bare:
-        return has_letter and has_digit and changes(value) >= (0.15 if symbols else 0.2)
+        least = 0.15 if symbols else 0.2  # without quotes it may be a name, which has few of both
+        return has_letter and has_digit and changes(value) >= least
     return has_letter and (has_digit or bool(symbols) or changes(value) >= 0.3)
 
 
@@ -125,6 +129,6 @@ def names_a_hash(text: str, start: int, end: int) -> bool:
     """Whether the line of a run, or the one above, says that it is a checksum, an id or another public value."""
     first = text.rfind("\n", 0, start) + 1
     first = text.rfind("\n", 0, max(first - 1, 0)) + 1
-    last = text.find("\n", end)
-    around = text[max(first, start - 200) : start] + " " + text[end : min(last if last >= 0 else len(text), end + 80)]
-    return bool(_HASH_WORD.search(around))
+    behind = text[end : end + 80].partition("\n")[0]
+    around = f"{text[max(first, start - 200) : start]} {behind}"  # without the run, which may spell anything
+    return _HASH_WORD.search(around) is not None

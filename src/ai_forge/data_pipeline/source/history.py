@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ai_forge.data_pipeline.languages import language_of
-from ai_forge.data_pipeline.source.repository import git_output
+from ai_forge.data_pipeline.source.repository import PLAIN_LOG, git_output
 from ai_forge.errors import InputError
 
 __all__ = ["Change", "Commit", "read_blobs", "read_commits"]
@@ -55,29 +55,11 @@ def read_commits(root: Path, max_commits: int, skipped: Counter[str]) -> list[Co
 
     Raises InputError: `root` is not in a git repository with a commit.
     """
-    nonce = nonces.token_hex(16)
+    nonce = nonces.token_hex(16)  # between the fields: a message may hold any sign, but cannot know this
     log = git_output(
         root,
-        "log",
-        f"--max-count={max_commits}",
-        "--no-merges",
-        "--raw",
-        "-r",
-        "-z",
-        "-M",
-        "-O/dev/null",
-        "--no-abbrev",
-        "--no-ext-diff",
-        "--no-textconv",
-        "--no-show-signature",
-        "--no-notes",
-        "--no-color",
-        "--relative",
-        "--encoding=UTF-8",
-        f"--format=tformat:{nonce}%H %P%x0a%B{nonce}",
-        "HEAD",
-        "--",
-        ".",
+        *("log", f"--max-count={max_commits}", "--no-merges", "-M", *PLAIN_LOG, "--no-ext-diff", "--no-textconv"),
+        *("--relative", "--encoding=UTF-8", f"--format=tformat:{nonce}%H %P%x0a%B{nonce}", "HEAD", "--", "."),
     )
     if log is None:
         raise InputError(f"{root} has no git history to read.", "Give a git repository that has commits.")
@@ -86,7 +68,7 @@ def read_commits(root: Path, max_commits: int, skipped: Counter[str]) -> list[Co
     for head, raw in zip(fields[1::2], fields[2::2], strict=True):
         ids, _, message = head.partition(b"\n")
         commit, *parents = ids.decode("ascii").split()
-        if len(parents) != 1:
+        if len(parents) != 1:  # `--no-merges` left no commit with two
             skipped["root_commit"] += 1
             continue
         changes = tuple(_changes(raw, skipped))
@@ -102,8 +84,9 @@ def _changes(raw: bytes, skipped: Counter[str]) -> Iterable[Change]:
         if not head.startswith(":"):
             continue
         mode_before, mode, blob_before, blob, status = head[1:].split(" ")
-        before = next(fields, b"")
-        after = next(fields, b"") if status[0] in "RC" else before
+        before = after = next(fields, b"")
+        if status[0] in "RC":
+            after = next(fields, b"")
         path = _text(after)
         if status[0] not in "MR" or mode not in _FILE_MODES or mode_before not in _FILE_MODES:
             skipped["file_not_changed_in_place"] += 1
@@ -117,19 +100,23 @@ def _changes(raw: bytes, skipped: Counter[str]) -> Iterable[Change]:
 
 def _text(name: bytes) -> str | None:
     text = os.fsdecode(name)
-    return text if text.isprintable() else None
+    if not text.isprintable():
+        return None
+    return text
 
 
 def read_blobs(root: Path, ids: Sequence[str], max_bytes: int) -> dict[str, bytes]:
     """The contents of blobs by id; those that are missing or longer than `max_bytes` are left out."""
     sizes = git_output(root, "cat-file", "--batch-check", stdin=_lines(ids)) or b""
-    fitting = [
-        fields[0]
-        for line in sizes.decode("ascii", "replace").split("\n")
-        if len(fields := line.split(" ")) == 3 and fields[1] == "blob" and int(fields[2]) <= max_bytes
-    ]
+    fitting: list[str] = []
+    for line in sizes.decode("ascii", "replace").split("\n"):
+        fields = line.split(" ")
+        if len(fields) == 3 and fields[1] == "blob" and int(fields[2]) <= max_bytes:  # a missing one has two fields
+            fitting.append(fields[0])
     found: dict[str, bytes] = {}
-    stream = (git_output(root, "cat-file", "--batch", stdin=_lines(fitting)) or b"") if fitting else b""
+    stream = b""
+    if fitting:
+        stream = git_output(root, "cat-file", "--batch", stdin=_lines(fitting)) or b""
     position = 0
     while position < len(stream):
         end = stream.index(b"\n", position)

@@ -15,7 +15,6 @@ by their telling sentences; a text that is not known stays unknown.
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from pathlib import PurePosixPath
 
 __all__ = ["is_copyleft", "is_licence_file", "licence_allowed", "licence_of", "licence_of_text", "nearest_licence"]
 
@@ -29,6 +28,7 @@ _COPYLEFT = re.compile(
     r"^(?:A?GPL|LGPL|MPL|EPL|EUPL|CDDL|CPL|CECILL(?!-B)|OSL|SSPL|QPL|RPL|MS-RL|NPL|SISSL|APSL|CC-BY(?:-NC)?-SA|CC-BY-NC|Sleepycat)\b",
     re.IGNORECASE,
 )
+# In this order where two begin at the same place: a longer name stands above the one that it holds.
 _TELLING: tuple[tuple[str, str], ...] = (
     ("AGPL-3.0", r"GNU AFFERO GENERAL PUBLIC LICENSE"),
     (
@@ -68,7 +68,8 @@ _TELLING: tuple[tuple[str, str], ...] = (
 _TELLING_COMPILED = tuple((name, re.compile(pattern, re.IGNORECASE)) for name, pattern in _TELLING)
 _NOTICE = re.compile(r"licen[cs]e|redistribution|permission|copyright|unencumbered", re.IGNORECASE)
 _COMMENT = re.compile(r"^\s*(?:#|//|/\*|\*|;|--|<!--|\"\"\"|'''|$)")
-_HEAD = 4096
+_HEAD = 4096  # bytes
+# `(A OR B) AND (C OR D) AND …` has twice as many alternatives with each bracket.
 _MAX_WORDS, _MAX_ALTERNATIVES = 40, 64
 
 
@@ -92,8 +93,13 @@ def licence_of_text(text: str) -> str | None:
     if tag is not None:
         return _tidy(tag["v"])
     flat = re.sub(r"\s+", " ", re.sub(r"^[\s#/*;%]+", " ", text[:20_000], flags=re.MULTILINE))
-    found = [(match.start(), name) for name, pattern in _TELLING_COMPILED if (match := pattern.search(flat))]
-    return min(found, key=lambda at_and_name: at_and_name[0])[1] if found else None
+    matches = [(name, pattern.search(flat)) for name, pattern in _TELLING_COMPILED]
+    found = [(match.start(), name) for name, match in matches if match is not None]
+    if not found:
+        return None
+    # The first in the text: licences name others further down, as the GPL does the LGPL.
+    _, name = min(found, key=lambda place_and_name: place_and_name[0])
+    return name
 
 
 def licence_of(content: bytes) -> str | None:
@@ -107,7 +113,9 @@ def licence_of(content: bytes) -> str | None:
     if tag is not None:
         return _tidy(tag["v"])
     opening = _opening_comment(head)
-    return licence_of_text(opening) if _NOTICE.search(opening) else None
+    if not _NOTICE.search(opening):  # two dozen patterns are only tried where it speaks of a licence
+        return None
+    return licence_of_text(opening)
 
 
 def _tidy(expression: str) -> str:
@@ -130,7 +138,7 @@ def _opening_comment(head: str) -> str:
             if in_block in line:
                 in_block = None
             continue
-        if not _COMMENT.match(line) and not line.startswith("#!"):
+        if not _COMMENT.match(line) and not line.startswith("#!"):  # code: what stands below may be a text in a string
             break
         lines.append(line)
         for opens, closes in (("/*", "*/"), ('"""', '"""'), ("'''", "'''")):
@@ -146,10 +154,11 @@ def nearest_licence(path: str, licences: Mapping[str, str]) -> str | None:
     >>> nearest_licence("lib/a/b.c", {"": "MIT", "lib": "GPL-3.0"}), nearest_licence("x.py", {})
     ('GPL-3.0', None)
     """
-    for folder in PurePosixPath(path).parents:
-        name = "" if str(folder) == "." else str(folder)
-        if name in licences:
-            return licences[name]
+    folder = path
+    while folder:
+        folder = folder.rpartition("/")[0]
+        if folder in licences:
+            return licences[folder]
     return None
 
 
@@ -179,6 +188,7 @@ def licence_allowed(licence: str | None, own: str | None, allow: Sequence[str] =
     """
     if licence is None or licence == own:
         return True
+    # By family: a repository under GPL-3.0 holds files that say `GPL-3.0-or-later`.
     owned = {_family(name) for name in re.findall(r"[\w.+-]+", own or "") if name not in ("AND", "OR", "WITH")}
 
     def permitted(name: str) -> bool:
@@ -214,15 +224,14 @@ def _alternatives(words: list[str]) -> list[list[str]]:
         return found
 
     def one() -> list[list[str]]:
-        word = words.pop(0) if words else ""
+        word = "".join(words[:1])
+        del words[:1]
+        found = [[word]]
         if word == "(":
             found = either()
-            if words:
-                words.pop(0)
-        else:
-            found = [[word]]
+            del words[:1]
         if words and words[0] == "WITH":
-            del words[:2]
+            del words[:2]  # an exception only eases what it stands with
         return found
 
     words = words[:_MAX_WORDS]

@@ -23,6 +23,7 @@ from ai_forge.data_pipeline.languages import LANGUAGES, language_of
 from ai_forge.data_pipeline.source.licences import is_licence_file, licence_of_text, nearest_licence
 from ai_forge.errors import InputError, PrerequisiteError
 
+# Without git nothing says which files are the project's: these folders hold what was installed or built.
 _LEFT_OUT_FOLDERS = frozenset(
     {
         "node_modules",
@@ -37,11 +38,14 @@ _LEFT_OUT_FOLDERS = frozenset(
         "env",
     }
 )
+# What a log needs to be read by a program, whatever the repository's configuration or the user's says.
+PLAIN_LOG = ("--raw", "-r", "-z", "-O/dev/null", "--no-abbrev", "--no-show-signature", "--no-notes", "--no-color")
 _GIT_TIMEOUT_S = 120
 _MAX_LICENCE_BYTES = 200_000
 _MAX_DOCUMENT_BYTES = 500_000
+# Control characters, line separators and direction overrides: the path would not be shown as it is.
 _UNSHOWABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""Control characters, line separators and direction overrides."""
+# Each names a program or a file in a repository's own configuration; `-c` overrides what that says.
 _HARMLESS = (
     "safe.directory=*",
     "core.hooksPath=/dev/null",
@@ -110,11 +114,15 @@ def blob_id(content: bytes, tracked: str | None = None) -> str:
     >>> blob_id(b"a\\r\\n", blob_id(b"a\\n")) == blob_id(b"a\\n")
     True
     """
-    name = "sha256" if tracked is not None and len(tracked) == 64 else "sha1"
+    name = "sha1"
+    if tracked is not None and len(tracked) == 64:  # git's newer object format
+        name = "sha256"
     own = _hashed(content, name)
-    if tracked is None or own == tracked or b"\r\n" not in content:
-        return own
-    return tracked if _hashed(content.replace(b"\r\n", b"\n"), name) == tracked else own
+    if tracked is not None and b"\r\n" in content and own != tracked:
+        as_committed = _hashed(content.replace(b"\r\n", b"\n"), name)
+        if as_committed == tracked:
+            return tracked
+    return own
 
 
 def _hashed(content: bytes, name: str) -> str:
@@ -132,12 +140,15 @@ def read_repository(repo_path: str | Path, *, max_file_bytes: int = 1_000_000) -
         raise InputError(f"{root} {what}.", "Give the folder of a repository.")
     root = root.resolve()
     skipped: Counter[str] = Counter()
-    tracked = _tracked(root, skipped)
-    names = sorted(tracked if tracked is not None else _walk(root, skipped))
+    names, ids = _names(root, skipped)
     if not names:
-        raise InputError(f"{root} holds no files to read.", _empty_hint(tracked is not None))
+        hint = "Give a folder with code."
+        if ids is not None:
+            hint = "Add the files with `git add` first: only tracked files are read."
+        raise InputError(f"{root} holds no files to read.", hint)
     licences = _licences(root, names)
     files: list[SourceFile] = []
+    # Asked once a folder: all of its files have the same answer.
     real_folders: dict[str, bool] = {}
     licence_of_folder: dict[str, str | None] = {}
     for name in names:
@@ -152,39 +163,43 @@ def read_repository(repo_path: str | Path, *, max_file_bytes: int = 1_000_000) -
             folder = path.rpartition("/")[0]
             if folder not in licence_of_folder:
                 licence_of_folder[folder] = nearest_licence(path, licences)
-            known = blob_id(content, tracked.get(name) if tracked is not None else None)
-            files.append(SourceFile(path, content, known, licence_of_folder[folder]))
+            own_id = blob_id(content, (ids or {}).get(name))
+            files.append(SourceFile(path, content, own_id, licence_of_folder[folder]))
     if not files:
         known = ", ".join(LANGUAGES)
+        reasons = ", ".join(f"{reason} {n}" for reason, n in skipped.most_common())
         raise InputError(
-            f"None of the {len(names)} files in {root} can be mined. Known languages: {known}.", _seen(skipped)
+            f"None of the {len(names)} files in {root} can be mined. Known languages: {known}.",
+            f"Give a folder with code in one of these. Skipped: {reasons or 'nothing'}.",
         )
-    commit = git_output(root, "rev-parse", "--verify", "HEAD") if tracked is not None else None
-    commit_id = commit.decode("ascii", "replace").strip() if commit else None
-    name_of_root, is_git = root.name or "repository", tracked is not None
-    return Repository(root, name_of_root, commit_id, is_git, tuple(files), skipped, licences.get(""))
+    commit = None
+    if ids is not None and (head := git_output(root, "rev-parse", "--verify", "HEAD")):  # none before the first commit
+        commit = head.decode("ascii", "replace").strip()
+    name_of_root = root.name or "repository"  # `/` has no name
+    return Repository(root, name_of_root, commit, ids is not None, tuple(files), skipped, licences.get(""))
 
 
 def read_documents(root: Path, suffixes: tuple[str, ...], max_files: int) -> Iterator[tuple[str, bytes]]:
     """(path, bytes) of the first `max_files` files with one of `suffixes`, by path; as careful as `read_repository`."""
     ignored: Counter[str] = Counter()
-    tracked = _tracked(root, ignored)
-    names = sorted(tracked if tracked is not None else _walk(root, ignored))
-    wanted = [name for name in names if name.lower().endswith(tuple(suffix.encode() for suffix in suffixes))]
+    names, _ = _names(root, ignored)
+    endings = tuple(suffix.encode() for suffix in suffixes)
+    wanted = [name for name in names if name.lower().endswith(endings)]
     for name in wanted[:max_files]:
         path = _showable(name, ignored)
-        content = _read(root, path, _MAX_DOCUMENT_BYTES, ignored, {}) if path is not None else None
-        if path is not None and content is not None:
+        if path is None:
+            continue
+        content = _read(root, path, _MAX_DOCUMENT_BYTES, ignored, {})
+        if content is not None:
             yield path, content
 
 
-def _empty_hint(is_git: bool) -> str:
-    return "Add the files with `git add` first: only tracked files are read." if is_git else "Give a folder with code."
-
-
-def _seen(skipped: Counter[str]) -> str:
-    reasons = ", ".join(f"{reason} {n}" for reason, n in skipped.most_common())
-    return f"Give a folder with code in one of these. Skipped: {reasons or 'nothing'}."
+def _names(root: Path, skipped: Counter[str]) -> tuple[list[bytes], dict[bytes, str] | None]:
+    """Sorted names of the files to read, and where git tracks them their blobs' ids."""
+    ids = _tracked(root, skipped)
+    if ids is None:
+        return sorted(_walk(root, skipped)), None
+    return sorted(ids), ids
 
 
 def git_output(root: Path, *arguments: str, stdin: bytes = b"", max_bytes: int | None = None) -> bytes | None:
@@ -193,6 +208,7 @@ def git_output(root: Path, *arguments: str, stdin: bytes = b"", max_bytes: int |
     With `max_bytes` no more than that is read, without `stdin`, and git is stopped there.
     For `diff`, `log -p`, `show` and `blame` add `--no-ext-diff --no-textconv`: attributes name those programs one by one.
     """
+    # GIT_DIR and the like of the caller (a hook runs us with them) would show another repository.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     environment |= {
         "GIT_CONFIG_NOSYSTEM": "1",
@@ -215,7 +231,9 @@ def git_output(root: Path, *arguments: str, stdin: bytes = b"", max_bytes: int |
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout if done.returncode == 0 else None
+    if done.returncode != 0:
+        return None
+    return done.stdout
 
 
 def _first_bytes(command: list[str], environment: dict[str, str], max_bytes: int) -> bytes | None:
@@ -252,22 +270,27 @@ def _tracked(root: Path, skipped: Counter[str]) -> dict[bytes, str] | None:
         PrerequisiteError: it has one, and there is no git.
     """
     top = git_output(root, "rev-parse", "--show-toplevel")
-    listing = git_output(root, "ls-files", "-z", "--stage") if top else None
+    listing = None
+    if top:
+        listing = git_output(root, "ls-files", "-z", "--stage")
     if not top or listing is None:
         if os.path.lexists(root / ".git"):
             _refuse(root)
         return None
     names: dict[bytes, str] = {}
     for entry in filter(None, listing.split(b"\0")):
-        mode, _, name = entry.partition(b" ")[0], *entry.partition(b"\t")[1:]
+        head, _, name = entry.partition(b"\t")
+        mode, blob, _ = head.split(b" ")
         if mode == b"160000":
             skipped["submodule"] += 1
         elif mode == b"120000":
             skipped["symlink"] += 1
         else:
-            names[name] = entry.split(b" ", 2)[1].decode("ascii")
+            names[name] = blob.decode("ascii")
     is_top = Path(os.fsdecode(top.rstrip(b"\n"))).resolve() == root
-    return None if not names and not is_top else names
+    if not names and not is_top:
+        return None
+    return names
 
 
 def _refuse(root: Path) -> NoReturn:
@@ -292,7 +315,7 @@ def _walk(root: Path, skipped: Counter[str]) -> Iterator[bytes]:
                 skipped["left_out_folder"] += 1
             else:
                 kept.append(name)
-        subfolders[:] = sorted(kept)
+        subfolders[:] = sorted(kept)  # in place: `os.walk` goes on into these
         for name in names:
             yield os.path.join(folder, name)[n_above:]  # noqa: PTH118 - bytes have no Path
 
@@ -304,8 +327,8 @@ def _licences(root: Path, names: list[bytes]) -> dict[str, str]:
         path = _showable(name, Counter())
         if path is None or not is_licence_file(path):
             continue
-        content = _read(root, path, _MAX_LICENCE_BYTES, Counter(), {})
-        licence = licence_of_text(content.decode("utf-8", "replace")) if content else None
+        content = _read(root, path, _MAX_LICENCE_BYTES, Counter(), {}) or b""
+        licence = licence_of_text(content.decode("utf-8", "replace"))
         if licence:
             found.setdefault(path.rpartition("/")[0], licence)
     return found
@@ -339,6 +362,7 @@ def _read(
         elif state.st_size > max_file_bytes:
             skipped["too_large"] += 1
         else:
+            # Neither a link nor a pipe that took its place since: neither is followed, neither waits.
             handle = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             with os.fdopen(handle, "rb") as stream:
                 return stream.read(max_file_bytes + 1)[:max_file_bytes]
