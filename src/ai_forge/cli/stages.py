@@ -252,6 +252,7 @@ def add_stage_commands(app: typer.Typer) -> None:
         app.command(name)(_command(act, text))
 
 
+# a function of its own, because a closure in the loop above would see the last verb only
 def _command(act: Act, text: str) -> Callable[..., None]:
     def command(options: Options, repo: Repo = Path(), json: AsJson = False) -> None:
         with options.running(repo) as (runner, _):

@@ -79,7 +79,6 @@ class SplitSettings(_Settings):
         le=1,
         description="Jaccard similarity of 5-token shingles from which two blocks are one, 0–1",
     )
-    # by date nothing is drawn, so the seed has no say there
     seed: int = Field(default=0, ge=0, description="another seed draws other files")
 
     @model_validator(mode="after")
