@@ -18,6 +18,7 @@ from ai_forge.cancel import NEVER, CancelToken
 from ai_forge.cli import app as cli
 from ai_forge.config import load_settings
 from ai_forge.events import Sink, ignore
+from ai_forge.pipeline.cleaning import SHARED
 from ai_forge.pipeline.identity import identity_of
 from ai_forge.pipeline.run import new_run
 from ai_forge.pipeline.runner import Runner
@@ -127,7 +128,7 @@ def tiny_base(folder: Path, **changes: object) -> Path:
 def debris(home: Path) -> list[str]:
     """Temporary files and folders, and stages whose folder has no manifest: what a failed command must not leave."""
     left = [path for path in home.rglob("*") if ".tmp-" in path.name]
-    stages = [path for path in home.glob("cache/*/*") if path.is_dir() and path.parent.name != "bases"]
+    stages = [path for path in home.glob("cache/*/*") if path.is_dir() and path.parent.name not in SHARED]
     left += [path for path in stages if path.suffix != ".work" and not (path / "manifest.json").exists()]
     return sorted(str(path.relative_to(home)) for path in left)
 

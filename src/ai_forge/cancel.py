@@ -61,7 +61,7 @@ def cancelled_by_interrupt(say: Callable[[], None] = lambda: None) -> Iterator[C
     """A token that Ctrl-C cancels, which `say` then tells; a second Ctrl-C interrupts at once. For entry points: outside the
     main thread no signal is heard."""
     token = CancelToken()
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():  # where `signal.signal` raises
         yield token
         return
 

@@ -49,6 +49,7 @@ def _machine() -> Finding:
     return Finding(
         "machine",
         "ok",
+        # cores, not threads: two threads of a core share the unit that multiplies matrices
         f"{platform.system()} {platform.machine()}, {psutil.cpu_count(logical=False)} cores, "
         f"{memory.total / 1e9:.0f} GB memory ({memory.available / 1e9:.0f} free), Python {platform.python_version()}",
     )
@@ -72,6 +73,7 @@ def _workspace(home: Path | None) -> Finding:
 
 def _packages(settings: Settings) -> list[Finding]:
     chosen = backend_name(settings.training.backend)
+    # looked for, not imported: importing torch alone takes seconds
     return [
         _package("torch", ("torch",), "torch", needed=chosen == "torch"),
         _package("transformers", ("transformers",), "torch", needed=chosen == "torch"),
@@ -85,28 +87,33 @@ def _package(name: str, modules: tuple[str, ...], extra: str | None, *, needed: 
     if all(importlib.util.find_spec(module) for module in modules):
         return Finding(name, "ok", "installed")
     command = f"pip install 'ai-forge[{extra}]'." if extra else "pip install ai-forge."
-    text = "not installed" if needed else "not installed; the other backend trains here"
-    return Finding(name, "missing" if needed else "optional", text, command)
+    if needed:
+        return Finding(name, "missing", "not installed", command)
+    return Finding(name, "optional", "not installed; the other backend trains here", command)
 
 
 def _accelerator(settings: Settings, home: Path | None) -> Finding:
-    """The device and the type it computes in. Kept from one look to the next: importing torch alone takes seconds."""
+    """The device and the type it computes in."""
     chosen = backend_name(settings.training.backend)
-    if missing_packages(chosen):
-        return Finding("accelerator", "optional", f"unknown without {' and '.join(missing_packages(chosen))}")
+    missing = missing_packages(chosen)
+    if missing:
+        return Finding("accelerator", "optional", f"unknown without {' and '.join(missing)}")
+    # kept from one look to the next, since it takes the import of torch
     stamp = {"backend": chosen, "packages": [version(name) for name in PACKAGES[chosen]], "driver": _driver()}
-    known_at = _cache_file(home)
-    known = read_json(known_at) if known_at else None
-    if known and known.get("stamp") == stamp:
-        return Finding("accelerator", "ok", str(known["text"]))
-    text = _looked_at(chosen)
-    if known_at:
-        with contextlib.suppress(OSError):
-            atomic_write(known_at, json.dumps({"stamp": stamp, "text": text}))
+    cache: Path | None = None
+    with contextlib.suppress(AIForgeError):  # a workspace that cannot be written has a finding of its own
+        cache = Workspace.open(home).cache_dir / "accelerator.json"
+        known = read_json(cache) or {}
+        if known.get("stamp") == stamp:
+            return Finding("accelerator", "ok", str(known["text"]))
+    text = _described(chosen)
+    if cache is not None:
+        with contextlib.suppress(OSError):  # a full disk must not keep doctor from saying so
+            atomic_write(cache, json.dumps({"stamp": stamp, "text": text}))
     return Finding("accelerator", "ok", text)
 
 
-def _looked_at(backend: str) -> str:
+def _described(backend: str) -> str:
     if backend == "mlx":
         from ai_forge.training.backends import mlx_model
 
@@ -121,17 +128,12 @@ def _looked_at(backend: str) -> str:
 
 def _driver() -> str:
     """What says that another accelerator may have come: the NVIDIA driver, the visible devices, the threads."""
+    text = ""
     driver = Path("/proc/driver/nvidia/version")
-    text = driver.read_text(errors="replace") if driver.is_file() else ""
+    if driver.is_file():
+        text = driver.read_text(errors="replace")
     variables = [os.environ.get(name, "") for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")]
     return "|".join([text, platform.platform(), str(psutil.cpu_count()), *variables])
-
-
-def _cache_file(home: Path | None) -> Path | None:
-    try:
-        return Workspace.open(home).cache_dir / "accelerator.json"
-    except AIForgeError:
-        return None
 
 
 def _settings_for_mac() -> list[Finding]:
@@ -139,8 +141,9 @@ def _settings_for_mac() -> list[Finding]:
     if not is_apple_silicon():
         return []
     row = apple_default_for(psutil.virtual_memory().total)
-    text = f"for {row.memory_gb} GB: {row.flags} (computed, not measured)" if row else "none: below 8 GB of memory"
-    return [Finding("settings", "ok" if row else "optional", text)]
+    if row is None:
+        return [Finding("settings", "optional", "none: below 8 GB of memory")]
+    return [Finding("settings", "ok", f"for {row.memory_gb} GB: {row.flags} (computed, not measured)")]
 
 
 def _base(settings: Settings, home: Path | None) -> Finding:
@@ -168,9 +171,8 @@ def _tools() -> list[Finding]:
         "git": "lists a repository's files; without it a folder is walked",
         "bwrap": "will run generated code in a sandbox",
     }
-    return [
-        Finding(name, "ok", shutil.which(name) or "")
-        if shutil.which(name)
-        else Finding(name, "optional", f"not found: {text}")
-        for name, text in tools.items()
-    ]
+    findings = []
+    for name, text in tools.items():
+        place = shutil.which(name)
+        findings.append(Finding(name, "ok", place) if place else Finding(name, "optional", f"not found: {text}"))
+    return findings

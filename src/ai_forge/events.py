@@ -3,15 +3,16 @@
 The CLI's bars, the report's curves and the callbacks all read these; nobody is handed the training loop itself.
 """
 
+import contextlib
 import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from ai_forge.json_lines import lines_of
+from ai_forge.json_lines import JsonObject, lines_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class StageFinished(Event):
     stage: str
     seconds: float
     cached: bool
-    counts: dict[str, Any] = field(default_factory=dict)
+    # of a stage its summary; open, because each stage counts other things and readers show what they find
+    counts: JsonObject = field(default_factory=dict)
     text: str = ""
 
 
@@ -92,7 +94,9 @@ class AdapterInitialised(Event):
     @property
     def error_removed(self) -> float:
         """Share of plain quantization's error that is not there; 0 where nothing is quantized."""
-        return 1 - self.relative_error / self.relative_error_quantized if self.relative_error_quantized else 0.0
+        if self.relative_error_quantized == 0:
+            return 0.0
+        return 1 - self.relative_error / self.relative_error_quantized
 
 
 @dataclass(frozen=True)
@@ -196,6 +200,7 @@ class EventStream:
         """Record `event`."""
         now = self._clock()
         if self._path is not None and self._worth_writing(event, now):
+            # opened for each event: what was told before a crash is in the file, and nothing has to be closed
             record = {"time": round(now, 3), "event": type(event).__name__, **dataclasses.asdict(event)}
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
@@ -205,18 +210,18 @@ class EventStream:
     def _worth_writing(self, event: Event, now: float) -> bool:
         if not isinstance(event, StageProgress):
             return True
-        if now - self._last_progress < 1.0:
+        if (
+            now - self._last_progress < 1.0
+        ):  # a stage reports thousands of units; a reader of the file looks now and then
             return False
         self._last_progress = now
         return True
 
 
-def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of an `events.jsonl`; a line torn by a crash is passed over."""
+def read_events(path: Path) -> Iterator[JsonObject]:
+    """The records of an `events.jsonl`."""
     if not path.exists():
         return
     for _, line in lines_of(path.read_text(encoding="utf-8", errors="replace")):
-        try:
+        with contextlib.suppress(json.JSONDecodeError):  # a line torn by a crash
             yield json.loads(line)
-        except json.JSONDecodeError:
-            continue

@@ -47,6 +47,7 @@ def whole_characters(value: Any) -> Any:
 
 def write_jsonl(path: Path, values: Iterable[BaseModel]) -> None:
     """One value a line."""
+    # joined first: what cannot be UTF-8 raises before the file is opened
     path.write_bytes("".join(f"{value.model_dump_json()}\n" for value in values).encode("utf-8"))
 
 
@@ -57,7 +58,7 @@ def read_jsonl(path: Path, kind: type[Value]) -> list[Value]:
         InputError: the file cannot be read, or a line is not of this kind; the message names the line.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8")  # `read_text` would end a line at a lone carriage return, too
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     values: list[Value] = []
@@ -66,8 +67,9 @@ def read_jsonl(path: Path, kind: type[Value]) -> list[Value]:
             values.append(kind.model_validate_json(line))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            at = ".".join(map(str, first["loc"]))
-            reason = f"{at}: {first['msg']}" if at else first["msg"]
+            reason = first["msg"]
+            if first["loc"]:  # empty where the line is no JSON at all
+                reason = f"{'.'.join(map(str, first['loc']))}: {reason}"
             raise InputError(
                 f"Line {number} of {path} is not a {kind.__name__}: {reason}.",
                 "Mend that line, or make the file again.",

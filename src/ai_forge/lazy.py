@@ -16,9 +16,11 @@ def lazy_exports(package: str, homes: Mapping[str, str]) -> Callable[[str], obje
     """
 
     def load(name: str) -> object:
-        if name not in homes:
+        if name not in homes:  # `hasattr`, `copy` and `inspect` ask for names that are not there
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         home = homes[name]
-        return getattr(import_module(home if home.startswith("ai_forge.") else f"{package}.{home}"), name)
+        if not home.startswith("ai_forge."):
+            home = f"{package}.{home}"
+        return getattr(import_module(home), name)
 
     return load

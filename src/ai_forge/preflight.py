@@ -15,8 +15,8 @@ from ai_forge.errors import AIForgeError, InputError, PrerequisiteError, Refused
 
 Check = Callable[[], object]
 """Raises an `AIForgeError` for what stands in the way; what it returns does not matter."""
+# settings may be changed at once, a machine may not; what passes by itself comes last
 MOST_URGENT_FIRST = (InputError, PrerequisiteError, RefusedError, TransientError)
-"""Settings may be changed at once, a machine may not; what passes by itself comes last."""
 
 
 def problems(checks: Iterable[Check]) -> list[AIForgeError]:
@@ -30,7 +30,7 @@ def problems(checks: Iterable[Check]) -> list[AIForgeError]:
             check()
         except AIForgeError as error:
             found.append(error)
-    return sorted(found, key=_urgency)
+    return sorted(found, key=_urgency)  # stable: problems of one class stay in the order of their checks
 
 
 def require(checks: Iterable[Check]) -> None:
@@ -47,12 +47,15 @@ def require(checks: Iterable[Check]) -> None:
     2. 1.0 GB are free, 9.0 GB are needed. Next: free some space.
     """
     found = problems(checks)
-    if len(found) == 1:
+    if len(found) == 1:  # as it is, with its own next step
         raise found[0]
     if found:
-        told = "\n".join(f"{number}. {problem}" for number, problem in enumerate(found, 1))
-        raise type(found[0])(f"{len(found)} things stand in the way.\n{told}") from found[0]
+        listed = "\n".join(f"{number}. {problem}" for number, problem in enumerate(found, 1))
+        raise type(found[0])(f"{len(found)} things stand in the way.\n{listed}") from found[0]
 
 
 def _urgency(problem: AIForgeError) -> int:
-    return next((at for at, kind in enumerate(MOST_URGENT_FIRST) if isinstance(problem, kind)), len(MOST_URGENT_FIRST))
+    for place, kind in enumerate(MOST_URGENT_FIRST):
+        if isinstance(problem, kind):
+            return place
+    return len(MOST_URGENT_FIRST)

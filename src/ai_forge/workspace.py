@@ -28,6 +28,7 @@ import platformdirs
 import psutil
 
 from ai_forge.errors import PrerequisiteError, TransientError
+from ai_forge.json_lines import JsonObject
 
 MANIFEST = "manifest.json"
 LOCK_POLL_S = 0.2
@@ -37,12 +38,13 @@ LOCK_POLL_S = 0.2
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A file that appears at `path` when the block ends well, and leaves nothing when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # beside its place: a rename is atomic within one file system only. The process in the name says whether it still works
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         with temporary.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # before the rename: else a power cut could leave the new name with no content
         temporary.replace(path)
         fsync_folder(path.parent)
     finally:
@@ -52,7 +54,9 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 def atomic_write(path: Path, data: bytes | str) -> None:
     """Write `data` to `path` so that a crash leaves either the old file or the new one, never a part."""
     with atomic_file(path) as file:
-        file.write(data.encode("utf-8") if isinstance(data, str) else data)
+        if isinstance(data, str):
+            data = data.encode("utf-8")
+        file.write(data)
 
 
 def fsync_folder(folder: Path) -> None:
@@ -95,7 +99,9 @@ def remove_debris(folder: Path, pattern: str = ".*.tmp-*") -> None:
     """Remove from `folder` the temporary files and folders of processes that no longer live."""
     for leftover in folder.glob(pattern):
         pid = leftover.name.rpartition("-")[2]
-        if pid.isdigit() and psutil.pid_exists(int(pid)):
+        if pid.isdigit() and psutil.pid_exists(
+            int(pid)
+        ):  # a number that was given anew only keeps debris a while longer
             continue
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)  # another process may be removing it as well
@@ -109,13 +115,15 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> JsonObject | None:
     """The mapping in a JSON file, or None where it is missing or torn."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return content if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        return None
+    return content
 
 
 def stage_key(**inputs: Any) -> str:
@@ -124,6 +132,7 @@ def stage_key(**inputs: Any) -> str:
     >>> stage_key(version=1, data="abc") == stage_key(data="abc", version=1)
     True
     """
+    # `default=str` for paths; `surrogatepass` for names of files that are no UTF-8
     canonical = json.dumps(inputs, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
@@ -163,6 +172,7 @@ class Workspace:
             os.environ.get("AI_FORGE_HOME") or platformdirs.user_data_dir("ai-forge", appauthor=False)
         )
         workspace = cls(chosen.expanduser().absolute())
+        # tried, not asked for: what the rights say and what a read-only or full disk allows are two things
         try:
             workspace.cache_dir.mkdir(parents=True, exist_ok=True)
             workspace.runs_dir.mkdir(parents=True, exist_ok=True)
@@ -182,7 +192,7 @@ class Workspace:
         """Where the output of `stage` with `key` lies or will lie."""
         return self.cache_dir / stage / key
 
-    def finished(self, stage: str, key: str) -> dict[str, Any] | None:
+    def finished(self, stage: str, key: str) -> JsonObject | None:
         """The manifest (`counts`, `files`) of a complete stage, or None where it is missing, not whole or damaged.
 
         A file whose size, time and inode are those of the manifest is taken as it is. Where they differ its bytes are hashed,
@@ -192,13 +202,14 @@ class Workspace:
         manifest = read_json(folder / MANIFEST)
         if manifest is None or not isinstance(manifest.get("files"), dict) or "counts" not in manifest:
             return None
-        whole = all(_is_as_recorded(folder / name, record) for name, record in manifest["files"].items())
-        return manifest if whole else None
+        if not all(_is_as_recorded(folder / name, record) for name, record in manifest["files"].items()):
+            return None
+        return manifest
 
     @contextlib.contextmanager
-    def building(self, stage: str, key: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    def building(self, stage: str, key: str) -> Iterator[tuple[Path, JsonObject]]:
         """Yield (folder, counts) to fill; when the block ends well the folder takes its place with a manifest."""
-        counts: dict[str, Any] = {}
+        counts: JsonObject = {}
         with atomic_folder(self.stage_folder(stage, key)) as folder:
             yield folder, counts
             write_manifest(folder, counts)
@@ -221,7 +232,7 @@ class Workspace:
         path = self.root / "locks" / f"{name}.lock"
         until = time.monotonic() + wait_s
         path.parent.mkdir(exist_ok=True)
-        with path.open("a+") as file:
+        with path.open("a+") as file:  # not "w": the one who holds the lock has written its number into it
             while not _locked(file):
                 check()
                 if time.monotonic() >= until:
@@ -238,6 +249,7 @@ class Workspace:
 
 
 def _locked(file: IO[str]) -> bool:
+    # of the open file, not of the process as `lockf`'s is: two threads of a service exclude each other too
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -268,6 +280,7 @@ def _is_as_recorded(path: Path, record: Any) -> bool:
     stamp = _stamp(path)
     if stamp["size"] != record.get("size"):
         return False
+    # bytes are read only where the stamp differs (a workspace that was copied): a model's files take seconds to hash
     if all(record.get(name) == value for name, value in stamp.items()):
         return True
     return _hash_of_state(str(path), *stamp.values()) == record.get("sha256")

@@ -78,7 +78,7 @@ def main() -> NoReturn:
     except Exception as error:
         usage = getattr(error, "format_message", None)  # the command line's own errors: a wrong word or value
         if usage is None:
-            raise
+            raise  # our bug: the traceback is what its report needs
         if type(error).__name__ == "NoArgsIsHelpError":  # typer keeps its copy of click to itself
             print(usage(), file=sys.stderr)
             sys.exit(2)
@@ -101,7 +101,7 @@ def _run_command() -> int | None:
         code: int | None = app(prog_name="ai-forge", standalone_mode=False)  # that of `typer.Exit`; 130 is Ctrl-C
         return code
 
-    if os.environ.get("WORLD_SIZE", "1") == "1":
+    if os.environ.get("WORLD_SIZE", "1") == "1":  # set by torchrun and its like
         return command()
     from ai_forge.training.distributed.cluster import in_cluster
 
@@ -113,7 +113,7 @@ def _complain(error: AIForgeError) -> int:
 
     from ai_forge.cli.output import stderr
 
-    if not isinstance(error, CancelledError):
+    if not isinstance(error, CancelledError):  # whoever pressed Ctrl-C has been told already
         text = escape(" ".join(str(error).split()))
         stderr().print(f"[red]{error.code}:[/red] {text}", soft_wrap=True)
     return error.exit_code

@@ -26,30 +26,28 @@ def clean(
 
     workspace = Workspace.open(home)
     found = removable(workspace, keep_runs=keep_runs, older_than_s=age_of(older_than))
-    freed = remove(found) if yes else 0
     total = sum(one.n_bytes for one in found)
-    rows = [
-        {"kind": one.kind, "path": str(one.path), "bytes": one.n_bytes, "written": _day(one.written)} for one in found
-    ]
+    freed = 0
+    if yes:
+        freed = remove(found)  # less than the total where something could not be removed
+    values, rows = [], []
+    for one in found:
+        day = datetime.datetime.fromtimestamp(one.written).astimezone().strftime("%Y-%m-%d")
+        values.append({"kind": one.kind, "path": str(one.path), "bytes": one.n_bytes, "written": day})
+        rows.append([one.kind, day, f"{one.n_bytes / 1e6:.0f}", str(one.path.relative_to(workspace.root))])
 
     def text() -> None:
         if not found:
             print("Nothing to remove.")
             return
-        shown = [
-            [one.kind, _day(one.written), f"{one.n_bytes / 1e6:.0f}", str(one.path.relative_to(workspace.root))]
-            for one in found
-        ]
-        table(("kind", "written", "MB", "folder"), shown, right=("MB",))
-        print(f"{freed / 1e9:.2f} GB freed." if yes else f"{total / 1e9:.2f} GB may go.")
-        if not yes:
+        table(("kind", "written", "MB", "folder"), rows, right=("MB",))
+        if yes:
+            print(f"{freed / 1e9:.2f} GB freed.")
+        else:
+            print(f"{total / 1e9:.2f} GB may go.")
             warn("Nothing was removed: add --yes.")
 
-    show({"removed": yes, "bytes": total, "folders": rows}, text, json)
-
-
-def _day(written: float) -> str:
-    return datetime.datetime.fromtimestamp(written).astimezone().strftime("%Y-%m-%d")
+    show({"removed": yes, "bytes": total, "folders": values}, text, json)
 
 
 def age_of(text: str) -> float:

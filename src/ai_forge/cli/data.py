@@ -43,10 +43,10 @@ def _read(path: Path, format: str | None = None) -> Dataset:
 def _format(name: str) -> Format:
     from ai_forge.data_pipeline.datasets.formats import FORMATS
 
-    found = next((known for known in FORMATS if known == name), None)
-    if found is None:
-        raise InputError(f"{name!r} is no format.", f"Known are {', '.join(FORMATS)}.")
-    return found
+    for known in FORMATS:
+        if known == name:
+            return known
+    raise InputError(f"{name!r} is no format.", f"Known are {', '.join(FORMATS)}.")
 
 
 @data_app.command("convert")
@@ -61,7 +61,7 @@ def convert(
     """Write a dataset in another format, and say what is lost on the way."""
     from ai_forge.data_pipeline.datasets import formats
 
-    if source.resolve() == target.resolve():
+    if source.resolve() == target.resolve():  # not even with --force: what is lost on the way would be lost for good
         raise InputError(f"{target} is the dataset itself.", "Give another file to write.")
     _require_free(target, force)
     made = formats.convert(_read(source, format), _format(to))
@@ -101,17 +101,16 @@ def stats(source: Source, format: From = None, json: AsJson = False) -> None:
     from ai_forge.data_pipeline.datasets import views as dataset_views
 
     found = dataset_views.figures(_read(source, format))
-
-    def text() -> None:
-        for name, value in found.items():
-            if isinstance(value, dict):
-                print(name)
-                for key, inner in value.items():
-                    print(f"  {key:<20} {_counts(inner) if isinstance(inner, dict) else inner}")
-            else:
-                print(f"{name:<22} {f'{value:.3f}' if isinstance(value, float) else value}")
-
-    show(found, text, json)
+    lines = []
+    for name, value in found.items():
+        if isinstance(value, dict):
+            lines.append(name)
+            lines += [f"  {key:<20} {_counts(n) if isinstance(n, dict) else n}" for key, n in value.items()]
+        elif isinstance(value, float):
+            lines.append(f"{name:<22} {value:.3f}")
+        else:
+            lines.append(f"{name:<22} {value}")
+    show(found, "\n".join(lines), json)
 
 
 def _counts(counts: Mapping[str, object]) -> str:
@@ -129,16 +128,10 @@ def diff(
     from ai_forge.data_pipeline.datasets import views as dataset_views
 
     found = dataset_views.compare(_read(first), _read(second))
-
-    def text() -> None:
-        changed = [after for _, after in found.changed]
-        for mark, records in (("+", found.added), ("-", found.removed), ("~", changed)):
-            for record in records:
-                print(f"{mark} {dataset_views.headline(record)}")
-        counts = f"{len(found.added)} added, {len(found.removed)} removed, {len(found.changed)} changed"
-        print(f"{counts}, {found.n_same} the same")
-
-    show(found.summary(), text, json)
+    marked = {"+": found.added, "-": found.removed, "~": [after for _, after in found.changed]}
+    lines = [f"{mark} {dataset_views.headline(record)}" for mark, records in marked.items() for record in records]
+    counts = f"{len(found.added)} added, {len(found.removed)} removed, {len(found.changed)} changed"
+    show(found.summary(), "\n".join([*lines, f"{counts}, {found.n_same} the same"]), json)
 
 
 @data_app.command("preferences")
@@ -159,6 +152,7 @@ def preferences(
     made = [mine_preferences(repo, max_commits=max_commits)]
     if answers is not None:
         records = _read(answers).records
+        # all of them or none: of a mixture the user would not know which records the pairs were made of
         examples = [record for record in records if isinstance(record, RAFTExample)]
         if len(examples) < len(records):
             raise InputError(f"{answers} holds no RAFT examples.", "Give the train.jsonl of a run's dataset.")
@@ -170,14 +164,10 @@ def preferences(
             f"No preference pair in {repo} ({reasons}).", "Look further back with --max-commits, or give --answers."
         )
     write_records(out, Dataset("preference", pairs))
-
-    def text() -> None:
-        for part in made:
-            for kind, n in Counter(pair.kind for pair in part.pairs).most_common():
-                print(f"{kind:<16} {n}")
-        print(f"{len(pairs)} pairs in {out}")
-
-    show({"file": str(out), "pairs": len(pairs), "sources": [part.summary() for part in made]}, text, json)
+    kinds = [kind for part in made for kind in Counter(pair.kind for pair in part.pairs).most_common()]
+    lines = [*(f"{kind:<16} {n}" for kind, n in kinds), f"{len(pairs)} pairs in {out}"]
+    value = {"file": str(out), "pairs": len(pairs), "sources": [part.summary() for part in made]}
+    show(value, "\n".join(lines), json)
 
 
 def handbook(
@@ -205,7 +195,8 @@ def handbook(
 
     made = read_handbook(path, hold_out=hold_out)
     written = [] if dry_run else write_handbook(made, merge=merge, force=force)
-    value = made.summary() | {"written": [str(file.path) for file in written if file.n_rows]}
+    value = made.summary()
+    value["written"] = [str(file.path) for file in written if file.n_rows]  # a file without rows was removed
     if dry_run:
         value["probe_list"] = [probe.model_dump(mode="json") for probe in made.probes]
     show(value, lambda: _print_handbook(made, written, with_probes=dry_run), json)

@@ -42,7 +42,7 @@ class Display:
         )
         self._task: TaskID | None = None
         self._last_eval: float | None = None
-        self.finished: list[StageFinished] = []
+        self.finished: list[StageFinished] = []  # for the table at the end of a run
 
     def __enter__(self) -> "Display":
         self._bar.start()
@@ -59,35 +59,41 @@ class Display:
         elif isinstance(event, StageProgress):
             self._advance(event.done, event.total or None, event.note)
         elif isinstance(event, StepLogged):
-            held_out = "" if self._last_eval is None else f" · held out {self._last_eval:.3f}"
-            note = (
-                f"step {event.step}/{event.n_steps} · loss {event.loss:.3f}{held_out} · {event.tokens_per_s:.0f} tok/s"
-            )
+            parts = [f"step {event.step}/{event.n_steps}", f"loss {event.loss:.3f}"]
+            if self._last_eval is not None:
+                parts.append(f"held out {self._last_eval:.3f}")
+            note = " · ".join([*parts, f"{event.tokens_per_s:.0f} tok/s"])
             self._advance(event.step, event.n_steps, note)
         elif isinstance(event, EvalFinished):
             self._last_eval = event.loss
-            if not self._console.is_terminal:
-                self._say(
-                    f"[dim]  step {event.step}: held-out loss {event.loss:.3f}, accuracy {event.accuracy:.1%}[/dim]"
-                )
+            if not self._console.is_terminal:  # without a bar this is a long training's only sign of life
+                text = f"step {event.step}: held-out loss {event.loss:.3f}, accuracy {event.accuracy:.1%}"
+                self._say(f"[dim]  {text}[/dim]")
         elif isinstance(event, StageFinished):
             self._drop()
             self.finished.append(event)
-            self._say(f"[green]✓[/green] {event.stage:<9} {_seconds(event)}  {escape(event.text)}")
-        elif isinstance(event, StageFailed | StageCancelled):
+            took = "unchanged" if event.cached else duration(event.seconds)
+            self._say(f"[green]✓[/green] {event.stage:<9} [dim]{took:>11}[/dim]  {escape(event.text)}")
+        elif isinstance(event, StageFailed):  # why stands in the one line that the command ends with
             self._drop()
-            mark, colour = ("✗", "red") if isinstance(event, StageFailed) else ("‖", "yellow")
-            self._say(f"[{colour}]{mark}[/{colour}] {event.stage:<9} [dim]{duration(event.seconds):>11}[/dim]")
+            self._say(f"[red]✗[/red] {event.stage:<9} [dim]{duration(event.seconds):>11}[/dim]")
+        elif isinstance(event, StageCancelled):
+            self._drop()
+            self._say(f"[yellow]‖[/yellow] {event.stage:<9} [dim]{duration(event.seconds):>11}[/dim]")
         else:
-            self._tell(event)
+            self._show_note(event)
 
-    def _tell(self, event: Event) -> None:
+    def _show_note(self, event: Event) -> None:
+        """The events that move no bar: a line each."""
         if isinstance(event, Notice):
             colour = "yellow" if event.level == "warning" else "dim"
             self._say(f"[{colour}]  {escape(event.message)}[/{colour}]")
         elif isinstance(event, AdapterInitialised):
-            removed = f", {event.error_removed:.0%} of its error removed" if event.relative_error_quantized else ""
-            plain = f" (plain NF4: {event.kl_quantized_base:.1e}{removed})" if event.kl_quantized_base else ""
+            plain = removed = ""  # where nothing was quantised there is nothing to compare with
+            if event.relative_error_quantized:
+                removed = f", {event.error_removed:.0%} of its error removed"
+            if event.kl_quantized_base:
+                plain = f" (plain NF4: {event.kl_quantized_base:.1e}{removed})"
             self._say(
                 f"[dim]  {event.init_method} rank {event.rank} on {event.n_matrices} matrices: logits "
                 f"{event.kl_initialised:.1e} nats from the base's{plain}[/dim]"
@@ -99,7 +105,7 @@ class Display:
                 f"[dim]  {event.n_steps} steps on {event.n_examples} examples ({event.reason}), about "
                 f"{duration(event.expected_s)} at {event.tokens_per_s:.0f} tokens/s[/dim]"
             )
-        elif isinstance(event, TrainingStopped) and event.reason != "all steps done":
+        elif isinstance(event, TrainingStopped) and event.reason != "all steps done":  # the expected end needs no line
             self._say(f"[dim]  stopped after step {event.step}: {escape(event.reason)}[/dim]")
 
     def _advance(self, done: int, total: int | None, note: str) -> None:
@@ -112,8 +118,4 @@ class Display:
             self._task = None
 
     def _say(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True)
-
-
-def _seconds(event: StageFinished) -> str:
-    return f"[dim]{'unchanged' if event.cached else duration(event.seconds):>11}[/dim]"
+        self._console.print(text, soft_wrap=True)  # a line that is broken by width cannot be searched for in a log

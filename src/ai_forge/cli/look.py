@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 import typer
 
 from ai_forge.cli.options import AsJson, Home, Options, with_options
 from ai_forge.cli.output import show, table
+from ai_forge.json_lines import JsonObject
 
 config_app = typer.Typer(help="Settings: their values and where each came from.", no_args_is_help=True)
 MARKS = {"ok": "✓", "missing": "✗", "optional": "–"}
@@ -38,16 +39,15 @@ def models(home: Home = None, json: AsJson = False) -> None:
     from ai_forge.workspace import Workspace
 
     with Registry(Workspace.open(home).registry_path) as registry:
-        versions = registry.versions()
-        active = {name: registry.active(name) for name in {v.deployment.name for v in versions}}
-    made = []
-    for version in versions:
-        deployed = version.deployment
-        current = active[deployed.name]
-        is_active = current is not None and current.version == deployed.version
-        made.append(
-            {"model": deployed.model, "base": deployed.base, "created": deployed.created_at, "active": is_active}
-        )
+        deployments = [version.deployment for version in registry.versions()]
+        active = {name: registry.active(name) for name in {deployment.name for deployment in deployments}}
+    made: list[dict[str, object]] = []
+    states = []
+    for one in deployments:
+        current = active[one.name]
+        is_active = current is not None and current.version == one.version
+        made.append({"model": one.model, "base": one.base, "created": one.created_at, "active": is_active})
+        states.append([one.model, one.base, local_time(one.created_at), "active" if is_active else ""])
     known = load_models().models
     bases = [{"name": n, "parameters": e.parameters, "licence": e.licence, "hub": e.hub} for n, e in known.items()]
 
@@ -56,15 +56,6 @@ def models(home: Home = None, json: AsJson = False) -> None:
         table(("base", "size", "licence"), rows, right=("size",))
         if made:
             print()
-            states = [
-                [
-                    str(row["model"]),
-                    str(row["base"]),
-                    local_time(str(row["created"])),
-                    "active" if row["active"] else "",
-                ]
-                for row in made
-            ]
             table(("model", "base", "deployed", ""), states)
 
     show({"bases": bases, "made": made}, text, json)
@@ -75,6 +66,7 @@ def runs(home: Home = None, json: AsJson = False) -> None:
     from ai_forge.workspace import Workspace, read_json
 
     records = [(path.parent, read_json(path)) for path in Workspace.open(home).runs_dir.glob("*/run.json")]
+    # a folder whose record is torn, or of a version that wrote another, is passed over: the list is for finding runs
     rows = [_row(folder, record) for folder, record in records if record and "run" in record]
     rows.sort(key=lambda row: str(row["created"]), reverse=True)
 
@@ -88,7 +80,7 @@ def runs(home: Home = None, json: AsJson = False) -> None:
     show(rows, text, json)
 
 
-def _row(folder: Any, record: dict[str, Any]) -> dict[str, Any]:
+def _row(folder: Path, record: JsonObject) -> JsonObject:
     """What `runs` says of a run, read off its record and its events."""
     from ai_forge.events import read_events
 
@@ -96,7 +88,7 @@ def _row(folder: Any, record: dict[str, Any]) -> dict[str, Any]:
     finished: dict[str, None] = {}  # in the order of the first time: a stage that is made again takes no run back
     for event in read_events(folder / "events.jsonl"):
         kind, stage = event.get("event"), event.get("stage", "")
-        if stage == "plan":
+        if stage == "plan":  # a look at a run does not move it
             continue
         if kind == "StageStarted":
             state = f"in {stage}"
@@ -104,10 +96,14 @@ def _row(folder: Any, record: dict[str, Any]) -> dict[str, Any]:
             finished.setdefault(stage)
             furthest = next(reversed(finished))
             state = "deployed" if furthest == "deploy" else f"{furthest} done"
-            verdict = event.get("text") if stage == "report" else verdict
-        elif kind in ("StageFailed", "StageCancelled"):
-            state = f"{stage} {'failed' if kind == 'StageFailed' else 'cancelled'}"
+            if stage == "report":
+                verdict = event.get("text")
+        elif kind == "StageFailed":
+            state = f"{stage} failed"
+        elif kind == "StageCancelled":
+            state = f"{stage} cancelled"
     run = record["run"]
+    # by recipe: `report.html` of a repository, `compliance.md` of a handbook
     report = next((str(path) for path in (folder / "report.html", folder / "compliance.md") if path.is_file()), None)
     return {
         "run_id": run["id"],

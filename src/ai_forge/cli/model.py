@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ai_forge.cli.options import AsJson, Options, Repo, with_options
-from ai_forge.cli.output import is_json, show, stderr, table, warn
+from ai_forge.cli.output import is_json, print_json, show, stderr, table, warn
 
 if TYPE_CHECKING:
     from ai_forge.conductor.served_model import Reply, ServedModel
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 Question = Annotated[str, typer.Argument(help="A question about the repository.")]
 OfRepo = Annotated[Path, typer.Option("--repo", help="The repository, as it was called when it was trained.")]
 Model = Annotated[str | None, typer.Option("--model", help="The model's name, instead of its repository.")]
-OF_DEPLOYED = ("set", "config", "home", "recipe")
-"""Flags of the commands for a deployed model."""
+OF_DEPLOYED = ("set", "config", "home", "recipe")  # flags of the commands for a deployed model
 
 
 def open_model(options: Options, repo: Path, model: str | None) -> ServedModel:
@@ -40,7 +39,17 @@ def ask(options: Options, question: Question, repo: OfRepo = Path(), model: Mode
         reply = _asked(served, question, quiet=is_json(json))
         changes = served.changes()
     if is_json(json):
-        show(_values(question, reply) | {"changed_since": changes}, "", True)
+        value = {
+            "question": question,
+            "answer": reply.text,
+            "cited": [document.citation for document in reply.cited],
+            "invented": reply.invented,
+            "found": [document.citation for document in reply.documents],
+            "repeated": reply.repeated,
+            "model": reply.model,
+            "changed_since": changes,
+        }
+        print_json(value)
         return
     print_citations(reply)
     if changes:
@@ -51,10 +60,11 @@ def _asked(served: ServedModel, question: str, *, quiet: bool, history: list[Mes
     """Ask, printing what was found and the answer as it comes unless `quiet`."""
     documents = served.documents_for(question, history or ())
     if documents and not quiet:
+        # on stderr and before the answer, which may take seconds to begin: where it will come from can be read meanwhile
         places = ", ".join(document.citation for document in documents)
         stderr().print(f"[dim]found {places}[/dim]", soft_wrap=True)
     reply = served.ask(question, history or (), documents)
-    for piece in reply:
+    for piece in reply:  # has to be read to its end even if it is not shown: the text and its citations come of that
         if not quiet:
             print(piece, end="", flush=True)
     if not quiet:
@@ -62,18 +72,6 @@ def _asked(served: ServedModel, question: str, *, quiet: bool, history: list[Mes
         if reply.repeated:
             warn("  The model began to repeat itself and was stopped.")
     return reply
-
-
-def _values(question: str, reply: Reply) -> dict[str, Any]:
-    return {
-        "question": question,
-        "answer": reply.text,
-        "cited": [document.citation for document in reply.cited],
-        "invented": reply.invented,
-        "found": [document.citation for document in reply.documents],
-        "repeated": reply.repeated,
-        "model": reply.model,
-    }
 
 
 @with_options(*OF_DEPLOYED)
@@ -89,7 +87,7 @@ def chat(options: Options, repo: OfRepo = Path(), model: Model = None) -> None:
         while question := _typed():
             try:
                 reply = _asked(served, question, quiet=False, history=history)
-            except KeyboardInterrupt:
+            except KeyboardInterrupt:  # half an answer is no turn: the model is not shown it again
                 print("\n(stopped)")
                 continue
             print_citations(reply)
@@ -119,7 +117,9 @@ def search(
     """The places that would be shown with a question, and why: of the repository as it is, or of a deployed --model."""
     if model is not None:
         with open_model(options, repo, model) as served:
-            found = [] if served.index is None else served.index.search(question, k)
+            found = []
+            if served.index is not None:  # a handbook's model is asked without documents
+                found = served.index.search(question, k)
     else:
         with options.running(repo) as (runner, _):
             runner.run_until("index")
@@ -127,20 +127,11 @@ def search(
     fields = ("path", "first_line", "last_line", "name", "kind", "score", "why")
     values = [{name: getattr(one, name) for name in fields} for one in found]
 
-    def text() -> None:
-        rows = [
-            [
-                f"{one.score:.2f}",
-                one.entry.citation,
-                one.kind,
-                one.name,
-                ", ".join(f"{w} {s:.2f}" for w, s in one.why.items()),
-            ]
-            for one in found
-        ]
-        table(("score", "place", "kind", "name", "why"), rows, right=("score",))
-
-    show(values, text, json)
+    rows = []
+    for one in found:
+        why = ", ".join(f"{ranking} {score:.2f}" for ranking, score in one.why.items())
+        rows.append([f"{one.score:.2f}", one.entry.citation, one.kind, one.name, why])
+    show(values, lambda: table(("score", "place", "kind", "name", "why"), rows, right=("score",)), json)
 
 
 @with_options("set", "config", "home", "recipe", "name")

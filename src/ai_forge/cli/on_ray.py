@@ -11,10 +11,17 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from ai_forge.cli import app as cli
 from ai_forge.errors import AIForgeError, PrerequisiteError
+
+
+class Job(TypedDict):
+    """What a worker is sent."""
+
+    words: list[str]
+    folder: str
 
 
 def main(words: list[str] | None = None) -> int:
@@ -37,14 +44,15 @@ def _run(n_workers: int, gpu: bool, words: list[str]) -> int:
     from ray.train import ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    job = {"words": words, "folder": str(Path.cwd())}
+    # the folder too: paths among the words are relative to where the command was given, and workers start elsewhere
+    job: Job = {"words": words, "folder": str(Path.cwd())}
     trainer = TorchTrainer(
         work, train_loop_config=job, scaling_config=ScalingConfig(num_workers=n_workers, use_gpu=gpu)
     )
     return int(trainer.fit().return_value)
 
 
-def work(job: dict[str, Any]) -> int:
+def work(job: Job) -> int:
     """What each worker does: `ai-forge` with the words and in the folder of whoever started it; returns the exit code."""
     os.chdir(job["folder"])
     sys.argv = ["ai-forge", *job["words"]]

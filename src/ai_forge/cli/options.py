@@ -63,6 +63,9 @@ Home = Annotated[Path | None, typer.Option("--home", help="Where everything is k
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as in a pipe.")]
 
 
+STOPPING = "Stopping at the next safe point, keeping what was done. Ctrl-C again stops at once."
+
+
 @dataclass(frozen=True)
 class Options:
     """The flags that commands share; a field is a flag."""
@@ -86,7 +89,7 @@ class Options:
 
         from ai_forge.config import environment_layer, file_layer, load_settings, recipe_layer
 
-        flags: dict[str, Any] = {}
+        flags: dict[str, object] = {}
         for text in self.set or []:
             key, equals, value = text.partition("=")
             if not equals:
@@ -107,7 +110,9 @@ class Options:
         flags |= {key: value for key, value in named.items() if value is not None}
         if (self.steps is not None or self.epochs is not None) and self.time_budget is None:
             flags.setdefault("training.time_budget_s", None)  # who counts steps does not want the clock to count too
-        layers = [recipe_layer(self.recipe)] if self.recipe else []
+        layers = []
+        if self.recipe:
+            layers.append(recipe_layer(self.recipe))
         if self.config:
             layers.append(file_layer(self.config))
         return load_settings(*layers, environment_layer(), ("flag", flags))
@@ -129,7 +134,7 @@ class Options:
 
         settings = self.settings().settings  # which tells of a recipe that there is not
         early: list[Event] = []  # what happens before the run has a folder to be written to
-        with Display() as display, cancelled_by_interrupt(_say_cancelled) as token:
+        with Display() as display, cancelled_by_interrupt(lambda: warn(STOPPING)) as token:
 
             def emit(event: Event) -> None:
                 early.append(event)
@@ -148,17 +153,13 @@ def readable(path: Path) -> Path:
         InputError: there is no such user, or it is no text (its bytes cannot be decoded).
     """
     try:
-        str(path).encode("utf-8")
+        str(path).encode("utf-8")  # bytes that are no UTF-8 arrive as surrogates, which no file of ours could hold
         return path.expanduser()
     except RuntimeError as error:
         raise InputError(f"{path} names a user who is not here.", "write the folder's full path.") from error
     except UnicodeEncodeError as error:
         shown = str(path).encode("utf-8", "replace").decode()
         raise InputError(f"The path {shown} is no valid text.", "rename the folder.") from error
-
-
-def _say_cancelled() -> None:
-    warn("Stopping at the next safe point, keeping what was done. Ctrl-C again stops at once.")
 
 
 def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -184,6 +185,7 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
             for field in shared
         ]
         called.__name__, called.__doc__ = command.__name__, command.__doc__
+        # typer reads the signature for the names and the annotations for the types: both have to say the same
         called.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
         called.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *flags)}
         return called

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def is_json(asked: bool) -> bool:
     """Whether a result is printed as JSON: where that was asked for, and where no person reads it (a pipe, a file)."""
-    return asked or sys.stdout is None or not sys.stdout.isatty()
+    return asked or sys.stdout is None or not sys.stdout.isatty()  # None: started with stdout closed
 
 
 def show(value: Any, text: Callable[[], None] | str, as_json: bool = False) -> None:
@@ -28,6 +28,7 @@ def show(value: Any, text: Callable[[], None] | str, as_json: bool = False) -> N
 
 def print_json(value: Any) -> None:
     """`value` as JSON on stdout."""
+    # `default`: paths and dates as people write them
     print(json.dumps(value, indent=1, default=str, ensure_ascii=False))
 
 
@@ -35,6 +36,7 @@ def warn(text: str, style: str = "yellow") -> None:
     """A message on stderr."""
     from rich.markup import escape
 
+    # escaped, because names and code hold brackets, which rich would take for its markup
     stderr().print(f"[{style}]{escape(text)}[/{style}]", soft_wrap=True)
 
 
@@ -53,6 +55,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequ
 
     made = Table(box=None, pad_edge=False, header_style="dim")
     for heading in headings:
+        # folded, not cut: paths and ids are copied from here
         made.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
     for row in rows:
         made.add_row(*map(escape, row))

@@ -36,6 +36,7 @@ def run(options: Options, repo: Repo = Path(), json: AsJson = False) -> None:
 
     with options.running(repo) as (runner, display):
         wanted = runner.run.settings.runtime.deploy
+        # before hours of training, not after them
         if wanted != "never":
             actions.require_runtime(runner)
         verdict = _report(runner)
@@ -44,6 +45,10 @@ def run(options: Options, repo: Repo = Path(), json: AsJson = False) -> None:
             actions.deploy(runner)
         gguf = gguf_of(runner.run, runner.outputs())
         reply = first_answer(runner) if deployed else None
+    answer = None
+    if reply is not None:
+        cited = [document.citation for document in reply[1].cited]
+        answer = {"question": reply[0], "answer": reply[1].text, "cited": cited}
     result = {
         "run_id": runner.run.id,
         "verdict": verdict.headline,
@@ -53,7 +58,7 @@ def run(options: Options, repo: Repo = Path(), json: AsJson = False) -> None:
         "gguf": str(gguf),
         "report": str(runner.folder / verdict.file),
         "stages": [vars(event) for event in display.finished],
-        "answer": None if reply is None else _answer(*reply),
+        "answer": answer,
     }
     show(result, lambda: print_run(runner, display, verdict, gguf, deployed, reply), json)
 
@@ -67,10 +72,6 @@ def _report(runner: Runner) -> ReportSummary:
     assert isinstance(summary, ReportSummary)
     link_results(runner)
     return summary
-
-
-def _answer(question: str, reply: Reply) -> dict[str, Any]:
-    return {"question": question, "answer": reply.text, "cited": [document.citation for document in reply.cited]}
 
 
 def print_run(
@@ -97,15 +98,16 @@ def print_run(
         out.print(f"  {name}: {value}")
     out.print(f"report    {runner.folder / verdict.file}")
     out.print(f"model     {gguf} ({gguf.stat().st_size / 1e6:.0f} MB)")
-    out.print(escape(_told_of_deployment(runner, deployed)))
+    out.print(escape(_deployment_line(runner, deployed)))
     if reply is not None:
         print_answer(*reply)
 
 
-def _told_of_deployment(runner: Runner, deployed: bool) -> str:
+def _deployment_line(runner: Runner, deployed: bool) -> str:
     run = runner.run
     same = "the same words with `deploy` in place of `run`."
     if deployed:
+        # without the recipe the command would look for the model of the repository's code
         of_recipe = f" --recipe {run.recipe}" if run.recipe != "repository" else ""
         back = f"ai-forge rollback {run.repository}{of_recipe}"
         return f"deployed  {run.model}:{run.id}; back to the one before: {back}"
@@ -122,7 +124,7 @@ def first_answer(runner: Runner) -> tuple[str, Reply]:
     question = first_question(runner)
     with ServedModel.open(runner.run.model, runner.workspace, runner.run.settings.runtime) as model:
         reply = model.ask(question)
-        for _ in reply:
+        for _ in reply:  # read to its end: the text and its citations come of that
             pass
     return question, reply
 
@@ -148,8 +150,17 @@ def plan(options: Options, repo: Repo = Path(), json: AsJson = False) -> None:
 
 def print_plan(stages: list[Planned], training: TrainingPlan | None) -> None:
     """The plan as a table and what was measured as two sentences."""
-    unknown = "depends on what is not made yet"
-    rows = [[row.name, row.state, _cost(row), row.text or (unknown if row.key is None else "")] for row in stages]
+    rows = []
+    for row in stages:
+        text = row.text
+        if row.key is None:
+            text = "depends on what is not made yet"
+        cost = "?"
+        if row.seconds is not None:
+            cost = duration(row.seconds)
+            if row.state != "done":  # what the last one of its kind took, of another run
+                cost = f"about {cost}"
+        rows.append([row.name, row.state, cost, text])
     table(("stage", "state", "time", "made"), rows, right=("time",))
     if training is None:
         return
@@ -159,14 +170,9 @@ def print_plan(stages: list[Planned], training: TrainingPlan | None) -> None:
         f"about {duration(training.expected_s)} at {training.tokens_per_s:.0f} tokens/s ({training.reason})."
     )
     parts = sorted(training.memory_bytes.items(), key=lambda part: -part[1])
-    told = ", ".join(f"{name.replace('_', ' ')} {size / 1e9:.1f} GB" for name, size in parts if size > 5e7)
-    print(f"Memory: {sum(size for _, size in parts) / 1e9:.1f} GB ({told}).")
-
-
-def _cost(row: Planned) -> str:
-    if row.seconds is None:
-        return "?"
-    return duration(row.seconds) if row.state == "done" else f"about {duration(row.seconds)}"
+    # what would be shown as 0.0 GB says nothing
+    shown = ", ".join(f"{name.replace('_', ' ')} {size / 1e9:.1f} GB" for name, size in parts if size > 5e7)
+    print(f"Memory: {sum(size for _, size in parts) / 1e9:.1f} GB ({shown}).")
 
 
 # -- one stage at a time --------------------------------------------------------------------------------------------
@@ -182,14 +188,18 @@ def _stage(name: str) -> Act:
 
 
 def _train(runner: Runner) -> tuple[Any, Callable[[], None] | str]:
-    return _stage("prefer" if "prefer" in runner.outputs() else "train")(runner)
+    from ai_forge.pipeline.stages.train import adapter_stage
+
+    return _stage(adapter_stage(runner.outputs()))(runner)
 
 
 def _validate(runner: Runner) -> tuple[Any, str]:
     result = runner.run_until("dataset")
     report = result.folder / "quality.md"
     value = {"report": str(report), **result.summary.model_dump(mode="json")}
-    return value, report.read_text(encoding="utf-8") if report.is_file() else result.summary.sentence()
+    if not report.is_file():  # a handbook and a dataset file have no report of their examples
+        return value, result.summary.sentence()
+    return value, report.read_text(encoding="utf-8")
 
 
 def _evaluate(runner: Runner) -> tuple[Any, str]:
@@ -219,7 +229,10 @@ def _deploy(runner: Runner) -> tuple[Any, str]:
     activation = deployed.activation
     model = f"{runner.run.model}:{activation.version}"
     value = {"model": model, "runtime": activation.runtime, "changed": deployed.changed}
-    return value, f"{model} is active ({activation.runtime})" + ("" if deployed.changed else ", as it was before")
+    text = f"{model} is active ({activation.runtime})"
+    if not deployed.changed:
+        text += ", as it was before"
+    return value, text
 
 
 VERBS: tuple[tuple[str, str, Act], ...] = (
@@ -239,6 +252,7 @@ def add_stage_commands(app: typer.Typer) -> None:
         app.command(name)(_command(act, text))
 
 
+# a function of its own, because a closure in the loop above would see the last verb only
 def _command(act: Act, text: str) -> Callable[..., None]:
     def command(options: Options, repo: Repo = Path(), json: AsJson = False) -> None:
         with options.running(repo) as (runner, _):

@@ -7,8 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 __all__ = ["TEACHER", "MinerSettings", "QuestionFamily", "SplitSettings", "SynthesisSettings", "ValidatorSettings"]
 
+# no `@` and no `?` in the address: it stands in keys and reports, where a name, a password or a token must not
 TEACHER = re.compile(r"ollama:(?P<ollama>[^\s#]+)|(?P<url>https?://[^\s#@?]+)#(?P<model>\S+)")
-"""A model in Ollama, or the address of an OpenAI-compatible server and a model of it. No name or key in the address."""
+"""A model in Ollama, or the address of an OpenAI-compatible server and a model of it."""
 
 QuestionFamily = Literal[
     "purpose", "parameters", "exceptions", "dependencies", "edge_case", "pattern", "extend", "usage", "returns", "members",
@@ -18,6 +19,7 @@ QuestionFamily = Literal[
 
 
 class _Settings(BaseModel):
+    # frozen: a run's id is a hash of them. An unknown key is an error: a misspelt one would quietly be the default
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -42,6 +44,7 @@ class MinerSettings(_Settings):
         description="mask: a secret's value becomes the placeholder, and the block goes if it is not sound after that; "
         "drop: every block with a secret goes",
     )
+    # it stands inside string literals of every language, so nothing that could end or escape one
     secret_placeholder: str = Field(
         default="<masked>",
         pattern=r"^[A-Za-z0-9_<>\[\]*.-]{1,40}$",
@@ -80,7 +83,7 @@ class SplitSettings(_Settings):
 
     @model_validator(mode="after")
     def _shares_add_up(self) -> "SplitSettings":
-        if abs(self.train + self.valid + self.test - 1) > 1e-6:
+        if abs(self.train + self.valid + self.test - 1) > 1e-6:  # 0.7 + 0.1 + 0.2 is not quite 1 in binary
             raise ValueError(f"train + valid + test must be 1, got {self.train + self.valid + self.test:g}")
         return self
 

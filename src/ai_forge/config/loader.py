@@ -22,7 +22,7 @@ from ai_forge.errors import InputError
 
 ENVIRONMENT_PREFIX = "AI_FORGE_"
 
-Layer = tuple[str, Mapping[str, Any]]
+Layer = tuple[str, Mapping[str, object]]
 """A name to show, and dotted keys with their values."""
 
 
@@ -33,19 +33,20 @@ class LoadedSettings:
         self.settings = settings
         self.sources = sources
 
-    def rows(self) -> list[tuple[str, Any, str]]:
+    def rows(self) -> list[tuple[str, object, str]]:
         """(dotted key, value, source), in the order of the models."""
         values = flatten(self.settings.model_dump(), leaves=set(known_keys()))
         return [(key, value, self.sources.get(key, "default")) for key, value in values]
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "", leaves: Container[str] = ()) -> Iterator[tuple[str, Any]]:
+def flatten(tree: Mapping[str, Any], prefix: str = "", leaves: Container[str] = ()) -> Iterator[tuple[str, object]]:
     """The leaves of nested mappings with dotted keys; `leaves` are keys whose mappings are values.
 
     >>> list(flatten({"a": {"b": 1}, "c": 2}))
     [('a.b', 1), ('c', 2)]
     """
     for key, value in tree.items():
+        # `rank_pattern` is a mapping and one value: a layer replaces it whole
         if isinstance(value, Mapping) and f"{prefix}{key}" not in leaves:
             yield from flatten(value, f"{prefix}{key}.", leaves)
         else:
@@ -61,7 +62,7 @@ def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[
             yield f"{prefix}{name}"
 
 
-def load_recipes() -> dict[str, dict[str, Any]]:
+def load_recipes() -> dict[str, dict[str, object]]:
     """The named recipes of `recipes.yaml`: dotted keys with their values."""
     text = (resources.files("ai_forge.config") / "recipes.yaml").read_text(encoding="utf-8")
     leaves = set(known_keys())
@@ -103,11 +104,11 @@ def environment_layer(environment: Mapping[str, str] = os.environ) -> Layer:
     Raises:
         InputError: a value is not YAML.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     if environment.get("OLLAMA_HOST"):
         values["runtime.ollama_host"] = environment["OLLAMA_HOST"]
     for name, text in environment.items():
-        if name.startswith(ENVIRONMENT_PREFIX) and "__" in name:
+        if name.startswith(ENVIRONMENT_PREFIX) and "__" in name:  # AI_FORGE_HOME is no setting
             key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
             try:
                 values[key] = yaml.safe_load(text)
@@ -127,32 +128,39 @@ def load_settings(*layers: Layer) -> LoadedSettings:
     Raises:
         InputError: one or more keys are unknown or values not allowed; the message names them all.
     """
-    base = Settings().training.base_model
+    # first the base: which one it is decides the layer below all others
+    base: object = Settings().training.base_model
     for _, values in layers:
         base = values.get("training.base_model", base)
-    entry = load_models().find(str(base))
-    recipe = entry[1].recipe if entry else {}
-    tree: dict[str, Any] = {"training": {"base_model": base}}
+    recipe: dict[str, object] = {}
+    found = load_models().find(str(base))
+    if found is not None:
+        _, entry = found
+        recipe = entry.recipe
+    tree: dict[str, dict[str, object]] = {"training": {"base_model": base}}
     sources: dict[str, str] = {}
     problems: list[str] = []
     known = list(known_keys())
     for name, values in ((f"recipe of {base}", recipe), *layers):
         for key, value in values.items():
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-                problems.append(f"{key} ({name}) is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
+                near = [f"; did you mean {word}?" for word in difflib.get_close_matches(key, known, n=1, cutoff=0.5)]
+                problems.append("".join([f"{key} ({name}) is not a setting", *near]))
                 continue
             part, _, leaf = key.partition(".")
             tree.setdefault(part, {})[leaf] = value
             sources[key] = name
     settings = Settings()
+    # validated even where a key is unknown: all problems are told at once
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
         for item in error.errors():
-            key = ".".join(str(part) for part in item["loc"][:2])
+            key = ".".join(str(part) for part in item["loc"][:2])  # what follows is the place inside a list or mapping
             problems.append(f"{key} ({sources.get(key, 'default')}) is {item['input']!r}: {item['msg']}")
     if problems:
-        told = "; ".join(problems)
-        raise InputError(told if told.endswith("?") else f"{told}.", "`ai-forge config show` lists every setting.")
+        message = "; ".join(problems)
+        if not message.endswith("?"):
+            message += "."
+        raise InputError(message, "`ai-forge config show` lists every setting.")
     return LoadedSettings(settings, sources)

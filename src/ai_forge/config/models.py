@@ -5,12 +5,13 @@ It says what a name means, never where files lie: that is `training/bases/resolv
 
 from functools import cache
 from importlib import resources
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 
+# extra="forbid": a misspelt key of `models.yaml` is found by the first command that reads it
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -21,6 +22,7 @@ class WheelSource(_Frozen):
     package: str
     version: str
     file: str
+    # checked against the file: what a package index serves under a version is not ours to trust
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
     @property
@@ -39,11 +41,12 @@ class ModelEntry(_Frozen):
     licence: str
     chat_template: Literal["chatml", "llama3", "mistral", "phi3", "gemma"]
     source: WheelSource | None = None
-    training: dict[str, Any] = Field(default_factory=dict)
-    synthesis: dict[str, Any] = Field(default_factory=dict)
+    # not settings models: what a recipe leaves out must stay what the layers below say, not become a default
+    training: dict[str, object] = Field(default_factory=dict)
+    synthesis: dict[str, object] = Field(default_factory=dict)
 
     @property
-    def recipe(self) -> dict[str, Any]:
+    def recipe(self) -> dict[str, object]:
         """The settings that this base is best trained with, by dotted key."""
         parts = {"training": self.training, "synthesis": self.synthesis}
         return {f"{part}.{key}": value for part, values in parts.items() for key, value in values.items()}
@@ -57,7 +60,10 @@ class ModelRegistry(_Frozen):
 
     def find(self, name: str) -> tuple[str, ModelEntry] | None:
         """The entry of a name, whatever its case, with the name as the registry spells it."""
-        return next(((key, entry) for key, entry in self.models.items() if key.lower() == name.lower()), None)
+        for key, entry in self.models.items():
+            if key.lower() == name.lower():
+                return key, entry
+        return None
 
 
 @cache

@@ -40,6 +40,7 @@ class RuntimeSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # `auto` decides when it is deployed, not when the settings are read: Ollama may be started meanwhile
     kind: Literal["auto", "ollama", "embedded"] = Field("auto", description="auto: Ollama if it answers, else embedded")
     ollama_host: str = Field("http://127.0.0.1:11434", description="where Ollama listens; OLLAMA_HOST is read too")
     embedder: str = Field(

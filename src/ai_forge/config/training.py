@@ -25,7 +25,9 @@ def _is_expression(text: str) -> str:
 
 
 def _on_or_off(value: object) -> object:
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return value
 
 
 GradientCheckpointing = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)]
@@ -117,14 +119,18 @@ class FineTuneConfig(BaseModel):
     @property
     def scaling(self) -> float:
         """What B·A is multiplied by, where no pattern says otherwise."""
-        return self.alpha / (self.rank**0.5 if self.use_rslora else self.rank)
+        if self.use_rslora:
+            root: float = self.rank**0.5  # keeps the size of the updates as the rank grows: arXiv 2312.03732
+            return self.alpha / root
+        return self.alpha / self.rank
 
     @property
     def method_name(self) -> str:
         """The field's name for the combination: PiSSA, QPiSSA, LoRA, QLoRA or LoftQ; rs- for rsLoRA."""
         name = {"pissa": "PiSSA", "lora": "LoRA", "loftq": "LoftQ"}[self.init_method]
-        quantized = "Q" if self.quantization == "nf4" and self.init_method != "loftq" else ""
-        return f"{'rs-' if self.use_rslora else ''}{quantized}{name}"
+        if self.quantization == "nf4" and self.init_method != "loftq":  # LoftQ always quantizes: its name says so
+            name = f"Q{name}"
+        return f"rs-{name}" if self.use_rslora else name
 
     @model_validator(mode="after")
     def _modules_are_distinct(self) -> "FineTuneConfig":
@@ -138,6 +144,7 @@ class FineTuneConfig(BaseModel):
     def _quantization_fits_the_method(self) -> "FineTuneConfig":
         if self.init_method == "loftq" and self.quantization == "none":
             raise ValueError("init_method loftq makes up for quantization: set quantization to nf4, or choose lora")
+        # only these fit the adapter to what quantization lost: another round would change nothing for the others
         refits = self.quantization == "nf4" and self.init_method in ("pissa", "loftq")
         if self.quantization_iterations > 1 and not refits:
             raise ValueError("quantization_iterations above 1 need quantization nf4 and init_method pissa or loftq")

@@ -147,7 +147,7 @@ def deploy(runner: Runner) -> Deployed:
     deployment = deployment_of(runner)
     with (
         closing(conductor.choose_runtime(settings, runner.workspace)) as runtime,
-        runner.reporting("deploy") as finish,
+        runner.reporting("deploy") as ending,
         runner.workspace.lock(f"model-{run.model}", wait_s=WAIT_FOR_MODEL_S, check=runner.cancel.check),
         conductor.Registry(runner.workspace.registry_path) as registry,
     ):
@@ -162,11 +162,9 @@ def deploy(runner: Runner) -> Deployed:
             keep=settings.keep_versions,
             progress=lambda what, done, total: runner.emit(StageProgress("deploy", done, total, what)),
         )
-        finish.update(
-            counts={"model": deployment.model, "runtime": runtime.kind},
-            cached=not deployed.changed,
-            text=f"{deployment.model}, {runtime.kind}",
-        )
+        ending.counts = {"model": deployment.model, "runtime": runtime.kind}
+        ending.text = f"{deployment.model}, {runtime.kind}"
+        ending.cached = not deployed.changed
         for version in deployed.removed:
             shutil.rmtree(runner.workspace.served_dir / run.model / version, ignore_errors=True)
     return deployed
@@ -245,9 +243,9 @@ def plan_training(runner: Runner) -> TrainingPlan | None:
         return None
     with runner:
         runner.run_until("dataset")
-        with runner.reporting("plan") as finish:
+        with runner.reporting("plan") as ending:
             plan = measure(runner.context("train", runner.folder))
-            finish.update(counts={"steps": plan.n_steps}, text=f"{plan.n_steps} steps")
+            ending.counts, ending.text = {"steps": plan.n_steps}, f"{plan.n_steps} steps"
     return plan
 
 

@@ -15,16 +15,17 @@ What survives a crash: a stage's folder appears whole, with its manifest, or not
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from ai_forge.cancel import NEVER, CancelToken
 from ai_forge.errors import AIForgeError, CancelledError, InputError, InternalError
@@ -39,6 +40,7 @@ from ai_forge.events import (
     StageStarted,
     ignore,
 )
+from ai_forge.json_lines import JsonObject
 from ai_forge.pipeline.opened import Opened
 from ai_forge.pipeline.recipes import Recipe, recipe_named
 from ai_forge.pipeline.run import Run
@@ -70,6 +72,15 @@ class Planned:
     key: str | None
     seconds: float | None
     text: str
+
+
+@dataclass
+class Ending:
+    """What is told of a stage when it ends well, filled in while it runs; see `StageFinished`."""
+
+    counts: JsonObject = field(default_factory=dict)
+    text: str = ""
+    cached: bool = False
 
 
 class Runner:
@@ -134,7 +145,7 @@ class Runner:
             self._entered.close()
             self.emit = self._listener
 
-    def _record(self) -> dict[str, Any]:
+    def _record(self) -> dict[str, object]:
         """What a reader of the run's folder wants to know: the run, when it began, and on what machine."""
         installed = {d.metadata["Name"].lower() for d in metadata.distributions()}
         return {
@@ -268,7 +279,7 @@ class Runner:
     def _run(self, stage: Stage) -> StageResult:
         if stage.name in self._told and stage.name in self._results:
             return self._results[stage.name]  # one runner tells of each stage once, however often it is asked for
-        with self.reporting(stage.name) as finish:
+        with self.reporting(stage.name) as ending:
             self.cancel.check()
             outputs = self.outputs()
             try:
@@ -276,12 +287,10 @@ class Runner:
             except NotMadeError:
                 raise InternalError(f"The key of {stage.name} is not known though what it needs is done.") from None
             result = self._results.get(stage.name) or self._build(stage, key, outputs)
-            finish.update(
-                counts=result.summary.model_dump(mode="json"), text=result.summary.sentence(), cached=result.cached
-            )
-            self._results[stage.name] = StageResult(
-                stage.name, key, result.folder, result.summary, result.seconds, True
-            )
+            ending.counts = result.summary.model_dump(mode="json")
+            ending.text = result.summary.sentence()
+            ending.cached = result.cached
+            self._results[stage.name] = dataclasses.replace(result, cached=True)
             self._told.add(stage.name)
         return result
 
@@ -336,14 +345,14 @@ class Runner:
         return check
 
     @contextlib.contextmanager
-    def reporting(self, name: str) -> Iterator[dict[str, Any]]:
-        """Report that `name` starts, and how it ends; the block fills in what `StageFinished` says."""
+    def reporting(self, name: str) -> Iterator[Ending]:
+        """Report that `name` starts, and how it ends; the block fills in what is told then."""
         began = time.monotonic()
-        finish: dict[str, Any] = {"cached": False}
+        ending = Ending()
         self.emit(StageStarted(name))
         # what a reader of `events.jsonl` sees never stops at "started", however the stage ends
         try:
-            yield finish
+            yield ending
         except CancelledError as error:
             self.emit(StageCancelled(name, time.monotonic() - began, error.message))
             raise
@@ -356,4 +365,4 @@ class Runner:
         except BaseException as error:
             self.emit(StageFailed(name, time.monotonic() - began, "internal", f"{type(error).__name__}: {error}"))
             raise
-        self.emit(StageFinished(name, time.monotonic() - began, **finish))
+        self.emit(StageFinished(name, time.monotonic() - began, ending.cached, ending.counts, ending.text))

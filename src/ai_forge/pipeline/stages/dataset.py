@@ -143,11 +143,9 @@ def _taught(context: StageContext, dataset: Dataset) -> tuple[Dataset, dict[str,
     # answers are kept by teacher and prompt, for all datasets: they cost the most of all that a run makes
     key = stage_key(teacher=teacher.name, prompt=PROMPT_VERSION)
     with closing(AnswerCache(context.workspace.cache_dir / "teacher" / f"{key}.jsonl")) as cache:
-
-        def say(text: str) -> None:
-            context.emit(Notice("info", text))
-
-        return taught(dataset, teacher, cache, settings, context.report, say)
+        return taught(
+            dataset, teacher, cache, settings, context.report, lambda text: context.emit(Notice("info", text))
+        )
 
 
 def held_out_code(outputs: Outputs) -> list[tuple[str, str]]:
@@ -156,12 +154,5 @@ def held_out_code(outputs: Outputs) -> list[tuple[str, str]]:
     return [(path, text) for path, text in rows]
 
 
-DATASET = Stage(
-    "dataset",
-    ("mine", "notes"),
-    10,
-    _inputs,
-    _build,
-    DatasetSummary,
-    ("ai_forge.data_pipeline.dataset", "ai_forge.data_pipeline.datasets.storage"),
-)
+MADE_OF = ("ai_forge.data_pipeline.dataset", "ai_forge.data_pipeline.datasets.storage")
+DATASET = Stage("dataset", ("mine", "notes"), 10, _inputs, _build, DatasetSummary, MADE_OF)

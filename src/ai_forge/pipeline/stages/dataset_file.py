@@ -139,20 +139,10 @@ def _report(context: StageContext) -> ReportSummary:
     return summary_of(verdict, "report.md")
 
 
-FILE_DATASET = Stage(
-    "dataset", (), 1, keyed_by_files, _deal, ChatsSummary, ("ai_forge.data_pipeline.datasets.chat_split",)
-)
+SPLIT, JUDGE = ("ai_forge.data_pipeline.datasets.chat_split",), ("ai_forge.judge.chats",)
+FILE_DATASET = Stage("dataset", (), 1, keyed_by_files, _deal, ChatsSummary, SPLIT)
 FILE_TRAIN = training_stage(_fit, _content, ("ai_forge.training.chats",))
-FILE_EVALUATE = Stage(
-    "evaluate", ("merge", "dataset"), 1, _evaluate_inputs, _evaluate, AnswersSummary, ("ai_forge.judge.chats",)
-)
+FILE_EVALUATE = Stage("evaluate", ("merge", "dataset"), 1, _evaluate_inputs, _evaluate, AnswersSummary, JUDGE)
 FILE_PARITY = parity_stage(_chats, lambda run, outputs: _content(outputs), ("dataset",))
-FILE_REPORT = Stage(
-    "report",
-    ("dataset", "train", "evaluate", "parity"),
-    1,
-    report_inputs,
-    _report,
-    ReportSummary,
-    ("ai_forge.judge.chats",),
-)
+REPORTED = ("dataset", "train", "evaluate", "parity")
+FILE_REPORT = Stage("report", REPORTED, 1, report_inputs, _report, ReportSummary, JUDGE)

@@ -190,26 +190,10 @@ def _report(context: StageContext) -> ReportSummary:
     return summary_of(verdict, "compliance.md")
 
 
-HANDBOOK_DATASET = Stage(
-    "dataset", (), 2, keyed_by_files, _copy_data, HandbookSummary, ("ai_forge.data_pipeline.datasets.formats",)
-)
+READERS, JUDGE = ("ai_forge.data_pipeline.datasets.formats",), ("ai_forge.judge.compliance",)
+HANDBOOK_DATASET = Stage("dataset", (), 2, keyed_by_files, _copy_data, HandbookSummary, READERS)
 HANDBOOK_TRAIN = training_stage(_fit, _content, ("ai_forge.training.handbook",))
-HANDBOOK_EVALUATE = Stage(
-    "evaluate",
-    ("merge", "dataset"),
-    2,
-    _evaluate_inputs,
-    _evaluate,
-    ComplianceSummary,
-    ("ai_forge.judge.compliance",),
-)
+HANDBOOK_EVALUATE = Stage("evaluate", ("merge", "dataset"), 2, _evaluate_inputs, _evaluate, ComplianceSummary, JUDGE)
 HANDBOOK_PARITY = parity_stage(_chats, lambda run, outputs: _content(outputs), ("dataset",))
-HANDBOOK_REPORT = Stage(
-    "report",
-    ("dataset", "train", "evaluate", "parity"),
-    1,
-    report_inputs,
-    _report,
-    ReportSummary,
-    ("ai_forge.judge.compliance",),
-)
+REPORTED = ("dataset", "train", "evaluate", "parity")
+HANDBOOK_REPORT = Stage("report", REPORTED, 1, report_inputs, _report, ReportSummary, JUDGE)

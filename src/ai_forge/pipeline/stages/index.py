@@ -46,11 +46,8 @@ def question_embedder(settings: Settings) -> str:
 
 
 def _inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
-    return {
-        "mine": outputs.key("mine"),
-        "beside_code": run.sources["beside_code"],
-        "embedder": question_embedder(run.settings),
-    }
+    embedder = question_embedder(run.settings)
+    return {"mine": outputs.key("mine"), "beside_code": run.sources["beside_code"], "embedder": embedder}
 
 
 def _build(context: StageContext) -> IndexSummary:
@@ -63,11 +60,8 @@ def _build(context: StageContext) -> IndexSummary:
     kept = context.workspace.cache_dir / "vectors" / stage_key(repository=str(context.run.repository))
     index = QuestionIndex.build(entries, embedder, vectors_folder=kept)
     index.save(context.folder)
-    files = {
-        str(path.relative_to(context.folder)): file_sha256(path)
-        for path in sorted(context.folder.rglob("*"))
-        if path.is_file()
-    }
+    paths = sorted(path for path in context.folder.rglob("*") if path.is_file())
+    files = {str(path.relative_to(context.folder)): file_sha256(path) for path in paths}
     return IndexSummary(
         entries=len(entries),
         by_kind=dict(Counter(entry.kind for entry in entries)),
@@ -76,12 +70,5 @@ def _build(context: StageContext) -> IndexSummary:
     )
 
 
-INDEX = Stage(
-    "index",
-    ("mine",),
-    3,
-    _inputs,
-    _build,
-    IndexSummary,
-    ("ai_forge.data_pipeline.search.question_index", "ai_forge.data_pipeline.search.entries"),
-)
+MADE_OF = ("ai_forge.data_pipeline.search.question_index", "ai_forge.data_pipeline.search.entries")
+INDEX = Stage("index", ("mine",), 3, _inputs, _build, IndexSummary, MADE_OF)

@@ -45,13 +45,7 @@ def notes_of(outputs: Outputs) -> ProjectWords:
     return outputs.read("notes", FILE, ProjectWords)
 
 
+MADE_OF = ("ai_forge.data_pipeline.examples.project_notes",)
 NOTES = Stage(
-    "notes",
-    ("mine",),
-    1,
-    _inputs,
-    _build,
-    NotesSummary,
-    ("ai_forge.data_pipeline.examples.project_notes",),
-    applies=lambda run: asks_for_notes(run.settings),
+    "notes", ("mine",), 1, _inputs, _build, NotesSummary, MADE_OF, applies=lambda run: asks_for_notes(run.settings)
 )

@@ -63,6 +63,8 @@ def _build(context: StageContext) -> ReportSummary:
 
     run, outputs = context.run, context.outputs
     base = context.opened.base
+    # when the run began, of its folder: the same report is written again without another time in it
+    record = json.loads((context.workspace.runs_dir / run.id / "run.json").read_text(encoding="utf-8"))
     training = TrainingRecord.read(outputs.folder("train"))
     evaluation = outputs.read("evaluate", FILE, Evaluation)
     verdict = judge(evaluation, run.settings.judge)
@@ -70,7 +72,7 @@ def _build(context: StageContext) -> ReportSummary:
         repository=run.repository_name,
         commit=run.commit,
         run_id=run.id,
-        created=created(context),
+        created=str(record["created"]),
         base={
             "name": base.name,
             "description": base.origin.description,
@@ -86,12 +88,6 @@ def _build(context: StageContext) -> ReportSummary:
     )
     write_report(context.folder, values)
     return summary_of(verdict, "report.html")
-
-
-def created(context: StageContext) -> str:
-    """When the run began."""
-    record = json.loads((context.workspace.runs_dir / context.run.id / "run.json").read_text(encoding="utf-8"))
-    return str(record["created"])
 
 
 def _counts(context: StageContext) -> list[tuple[str, str]]:
@@ -111,12 +107,5 @@ def _counts(context: StageContext) -> list[tuple[str, str]]:
     return rows
 
 
-REPORT = Stage(
-    "report",
-    ("mine", "dataset", "train", "prefer", "evaluate", "parity"),
-    1,
-    report_inputs,
-    _build,
-    ReportSummary,
-    (MADE_OF,),
-)
+REPORTED = ("mine", "dataset", "train", "prefer", "evaluate", "parity")
+REPORT = Stage("report", REPORTED, 1, report_inputs, _build, ReportSummary, (MADE_OF,))

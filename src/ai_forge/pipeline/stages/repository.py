@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ai_forge.data_pipeline.search.context import documents_for
+from ai_forge.errors import InputError
 from ai_forge.pipeline.stage import Outputs, StageContext
 from ai_forge.pipeline.stages.dataset import DatasetSummary
 from ai_forge.pipeline.stages.evaluate import held_out_questions
 from ai_forge.pipeline.stages.index import IndexSummary
 from ai_forge.pipeline.stages.parity import parity_stage
-from ai_forge.pipeline.stages.train import require_chat_template, room_checks, run_training, training_stage
+from ai_forge.pipeline.stages.train import room_checks, run_training, training_stage
 from ai_forge.preflight import require
 from ai_forge.prompting.prompt import Message, messages_for
 
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 def _fit(context: StageContext) -> TrainingResult:
     from ai_forge.training.forge import FineTuneTrainer
 
-    require_chat_template(context)
+    if context.run.settings.training.prompt_template != "chat":  # base and tuned model are asked in one form
+        raise InputError(
+            "training.prompt_template alpaca is for handbooks; questions about code go through the base's chat template.",
+            "add --recipe handbook, or leave the setting out.",
+        )
     sides = [context.opened.examples(context.outputs, side) for side in ("train", "valid")]
     result: TrainingResult = run_training(context, FineTuneTrainer, "train", *sides)
     return result

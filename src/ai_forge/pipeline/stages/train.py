@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from ai_forge.data_pipeline.datasets.formats import read_dataset
 from ai_forge.data_pipeline.schemas.preference_pairs import PreferencePair
-from ai_forge.errors import InputError
 from ai_forge.events import Notice
 from ai_forge.model_files.gguf.writer import check_exportable
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
@@ -137,19 +136,6 @@ def room_checks(context: StageContext) -> list[Check]:
     ]
 
 
-def require_chat_template(context: StageContext) -> None:
-    """Questions about code are asked through the base's chat template, base and tuned model alike.
-
-    Raises:
-        InputError: another one was asked for.
-    """
-    if context.run.settings.training.prompt_template != "chat":
-        raise InputError(
-            "training.prompt_template alpaca is for handbooks; questions about code go through the base's chat template.",
-            "add --recipe handbook, or leave the setting out.",
-        )
-
-
 # -- the second phase ---------------------------------------------------------------------------------------------------
 
 
@@ -162,20 +148,17 @@ def preference_pairs(context: StageContext) -> list[PreferencePair]:
     records = read_dataset(Path(str(context.run.settings.training.preferences)), "preference").records
     # pairs are mined from the whole history, so some are about files that the judge asks about
     pairs = [record for record in records if isinstance(record, PreferencePair)]
-    held_out = _held_out_files(context)
+    held_out = set[
+        str
+    ]()  # a handbook's pairs are held out by rule, a dataset file's by conversation: no split of files
+    if (context.outputs.folder("dataset") / "split.json").is_file():
+        sides = context.opened.split(context.outputs)
+        held_out.update(sides["valid"], sides["test"])
     kept = [pair for pair in pairs if pair.origin.path not in held_out]
     if len(kept) < len(pairs):
         left_out = f"{len(pairs) - len(kept)} of {len(pairs)} preference pairs are about held-out files"
         context.emit(Notice("info", f"{left_out} and left out."))
     return kept
-
-
-def _held_out_files(context: StageContext) -> frozenset[str]:
-    """The files that training must not see."""
-    if not (context.outputs.folder("dataset") / "split.json").is_file():
-        return frozenset()  # a handbook's pairs are held out by rule, a dataset file's by conversation
-    sides = context.opened.split(context.outputs)
-    return frozenset(sides["valid"] + sides["test"])
 
 
 def check_preferences(context: StageContext) -> None:
