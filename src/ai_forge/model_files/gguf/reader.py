@@ -245,11 +245,7 @@ class GGUFSummary:
 
 def check_gguf(path: Path) -> GGUFSummary:
     """Checks the header of a GGUF file and sums it up. Raises `InputError` if it is damaged or cut off."""
-    return summarise(read_gguf(path))
-
-
-def summarise(file: GGUFFile) -> GGUFSummary:
-    """`check_gguf` for a file that is already open."""
+    file = read_gguf(path)
     arch = file.architecture
     return GGUFSummary(
         path=file.path,
