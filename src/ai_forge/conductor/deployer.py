@@ -22,12 +22,11 @@ from ai_forge.conductor.registry import Activation, Registry
 from ai_forge.conductor.runtime import Progress, Runtime, silent
 from ai_forge.errors import AIForgeError, RefusedError
 
+# asks the new version in the runtime and raises `RefusedError` where it is not as it was trained
 Check = Callable[[Runtime, Deployment], None]
-"""Asks the new version in the runtime and raises `RefusedError` where it is not as it was trained."""
 
-
+# characters of an answer that must be the trainer's: later, rounding may lead elsewhere in a sound model too
 SAME_START = 8
-"""Characters of an answer that must be the trainer's: later, rounding may lead elsewhere in a sound model too."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,8 @@ def deploy(
     known = registry.check_unchanged(deployment)
     current = registry.active(deployment.name)
     is_active = current is not None and (current.version, current.runtime) == (deployment.version, runtime.kind)
-    if current is not None and is_active and is_present(deployment, runtime):
-        if runtime.active(deployment.name) != deployment.version:
+    if current is not None and is_active and runtime.is_whole(deployment.model):
+        if runtime.active(deployment.name) != deployment.version:  # another deployment died half-way
             runtime.activate(deployment.name, deployment.version)
         registry.register(deployment, metrics)  # how it is asked may be new
         return Deployed(current, False, (), time.monotonic() - started)
@@ -85,7 +84,7 @@ def deploy(
         runtime.activate(deployment.name, deployment.version)
         registry.register(deployment, metrics)
         activation = registry.activate(deployment.name, deployment.version, runtime.kind)
-    except BaseException:
+    except BaseException:  # Ctrl-C as well: half a deployment is worse than none
         with contextlib.suppress(AIForgeError):  # the runtime may be what failed
             if latest is not None and runtime.active(deployment.name) != latest:
                 runtime.activate(deployment.name, latest)
@@ -128,7 +127,7 @@ def rollback(name: str, runtime: Runtime, registry: Registry, *, progress: Progr
     """
     target = registry.rollback_target(name)
     version = registry.find(name, target.version)
-    if version is not None and not is_present(version.deployment, runtime):
+    if version is not None and not runtime.is_whole(version.deployment.model):
         runtime.create(version.deployment, progress)
     runtime.activate(name, target.version)
     return registry.rollback(name, runtime.kind)
@@ -138,12 +137,8 @@ def prune(name: str, runtime: Runtime, registry: Registry, keep: int) -> tuple[s
     """Remove the versions beyond the `keep` newest from runtime and registry; returns what was removed."""
     removed = []
     for version in registry.prunable(name, keep):
+        # in this order: a process that dies between leaves a row, and the next pruning deletes again, which is harmless
         runtime.delete(version.deployment.model)
         registry.forget(name, version.deployment.version)
         removed.append(version.deployment.version)
     return tuple(removed)
-
-
-def is_present(deployment: Deployment, runtime: Runtime) -> bool:
-    """Whether the runtime holds this version, undamaged."""
-    return runtime.is_whole(deployment.model)

@@ -2,8 +2,7 @@
 
 `deployment_from_gguf` reads template and stop words out of the file itself, so a deployment cannot name another
 template than its GGUF holds; both runtimes then serve the prompt that the trainer used. A version is named by the id of
-the run that made it; two deployments are equal when they would answer alike, wherever the file lies and whenever it
-was made. Nothing here talks to a runtime.
+the run that made it; two deployments are equal when they would answer alike. Nothing here talks to a runtime.
 """
 
 import datetime
@@ -57,7 +56,7 @@ class FileStamp:
 
 
 class _AskValue(BaseModel):
-    # "ignore": a row that a later version of AI Forge wrote stays readable
+    # a row that a later version of AI Forge wrote stays readable
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
@@ -98,6 +97,7 @@ class Deployment:
 
     name: str
     version: str
+    # not compared: where the file lies and when it was made changes no answer
     gguf_path: Path = field(compare=False)
     gguf_sha256: str
     chat_template: str
@@ -124,7 +124,7 @@ class Deployment:
             raise PrerequisiteError(
                 f"The model file {self.gguf_path} of {self.model} is missing.", "make it again: ai-forge export."
             )
-        template = check_gguf(self.gguf_path).chat_template
+        template = check_gguf(self.gguf_path).chat_template  # before the hash: a file that is cut off is said to be so
         digest = file_sha256(self.gguf_path)
         if digest != self.gguf_sha256:
             raise InputError(

@@ -21,7 +21,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ai_forge.conductor.deployment import LATEST, NAME, Deployment, FileStamp, read_deployment
 from ai_forge.conductor.llama_server import LlamaServer
@@ -68,13 +67,14 @@ class EmbeddedRuntime:
         """Check the file and link or copy it into the models folder."""
         progress("checking the model file", 0, 0)
         deployment.check_file()
-        source, size = deployment.gguf_path, deployment.gguf_path.stat().st_size
+        source = deployment.gguf_path
+        size = source.stat().st_size
         self._dir.mkdir(parents=True, exist_ok=True)
         self._unload(deployment.model)
         with atomic_folder(self._folder(deployment.name, deployment.version)) as folder:
             progress("copying the model file", 0, size)
             try:
-                os.link(source.resolve(), folder / GGUF_FILE)
+                os.link(source.resolve(), folder / GGUF_FILE)  # resolved: Linux would link a symbolic link itself
             except OSError:  # another disk, or one without hard links
                 require_disk(self._dir, size, f"A copy of {source.name}")
                 shutil.copyfile(source, folder / GGUF_FILE)
@@ -146,15 +146,15 @@ class EmbeddedRuntime:
         """The answer piece by piece."""
         with self._using(model) as (deployment, server):
             sampling = deployment.sampling
-            options: dict[str, Any] = {
-                "n_predict": sampling.num_predict if max_tokens is None else max_tokens,
-                "temperature": sampling.temperature if temperature is None else temperature,
+            options = {
+                "n_predict": sampling.num_predict,
+                "temperature": sampling.temperature,
                 "top_k": sampling.top_k,
                 "top_p": sampling.top_p,
                 "stop": list(deployment.stop),
             }
-            if seed is not None:
-                options["seed"] = seed
+            wanted = {"n_predict": max_tokens, "temperature": temperature, "seed": seed}
+            options |= {key: value for key, value in wanted.items() if value is not None}
             yield from server.stream(server.render(_with_system(messages, deployment.system_prompt)), options)
 
     def render(self, model: str, messages: Sequence[Message]) -> RenderedPrompt:
@@ -177,6 +177,7 @@ class EmbeddedRuntime:
         """Free the loaded model at once; an answer that is on its way ends with `TransientError`."""
         with self._lock:
             loaded, self._loaded = self._loaded, None
+        # outside the lock: an answer that ends now takes it to count itself off
         if loaded is not None:
             loaded.is_current = False
             loaded.server.close()
@@ -188,7 +189,7 @@ class EmbeddedRuntime:
         with self._lock:
             loaded = self._loaded
             if loaded is None or loaded.deployment != deployment:
-                self._verify(deployment)
+                self._verify(deployment)  # first: where it fails, the loaded one goes on serving
                 if loaded is not None:
                     loaded.is_current, self._loaded = False, None
                     if not loaded.n_users:
@@ -201,7 +202,7 @@ class EmbeddedRuntime:
         finally:
             with self._lock:
                 loaded.n_users -= 1
-                is_left = not loaded.n_users and not loaded.is_current
+                is_left = not loaded.n_users and not loaded.is_current  # the last one out
             if is_left:
                 loaded.server.close()
 
@@ -230,7 +231,10 @@ class EmbeddedRuntime:
 
     def _find(self, model: str) -> Deployment:
         name, _, tag = model.partition(":")
-        version = self.active(name) if tag in ("", LATEST) and NAME.fullmatch(name) else tag
+        version: str | None = tag
+        if tag in ("", LATEST) and NAME.fullmatch(name):
+            version = self.active(name)
+        # both become folders: a name of another form must not lead out of the models folder
         if version and NAME.fullmatch(name) and NAME.fullmatch(version):
             record = self._folder(name, version) / RECORD_FILE
             if record.is_file():
@@ -248,7 +252,7 @@ def _with_system(messages: Sequence[Message], system_prompt: str) -> list[Messag
 
 def _write(record: Path, deployment: Deployment, stamp: FileStamp) -> None:
     values = dataclasses.asdict(deployment) | {"gguf_path": str(deployment.gguf_path)}
-    del values["asking"]  # the registry's to know
+    del values["asking"]  # the registry's to know, and it may change there
     atomic_write(record, json.dumps(values | {"stamp": dataclasses.asdict(stamp)}, indent=1))
 
 

@@ -1,12 +1,10 @@
 """One GGUF file served by llama.cpp inside this process: render, tokenise, complete.
 
 Method: `xllamacpp.Server` runs llama.cpp's own server on a free loopback port; it is asked over HTTP, because only
-there can an answer be stopped half-way (the connection closes) and a chat be rendered without being answered. A random
-key for each server keeps other users of the machine out. The log is off.
+there can an answer be stopped half-way (the connection closes) and a chat be rendered without being answered.
 
 Measured on SmolLM2-135M Q4_1 (2 cores): load 0.4 s, render 3 ms. A chat is rendered and then completed as text, so what
-`render` shows is by construction what is answered. Greedy completions do not use the prompt cache: evaluating only the
-last token again gives other rounding, and with it sometimes another answer.
+`render` shows is by construction what is answered.
 
 Threads: as many as there are idle physical cores when the model is loaded. llama.cpp's threads wait for each other by
 spinning, so beside a training run one thread answers 32 tokens in 1 s and two need 20 s (2 cores, load 2 to 4); on a
@@ -30,6 +28,8 @@ from ai_forge.model_files.gguf.reader import check_gguf
 from ai_forge.prompting.prompt import Message
 
 ANSWER_TIMEOUT_S = 600.0
+# no prompt cache: evaluating only the last token again gives other rounding, and with it sometimes another answer
+GREEDY = NEUTRAL | {"temperature": 0, "cache_prompt": False, "return_tokens": True}
 
 
 class LlamaServer:
@@ -44,7 +44,7 @@ class LlamaServer:
         import xllamacpp
 
         check_gguf(gguf_path)
-        key = secrets.token_hex(16)
+        key = secrets.token_hex(16)  # keeps other users of the machine out
         params = xllamacpp.CommonParams()
         params.verbosity = -1
         params.model.path = str(gguf_path)
@@ -53,7 +53,7 @@ class LlamaServer:
         params.api_keys = [key]
         params.ui = False
         params.warmup = False
-        params.cache_ram_mib = 0
+        params.cache_ram_mib = 0  # keeps no prompts beside the context
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = n_threads or idle_cores()
         try:
             self._server: Any = xllamacpp.Server(params)
@@ -67,7 +67,7 @@ class LlamaServer:
             base_url=self._server.listening_address,
             headers={"Authorization": f"Bearer {key}"},
             timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=5),
-            trust_env=False,
+            trust_env=False,  # a proxy cannot reach this machine's loopback
         )
 
     def render(self, messages: Sequence[Message]) -> str:
@@ -85,10 +85,8 @@ class LlamaServer:
         Raises:
             InputError: the prompt does not fit the context.
         """
-        body = {"prompt": prompt if isinstance(prompt, str) else list(prompt), "n_predict": max_tokens}
-        answer = self._ask(
-            "/completion", body | NEUTRAL | {"temperature": 0, "cache_prompt": False, "return_tokens": True}
-        )
+        given = prompt if isinstance(prompt, str) else list(prompt)
+        answer = self._ask("/completion", {"prompt": given, "n_predict": max_tokens} | GREEDY)
         return Completion(
             text=answer["content"],
             n_prompt_tokens=answer["tokens_evaluated"],
@@ -101,14 +99,16 @@ class LlamaServer:
 
         llama.cpp tells none for a token that ends inside a character: its mapping is empty.
         """
-        body = {"prompt": list(prompt), "n_predict": max_tokens, "temperature": 0, "n_probs": n_top}
-        answer = self._ask("/completion", body | NEUTRAL | {"cache_prompt": False, "return_tokens": True})
-        told: list[tuple[int, dict[int, float]]] = []
+        body = {"prompt": list(prompt), "n_predict": max_tokens, "n_probs": n_top}
+        answer = self._ask("/completion", body | GREEDY)
+        tokens: list[tuple[int, dict[int, float]]] = []
         places = list(answer.get("completion_probabilities", ()))  # left out where no token ends a character
         for token in reversed(answer["tokens"]):  # from the end: what completes a character comes after its other bytes
-            place = places.pop() if places and places[-1]["id"] == token else {"top_logprobs": []}
-            told.append((int(token), {int(top["id"]): float(top["logprob"]) for top in place["top_logprobs"]}))
-        return told[::-1]
+            likely = []
+            if places and places[-1]["id"] == token:
+                likely = places.pop()["top_logprobs"]
+            tokens.append((int(token), {int(top["id"]): float(top["logprob"]) for top in likely}))
+        return tokens[::-1]
 
     def stream(self, prompt: str, options: Mapping[str, Any]) -> Iterator[str]:
         """Continue a text piece by piece; `options` are fields of llama.cpp's `/completion`."""

@@ -71,8 +71,10 @@ class OllamaServer:
             version = _version(response)
             if version is None:
                 problem = f"something that is not Ollama answers at {self.host}"
-            elif _is_too_old(version):
-                problem = f"Ollama {version} at {self.host} is older than {'.'.join(map(str, OLDEST_VERSION))}"
+            else:
+                numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+                if (0, 0, 0) < numbers < OLDEST_VERSION:  # 0.0.0 is a build from source
+                    problem = f"Ollama {version} at {self.host} is older than {'.'.join(map(str, OLDEST_VERSION))}"
         except httpx.TransportError as error:
             problem = f"nothing answers at {self.host} ({type(error).__name__})"
             if not installed:
@@ -119,7 +121,7 @@ class OllamaServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
+                start_new_session=True,  # Ctrl-C in this terminal is not meant for it
             )
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self.process.poll() is None:
@@ -128,8 +130,9 @@ class OllamaServer:
             time.sleep(0.1)
         self.process.terminate()
         self.process.wait()
-        last = log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] or ["(it said nothing)"]
-        raise PrerequisiteError(f"`ollama serve` did not come up at {self.host}: {last[0]}", f"read {log_path}.")
+        lines = log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        last = lines[-1] if lines else "(it said nothing)"
+        raise PrerequisiteError(f"`ollama serve` did not come up at {self.host}: {last}", f"read {log_path}.")
 
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """One request, one JSON object; an empty answer is an empty object."""
@@ -137,7 +140,9 @@ class OllamaServer:
             response = self._client.request(method, path, json=body)
         if response.is_error:
             raise self._refusal(response.status_code, response.text, body)
-        return self._object(response.text) if response.text.strip() else {}
+        if not response.text.strip():
+            return {}
+        return self._object(response.text)
 
     def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """The JSON objects of an answer as they come. Closing the iterator ends the request."""
@@ -148,7 +153,7 @@ class OllamaServer:
             for line in response.iter_lines():
                 if line.strip():
                     event = self._object(line)
-                    if "error" in event:
+                    if "error" in event:  # the status went out before the work began
                         raise self._refusal(500, line, body)
                     yield event
 
@@ -170,7 +175,7 @@ class OllamaServer:
                     progress("sending the model file to Ollama", done, size)
 
         with self._errors():
-            headers = {"Content-Length": str(size)}
+            headers = {"Content-Length": str(size)}  # or httpx would send an iterator chunked
             response = self._client.post(f"/api/blobs/sha256:{sha256}", content=chunks(), headers=headers)
         if response.is_error:
             raise self._refusal(response.status_code, response.text, {"model": path.name})
@@ -206,7 +211,9 @@ class OllamaServer:
         reason = _nested(text)
         if isinstance(reason, dict) and reason.get("type") == "exceed_context_size_error":
             return context_error(reason.get("n_prompt_tokens"), reason.get("n_ctx"))
-        words = reason.get("message", str(reason)) if isinstance(reason, dict) else reason
+        words = reason
+        if isinstance(reason, dict):
+            words = reason.get("message", str(reason))
         if status == httpx.codes.NOT_FOUND and "not found" in words:
             return InputError(f"Ollama at {self.host} has no model {model!r}.", "deploy it: ai-forge deploy.")
         if status < 500:
@@ -221,23 +228,27 @@ def ollama_url(host: str) -> str:
     ('http://127.0.0.1:11434', 'http://box:80', 'http://127.0.0.1:8080')
     """
     text = host.strip().rstrip("/")
-    has_scheme = "://" in text
+    ports = {"http": 80, "https": 443}
+    if "://" not in text:
+        text, ports = f"http://{text}", {"http": DEFAULT_PORT}
     try:
-        parts = urlsplit(text if has_scheme else f"http://{text}")
-        port = parts.port or ({"http": 80, "https": 443}[parts.scheme] if has_scheme else DEFAULT_PORT)
+        parts = urlsplit(text)
+        port = parts.port or ports[parts.scheme]
     except (ValueError, KeyError) as error:
         raise InputError(
             f"{host!r} is not an address of Ollama.", "set OLLAMA_HOST, e.g. to 127.0.0.1:11434."
         ) from error
     name = parts.hostname or "127.0.0.1"
-    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)
-    return f"{parts.scheme}://{f'[{name}]' if ':' in name else name}:{port}{parts.path}"
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)  # "everywhere" is where it listens, not where it is
+    if ":" in name:  # IPv6
+        name = f"[{name}]"
+    return f"{parts.scheme}://{name}:{port}{parts.path}"
 
 
 def _is_loopback(hostname: str) -> bool:
     try:
         return hostname == "localhost" or ipaddress.ip_address(hostname).is_loopback
-    except ValueError:
+    except ValueError:  # a name, which may be this machine's: it is not looked up
         return False
 
 
@@ -249,19 +260,13 @@ def _version(response: httpx.Response) -> str | None:
     return version if isinstance(version, str) else None
 
 
-def _is_too_old(version: str) -> bool:
-    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:3])
-    return (0, 0, 0) < numbers < OLDEST_VERSION  # 0.0.0 is a build from source
-
-
 def _nested(text: str) -> Any:
     """The innermost error of an answer: Ollama passes on its engine's JSON as a string."""
     try:
         value = json.loads(text)
     except ValueError:
         return text.strip()[:200] or "no reason given"
-    return (
-        _nested(value["error"])
-        if isinstance(value, dict) and isinstance(value.get("error"), str)
-        else (value["error"] if isinstance(value, dict) and "error" in value else value)
-    )
+    if not isinstance(value, dict) or "error" not in value:
+        return value
+    error = value["error"]
+    return _nested(error) if isinstance(error, str) else error

@@ -5,14 +5,14 @@ template, system text, stop words and sampling; `name:latest` is a copy of the a
 left to Ollama: for SmolLM2 it recognises "chatml" and drops the model's default system message. It is made from the
 GGUF's Jinja (`model_files.gguf.ollama_prompt`), and `render` reads back what Ollama really makes of a chat.
 
-Ollama cuts prompts that are too long without a word (9,055 tokens became 1,026); we ask it not to, and get an error.
-It writes a model's manifest last, so a creation that fails leaves no model. It is not told to pull, push or merge.
+Ollama is not told to pull, push or merge.
 
 The functions at the end are the same for one-off use, on OLLAMA_HOST or the default host.
 """
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -32,8 +32,7 @@ from ai_forge.prompting.prompt import Message
 from ai_forge.workspace import Workspace, atomic_write, read_json
 
 ACTIVE_FILE = "ollama_active.json"
-FIRST = "first"
-"""The version under which a model without one is made, before it becomes `latest`."""
+FIRST = "first"  # the version under which a model without one is made, before it becomes `latest`
 
 
 class OllamaRuntime:
@@ -61,32 +60,30 @@ class OllamaRuntime:
             "files": {deployment.gguf_path.name: f"sha256:{digest}"},
             "template": template,
             "system": deployment.system_prompt,
-            "parameters": _parameters(deployment),
+            "parameters": dataclasses.asdict(deployment.sampling) | {"stop": list(deployment.stop)} | NEUTRAL,
         }
         last = ""
         for event in self.server.stream("/api/create", body):
             last = str(event.get("status", ""))
             progress(f"Ollama: {last}", 0, 0)
-        if last != "success":
+        if last != "success":  # there is no model then: Ollama writes the manifest last
             raise TransientError(
                 f"Ollama stopped in the middle of creating {deployment.model} (last: {last or 'nothing'}).",
                 "run the same command again.",
             )
 
-    def copy(self, source: str, destination: str) -> None:
-        """Give a model a second name. Raises `InputError` where `source` does not exist."""
-        self.server.ask("POST", "/api/copy", {"source": source, "destination": destination})
-
     def activate(self, name: str, version: str) -> None:
-        """Copy `name:version` to `name:latest`."""
-        self.copy(f"{name}:{version}", f"{name}:{LATEST}")
+        """Copy `name:version` to `name:latest`: a second manifest, no second file."""
+        self.server.ask("POST", "/api/copy", {"source": f"{name}:{version}", "destination": f"{name}:{LATEST}"})
 
     def active(self, name: str) -> str | None:
         """The version with the content of `name:latest`; of several with the same content, the newest."""
         versions = {model.model: model.digest for model in self._by_age() if model.model.startswith(f"{name}:")}
         latest = versions.pop(f"{name}:{LATEST}", None)
-        same = [model.partition(":")[2] for model, digest in versions.items() if digest == latest]
-        return same[0] if same else None
+        for model, digest in versions.items():
+            if digest == latest:
+                return model.partition(":")[2]
+        return None
 
     def models(self) -> list[HeldModel]:
         """All models of the server, also those that AI Forge did not make."""
@@ -96,13 +93,18 @@ class OllamaRuntime:
         """One model with its template, system text and parameters."""
         answer = self.server.ask("POST", "/api/show", {"model": model})
         full = model if ":" in model else f"{model}:{LATEST}"
+        # it may have gone since it was asked about
         listed = next((known for known in self._by_age() if known.model == full), HeldModel(full, 0, ""))
-        pairs = [line.split(None, 1) for line in str(answer.get("parameters", "")).splitlines()]
-        parameters: dict[str, str] = {}
-        for key, value in (pair for pair in pairs if len(pair) == 2):
-            parameters[key] = f"{parameters[key]}, {value}" if key in parameters else value
-        return HeldModel(
-            full, listed.size_bytes, listed.digest, answer.get("system", ""), answer.get("template", ""), parameters
+        values: dict[str, list[str]] = {}
+        for line in str(answer.get("parameters", "")).splitlines():
+            words = line.split(None, 1)
+            if len(words) == 2:
+                values.setdefault(words[0], []).append(words[1])  # one line for each stop word
+        return dataclasses.replace(
+            listed,
+            system_prompt=answer.get("system", ""),
+            template=answer.get("template", ""),
+            parameters={key: ", ".join(found) for key, found in values.items()},
         )
 
     def is_whole(self, model: str) -> bool:
@@ -126,7 +128,7 @@ class OllamaRuntime:
         """The answer piece by piece."""
         wanted = {"num_predict": max_tokens, "temperature": temperature, "seed": seed}
         options = {key: value for key, value in wanted.items() if value is not None}
-        finished = False
+        finished = False  # a connection that ends early looks like an answer that does
         for event in self.server.stream("/api/chat", _chat(model, messages) | {"options": options}):
             piece = event.get("message", {}).get("content", "")
             if piece:
@@ -137,16 +139,15 @@ class OllamaRuntime:
 
     def render(self, model: str, messages: Sequence[Message]) -> RenderedPrompt:
         """The prompt as Ollama shows it (text None where this Ollama does not), and the tokens it evaluates."""
-        counted = {"options": {"num_predict": 1}, "stream": False}
-        answer = self.server.ask("POST", "/api/chat", _chat(model, messages) | counted)
-        debug = {"_debug_render_only": True} | counted
-        shown = self.server.ask("POST", "/api/chat", _chat(model, messages) | debug)
+        body = _chat(model, messages) | {"options": {"num_predict": 1}, "stream": False}
+        answer = self.server.ask("POST", "/api/chat", body)  # the other one evaluates nothing, so it counts nothing
+        shown = self.server.ask("POST", "/api/chat", body | {"_debug_render_only": True})
         text = shown.get("_debug_info", {}).get("rendered_template")
         return RenderedPrompt(text, int(answer.get("prompt_eval_count", 0)))
 
     def greedy(self, model: str, prompt: str, max_tokens: int) -> Completion:
         """Continue `prompt` greedily, past the template."""
-        options = {"num_predict": max_tokens, "temperature": 0, "stop": []}
+        options = {"num_predict": max_tokens, "temperature": 0, "stop": []}  # stop words are the deployment's
         body = {"model": model, "prompt": prompt, "raw": True, "stream": False, "truncate": False, "options": options}
         answer = self.server.ask("POST", "/api/generate", body)
         return Completion(
@@ -173,19 +174,8 @@ class OllamaRuntime:
         ]
 
 
-def _parameters(deployment: Deployment) -> dict[str, Any]:
-    sampling = deployment.sampling
-    return {
-        "num_ctx": sampling.num_ctx,
-        "num_predict": sampling.num_predict,
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-        "stop": list(deployment.stop),
-    } | NEUTRAL
-
-
 def _chat(model: str, messages: Sequence[Message]) -> dict[str, Any]:
+    # truncate: or Ollama cuts what is too long without a word (9,055 tokens became 1,026); so it is an error
     return {"model": model, "messages": list(messages), "truncate": False}
 
 
@@ -233,7 +223,10 @@ def create_ollama_model(
     path = Path(gguf_path)
     if not path.is_file():
         raise PrerequisiteError(f"The model file {path} is missing.", "make it: ai-forge export.")
-    settings = settings or _settings_that_fit(path)
+    if settings is None:
+        settings = RuntimeSettings()
+        longest = check_gguf(path).context_length or settings.num_ctx
+        settings = RuntimeSettings(num_ctx=min(settings.num_ctx, longest))
     with _runtime(host) as runtime:
         runtime.server.require()
         deployment = deployment_from_gguf(
@@ -242,14 +235,8 @@ def create_ollama_model(
         runtime.create(deployment, progress)
         if not version:
             runtime.activate(name, FIRST)
-            runtime.delete(deployment.model)
+            runtime.delete(deployment.model)  # its files stay, as `latest` holds them
     return True
-
-
-def _settings_that_fit(gguf_path: Path) -> RuntimeSettings:
-    settings = RuntimeSettings()
-    longest = check_gguf(gguf_path).context_length or settings.num_ctx
-    return RuntimeSettings(num_ctx=min(settings.num_ctx, longest))
 
 
 def get_active_model(model_name: str | None = None, host: str | None = None) -> str:
@@ -264,7 +251,8 @@ def get_active_model(model_name: str | None = None, host: str | None = None) -> 
             return f"{model_name}:{version}" if version else ""
         chosen = read_json(_choice_file()) or {}
         model = str(chosen.get(runtime.server.host, ""))
-        return model if any(served.model == model for served in runtime.models()) else ""
+        is_there = any(held.model == model for held in runtime.models())  # it may have been removed since
+        return model if is_there else ""
 
 
 def set_active_model(model_name: str, host: str | None = None) -> bool:
@@ -364,17 +352,12 @@ def modelfile_for(deployment: Deployment) -> str:
     Raises:
         InputError: the system prompt cannot be written into one.
     """
-    sampling = deployment.sampling
     return create_ollama_modelfile(
         deployment.model,
         deployment.gguf_path,
         deployment.system_prompt,
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        num_ctx=sampling.num_ctx,
-        num_predict=sampling.num_predict,
         stop=deployment.stop,
+        **dataclasses.asdict(deployment.sampling),
     )
 
 

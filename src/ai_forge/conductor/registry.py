@@ -4,8 +4,7 @@
     activations   the history, only ever appended to; the last row of a model is its active version
 
 What survives a crash: everything that returned. Activating is one INSERT in one transaction, so the pointer cannot be
-half moved; there is no second place that could disagree with the history. Rollback journal and `synchronous=FULL`:
-some 10 ms a write, none of WAL's trouble with several connections in older SQLite.
+half moved; there is no second place that could disagree with the history.
 
 Each activation remembers the one it replaced. A rollback is undo: it goes back along that line, so two rollbacks go two
 versions back. The registry knows no runtime: `deployer` keeps the two in step.
@@ -56,8 +55,7 @@ CREATE TABLE activations (
 );
 CREATE INDEX activations_by_name ON activations (name, id);
 """
-CHANGES = {2: "ALTER TABLE versions ADD COLUMN asking TEXT"}
-"""What makes each schema of the one before it."""
+CHANGES = {2: "ALTER TABLE versions ADD COLUMN asking TEXT"}  # what makes each schema of the one before it
 
 
 @dataclass(frozen=True)
@@ -104,13 +102,15 @@ class Registry:
         self._path = path
         self._lock = threading.RLock()
         with self._errors():
+            # isolation_level: transactions are begun by hand; check_same_thread: the lock does it
             self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
             self._db.row_factory = sqlite3.Row
         try:
             with self._errors():
+                # some 10 ms a write, and none of WAL's trouble with several connections in older SQLite
                 self._db.execute("PRAGMA journal_mode = DELETE")
                 self._db.execute("PRAGMA synchronous = FULL")
-                self._db.execute("PRAGMA foreign_keys = ON")
+                self._db.execute("PRAGMA foreign_keys = ON")  # off by default, for each connection anew
             self._migrate()
         except BaseException:
             self._db.close()
@@ -122,8 +122,8 @@ class Registry:
         Raises:
             InputError: the version exists with other contents; versions never change.
         """
+        asking = deployment.asking.model_dump_json() if deployment.asking else None
         with self._transaction():
-            asking = deployment.asking.model_dump_json() if deployment.asking else None
             if self.check_unchanged(deployment):
                 if asking is not None:
                     self._db.execute(
@@ -138,7 +138,7 @@ class Registry:
                 "metrics": json.dumps(dict(metrics or {})),
                 "asking": asking,
             }
-            columns = ", ".join(values)
+            columns = ", ".join(values)  # the fields of `Deployment`, which the table's columns are named after
             marks = ", ".join(f":{column}" for column in values)
             # only a row that cannot be read is replaced: what can be read never changes
             self._db.execute(f"INSERT OR REPLACE INTO versions ({columns}) VALUES ({marks})", values)
@@ -174,8 +174,7 @@ class Registry:
 
     def active(self, name: str) -> Activation | None:
         """The activation that counts now, or None for a model that was never deployed."""
-        history = self.history(name)
-        return history[-1] if history else None
+        return next(reversed(self.history(name)), None)
 
     def previous(self, name: str) -> Activation | None:
         """The activation that a rollback returns to, or None."""
@@ -195,13 +194,18 @@ class Registry:
             InputError: the version is not registered.
         """
         with self._transaction():
-            self._require(name, version)
+            if self.find(name, version) is None:
+                known = ", ".join(v.deployment.version for v in self.versions(name)) or "none"
+                raise InputError(f"{name} has no version {version!r}; it has: {known}.", "ai-forge models")
             current = self.active(name)
-            if current is not None and (current.version, current.runtime) == (version, runtime):
+            if current is None:
+                return self._append(name, version, runtime, "deploy", None)
+            if current.version != version:
+                return self._append(name, version, runtime, "deploy", current.id)
+            if current.runtime == runtime:
                 return current
-            if current is not None and current.version == version:  # it only moved to the other runtime
-                return self._append(name, version, runtime, "deploy", current.previous)
-            return self._append(name, version, runtime, "deploy", current.id if current else None)
+            # it only moved to the other runtime: a rollback goes to where it would have gone
+            return self._append(name, version, runtime, "deploy", current.previous)
 
     def rollback(self, name: str, runtime: RuntimeKind | None = None) -> Activation:
         """Return to the version that the active one replaced, in one transaction.
@@ -232,7 +236,7 @@ class Registry:
 
     def prunable(self, name: str, keep: int) -> list[Version]:
         """The versions beyond the `keep` newest, oldest first; never the active one or a rollback's target."""
-        kept = {activation.version for activation in (self.active(name), self.previous(name)) if activation}
+        kept = self._needed(name)
         versions = self.versions(name)
         for version in reversed(versions):
             if len(kept) < keep:
@@ -246,11 +250,15 @@ class Registry:
             RefusedError: it is the active one or the one that a rollback returns to.
         """
         with self._transaction():
-            if version in {activation.version for activation in (self.active(name), self.previous(name)) if activation}:
+            if version in self._needed(name):
                 raise RefusedError(
                     f"{name}:{version} is active or next in a rollback.", "deploy another version first."
                 )
             self._db.execute("DELETE FROM versions WHERE name = ? AND version = ?", (name, version))
+
+    def _needed(self, name: str) -> set[str]:
+        """The active version and the one that a rollback returns to."""
+        return {activation.version for activation in (self.active(name), self.previous(name)) if activation}
 
     def close(self) -> None:
         """Close the file."""
@@ -261,11 +269,6 @@ class Registry:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _require(self, name: str, version: str) -> None:
-        if self.find(name, version) is None:
-            known = ", ".join(v.deployment.version for v in self.versions(name)) or "none"
-            raise InputError(f"{name} has no version {version!r}; it has: {known}.", "ai-forge models")
 
     def _append(self, name: str, version: str, runtime: RuntimeKind, reason: str, previous: int | None) -> Activation:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
@@ -292,6 +295,7 @@ class Registry:
             if found == 0:
                 if self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                     raise InputError(f"{self._path} is a database of something else.", "move it away.")
+                # not `executescript`, which would commit the transaction
                 for statement in filter(str.strip, SCHEMA.split(";")):
                     self._db.execute(statement)
             elif found < SCHEMA_VERSION:
@@ -303,12 +307,13 @@ class Registry:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._lock, self._errors():
+            # IMMEDIATE: two that read first and write then would both hold a read lock, and one of them fail
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
-                if self._db.in_transaction:
+                if self._db.in_transaction:  # SQLite ends it by itself where the disk is full
                     self._db.execute("ROLLBACK")
                 raise
 
@@ -341,7 +346,8 @@ def _version(row: sqlite3.Row) -> Version:
     try:
         metrics = json.loads(values.pop("metrics"))
         for column in ("stop", "sampling", "asking"):
-            values[column] = json.loads(values[column]) if values[column] is not None else None
+            if values[column] is not None:
+                values[column] = json.loads(values[column])
         if not isinstance(metrics, dict):
             raise ValueError("metrics are no mapping")
         return Version(read_deployment(values), metrics)

@@ -16,12 +16,10 @@ from ai_forge.errors import InputError
 from ai_forge.prompting.prompt import Message
 
 RuntimeKind = Literal["ollama", "embedded"]
+# called with what is being done, how much of it is done and how much there is (bytes, or 0 of 0)
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done and how much there is (bytes, or 0 of 0)."""
-
-
+# sampling that the runtimes set differently by themselves (llama.cpp: min_p 0.05; Ollama: repeat_penalty 1.1)
 NEUTRAL = {"repeat_penalty": 1.0, "min_p": 0.0}
-"""Sampling that the runtimes set differently by themselves (llama.cpp: min_p 0.05; Ollama: repeat_penalty 1.1)."""
 
 
 def silent(_what: str, _done: int, _total: int) -> None:

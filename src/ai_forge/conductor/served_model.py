@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 POINTS_BACK = re.compile(r"\b(it|its|that|this|these|those|they|them|their|there|same|one|ones|and|also|else)\b", re.I)
 SHORT_QUESTION_WORDS = 4
+# a citation of a file without lines: of no use to a reader, and invented where the file was not shown
 FILE_CITATION = re.compile(r"\[((?:[\w.-]+/)*[\w-]+\.[A-Za-z]\w{0,9})\]")
-"""A citation of a file without lines: of no use to a reader, and invented where the file was not shown."""
+# characters of a phrase that counts as repeated, and how often: small models run into such loops under greedy decoding
 SHORTEST_LOOP, LONGEST_LOOP, LOOPS = 12, 300, 3
-"""Characters of a phrase that counts as repeated, and how often: small models run into such loops under greedy decoding."""
 
 
 class Reply:
@@ -109,11 +109,13 @@ class ServedModel:
         """
         with Registry(workspace.registry_path) as registry:
             active = registry.active(name)
-            version = None if active is None else registry.find(name, active.version)
+            version = registry.find(name, active.version) if active is not None else None
             known = sorted({version.deployment.name for version in registry.versions()})
         if active is None or version is None:
-            others = f" Deployed are {', '.join(known)}." if known else ""
-            raise InputError(f"No model {name} is deployed.{others}", "make and deploy one: ai-forge run.")
+            message = f"No model {name} is deployed."
+            if known:
+                message += f" Deployed are {', '.join(known)}."
+            raise InputError(message, "make and deploy one: ai-forge run.")
         asking = version.deployment.asking
         if asking is None:
             raise InputError(
@@ -165,14 +167,15 @@ class ServedModel:
         `history` are the earlier turns of the conversation, user and assistant in turn, the oldest first; as many of the
         newest are seen as fit into the context.
         """
-        shown = self.documents_for(question, history) if documents is None else tuple(documents)
+        if documents is None:
+            documents = self.documents_for(question, history)
         if self.index is None:
             messages: list[Message] = [{"role": "user", "content": question}]
         else:
-            messages = messages_for(question, shown)
+            messages = messages_for(question, documents)
         *before, last = messages
         chat = [*before, *self._fitting(history, messages), last]
-        return Reply(self.deployment.model, shown, self.runtime.chat(self.deployment.model, chat))
+        return Reply(self.deployment.model, documents, self.runtime.chat(self.deployment.model, chat))
 
     def _fitting(self, history: Sequence[Message], messages: Sequence[Message]) -> list[Message]:
         """The newest whole exchanges of `history` that leave room for the question and its answer."""
@@ -180,6 +183,7 @@ class ServedModel:
         left = sampling.num_ctx - sampling.num_predict
         left -= sum(_tokens(message) for message in messages)
         kept: list[Message] = []
+        # by twos: half an exchange would put two turns of one role in a row, which some chat templates refuse
         for place in range(len(history) - 2, -1, -2):
             exchange = list(history[place : place + 2])
             left -= sum(_tokens(message) for message in exchange)
@@ -191,7 +195,9 @@ class ServedModel:
     def changes(self) -> str | None:
         """How the repository differs from what the model was trained on, in a sentence; None where it does not."""
         asking = self.deployment.asking
-        return None if asking is None or asking.repository is None else changes_since(asking.repository)
+        if asking is None or asking.repository is None:
+            return None
+        return changes_since(asking.repository)
 
 
 def _tokens(message: Message) -> int:
@@ -210,7 +216,9 @@ def searched_for(question: str, history: Sequence[Message]) -> str:
     """
     asked = [message["content"] for message in history if message["role"] == "user"]
     points_back = POINTS_BACK.search(question) or len(question.split()) <= SHORT_QUESTION_WORDS
-    return f"{asked[-1]} {question}" if asked and points_back else question
+    if asked and points_back:
+        return f"{asked[-1]} {question}"
+    return question
 
 
 def changes_since(repository: RepositoryRef) -> str | None:
@@ -224,5 +232,5 @@ def changes_since(repository: RepositoryRef) -> str | None:
     if head is None or head.decode("ascii", "replace").strip() == repository.commit:
         return None
     n = git_output(root, "rev-list", "--count", f"{repository.commit}..HEAD")
-    commits = "another history" if n is None else f"{int(n)} commits"
+    commits = "another history" if n is None else f"{int(n)} commits"  # None: the commit is not in it
     return f"{repository.name} has {commits} since this model was trained; it answers about {repository.commit[:12]}."

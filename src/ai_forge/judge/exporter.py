@@ -25,8 +25,8 @@ from ai_forge.model_files.merge import merge_adapters_to_base
 from ai_forge.prompting.go_template import OllamaPrompt
 from ai_forge.workspace import atomic_write
 
+# the only place that says what a Modelfile looks like; it lies with the other things about Ollama
 TEMPLATE_FILE = resources.files("ai_forge") / "conductor" / "modelfile_template"
-"""The only place that says what a Modelfile looks like; it lies with the other things about Ollama."""
 
 __all__ = [
     "QUANTIZATIONS",
@@ -83,16 +83,22 @@ def create_ollama_modelfile(
     path = Path(gguf_path)
     summary = check_gguf(path)
     prompt = ollama_prompt(path)
-    _check_settings(
-        {
-            "temperature": (temperature, 0.0, 2.0),
-            "top_k": (top_k, 1, 1000),
-            "top_p": (top_p, 0.0, 1.0),
-            "num_ctx": (num_ctx, 128, summary.context_length or 2**20),
-            "num_predict": (num_predict, 1, 2**20),
-        }
-    )
-    words = prompt.stop if stop is None else tuple(stop)
+    settings = {
+        "temperature": (temperature, 0.0, 2.0),
+        "top_k": (top_k, 1, 1000),
+        "top_p": (top_p, 0.0, 1.0),
+        "num_ctx": (num_ctx, 128, summary.context_length or 2**20),
+        "num_predict": (num_predict, 1, 2**20),
+    }
+    wrong = [
+        f"{key} {value} (allowed {low:g} to {high:g})"
+        for key, (value, low, high) in settings.items()
+        if not low <= value <= high
+    ]
+    if wrong:
+        raise InputError(f"Out of range: {', '.join(wrong)}.")
+    if stop is None:
+        stop = prompt.stop
     template = TEMPLATE_FILE.read_text(encoding="utf-8")
     if not system_prompt:
         template = template.replace('SYSTEM """{system_prompt}"""\n', "")
@@ -106,23 +112,13 @@ def create_ollama_modelfile(
         top_p=top_p,
         num_ctx=num_ctx,
         num_predict=num_predict,
-        stop="\n".join(f'PARAMETER stop "{_one_line(word)}"' for word in words),
+        stop="\n".join(f'PARAMETER stop "{_one_line(word)}"' for word in stop),
     )
     return text.rstrip("\n") + "\n"
 
 
-def _check_settings(settings: dict[str, tuple[float, float, float]]) -> None:
-    wrong = [
-        f"{key} {value} (allowed {low:g} to {high:g})"
-        for key, (value, low, high) in settings.items()
-        if not low <= value <= high
-    ]
-    if wrong:
-        raise InputError(f"Out of range: {', '.join(wrong)}.")
-
-
 def _quotable(what: str, text: str) -> str:
-    if '"""' in text or text.endswith('"'):
+    if '"""' in text or text.endswith('"'):  # a quote before the closing three would be read as one of them
         raise InputError(f'A Modelfile cannot hold {what}: it contains """ or ends in a quote.', "rephrase it.")
     return text
 
@@ -148,7 +144,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     name = given.name or given.output.stem
     try:
-        folder = merge_adapters_to_base(given.model, given.adapter) if given.adapter else given.model
+        folder: Path = given.model
+        if given.adapter:
+            folder = merge_adapters_to_base(folder, given.adapter)
         path = convert_to_gguf(folder, given.output, given.quantization, name=name)
         print(path)
         num_ctx = min(4096, check_gguf(path).context_length or 4096)

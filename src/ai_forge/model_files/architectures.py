@@ -89,7 +89,9 @@ def hf_name(gguf_name: str, arch: str) -> str | None:
     stem, _, kind = gguf_name.rpartition(".")
     if stem.startswith("blk."):
         _, layer, part = stem.split(".", 2)
-        hf = _block(arch).get(part) if layer.isdecimal() else None
+        if not layer.isdecimal():
+            return None
+        hf = _block(arch).get(part)
         return hf and f"model.layers.{layer}.{hf}.{kind}"
     hf = _GLOBAL.get(stem)
     return hf and f"{hf}.{kind}"
@@ -105,7 +107,9 @@ def gguf_name(hf: str, arch: str) -> str | None:
     if stem.startswith("model.layers."):
         layer, _, part = stem.removeprefix("model.layers.").partition(".")
         back = {there: here for here, there in _block(arch).items()}
-        name = back.get(part) if layer.isdecimal() else None
+        if not layer.isdecimal():
+            return None
+        name = back.get(part)
         return name and f"blk.{layer}.{name}.{kind}"
     name = _GLOBAL_BACK.get(stem)
     return name and f"{name}.{kind}"
@@ -196,7 +200,9 @@ def unserved(config: Mapping[str, Any]) -> str | None:
         even_head_dim = int(config.get("hidden_size") or 0) // int(config.get("num_attention_heads") or 1)
         if head_dim not in (0, even_head_dim):
             return f"heads of {head_dim} units in a phi3 model"
-    return _unserved_in_gemma(config, kind) if kind in SWA_PATTERN else None
+    if kind in SWA_PATTERN:
+        return _unserved_in_gemma(config, kind)
+    return None
 
 
 def _unserved_in_gemma(config: Mapping[str, Any], kind: str) -> str | None:
@@ -211,10 +217,9 @@ def _unserved_in_gemma(config: Mapping[str, Any], kind: str) -> str | None:
     if not is_usual or not config["sliding_window"]:
         return "an unusual pattern of sliding windows"
     attention, final = config["attn_logit_softcapping"], config["final_logit_softcapping"]
+    is_capped_otherwise = not (attention and final)
     if kind == "gemma3_text":
         is_capped_otherwise = attention is not None or final == 0
-    else:
-        is_capped_otherwise = not (attention and final)
     return f"soft-capping by {attention} and {final}" if is_capped_otherwise else None
 
 

@@ -86,7 +86,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
         expected = expected_shapes(config)
     except (KeyError, TypeError) as error:
         raise InputError(f"{folder / 'config.json'} lacks the setting {error}.") from error
-    if config.get("quantization_config"):  # before the weights: theirs are packed, and would be called damaged
+    if config.get("quantization_config"):  # before the weights: theirs are packed, and would be refused for their type
         raise _quantized(folder, config)
     weights = Weights(folder)
     if not (folder / "tokenizer.json").is_file():
@@ -98,7 +98,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
             f"{folder} has no tokenizer_config.json: nothing says how a chat is written.",
             "download it with the weights, or choose the instruct version of the base.",
         )
-    # surplus tensors (rotary frequencies, a second head) are left alone, as transformers does
+    # what is there beside these (rotary frequencies, a second head) is the exporter's to judge
     for tensor, shape in expected.items():
         spec = weights.specs.get(tensor)
         if spec is None:

@@ -107,12 +107,13 @@ def _merged(
     layers = {f"{layer}.weight": layer for layer in adapter.layers}
     for done, spec in enumerate(specs, 1):
         layer = layers.get(spec.name)
-        values = adapter.frozen(layer) if layer is not None else None
-        if values is None:
+        if layer is None:
             values = weights.load(spec.name)
-        if layer is not None:
+        else:
             a, b = adapter.pair(layer)
-            values = values + np.float32(adapter.scaling(layer)) * (b @ a)
+            frozen = adapter.frozen(layer)  # for plain LoRA there is none: it was trained on the base's own
+            start = weights.load(spec.name) if frozen is None else frozen
+            values = start + np.float32(adapter.scaling(layer)) * (b @ a)
         yield spec, to_storage(values, spec.dtype, spec.name)
         if progress:
             progress(done, len(specs))

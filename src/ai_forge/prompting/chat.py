@@ -49,7 +49,9 @@ class ChatTokenizer:
             # llama.cpp composes no characters (Qwen's tokenizers ask for it): the trainer must see what the runtime sees
             self._tokenizer.normalizer = normalizers.Sequence([])
         if prompt_template == "alpaca":
-            self.chat_template: str = alpaca_jinja(with_bos=self._begins_with_bos())
+            first = self._tokenizer.encode("a", add_special_tokens=True).tokens[:1]
+            bos = self.special("bos_token")
+            self.chat_template: str = alpaca_jinja(with_bos=first == [bos])
             return
         template = self._settings.get("chat_template")
         if template is None:
@@ -59,10 +61,9 @@ class ChatTokenizer:
             )
         self.chat_template = template
         if not self._shows_the_system_message():
-            with contextlib.suppress(InputError):
+            with contextlib.suppress(InputError):  # of no known family: it stays as it is
                 self.replaced = family_of(template)
                 self.chat_template = JINJA[self.replaced]
-                self.__dict__.pop("_template", None)
 
     def _shows_the_system_message(self) -> bool:
         mark = "<<system>>"
@@ -70,15 +71,6 @@ class ChatTokenizer:
             return mark in self.render([{"role": "system", "content": mark}, {"role": "user", "content": "Say hi."}])
         except InputError:
             return False
-
-    def _begins_with_bos(self) -> bool:
-        """Whether the base's tokenizer puts its begin token before a text."""
-        tokens = self._tokenizer.encode("a", add_special_tokens=True).tokens
-        return bool(tokens) and tokens[0] == self.special("bos_token")
-
-    @cached_property
-    def _template(self) -> Any:
-        return compiled(self.chat_template)
 
     def special(self, name: str) -> str:
         """The text of a special token ("bos_token", "eos_token", …), empty where there is none."""
@@ -94,8 +86,11 @@ class ChatTokenizer:
             behind = self.render(talk).partition(mark)[2].lstrip()
         except InputError:
             return end
-        known = (token for token in (end, *END_TOKENS) if token and self._tokenizer.token_to_id(token) is not None)
-        return next((token for token in known if behind.startswith(token)), end)
+        # a base may name the end of a text as its end token, and end a turn with another
+        for token in (end, *END_TOKENS):
+            if token and behind.startswith(token) and self._tokenizer.token_to_id(token) is not None:
+                return token
+        return end
 
     @property
     def end_of_turn_id(self) -> int:
@@ -113,27 +108,22 @@ class ChatTokenizer:
         """
         special = {name: self.special(name) for name in SPECIAL_TOKENS}
         try:
-            return str(
-                self._template.render(
-                    messages=list(messages), tools=None, documents=None, add_generation_prompt=True, **special
-                )
+            template = compiled(self.chat_template)
+            # as transformers passes them: a template may ask whether `tools` is none
+            text = template.render(
+                messages=list(messages), tools=None, documents=None, add_generation_prompt=True, **special
             )
         except TemplateError as error:
             raise InputError(
                 f"The base's chat template cannot render the chat: {error}",
                 "choose another base, or mend its template.",
             ) from error
-
-    def _prompt_tokens(self) -> list[str]:
-        return list(
-            self._tokenizer.encode(
-                self.render([{"role": "user", "content": "Say hi."}]), add_special_tokens=False
-            ).tokens
-        )
+        return str(text)
 
     def first_token(self) -> str:
         """The token that a chat begins with, "" for none."""
-        return "".join(self._prompt_tokens()[:1])
+        prompt = self.render([{"role": "user", "content": "Say hi."}])
+        return "".join(self._tokenizer.encode(prompt, add_special_tokens=False).tokens[:1])
 
     def prompts_begin_with_bos(self) -> bool:
         """Whether the template writes the begin token before a chat."""
@@ -142,7 +132,7 @@ class ChatTokenizer:
     def prompts_begin_with_special(self) -> bool:
         """Whether a chat begins with a token that is not cut out of text."""
         added = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
-        return bool(added.intersection(self._prompt_tokens()[:1]))
+        return self.first_token() in added
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; special tokens written in it are recognised, none are added."""

@@ -51,6 +51,7 @@ END_TOKENS = (
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<|end_of_text|>", "</s>", "<EOT>",
 )  # fmt: skip
 
+# what tells a family
 _MARKS: dict[Family, str] = {
     "chatml": "<|im_start|>",
     "llama3": "<|start_header_id|>",
@@ -58,8 +59,6 @@ _MARKS: dict[Family, str] = {
     "phi3": "<|end|>",
     "mistral": "[INST]",
 }
-"""What tells a family."""
-
 
 ALPACA_TURN = "### Instruction:"
 ALPACA_SYSTEM = (
@@ -81,7 +80,8 @@ def alpaca_jinja(*, with_bos: bool) -> str:
     `### Input:`; the sentence is the one for instructions without input, since whoever asks a deployed model gives none.
     An answer ends with the base's end token. `with_bos`: the base expects its begin token first.
     """
-    return _ALPACA.replace("{{ BOS }}", "{{ bos_token }}" if with_bos else "").replace("SYSTEM", ALPACA_SYSTEM)
+    bos = "{{ bos_token }}" if with_bos else ""
+    return _ALPACA.replace("{{ BOS }}", bos).replace("SYSTEM", ALPACA_SYSTEM)
 
 
 def family_of(template: str) -> Family:
@@ -93,7 +93,8 @@ def family_of(template: str) -> Family:
     for family, mark in _MARKS.items():
         if mark in template:
             return family
+    known = ", ".join(f"{family}: {mark}" for family, mark in _MARKS.items())
     raise InputError(
-        f"The model's chat template is of no known family ({', '.join(f'{k}: {v}' for k, v in _MARKS.items())}).",
+        f"The model's chat template is of no known family ({known}).",
         "use an instruct model of one of these families.",
     )

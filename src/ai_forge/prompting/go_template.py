@@ -6,7 +6,6 @@ the pieces are put together again for several other conversations and compared w
 So the default system message that SmolLM2's Jinja adds by itself is in the Go template as well (Ollama's own ChatML
 template drops it: "Say hi." is 12 tokens there instead of 31).
 
-Ollama tokenises with the begin token where the GGUF asks for one, so a leading one is taken off the template.
 Not covered: tools, images, thinking blocks, a system message after the first turn. A template that trims contents gives
 the same prompt only for contents without space at their ends; one that prints today's date keeps the day of export.
 """
@@ -14,13 +13,13 @@ the same prompt only for contents without space at their ends; one that prints t
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jinja2 import TemplateError
 
 from ai_forge.errors import InputError
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.jinja import compiled
+from ai_forge.prompting.prompt import Message
 
 _PROBES: list[list[tuple[str, str]]] = [
     [("user", "Say hi.")],
@@ -81,9 +80,9 @@ class Pieces:
 
 def _literal(text: str) -> str:
     """Text inside a Go template; quoted where it holds braces or quotes that Go or a Modelfile would read."""
-    return (
-        f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}" if "{{" in text or "}}" in text or '"""' in text else text
-    )
+    if "{{" in text or "}}" in text or '"""' in text:
+        return f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}"
+    return text
 
 
 def check_followable(tokenizer: ChatTokenizer) -> None:
@@ -99,8 +98,10 @@ def pieces_of(jinja: str, bos: str, eos: str, strip: str) -> Pieces:
     """
 
     def render(messages: Sequence[tuple[str, str]]) -> str:
+        # Ollama tokenises with the begin token where the GGUF asks for one: a second one would be another prompt
         return _render(jinja, messages, bos, eos).removeprefix(strip)
 
+    # what stands before a user turn may hang on what came before it, so each kind of neighbour is tried once
     marks = ["<<mark-s>>", "<<mark-u>>", "<<mark-a>>", "<<mark-v>>"]
     s, u, a, v = marks
     whole = _split(render([("system", s), ("user", u), ("assistant", a), ("user", v)]), marks)
@@ -134,7 +135,7 @@ def _split(text: str, marks: Sequence[str]) -> list[str]:
 
 
 def _render(jinja: str, messages: Sequence[tuple[str, str]], bos: str, eos: str) -> str:
-    turns: list[dict[str, Any]] = [{"role": role, "content": content} for role, content in messages]
+    turns = [Message(role=role, content=content) for role, content in messages]
     try:
         return str(compiled(jinja).render(messages=turns, add_generation_prompt=True, bos_token=bos, eos_token=eos))
     except TemplateError as error:

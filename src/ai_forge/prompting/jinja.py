@@ -1,6 +1,7 @@
 """Chat templates rendered as transformers renders them, in a sandbox: they come with models and are not trusted."""
 
 import datetime
+import functools
 import json
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -30,6 +31,7 @@ class GenerationBlock(Extension):
         return caller()
 
 
+@functools.lru_cache(maxsize=16)  # a training renders one template for each of its examples
 def compiled(template: str) -> Template:
     """`template`, ready to render. It may `break` out of loops, call `raise_exception` and print today's date.
 

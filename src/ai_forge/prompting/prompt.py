@@ -16,8 +16,7 @@ SYSTEM_PROMPT = (
 NOT_IN_CONTEXT = "The given documents do not contain the answer."
 
 CITATION = re.compile(r"\[((?:[^\[\]\n]+?):\d+-\d+|commit:[0-9a-f]{12})\]")
-FENCE = re.compile(r"^```[^\n`]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-"""A code fence in an answer."""
+FENCE = re.compile(r"^```[^\n`]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)  # a code fence in an answer
 
 
 class Message(TypedDict):

@@ -16,13 +16,13 @@ from typing import Any
 from ai_forge.errors import InputError
 
 SETTINGS, TEMPLATE, SPECIAL_TOKENS_MAP = "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"
+# what the tokenizer classes of the trained families say of themselves; the class is named in the config
 CLASS_DEFAULTS: dict[str, dict[str, str]] = {
     "Llama": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
     "Gemma": {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"},
     "Qwen2": {"eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
     "GPT2": {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"},
 }
-"""What the tokenizer classes of the trained families say of themselves; the class is named in the config."""
 
 
 def tokenizer_settings(folder: Path, has_token: Callable[[str], bool] = lambda _: False) -> dict[str, Any]:
@@ -40,21 +40,18 @@ def tokenizer_settings(folder: Path, has_token: Callable[[str], bool] = lambda _
     if "added_tokens_decoder" not in settings and (folder / SPECIAL_TOKENS_MAP).is_file():
         settings |= _read_object(folder / SPECIAL_TOKENS_MAP)
     for key, value in settings.items():
-        if key.endswith("_token") and isinstance(value, dict):
+        if key.endswith("_token") and isinstance(value, dict):  # an AddedToken with its flags
             settings[key] = value.get("content")
-    template = _default_template(settings.pop("chat_template", None))
+    template = settings.pop("chat_template", None)
+    if isinstance(template, list):  # several, named
+        template = {row.get("name"): row.get("template") for row in template if isinstance(row, dict)}
+    if isinstance(template, dict):
+        template = template.get("default")
     if (folder / TEMPLATE).is_file():
         template = (folder / TEMPLATE).read_text(encoding="utf-8")
     if isinstance(template, str):
         settings["chat_template"] = template
     return settings
-
-
-def _default_template(value: Any) -> Any:
-    if isinstance(value, list):
-        named = [row for row in value if isinstance(row, dict)]
-        value = {row.get("name"): row.get("template") for row in named}
-    return value.get("default") if isinstance(value, dict) else value
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -58,7 +58,6 @@ class GGUFFile:
     """A checked GGUF file: metadata, tensor table and a read-only map of the bytes."""
 
     path: Path
-    version: int
     metadata: dict[str, Any]
     tensors: dict[str, GGUFTensor]
     raw_values: dict[str, bytes] = field(repr=False)
@@ -171,7 +170,7 @@ def read_gguf(path: Path) -> GGUFFile:
             f"{path} is one part of a split GGUF.", "join it with llama-gguf-split --merge and name the result."
         )
     tensors = _read_tensors(cursor, n_tensors, metadata)
-    return GGUFFile(path, version, metadata, tensors, raw_values, data)
+    return GGUFFile(path, metadata, tensors, raw_values, data)
 
 
 def _read_metadata(cursor: _Cursor, n_keys: int) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -245,11 +244,7 @@ class GGUFSummary:
 
 def check_gguf(path: Path) -> GGUFSummary:
     """Checks the header of a GGUF file and sums it up. Raises `InputError` if it is damaged or cut off."""
-    return summarise(read_gguf(path))
-
-
-def summarise(file: GGUFFile) -> GGUFSummary:
-    """`check_gguf` for a file that is already open."""
+    file = read_gguf(path)
     arch = file.architecture
     return GGUFSummary(
         path=file.path,

@@ -102,8 +102,10 @@ def served_name(name: str, folder: Path) -> str:
             "for Phi-3's only.",
             "choose another base: ai-forge models.",
         )
+    if stripping and not PHI3_NAME.search(name):
+        return f"{name} (Phi-3)"
     if stripping:
-        return name if PHI3_NAME.search(name) else f"{name} (Phi-3)"
+        return name
     return PHI3_NAME.sub("phi 3", name)  # or llama.cpp would strip where the trainer did not
 
 
@@ -196,13 +198,11 @@ def _tokens(data: Mapping[str, Any], vocab_size: int, path: Path) -> tuple[list[
             "choose another base: ai-forge models.",
         )
     for index, row in added.items():
-        types[index] = CONTROL if row.get("special") or _looks_special(row["content"]) else USER_DEFINED
+        token = row["content"]
+        # some models forget to mark these as special; llama.cpp's converter knows them by their looks
+        looks_special = token == "<pad>" or (token[:2], token[-2:]) in (("<|", "|>"), ("<｜", "｜>"))
+        types[index] = CONTROL if row.get("special") or looks_special else USER_DEFINED
     return tokens, types
-
-
-def _looks_special(token: str) -> bool:
-    """Tokens that some models forget to mark as special, as llama.cpp's converter knows them."""
-    return token == "<pad>" or (token[:2], token[-2:]) in (("<|", "|>"), ("<｜", "｜>"))
 
 
 def _special_ids(folder: Path, data: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, bytes]:

@@ -78,7 +78,9 @@ def write_gguf(
     require_disk(output_path.parent, n_bytes, f"Writing {output_path.name}")
     values = settings_to_gguf(config) | {"general.name": string(served_name(name or folder.name, folder))}
     values |= tokenizer_metadata(folder, config)
-    file_type = MIXES[kind].file_type if kind in MIXES else F16_FILE_TYPE
+    file_type = F16_FILE_TYPE
+    if kind in MIXES:
+        file_type = MIXES[kind].file_type
     values |= {"general.quantization_version": uint32(2), "general.file_type": uint32(file_type)}
     header = encode_header(values, table)
     with atomic_file(output_path) as out:
@@ -157,8 +159,9 @@ def _encoded(row: _Row, weights: Weights, config: Mapping[str, Any]) -> np.ndarr
         stored = permute(stored, heads)
 
     def loaded(first: int = 0, last: int | None = None) -> np.ndarray:
-        part = stored[first:last]
-        return bf16_to_f32(part) if weights.specs[source].dtype == "BF16" else part
+        if weights.specs[source].dtype == "BF16":
+            return bf16_to_f32(stored[first:last])
+        return stored[first:last]
 
     if row.type == Type.F32:
         shift = np.float32(norm_shift(arch, row.name))

@@ -63,11 +63,12 @@ def tokenizer_files(metadata: Mapping[str, Any]) -> dict[str, JSON]:
     if add_bos:
         parts["post_processor"] = _with_begin_token(str(bos), vocab, parts["post_processor"])
     strips = bool(PHI3_NAME.search(str(metadata.get("general.name", ""))))
-    added = [
-        _added(index, token, types[index], rstrip=strips and token not in PHI3_UNSTRIPPED)
-        for index, token in enumerate(tokens)
-        if types[index] in apart
-    ]
+    added = []
+    for index, (token, type_) in enumerate(zip(tokens, types, strict=True)):
+        if type_ in apart:
+            rstrip = strips and token not in PHI3_UNSTRIPPED
+            flags = {"single_word": False, "lstrip": False, "rstrip": rstrip, "normalized": False}
+            added.append({"id": index, "content": token, **flags, "special": type_ != USER_DEFINED})
     # the order of the keys is that of published files
     first = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added}
     return {
@@ -136,16 +137,12 @@ def token_at(metadata: Mapping[str, Any], tokens: list[str], role: str) -> str |
     return tokens[index]
 
 
-def _added(index: int, token: str, kind: int, *, rstrip: bool) -> JSON:
-    flags = {"single_word": False, "lstrip": False, "rstrip": rstrip, "normalized": False}
-    return {"id": index, "content": token, **flags, "special": kind in (CONTROL, UNKNOWN)}
-
-
 def _merges(lines: list[str], vocab: Mapping[str, int]) -> list[list[str]]:
     pairs = []
     for line in lines:
-        left, space, right = line[:1] + line[1:].partition(" ")[0], line[1:].find(" "), line[1:].partition(" ")[2]
-        if space < 0 or left not in vocab or right not in vocab or left + right not in vocab:
+        rest, space, right = line[1:].partition(" ")  # from the second character on: the first may be a space itself
+        left = line[:1] + rest
+        if not space or left not in vocab or right not in vocab or left + right not in vocab:
             raise InputError(f"The GGUF's vocabulary is damaged: the merge {line!r} leads outside it.")
         pairs.append([left, right])
     return pairs

@@ -35,7 +35,9 @@ _REPLACE: JSON = {"type": "Replace", "pattern": {"String": " "}, "content": SPAC
 
 def normalizer_json(*, add_space_prefix: bool) -> JSON:
     """The `normalizer` of `tokenizer.json`."""
-    return {"type": "Sequence", "normalizers": [_PREPEND, _REPLACE]} if add_space_prefix else _REPLACE
+    if add_space_prefix:
+        return {"type": "Sequence", "normalizers": [_PREPEND, _REPLACE]}
+    return _REPLACE
 
 
 def decoder_json(*, add_space_prefix: bool) -> JSON:
@@ -57,7 +59,10 @@ def space_prefix(data: Mapping[str, Any]) -> Prefix:
         InputError: it changes or cuts text in another way than llama.cpp does.
     """
     normal = _flat(data.get("normalizer"), "normalizers")
-    cuts = [step for step in _flat(data.get("pre_tokenizer"), "pretokenizers") if not _cuts_at_spaces(step)]
+    # Gemma's `tokenizer.json` cuts at spaces, of which its normalizer has left none
+    at_spaces = {"String": " "}
+    steps = _flat(data.get("pre_tokenizer"), "pretokenizers")
+    cuts = [step for step in steps if step.get("type") != "Split" or step.get("pattern") != at_spaces]
     if not cuts and normal in ([_PREPEND, _REPLACE], [_REPLACE]):
         return "always" if normal[0] == _PREPEND else "never"
     if not normal and len(cuts) == 1 and cuts[0].get("type") == "Metaspace":
@@ -78,11 +83,6 @@ def _flat(step: JSON | None, parts: str) -> list[JSON]:
     if step.get("type") != "Sequence":
         return [step]
     return [part for inner in step[parts] for part in _flat(inner, parts)]
-
-
-def _cuts_at_spaces(step: JSON) -> bool:
-    """Gemma's `tokenizer.json` cuts at spaces, of which its normalizer has left none."""
-    return step.get("type") == "Split" and step.get("pattern") == {"String": " "}
 
 
 def splits(token: str, vocab: Mapping[str, int]) -> Iterator[tuple[str, str]]:

@@ -298,4 +298,4 @@ def test_an_unreadable_quantisation_is_named(tmp_path: Path) -> None:
     first = tensors["blk.0.ffn_up.weight"]
     tensors["blk.0.ffn_up.weight"] = type(first)(first.name, first.shape, Type.IQ2_S, first.offset, first.n_bytes)
     with pytest.raises(InputError, match=r"blk.0.ffn_up.weight is of type IQ2_S; readable are F32"):
-        check_convertible(GGUFFile(file.path, 3, file.metadata, tensors, file.raw_values, file._map))
+        check_convertible(GGUFFile(file.path, file.metadata, tensors, file.raw_values, file._map))
