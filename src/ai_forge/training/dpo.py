@@ -34,7 +34,7 @@ from ai_forge.training.loop import Task
 from ai_forge.training.losses import PreferenceObjective, TokenizedPair, with_reference
 from ai_forge.training.plan import Schedule, probe_speed
 from ai_forge.training.record import PreferencePhase, TrainingRecord, TrainingResult
-from ai_forge.training.tokens.packing import tokenize_chat
+from ai_forge.training.tokens.packing import require_both_sides, tokenize_chat
 from ai_forge.workspace import Workspace, atomic_write, file_sha256, read_json, stage_key
 
 HELD_OUT = 10
@@ -66,12 +66,8 @@ class PreferenceTrainer(FineTuneTrainer):
             update={"learning_rate": self.config.dpo_learning_rate, "num_epochs": self.config.dpo_epochs}
         )
         (train, n_long), (held_out, n_long_held_out) = (self._pairs(pairs) for pairs in (train_pairs, eval_pairs))
-        if not train or not held_out:
-            raise InputError(
-                f"{len(train)} training and {len(held_out)} held-out pairs fit into {config.max_seq_len} tokens "
-                f"({n_long + n_long_held_out} are longer); at least one of each is needed.",
-                "raise training.max_seq_len, or give more pairs.",
-            )
+        n_too_long, advice = n_long + n_long_held_out, "raise training.max_seq_len, or give more pairs."
+        require_both_sides(len(train), len(held_out), n_too_long, config.max_seq_len, "pairs", advice)
         trainee = self.backend.trainee.from_adapter(self.base.folder, start, config)
         train = self.group.broadcast(lambda: self._with_reference(trainee, start, train))
         held_out = self.group.broadcast(lambda: self._with_reference(trainee, start, held_out))

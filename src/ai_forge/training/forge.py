@@ -49,8 +49,11 @@ from ai_forge.training.tokens.packing import (
     by_context,
     code_replay,
     collate,
+    fitting,
     n_packed_tokens,
+    require_both_sides,
     tokenize_all,
+    tokenize_chat,
 )
 from ai_forge.workspace import Workspace, atomic_write, read_json, stage_key
 
@@ -76,6 +79,16 @@ CHECK_TEXT = '''def moving_average(values, window):
 
 # The quick brown fox jumps over the lazy dog, and the parser reads every token of this line before it stops.
 '''
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A chat and the answer to be learned; `title` names it where the model is asked while it trains."""
+
+    id: str
+    title: str
+    prompt: list[Message]
+    answer: str
 
 
 @dataclass(frozen=True)
@@ -351,23 +364,41 @@ class FineTuneTrainer:
         train, n_too_long = tokenize_all(train_dataset, self.tokenizer, limit, self._weigh)
         held_out, _ = tokenize_all(eval_dataset, self.tokenizer, limit)
         held_out = by_context(held_out)[: self.config.eval_examples]
-        if not train or not held_out:
-            raise InputError(
-                f"{len(train)} training and {len(held_out)} held-out examples fit into {limit} tokens "
-                f"({n_too_long} are longer); at least one of each is needed.",
-                "raise training.max_seq_len, lower synthesis.max_context_tokens, or mine more code.",
-            )
-        if n_too_long:
-            self._emit(
-                Notice("warning", f"{n_too_long} training examples are longer than {limit} tokens and left out.")
-            )
-        share = self.config.replay_share
+        advice = "raise training.max_seq_len, lower synthesis.max_context_tokens, or mine more code."
+        require_both_sides(len(train), len(held_out), n_too_long, limit, "examples", advice)
+        self._warn_of_too_long(n_too_long, "training examples")
+        share = (
+            self.config.replay_share
+        )  # of all that is read, so that it stays what it says however many questions there are
         n_replayed = round(len(train) * share / (1 - share))
-        replayed = code_replay(
-            train_dataset, self.tokenizer, n_replayed, min(limit, self.config.replay_tokens), self.config.seed
-        )
+        longest = min(limit, self.config.replay_tokens)
+        replayed = code_replay(train_dataset, self.tokenizer, n_replayed, longest, self.config.seed)
         asked = [(e.question, messages_for(e.question, e.shown_documents)) for e in eval_dataset[:SAMPLES]]
         return SupervisedData([*train, *replayed], held_out, n_too_long, asked)
+
+    def tokenized_lessons(
+        self, train: Sequence[Lesson], held_out: Sequence[Lesson], what: str, advice: str
+    ) -> SupervisedData:
+        """Lessons as token ids; `what` they are called (a plural) and the `advice` are for messages.
+
+        Raises:
+            InputError: nothing fits into `max_seq_len`.
+        """
+        limit = self.config.max_seq_len
+        sides = []
+        for lessons in (train, held_out):
+            made = [tokenize_chat(each.prompt, each.answer, self.tokenizer, each.id) for each in lessons]
+            sides.append(fitting(made, limit))
+        (kept, n_too_long), (watched, _) = sides
+        require_both_sides(len(kept), len(watched), n_too_long, limit, what, advice)
+        self._warn_of_too_long(n_too_long, what)
+        asked = [(lesson.title, lesson.prompt) for lesson in held_out[:SAMPLES]]
+        return SupervisedData(kept, watched[: self.config.eval_examples], n_too_long, asked)
+
+    def _warn_of_too_long(self, n: int, what: str) -> None:
+        if n:
+            text = f"{n} {what} are longer than {self.config.max_seq_len} tokens and left out."
+            self._emit(Notice("warning", text))
 
     def _schedule(self, trainee: Any, data: SupervisedData, config: FineTuneConfig) -> Schedule:
         self._emit(StageProgress("train", 0, 0, "measuring the speed"))

@@ -116,28 +116,21 @@ def initial_adapter(
     if config.init_method == "lora":
         a = algebra.uniform(rank, n_in, n_in**-0.5, like=weight)  # kaiming_uniform(a=√5), as in LoRA's and PEFT's code
         return Start(a, algebra.zeros(n_out, rank, like=weight), weight)
+    oversampling, tolerance = config.svd_oversampling, config.svd_tolerance
 
     def fitted(matrix: Array) -> tuple[Array, Array]:
-        factors = pissa_factors(
-            matrix,
-            rank,
-            scaling,
-            algebra,
-            oversampling=config.svd_oversampling,
-            tolerance=config.svd_tolerance,
-        )
+        factors = pissa_factors(matrix, rank, scaling, algebra, oversampling=oversampling, tolerance=tolerance)
         return factors.a, factors.b
 
+    frozen, n_left = weight, config.quantization_iterations
     if config.init_method == "pissa":
         a, b = fitted(weight)
         frozen = weight - scaling * (b @ a)
-        n_left = config.quantization_iterations - 1
-    else:
-        frozen, n_left = weight, config.quantization_iterations
-    if quantize is None:
+        n_left -= 1  # the paper's QPiSSA is the first iteration
+    if quantize is None:  # the settings refuse loftq without quantization, so the factors are there
         return Start(a, b, frozen)
     for turn in range(n_left):
-        if turn:
+        if turn:  # what is frozen before the first turn has been quantized by nothing yet
             frozen = weight - scaling * (b @ a)
         a, b = fitted(weight - quantize(frozen))
     return Start(a, b, frozen)
