@@ -161,7 +161,7 @@ def chat_report(verdict: Verdict, evaluation: ChatEvaluation, figures: dict[str,
         "Not known: what the model forgot of anything else, and whether an answer that reads otherwise is as good: read them.",
     ]
     for base, tuned in zip(evaluation.of(SHOWN), evaluation.of(TUNED), strict=True):
-        lines += ["", f"## {' '.join(tuned.question.split())[:200]}"]
+        lines += ["", f"## {' '.join(tuned.question.split())[:200]}"]  # a heading is one line
         lines += quoted("reference", tuned.reference) + quoted(SHOWN, base.answer) + quoted(TUNED, tuned.answer)
     return "\n".join(lines) + "\n"
 

@@ -2,7 +2,7 @@
 
 Each is asked in its own way, the base through its chat template and the tuned model as it is deployed, with no system message
 of ours. Answers are greedy. A probe's check is made by a machine (`schemas/probes.py`): it sees whether the one rule is kept,
-not whether the answer is good. Probes about one rule are not independent, so the interval of the gain resamples rules.
+not whether the answer is good.
 """
 
 from collections.abc import Callable, Sequence
@@ -56,7 +56,7 @@ class Compliance(BaseModel):
         return paired_difference(
             [a.tuned_passes for a in self.answers],
             [a.base_passes for a in self.answers],
-            groups=[a.probe.rule_id for a in self.answers],
+            groups=[a.probe.rule_id for a in self.answers],  # probes about one rule are not independent
             confidence=settings.confidence,
             seed=settings.seed,
         )

@@ -209,6 +209,7 @@ def batches_of(lengths: Sequence[int], room: int) -> list[list[int]]:
     [[1, 2], [0], [3]]
     """
     batches: list[list[int]] = []
+    # by length, because a batch is padded to its longest: mixed ones would compute padding for the most part
     for place in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batches and lengths[place] * (len(batches[-1]) + 1) <= room:
             batches[-1].append(place)
@@ -243,7 +244,7 @@ def code_windows(ids: Sequence[int], size: int = CODE_WINDOW) -> list[TokenizedE
     >>> [(w.ids, w.n_prompt) for w in code_windows([1, 2, 3, 4], size=3)]
     [((1, 2, 3), 1), ((3, 4), 1)]
     """
-    starts = range(0, len(ids) - 1, size - 1)
+    starts = range(0, len(ids) - 1, size - 1)  # overlapping by the token that is given, so that each other counts once
     return [TokenizedExample(tuple(ids[start : start + size]), 1) for start in starts]
 
 

@@ -34,9 +34,8 @@ def code_of(files: Iterable[tuple[str, str]], settings: JudgeSettings) -> list[t
         if left <= 0:
             break
         share = min(left, max(LEAST_CODE_BYTES, settings.code_bytes // MOST_FILES))
-        text = (
-            whole.encode()[:share].decode("utf-8", errors="ignore").rpartition("\n")[0]
-        )  # a cut may halve a character
+        beginning = whole.encode()[:share].decode("utf-8", errors="ignore")  # a cut may halve a character
+        text = beginning.rpartition("\n")[0]
         if text.strip():
             chosen.append((path, text))
             left -= len(text.encode())

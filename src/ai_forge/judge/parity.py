@@ -28,9 +28,7 @@ from ai_forge.training.tokens.packing import TokenizedExample, collate
 
 N_TOP = 64
 MIN_SAME_ANSWERS = 0.95  # share of the prompts on which the f16 file must repeat the trainer's greedy tokens
-NEAR_TIE_NATS = (
-    0.05  # two best tokens closer than this may be turned round by f16's rounding: no sign of a wrong export
-)
+NEAR_TIE_NATS = 0.05  # two best tokens that are closer may be turned round by f16's rounding: no sign of a wrong export
 
 
 class ServedFile(Protocol):
@@ -135,12 +133,10 @@ def compare(
         difference = first_difference(expected, served)
         if difference is not None:
             differences.append(difference)
-            ours, theirs = (
-                [*answer, end] for answer in (expected, served)
-            )  # one may have ended where the other went on
+            ours, theirs = [*expected, end], [*served, end]  # one may have ended where the other went on
             lead = _lead(trainer, (*prompt, *ours[:difference]), ours[difference], theirs[difference])
             near_ties += lead < NEAR_TIE_NATS
-        if files.deployed is not files.f16:
+        if files.deployed is not files.f16:  # that is held to the trainer's very tokens already
             divergences += _divergences(trainer, files.deployed, prompt, n_tokens)
     progress(len(chats), len(chats))
     kl_mean = kl_high = None
@@ -166,7 +162,7 @@ def first_difference(ours: Sequence[int], theirs: Sequence[int]) -> int | None:
     >>> first_difference([1, 2], [1, 2]), first_difference([1, 2], [1, 3]), first_difference([1, 2], [1])
     (None, 1, 1)
     """
-    for position, (a, b) in enumerate(zip(ours, theirs, strict=False)):
+    for position, (a, b) in enumerate(zip(ours, theirs, strict=False)):  # as far as both go
         if a != b:
             return position
     if len(ours) == len(theirs):

@@ -90,7 +90,7 @@ def bootstrap(
     value = float(statistic(data))
     if len(clusters) < 2:  # every resample would be the same: an interval of width 0, which says "certain"
         return Estimate(value, None, None, len(data))
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)  # seeded: the same answers give the same verdict
     draws = []
     for _ in range(N_RESAMPLES):
         chosen = generator.integers(len(clusters), size=len(clusters))

@@ -146,7 +146,7 @@ def _forgetting(evaluation: Evaluation, settings: JudgeSettings) -> Estimate | N
     rows = [(c.tuned_nats - c.base_nats, float(c.n_bytes)) for c in evaluation.code]
     return bootstrap(
         rows,
-        lambda d: math.expm1(float(d[:, 0].sum() / d[:, 1].sum())),
+        lambda d: math.expm1(float(d[:, 0].sum() / d[:, 1].sum())),  # a ratio of sums: long files weigh more
         confidence=settings.confidence,
         seed=settings.seed,
     )

@@ -44,7 +44,7 @@ class HandbookTrainer(FineTuneTrainer):
         data = self.tokenized_lessons(self.lessons(train_pairs), self.lessons(eval_pairs), "pairs", advice)
         result = self._supervised(data, self.config, measured=data.train)
         before, after = result.trained_first_loss, result.trained_last_loss
-        if before is None or after is None or not after < before:
+        if before is None or after is None or not after < before:  # a loss that is no number has not fallen
             raise RefusedError(
                 f"The loss on the handbook's pairs did not fall in {result.n_steps} steps: {before} → {after}.",
                 f"lower training.learning_rate (now {self.config.learning_rate:g}), or train more steps.",

@@ -27,7 +27,6 @@ from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InputError
 from ai_forge.model_files.adapter import PREFIX, WEIGHTS, AdapterFolder
 from ai_forge.model_files.tensors import TensorSpec, write_safetensors
-from ai_forge.training.adapters.initialisation import chosen_layers, require_all_found
 from ai_forge.training.backends.base import Loss, TokenSums
 from ai_forge.training.backends.mlx_layers import BITS, AdapterLinear, FrozenWeight, hooked_blocks
 from ai_forge.training.backends.mlx_model import compute_dtype, load_arrays, load_model, on_gpu, target_log_probs
@@ -36,10 +35,7 @@ from ai_forge.training.tokens.packing import Batch
 
 PACKED_RESIDUAL = "residual_mlx.safetensors"
 SIDES = ("lora_A", "lora_B")
-OUT_OF_MEMORY = (
-    "allocate",
-    "Insufficient Memory",
-)  # what Metal's messages hold: MLX has no error class of its own for it
+OUT_OF_MEMORY = ("allocate", "Insufficient Memory")  # in Metal's messages: MLX has no error class of its own for it
 
 
 def linear_layers_of(model: Any) -> dict[str, nn.Linear]:
@@ -50,18 +46,6 @@ def linear_layers_of(model: Any) -> dict[str, nn.Linear]:
         for name, layer in sorted(block.named_modules())
         if isinstance(layer, nn.Linear)
     }
-
-
-def target_layers(model: Any, names: tuple[str, ...]) -> dict[str, nn.Linear]:
-    """The linear layers that `names` choose, by full name, block by block; see `initialisation.chosen_layers`.
-
-    Raises:
-        InputError: a name fits no linear layer of this model's blocks.
-    """
-    linear = linear_layers_of(model)
-    chosen, missing = chosen_layers(list(linear), names)
-    require_all_found(missing, list(linear))
-    return {full: linear[full] for full in chosen}
 
 
 def replace_layer(model: Any, full_name: str, layer: nn.Module) -> None:

@@ -17,9 +17,9 @@ from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InputError
 from ai_forge.events import AdapterInitialised
 from ai_forge.model_files.tensors import Weights
-from ai_forge.training.adapters.initialisation import initial_adapter, scaling_of
+from ai_forge.training.adapters.initialisation import chosen_layers, initial_adapter, scaling_of
 from ai_forge.training.adapters.proof import WeightErrors, require_proof
-from ai_forge.training.backends.mlx_backend import MLXTrainee, replace_layer, target_layers
+from ai_forge.training.backends.mlx_backend import MLXTrainee, linear_layers_of, replace_layer
 from ai_forge.training.backends.mlx_layers import (
     BITS,
     GROUP_SIZES,
@@ -104,7 +104,8 @@ class _Builder:
         self.errors = WeightErrors()
         self._model, self._config, self._dtype, self._progress = model, config, dtype, progress
         self._weights, self._algebra = Weights(folder), MLXAlgebra(config.seed)
-        self._targets = target_layers(model, config.target_modules)
+        linear = linear_layers_of(model)
+        self._targets = {name: linear[name] for name in chosen_layers(list(linear), config.target_modules)}
         self.group_size = group_size_of(config, {name: linear.weight.shape for name, linear in self._targets.items()})
 
     def read(self, check: Batch) -> list[mx.array]:

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InputError
 from ai_forge.model_files.adapter import PREFIX, RESIDUAL, WEIGHTS, AdapterFolder
-from ai_forge.training.adapters.initialisation import chosen_layers, require_all_found
 from ai_forge.training.backends.base import Loss, TokenSums
 from ai_forge.training.backends.torch_layers import AdapterLinear, FrozenWeight
 from ai_forge.training.backends.torch_model import (
@@ -39,16 +38,9 @@ from ai_forge.training.tokens.packing import Batch
 PACKED_RESIDUAL = "residual_nf4.safetensors"  # beside `residual.safetensors` on CUDA, which trains on packed weights
 
 
-def target_layers(model: nn.Module, names: tuple[str, ...]) -> dict[str, nn.Linear]:
-    """The linear layers that `names` choose, by full name, in the model's order; see `initialisation.chosen_layers`.
-
-    Raises:
-        InputError: a name fits no linear layer of this model.
-    """
-    linear = {full: layer for full, layer in model.named_modules() if isinstance(layer, nn.Linear)}
-    chosen, missing = chosen_layers(list(linear), names)
-    require_all_found(missing, list(linear))
-    return {full: linear[full] for full in chosen}
+def linear_layers_of(model: nn.Module) -> dict[str, nn.Linear]:
+    """The linear layers of the model by full name, in its order."""
+    return {full: layer for full, layer in model.named_modules() if isinstance(layer, nn.Linear)}
 
 
 def replace_layer(model: nn.Module, full_name: str, layer: nn.Module) -> None:
@@ -164,7 +156,7 @@ class TorchTrainee:
         packed: dict[str, dict[str, Tensor]] = {}
         if device.type != "cpu" and not exact:
             packed = packed_weights(adapter_folder)
-        linear_layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        linear_layers = linear_layers_of(model)
         layers: dict[str, AdapterLinear] = {}
         for name in adapter.layers:
             linear = linear_layers.get(name)

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from ai_forge.config import FineTuneConfig
 from ai_forge.events import AdapterInitialised
-from ai_forge.training.adapters.initialisation import Quantize, initial_adapter, scaling_of
+from ai_forge.training.adapters.initialisation import Quantize, chosen_layers, initial_adapter, scaling_of
 from ai_forge.training.adapters.proof import WeightErrors, require_proof
 from ai_forge.training.backends.torch_algebra import TorchAlgebra
 from ai_forge.training.backends.torch_backend import (
     TorchTrainee,
     full_precision_weights,
+    linear_layers_of,
     replace_layer,
-    target_layers,
 )
 from ai_forge.training.backends.torch_layers import AdapterLinear, FrozenWeight
 from ai_forge.training.backends.torch_model import compute_dtype, load_model, pick_device, vocabulary_log_probs
@@ -52,7 +52,8 @@ def initialise(
     device = torch.device("cpu") if config.sharded else pick_device()  # no device may hold the whole base
     dtype = compute_dtype(device, exact=exact)
     model = load_model(folder, device=device, dtype=dtype)
-    targets = target_layers(model, config.target_modules)
+    linear_layers = linear_layers_of(model)
+    targets = {name: linear_layers[name] for name in chosen_layers(list(linear_layers), config.target_modules)}
     read = full_precision_weights(folder)
     algebra = TorchAlgebra(config.seed)
     base = vocabulary_log_probs(model, check)

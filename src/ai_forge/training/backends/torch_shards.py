@@ -29,12 +29,6 @@ def shard_layers(model: Any, device: torch.device) -> None:
     fully_shard(model.model, ignored_params=whole)
 
 
-def held_bytes(model: Any) -> int:
-    """Bytes of the parameters that this process holds."""
-    pieces = (p.to_local() if isinstance(p, DTensor) else p for p in model.parameters())
-    return sum(piece.numel() * piece.element_size() for piece in pieces)
-
-
 def _move(parameters: set[nn.Parameter], device: torch.device) -> None:
     for parameter in parameters:
         parameter.data = parameter.data.to(device)
