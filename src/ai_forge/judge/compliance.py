@@ -2,7 +2,7 @@
 
 Each is asked in its own way, the base through its chat template and the tuned model as it is deployed, with no system message
 of ours. Answers are greedy. A probe's check is made by a machine (`schemas/probes.py`): it sees whether the one rule is kept,
-not whether the answer is good. Probes about one rule are not independent, so the interval of the gain resamples rules.
+not whether the answer is good.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict
 
 from ai_forge.config import JudgeSettings
 from ai_forge.data_pipeline.schemas.probes import ComplianceProbe
+from ai_forge.judge.plain_report import head_of, quoted
 from ai_forge.judge.statistics import Estimate, paired_difference, proportion, surely_above_zero
-from ai_forge.judge.verdict import Check, Verdict, signed
+from ai_forge.judge.verdict import Check, Verdict, signed, start_of_headline
 
 Ask = Callable[[Sequence[str]], Sequence[str]]
 """Prompts to answers."""
@@ -55,7 +56,7 @@ class Compliance(BaseModel):
         return paired_difference(
             [a.tuned_passes for a in self.answers],
             [a.base_passes for a in self.answers],
-            groups=[a.probe.rule_id for a in self.answers],
+            groups=[a.probe.rule_id for a in self.answers],  # probes about one rule are not independent
             confidence=settings.confidence,
             seed=settings.seed,
         )
@@ -64,41 +65,30 @@ class Compliance(BaseModel):
 def ask_both(probes: Sequence[ComplianceProbe], base: Ask, tuned: Ask) -> Compliance:
     """The answers of both to all probes."""
     prompts = [probe.prompt for probe in probes]
-    rows = zip(probes, base(prompts), tuned(prompts), strict=True)
+    rows = zip(probes, base(prompts), tuned(prompts), strict=True)  # one after the other: two models may not fit
     return Compliance(answers=tuple(ProbeAnswers(probe=p, base=b, tuned=t) for p, b, t in rows))
 
 
 def judge_compliance(compliance: Compliance, settings: JudgeSettings) -> Verdict:
     """Better only if surely more probes pass than before."""
-    gain = compliance.gain(settings)
-    passed = surely_above_zero(gain)
     n = len(compliance.answers)
     if n == 0:
         unscored = Check("compliance", None, "no probes: none of the rules can be checked by a machine")
-        return Verdict(False, "Not judged: there are no probes.", (), (unscored,), None, None, None, None)
-    kept = [sum(a.base_passes for a in compliance.answers), sum(a.tuned_passes for a in compliance.answers)]
-    start = "Better than the base" if passed else "Not shown to be better than the base"
-    return Verdict(
-        better=bool(passed),
-        headline=f"{start}: keeps the rules in {kept[1]} of {n} probes without a system prompt (base: {kept[0]}).",
-        rows=(),
-        checks=(Check("compliance", passed, f"{signed(gain, percent=True)} of the probes; must be above 0"),),
-        code_base=None,
-        code_tuned=None,
-        forgetting=None,
-        retrieval_recall=None,
-    )
+        return Verdict(False, "Not judged: there are no probes.", (unscored,))
+    gain = compliance.gain(settings)
+    check = Check("compliance", surely_above_zero(gain), f"{signed(gain, percent=True)} of the probes; must be above 0")
+    better = bool(check.passed)
+    ours, theirs = sum(a.tuned_passes for a in compliance.answers), sum(a.base_passes for a in compliance.answers)
+    measured = f"keeps the rules in {ours} of {n} probes without a system prompt (base: {theirs})"
+    return Verdict(better, f"{start_of_headline(better)}: {measured}.", (check,))
 
 
 def compliance_report(verdict: Verdict, compliance: Compliance, figures: dict[str, str]) -> str:
     """Markdown: the verdict, `figures` by name, and every probe with both answers."""
-    lines = [f"# {verdict.headline}", "", *(f"- {check.name}: {check.text}" for check in verdict.checks)]
-    lines += [f"- {name}: {value}" for name, value in figures.items()]
+    lines = head_of(verdict, figures)
     lines += ["", "The checks see whether the one rule is kept, not whether the answer is good: read the answers."]
     for row in compliance.answers:
         lines += ["", f"## {row.probe.prompt}", "", f"Rule ({row.probe.path}:{row.probe.first_line}): {row.probe.rule}"]
         for who, passes, answer in (("base", row.base_passes, row.base), ("tuned", row.tuned_passes, row.tuned)):
-            quoted = "\n".join(f"> {line}" for line in answer.strip().splitlines()) or "> (nothing)"
-            outcome = "kept" if passes else "not kept"
-            lines += ["", f"{who}, {outcome}:", "", quoted]
+            lines += quoted(f"{who}, {'kept' if passes else 'not kept'}", answer)
     return "\n".join(lines) + "\n"

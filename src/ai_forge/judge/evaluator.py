@@ -7,7 +7,7 @@ scored here was seen in training: the split is by file and was made before synth
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
@@ -17,13 +17,12 @@ from ai_forge.data_pipeline.schemas import Document, RAFTExample
 from ai_forge.events import Sink, StageProgress, ignore
 from ai_forge.judge.scoring import citation_is_right, facts_are_right, rouge_l
 from ai_forge.prompting.chat import ChatTokenizer
-from ai_forge.prompting.prompt import messages_for
+from ai_forge.prompting.prompt import Message, messages_for
 from ai_forge.training.backends.base import Generator
 from ai_forge.training.tokens.packing import TokenizedExample, collate
 
 Retrieve = Callable[[str], Sequence[Document]]
-CODE_WINDOW = 1024
-"""Tokens of held-out code that are scored in one piece."""
+CODE_WINDOW = 1024  # tokens of held-out code that are scored in one piece
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,10 @@ class Evaluator:
     def evaluate(self, held_out: HeldOut, contenders: Sequence[Contender] = CONTENDERS) -> Evaluation:
         """Each of `contenders` on every question, both models on the code."""
         questions = list(held_out.questions)
-        shown = [tuple(self._retrieve(q.question)) for q in questions]
+        shown: list[Sequence[Document]] = [
+            tuple(self._retrieve(q.question)) for q in questions
+        ]  # alike for all contenders
+        nothing: list[Sequence[Document]] = [()] * len(questions)
         worked = list(held_out.worked_examples)
         total = len(contenders) * len(questions)
         answers: list[Answer] = []
@@ -139,7 +141,7 @@ class Evaluator:
                 if contender.is_tuned != is_tuned:
                     continue
                 examples = worked if contender.worked_examples else []
-                documents = shown if contender.retrieval else [()] * len(questions)
+                documents = shown if contender.retrieval else nothing
                 answers += self._ask(model, contender, questions, documents, examples, total)
             nats[is_tuned] = [self._code_nats(model, text) for _, text in held_out.code]
             del model  # before the other one is loaded: two may not fit
@@ -158,30 +160,46 @@ class Evaluator:
         worked: Sequence[RAFTExample],
         total: int,
     ) -> list[Answer]:
-        prompts = [
-            self._tokenizer.encode_prompt(messages_for(question.question, shown, worked))
-            for question, shown in zip(questions, documents, strict=True)
-        ]
-        references = [self._tokenizer.encode_target(question.target) for question in questions]
+        asked = zip(questions, documents, strict=True)
+        chats = [messages_for(question.question, shown, worked) for question, shown in asked]
+        references = [question.target for question in questions]
         answers: dict[int, Answer] = {}
-        room = self._settings.batch_tokens
-        for chosen in batches_of([len(prompt) + self._settings.max_new_tokens for prompt in prompts], room):
-            replies = model.answer(
-                [prompts[i] for i in chosen], [references[i] for i in chosen], self._settings.max_new_tokens
-            )
-            for i, (ids, nats) in zip(chosen, replies, strict=True):
-                answers[i] = scored(
-                    contender, questions[i], documents[i], self._tokenizer.decode(ids), nats, len(references[i])
-                )
-            self._done += len(chosen)
+        for replies in replies_in_batches(model, self._tokenizer, chats, references, self._settings):
+            answers |= {i: scored(contender, questions[i], documents[i], reply) for i, reply in replies.items()}
+            self._done += len(replies)
             self._emit(StageProgress("evaluate", self._done, total, contender.name))
         return [answers[i] for i in range(len(questions))]
 
     def _code_nats(self, model: Generator, text: str) -> float:
         """Summed −log p of a file's text, in windows of `CODE_WINDOW` tokens; the first token of each is given."""
-        return sum(
-            -float(model.log_probs(collate([window])).sum()) for window in code_windows(self._tokenizer.encode(text))
-        )
+        windows = code_windows(self._tokenizer.encode(text))
+        return sum(-float(model.log_probs(collate([window])).sum()) for window in windows)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A model's greedy words, and −log p (nats) of the reference's `n_tokens` in their place."""
+
+    text: str
+    nats: float
+    n_tokens: int
+
+
+def replies_in_batches(
+    model: Generator,
+    tokenizer: ChatTokenizer,
+    chats: Sequence[Sequence[Message]],
+    references: Sequence[str],
+    settings: JudgeSettings,
+) -> Iterator[dict[int, Reply]]:
+    """The replies to `chats` by their places, batch by batch, the shortest prompts first."""
+    prompts = [tokenizer.encode_prompt(chat) for chat in chats]
+    targets = [tokenizer.encode_target(reference) for reference in references]
+    longest = settings.max_new_tokens
+    for places in batches_of([len(prompt) + longest for prompt in prompts], settings.batch_tokens):
+        answers = model.answer([prompts[i] for i in places], [targets[i] for i in places], longest)
+        by_place = zip(places, answers, strict=True)
+        yield {i: Reply(tokenizer.decode(ids), nats, len(targets[i])) for i, (ids, nats) in by_place}
 
 
 def batches_of(lengths: Sequence[int], room: int) -> list[list[int]]:
@@ -191,6 +209,7 @@ def batches_of(lengths: Sequence[int], room: int) -> list[list[int]]:
     [[1, 2], [0], [3]]
     """
     batches: list[list[int]] = []
+    # by length, because a batch is padded to its longest: mixed ones would compute padding for the most part
     for place in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batches and lengths[place] * (len(batches[-1]) + 1) <= room:
             batches[-1].append(place)
@@ -199,9 +218,7 @@ def batches_of(lengths: Sequence[int], room: int) -> list[list[int]]:
     return batches
 
 
-def scored(
-    contender: Contender, question: RAFTExample, documents: Sequence[Document], reply: str, nats: float, n_tokens: int
-) -> Answer:
+def scored(contender: Contender, question: RAFTExample, documents: Sequence[Document], reply: Reply) -> Answer:
     """One reply with everything that is measured on it."""
     oracles = {document.block_id for document in question.oracle_documents}
     return Answer(
@@ -211,13 +228,13 @@ def scored(
         subject_path=question.subject_path,
         family=question.family,
         difficulty=question.difficulty,
-        answer=reply,
+        answer=reply.text,
         oracle_shown=oracles <= {document.block_id for document in documents},
-        citation_right=citation_is_right(reply, question),
-        facts_right=facts_are_right(reply, question),
-        similarity=rouge_l(reply, question.target),
-        loss=nats,
-        n_tokens=n_tokens,
+        citation_right=citation_is_right(reply.text, question),
+        facts_right=facts_are_right(reply.text, question),
+        similarity=rouge_l(reply.text, question.target),
+        loss=reply.nats,
+        n_tokens=reply.n_tokens,
     )
 
 
@@ -227,7 +244,7 @@ def code_windows(ids: Sequence[int], size: int = CODE_WINDOW) -> list[TokenizedE
     >>> [(w.ids, w.n_prompt) for w in code_windows([1, 2, 3, 4], size=3)]
     [((1, 2, 3), 1), ((3, 4), 1)]
     """
-    starts = range(0, len(ids) - 1, size - 1)
+    starts = range(0, len(ids) - 1, size - 1)  # overlapping by the token that is given, so that each other counts once
     return [TokenizedExample(tuple(ids[start : start + size]), 1) for start in starts]
 
 

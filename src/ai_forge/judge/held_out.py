@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence, Set
 from ai_forge.config import JudgeSettings
 from ai_forge.data_pipeline.schemas import RAFTExample
 
-LEAST_CODE_BYTES, MOST_FILES = 2000, 8
-"""Of one file at least so much is scored, and where there is enough of it, code of at least so many files."""
+LEAST_CODE_BYTES = 2000  # of one file
+MOST_FILES = 8  # so many share the bytes where there are enough: one large file alone would leave no interval
 
 
 def questions_of(examples: Iterable[RAFTExample], findable: Set[str], settings: JudgeSettings) -> list[RAFTExample]:
@@ -34,7 +34,8 @@ def code_of(files: Iterable[tuple[str, str]], settings: JudgeSettings) -> list[t
         if left <= 0:
             break
         share = min(left, max(LEAST_CODE_BYTES, settings.code_bytes // MOST_FILES))
-        text = whole.encode()[:share].decode("utf-8", errors="ignore").rpartition("\n")[0]
+        beginning = whole.encode()[:share].decode("utf-8", errors="ignore")  # a cut may halve a character
+        text = beginning.rpartition("\n")[0]
         if text.strip():
             chosen.append((path, text))
             left -= len(text.encode())
@@ -47,6 +48,7 @@ def spread(examples: Sequence[RAFTExample], n: int, seed: int) -> list[RAFTExamp
     for example in examples:
         groups.setdefault((example.subject_path, example.family), []).append(example)
     generator = random.Random(seed)
+    # sorted by content ids first, so that the draw does not depend on the order in which examples were made
     queues = [sorted(group, key=lambda e: e.id) for _, group in sorted(groups.items())]
     for queue in queues:
         generator.shuffle(queue)

@@ -9,6 +9,7 @@ The runtime tells its `N_TOP` most likely tokens only; the others count as one, 
 close where the top tokens hold nearly all the mass.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +27,8 @@ from ai_forge.training.backends.base import Generator
 from ai_forge.training.tokens.packing import TokenizedExample, collate
 
 N_TOP = 64
-MIN_SAME_ANSWERS = 0.95
-"""Share of the prompts on which the f16 file must repeat the trainer's greedy tokens, near ties left out."""
-NEAR_TIE_NATS = 0.05
-"""Where the trainer's two best tokens are closer than this, rounding to f16 may turn them round: no sign of a wrong export."""
+MIN_SAME_ANSWERS = 0.95  # share of the prompts on which the f16 file must repeat the trainer's greedy tokens
+NEAR_TIE_NATS = 0.05  # two best tokens that are closer may be turned round by f16's rounding: no sign of a wrong export
 
 
 class ServedFile(Protocol):
@@ -119,9 +118,9 @@ def compare(
 ) -> Parity:
     """Put `chats` through trainer and files."""
     prompts = [tokenizer.encode_prompt(chat) for chat in chats]
-    same_prompt = 0
+    end = tokenizer.end_of_turn_id
+    same_prompt = near_ties = 0
     differences: list[int] = []
-    near_ties = 0
     divergences: list[float] = []
     progress(0, len(chats))
     answers = trainer.generate(prompts, n_tokens)
@@ -130,16 +129,19 @@ def compare(
         # llama.cpp takes a begin token off what it renders, to add it again where it reads the prompt
         same_prompt += files.f16.tokenize(files.f16.render(chat), add_special=True) == prompt
         told = files.f16.greedy_top(prompt, n_tokens, 1)
-        served = _until(tokenizer.end_of_turn_id, [token for token, _ in told])
+        served = list(itertools.takewhile(lambda token: token != end, (token for token, _ in told)))
         difference = first_difference(expected, served)
         if difference is not None:
             differences.append(difference)
-            ours, theirs = ([*answer, tokenizer.end_of_turn_id] for answer in (expected, served))
+            ours, theirs = [*expected, end], [*served, end]  # one may have ended where the other went on
             lead = _lead(trainer, (*prompt, *ours[:difference]), ours[difference], theirs[difference])
             near_ties += lead < NEAR_TIE_NATS
-        if files.deployed is not files.f16:
+        if files.deployed is not files.f16:  # that is held to the trainer's very tokens already
             divergences += _divergences(trainer, files.deployed, prompt, n_tokens)
     progress(len(chats), len(chats))
+    kl_mean = kl_high = None
+    if divergences:
+        kl_mean, kl_high = float(np.mean(divergences)), float(np.quantile(divergences, 0.95))
     return Parity(
         n_prompts=len(chats),
         n_tokens=n_tokens,
@@ -147,8 +149,8 @@ def compare(
         same_greedy=len(chats) - len(differences),
         near_ties=near_ties,
         first_differences=tuple(differences),
-        kl_mean=float(np.mean(divergences)) if divergences else None,
-        kl_high=float(np.quantile(divergences, 0.95)) if divergences else None,
+        kl_mean=kl_mean,
+        kl_high=kl_high,
         quantization=files.quantization,
         answers=tuple(tuple(answer) for answer in answers),
     )
@@ -160,7 +162,7 @@ def first_difference(ours: Sequence[int], theirs: Sequence[int]) -> int | None:
     >>> first_difference([1, 2], [1, 2]), first_difference([1, 2], [1, 3]), first_difference([1, 2], [1])
     (None, 1, 1)
     """
-    for position, (a, b) in enumerate(zip(ours, theirs, strict=False)):
+    for position, (a, b) in enumerate(zip(ours, theirs, strict=False)):  # as far as both go
         if a != b:
             return position
     if len(ours) == len(theirs):
@@ -172,10 +174,6 @@ def _lead(trainer: Generator, before: Sequence[int], ours: int, theirs: int) -> 
     """By how many nats the trainer prefers its own token to the other one after `before`."""
     row = trainer.vocabulary_log_probs(collate([TokenizedExample((*before, ours), len(before))]))[0]
     return float(row[ours] - row[theirs])
-
-
-def _until(end: int, tokens: list[int]) -> list[int]:
-    return tokens[: tokens.index(end)] if end in tokens else tokens
 
 
 def _divergences(trainer: Generator, served: ServedFile, prompt: Sequence[int], n_tokens: int) -> list[float]:
@@ -199,7 +197,8 @@ def bucketed_kl(truth: NDArray[np.float32], top: Mapping[int, float]) -> float:
     log_p = truth[ids].astype(np.float64)
     log_q = np.fromiter(top.values(), dtype=np.float64)
     p, q = np.exp(log_p), np.exp(log_q)
-    rest_p, rest_q = max(1 - float(p.sum()), 0.0), max(1 - float(q.sum()), 1e-9)  # sums of rounded shares may exceed 1
+    # sums of rounded shares may exceed 1; a rest of 0 in q would make the divergence endless
+    rest_p, rest_q = max(1 - float(p.sum()), 0.0), max(1 - float(q.sum()), 1e-9)
     total = float((p * (log_p - log_q)).sum())
     if rest_p > 0:
         total += rest_p * math.log(rest_p / rest_q)

@@ -77,7 +77,7 @@ def percent(e: Estimate | None) -> str:
 
 def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    figure.savefig(buffer, format="png", metadata={"Software": None})  # else the bytes change with matplotlib's version
     return buffer.getvalue()
 
 
@@ -143,6 +143,7 @@ def draw_loss_distribution(evaluation: Evaluation, rival: str) -> bytes:
 def side_by_side(evaluation: Evaluation, rival: str) -> list[tuple[Answer, Answer]]:
     """(tuned, rival) answers of up to `N_SHOWN` questions: right ones and wrong ones in turn, so that failures show."""
     pairs = list(zip(evaluation.of(TUNED), evaluation.of(rival), strict=True))
+    # a question that asks for no facts is right by its citation alone
     right = [p for p in pairs if p[0].citation_right and p[0].facts_right is not False]
     wrong = [p for p in pairs if p not in right]
     n_wrong = min(len(wrong), N_SHOWN // 2)
@@ -164,6 +165,7 @@ def write_report(folder: Path, data: ReportData) -> tuple[Path, Path]:
         atomic_write(folder / "pictures" / f"{name}.png", picture)
     environment = Environment(
         loader=PackageLoader("ai_forge.judge"),
+        # not in Markdown, where entities within code spans are shown as they stand: its filter leaves those out
         autoescape=select_autoescape(enabled_extensions=("html.j2",)),
         trim_blocks=True,
         lstrip_blocks=True,

@@ -17,7 +17,7 @@ def citation_is_right(answer: str, example: RAFTExample) -> bool:
     """
     cited = citations_in(answer)
     oracles = {document.citation for document in example.oracle_documents}
-    return bool(cited) and set(cited) <= oracles
+    return bool(cited) and set(cited) <= oracles  # all of them: who cites everything that was shown is not right
 
 
 def _mentions(text: str, name: str) -> bool:
@@ -35,16 +35,15 @@ def facts_asked(example: RAFTExample) -> list[str]:
 def facts_are_right(answer: str, example: RAFTExample) -> bool | None:
     """Whether every fact is stated and none of the distractors' is; None where the question asks for none.
 
-    The form is free: a base that names the parameters in its own words is as right as a tuned model. Citations are cut
-    out first, so that a path does not count as a statement.
+    The form is free: a base that names the parameters in its own words is as right as a tuned model.
     """
     asked = facts_asked(example)
     if not asked:
         return None
-    text = CITATION.sub(" ", answer)
-    return all(_mentions(text, value) for value in asked) and not any(
-        _mentions(text, fact.value) for fact in example.wrong_facts
-    )
+    text = CITATION.sub(" ", answer)  # a path in a citation is no statement
+    if any(_mentions(text, fact.value) for fact in example.wrong_facts):
+        return False
+    return all(_mentions(text, value) for value in asked)
 
 
 def rouge_l(answer: str, reference: str) -> float:

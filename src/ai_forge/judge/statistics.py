@@ -34,6 +34,14 @@ def surely_below_zero(e: Estimate | None) -> bool | None:
     return e.high < 0
 
 
+def not_surely_below_zero(e: Estimate | None) -> bool | None:
+    """Whether some of the interval lies at 0 or above; None where there is none."""
+    is_below = surely_below_zero(e)
+    if is_below is None:
+        return None
+    return not is_below
+
+
 def surely_above_zero(e: Estimate | None) -> bool | None:
     """Whether the whole interval lies above 0; None where there is none."""
     if e is None or e.low is None:
@@ -73,13 +81,16 @@ def bootstrap(
     if len(data) == 0:
         return None
     members: dict[Hashable, list[int]] = {}
-    for index, label in enumerate(range(len(data)) if groups is None else groups):
+    labels: Sequence[Hashable] = range(len(data))  # each row a group of its own
+    if groups is not None:
+        labels = groups
+    for index, label in enumerate(labels):
         members.setdefault(label, []).append(index)
     clusters = [np.asarray(indices) for indices in members.values()]
     value = float(statistic(data))
-    if len(clusters) < 2:
+    if len(clusters) < 2:  # every resample would be the same: an interval of width 0, which says "certain"
         return Estimate(value, None, None, len(data))
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)  # seeded: the same answers give the same verdict
     draws = []
     for _ in range(N_RESAMPLES):
         chosen = generator.integers(len(clusters), size=len(clusters))

@@ -7,7 +7,6 @@ could not be computed is unscored (None) and says so; the verdict needs answer l
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from ai_forge.config import JudgeSettings
 from ai_forge.judge.evaluator import CONTENDERS, TUNED, Answer, Evaluation
@@ -15,6 +14,7 @@ from ai_forge.judge.statistics import (
     Estimate,
     bootstrap,
     mean,
+    not_surely_below_zero,
     paired_difference,
     proportion,
     ratio_of_sums,
@@ -47,27 +47,27 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The conclusion: `better` only if no check fails and the two that carry it are scored."""
+    """The conclusion: `better` only if no check fails and those that carry it are scored; what follows is a repository's."""
 
     better: bool
     headline: str
-    rows: tuple[Row, ...]
     checks: tuple[Check, ...]
-    code_base: Estimate | None
-    code_tuned: Estimate | None
-    forgetting: Estimate | None
-    retrieval_recall: Estimate | None
+    rows: tuple[Row, ...] = ()
+    code_base: Estimate | None = None
+    code_tuned: Estimate | None = None
+    forgetting: Estimate | None = None
+    retrieval_recall: Estimate | None = None
 
 
 def _row(name: str, answers: list[Answer], settings: JudgeSettings) -> Row:
-    files = [a.subject_path for a in answers]
-    options: dict[str, Any] = {"confidence": settings.confidence, "seed": settings.seed}
+    files, confidence, seed = [a.subject_path for a in answers], settings.confidence, settings.seed
+    losses, lengths = [a.loss for a in answers], [a.n_tokens for a in answers]
     return Row(
         contender=name,
-        answer_loss=ratio_of_sums([a.loss for a in answers], [a.n_tokens for a in answers], groups=files, **options),
-        citations=proportion([a.citation_right for a in answers], settings.confidence),
-        facts=proportion([a.facts_right for a in answers if a.facts_right is not None], settings.confidence),
-        similarity=mean([a.similarity for a in answers], groups=files, **options),
+        answer_loss=ratio_of_sums(losses, lengths, groups=files, confidence=confidence, seed=seed),
+        citations=proportion([a.citation_right for a in answers], confidence),
+        facts=proportion([a.facts_right for a in answers if a.facts_right is not None], confidence),
+        similarity=mean([a.similarity for a in answers], groups=files, confidence=confidence, seed=seed),
     )
 
 
@@ -78,7 +78,7 @@ def _gain(
     ours, theirs, files = [], [], []
     for answer, rivals in zip(evaluation.of(TUNED), evaluation.of(rival), strict=True):
         our, their = value(answer), value(rivals)
-        if our is None or their is None:
+        if our is None or their is None:  # counted as 0, an unscored answer would be a wrong one
             continue
         ours.append(our)
         theirs.append(their)
@@ -88,11 +88,15 @@ def _gain(
 
 def best_base(rows: tuple[Row, ...], figure: Callable[[Row], Estimate | None], *, lowest: bool = False) -> str:
     """The base contender with the best value of a figure: the one to beat."""
-    scored = [(e.value, r.contender) for r in rows if r.contender in BASES and (e := figure(r)) is not None]
-    if not scored:
+    scored = []
+    for row in rows:
+        estimate = figure(row)
+        if row.contender in BASES and estimate is not None:
+            scored.append((estimate.value, row.contender))
+    if not scored:  # the base that is given the most: nothing speaks for another
         return BASES[-1]
-    best = min(scored) if lowest else max(scored)
-    return best[1]
+    _, best = min(scored) if lowest else max(scored)
+    return best
 
 
 def judge(evaluation: Evaluation, settings: JudgeSettings) -> Verdict:
@@ -106,8 +110,8 @@ def judge(evaluation: Evaluation, settings: JudgeSettings) -> Verdict:
     return Verdict(
         better=better,
         headline=_headline(better, rows, checks),
-        rows=rows,
         checks=checks,
+        rows=rows,
         code_base=_bits_per_byte(evaluation, settings, tuned=False),
         code_tuned=_bits_per_byte(evaluation, settings, tuned=True),
         forgetting=forgetting,
@@ -132,59 +136,72 @@ def _citation_check(evaluation: Evaluation, rows: tuple[Row, ...], settings: Jud
 def _facts_check(evaluation: Evaluation, rows: tuple[Row, ...], settings: JudgeSettings) -> Check:
     rival = best_base(rows, lambda r: r.facts)
     gain = _gain(evaluation, rival, lambda a: a.facts_right, settings)
-    is_worse = surely_below_zero(gain)
     text = f"{signed(gain, percent=True)} against {rival}; must not be surely below 0"
-    return Check("facts", None if is_worse is None else not is_worse, text)
+    return Check("facts", not_surely_below_zero(gain), text)
 
 
 def _forgetting(evaluation: Evaluation, settings: JudgeSettings) -> Estimate | None:
     """Perplexity per byte of held-out code, tuned over base, minus 1: 0.05 is five per cent worse."""
+    # per byte, not per token, so that bases with other tokenizers can be compared
     rows = [(c.tuned_nats - c.base_nats, float(c.n_bytes)) for c in evaluation.code]
     return bootstrap(
         rows,
-        lambda d: math.expm1(float(d[:, 0].sum() / d[:, 1].sum())),
+        lambda d: math.expm1(float(d[:, 0].sum() / d[:, 1].sum())),  # a ratio of sums: long files weigh more
         confidence=settings.confidence,
         seed=settings.seed,
     )
 
 
 def _forgetting_check(change: Estimate | None, settings: JudgeSettings) -> Check:
-    passed = None if change is None else change.value <= settings.forgetting_budget
-    text = f"{signed(change, percent=True)} perplexity per byte of held-out code; at most {settings.forgetting_budget:+.0%}"
+    passed, budget = None, settings.forgetting_budget
+    if change is not None:
+        passed = change.value <= budget
+    text = f"{signed(change, percent=True)} perplexity per byte of held-out code; at most {budget:+.0%}"
     return Check("forgetting", passed, text)
 
 
 def _bits_per_byte(evaluation: Evaluation, settings: JudgeSettings, *, tuned: bool) -> Estimate | None:
-    nats = [c.tuned_nats for c in evaluation.code] if tuned else [c.base_nats for c in evaluation.code]
-    bits = [value / math.log(2) for value in nats]
+    bits = [(c.tuned_nats if tuned else c.base_nats) / math.log(2) for c in evaluation.code]
     sizes = [float(c.n_bytes) for c in evaluation.code]
     return ratio_of_sums(bits, sizes, confidence=settings.confidence, seed=settings.seed)
 
 
 def signed(e: Estimate | None, *, percent: bool = False) -> str:
     """A difference with its sign and interval, in words."""
+    return in_words(e, "+.1%" if percent else "+.3f")
+
+
+def in_words(e: Estimate | None, form: str) -> str:
+    """An estimate in the format `form`, with its interval where it has one.
+
+    >>> in_words(Estimate(0.5, 0.25, 0.75, 4), ".0%"), in_words(None, ".2f")
+    ('50% (25% to 75%)', 'unscored')
+    """
     if e is None:
         return "unscored"
-    form = "{:+.1%}" if percent else "{:+.3f}"
-    text = form.format(e.value)
     if e.low is None or e.high is None:
-        return text
-    return f"{text} ({form.format(e.low)} to {form.format(e.high)})"
+        return format(e.value, form)
+    return f"{e.value:{form}} ({e.low:{form}} to {e.high:{form}})"
 
 
 def _headline(better: bool, rows: tuple[Row, ...], checks: tuple[Check, ...]) -> str:
-    tuned = next(r for r in rows if r.contender == TUNED)
     if not better:
         failed = [c.name for c in checks if c.passed is False] or [c.name for c in checks if c.passed is None]
-        return f"Not shown to be better than the base: {', '.join(failed)}."
-    rival = next(r for r in rows if r.contender == best_base(rows, lambda r: r.citations))
-    parts = [
-        f"cites the right code in {_percent(tuned.citations)} of the answers (best base: {_percent(rival.citations)})"
-    ]
+        return f"{start_of_headline(better)}: {', '.join(failed)}."
+    by_name = {row.contender: row for row in rows}
+    tuned = by_name[TUNED]
+    rival = by_name[best_base(rows, lambda r: r.citations)]
+    ours, theirs = _percent(tuned.citations), _percent(rival.citations)
+    parts = [f"cites the right code in {ours} of the answers (best base: {theirs})"]
     if tuned.facts is not None:
-        facts = next(r for r in rows if r.contender == best_base(rows, lambda r: r.facts)).facts
-        parts.append(f"states the facts right in {_percent(tuned.facts)} (best base: {_percent(facts)})")
-    return f"Better than the base: {', '.join(parts)}."
+        rival = by_name[best_base(rows, lambda r: r.facts)]
+        parts.append(f"states the facts right in {_percent(tuned.facts)} (best base: {_percent(rival.facts)})")
+    return f"{start_of_headline(better)}: {', '.join(parts)}."
+
+
+def start_of_headline(better: bool) -> str:
+    """What every verdict begins with; it says "not shown", because a wide interval is no proof of being worse."""
+    return "Better than the base" if better else "Not shown to be better than the base"
 
 
 def _percent(e: Estimate | None) -> str:

@@ -21,8 +21,7 @@ MLX_LM_MODULES = {
     "gemma3_text": "gemma3_text",
 }
 """`model_type` of a base that the MLX backend serves → mlx-lm's module; each is tested against transformers."""
-GPU_SHARE = 0.7
-"""Of the unified memory, what training may take: Metal recommends about two thirds to three quarters to a program."""
+GPU_SHARE = 0.7  # of the unified memory: Metal recommends about two thirds to three quarters of it to a program
 
 
 class AppleDefault(BaseModel):
@@ -60,5 +59,6 @@ def apple_defaults() -> tuple[AppleDefault, ...]:
 
 def apple_default_for(memory_bytes: int) -> AppleDefault | None:
     """The row of the largest Mac that has no more memory than this one; None below the smallest."""
+    # five per cent less than the row says, for what a machine reports may lie below what it was sold with
     fitting = [row for row in apple_defaults() if row.memory_gb * 0.95e9 <= memory_bytes]
     return fitting[-1] if fitting else None

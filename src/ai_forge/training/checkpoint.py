@@ -62,6 +62,7 @@ def save_checkpoint(
         with atomic_folder(target) as folder:
             trainee.save_state(folder)
             atomic_write(folder / STATE, json.dumps(state))
+            # last: a folder without it, or with other files than it names, was torn by a crash and is not continued
             hashes = {f.name: file_sha256(f) for f in sorted(folder.iterdir())}
             atomic_write(folder / MANIFEST, json.dumps(hashes, indent=1))
     except (OSError, SafetensorError) as error:
@@ -109,7 +110,9 @@ def prune_checkpoints(root: Path, keep: int, also: int | None) -> None:
     Without the last, a damaged newest checkpoint would take with it the one before: what that calls its best would be gone.
     """
     folders = sorted(root.glob("step-*"))
-    wanted = {*folders[-keep:]} | ({checkpoint_folder(root, also)} if also is not None else set())
+    wanted = set(folders[-keep:])
+    if also is not None:
+        wanted.add(checkpoint_folder(root, also))
     for folder in folders[-keep:]:
         if read_json(folder / STATE) is not None:  # else it is damaged, and names nothing
             kept = _read(folder)

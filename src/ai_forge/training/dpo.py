@@ -34,11 +34,10 @@ from ai_forge.training.loop import Task
 from ai_forge.training.losses import PreferenceObjective, TokenizedPair, with_reference
 from ai_forge.training.plan import Schedule, probe_speed
 from ai_forge.training.record import PreferencePhase, TrainingRecord, TrainingResult
-from ai_forge.training.tokens.packing import tokenize_chat
+from ai_forge.training.tokens.packing import require_both_sides, tokenize_chat
 from ai_forge.workspace import Workspace, atomic_write, file_sha256, read_json, stage_key
 
-HELD_OUT = 10
-"""One of so many pairs is held out."""
+HELD_OUT = 10  # one of so many pairs
 
 
 class PreferenceTrainer(FineTuneTrainer):
@@ -66,13 +65,10 @@ class PreferenceTrainer(FineTuneTrainer):
             update={"learning_rate": self.config.dpo_learning_rate, "num_epochs": self.config.dpo_epochs}
         )
         (train, n_long), (held_out, n_long_held_out) = (self._pairs(pairs) for pairs in (train_pairs, eval_pairs))
-        if not train or not held_out:
-            raise InputError(
-                f"{len(train)} training and {len(held_out)} held-out pairs fit into {config.max_seq_len} tokens "
-                f"({n_long + n_long_held_out} are longer); at least one of each is needed.",
-                "raise training.max_seq_len, or give more pairs.",
-            )
+        n_too_long, advice = n_long + n_long_held_out, "raise training.max_seq_len, or give more pairs."
+        require_both_sides(len(train), len(held_out), n_too_long, config.max_seq_len, "pairs", advice)
         trainee = self.backend.trainee.from_adapter(self.base.folder, start, config)
+        # before the first step: the reference is the model as it stands now, and a resumed run reads it from the folder
         train = self.group.broadcast(lambda: self._with_reference(trainee, start, train))
         held_out = self.group.broadcast(lambda: self._with_reference(trainee, start, held_out))
         per_step = config.micro_batch_size * config.grad_accum_steps
@@ -81,10 +77,10 @@ class PreferenceTrainer(FineTuneTrainer):
             n_steps = min(n_steps, config.max_steps)
         objective = PreferenceObjective.of(config)
         speed = probe_speed(trainee, train, config, objective, group=self.group)
-        n_tokens = sum(len(e.ids) for e in objective.examples(train)) / len(train) * per_step * n_steps
-        schedule = self.group.broadcast(
-            lambda: Schedule(n_steps, len(train), speed, n_tokens / speed, f"{len(train)} pairs")
-        )
+        tokens_of_pair = sum(len(example.ids) for example in objective.examples(train)) / len(train)
+        expected_s = tokens_of_pair * per_step * n_steps / speed
+        schedule = Schedule(n_steps, len(train), speed, expected_s, f"{len(train)} pairs")
+        schedule = self.group.broadcast(lambda: schedule)  # rank 0's, for each process has measured a speed of its own
         result = self._run(trainee, Task(train, held_out, objective), config, schedule)
         phase = PreferencePhase(pairs=len(train), loss=config.dpo_loss)
         record = TrainingRecord(**self._recorded(config, result), n_too_long=n_long, preferences=phase)
@@ -95,9 +91,8 @@ class PreferenceTrainer(FineTuneTrainer):
         made = []
         for pair in pairs:
             prompt: list[Message] = [{"role": turn.role, "content": turn.content} for turn in pair.prompt]
-            chosen, rejected = (
-                tokenize_chat(prompt, text, self.tokenizer, pair.id) for text in (pair.chosen, pair.rejected)
-            )
+            chosen = tokenize_chat(prompt, pair.chosen, self.tokenizer, pair.id)
+            rejected = tokenize_chat(prompt, pair.rejected, self.tokenizer, pair.id)
             made.append(TokenizedPair(chosen, rejected))
         kept = [p for p in made if max(len(p.chosen.ids), len(p.rejected.ids)) <= self.config.max_seq_len]
         return kept, len(made) - len(kept)
@@ -134,8 +129,8 @@ def split_pairs(pairs: list[PreferencePair]) -> tuple[list[PreferencePair], list
     if len(pairs) < 2:
         raise InputError(f"{len(pairs)} preference pairs are too few.", "give at least two.")
     ordered = sorted(pairs, key=lambda pair: pair.id)
-    held_out = [pair for pair in ordered if int(pair.id, 16) % HELD_OUT == 0] or ordered[:1]
-    if len(held_out) == len(ordered):
+    held_out = [pair for pair in ordered if int(pair.id, 16) % HELD_OUT == 0]
+    if len(held_out) in (0, len(ordered)):  # few pairs may all fall on one side
         held_out = ordered[:1]
     kept = {pair.id for pair in held_out}
     return [pair for pair in ordered if pair.id not in kept], held_out
@@ -164,29 +159,35 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _prefer(chosen: argparse.Namespace, cancel: CancelToken) -> TrainingResult:
-    flags = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in chosen.set)}
-    layers = [file_layer(chosen.config)] if chosen.config else []
+    flags: dict[str, object] = {}
+    for text in chosen.set:
+        key, _, value = text.partition("=")
+        flags[key] = yaml.safe_load(value)
     flags["training.base_model"] = chosen.base
-    config = load_settings(*layers, environment_layer(), ("flag", flags)).settings.training
+    layers = [environment_layer(), ("flag", flags)]
+    if chosen.config:
+        layers.insert(0, file_layer(chosen.config))  # the earlier a layer, the less it counts
+    config = load_settings(*layers).settings.training
     workspace = Workspace.open(chosen.home)
     train, held_out = split_pairs(read_jsonl(chosen.pairs, PreferencePair))
     chosen.output.mkdir(parents=True, exist_ok=True)
-    parts: dict[str, Any] = {
-        "base": resolve_base(chosen.base, cache_dir=workspace.cache_dir),
-        "folder": chosen.output,
-        "workspace": workspace,
-        "adapter": chosen.adapter,
-    }
-    tell = lambda event: print(json.dumps({type(event).__name__: asdict(event)}), file=sys.stderr)  # noqa: E731
     result: TrainingResult = run_trainer(
-        PreferenceTrainer, config, "train_preferences", train, held_out, emit=tell, cancel=cancel, **parts
+        PreferenceTrainer,
+        config,
+        "train_preferences",
+        train,
+        held_out,
+        emit=lambda event: print(json.dumps({type(event).__name__: asdict(event)}), file=sys.stderr),
+        cancel=cancel,
+        base=resolve_base(chosen.base, cache_dir=workspace.cache_dir),
+        folder=chosen.output,
+        workspace=workspace,
+        adapter=chosen.adapter,
     )
     return result
 
 
 if __name__ == "__main__":
-    from ai_forge.training.dpo import (
-        main as entry,
-    )  # so that other processes find the trainer under its module's name
+    from ai_forge.training import dpo  # so that other processes find the trainer under its module's name
 
-    sys.exit(entry())
+    sys.exit(dpo.main())

@@ -58,13 +58,13 @@ def require_memory(
     needed = sum(components.values())
     if needed <= available:
         return
-    largest = ", ".join(
-        f"{name} {size / 1e9:.1f}" for name, size in sorted(components.items(), key=lambda i: -i[1])[:3]
-    )
-    ways = what_would_fit(components, available, config, estimate) if config and estimate else []
+    by_size = sorted(components.items(), key=lambda component: -component[1])
+    largest = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in by_size[:3])
     next_step = "choose a smaller base, or lower training.micro_batch_size or training.max_seq_len."
-    if ways:
-        next_step = f"this would fit: {', or '.join(ways)}."
+    if config and estimate:
+        ways = what_would_fit(components, available, config, estimate)
+        if ways:
+            next_step = f"this would fit: {', or '.join(ways)}."
     raise PrerequisiteError(
         f"Training needs about {needed / 1e9:.1f} GB of memory ({largest} GB); {available / 1e9:.1f} GB are free.",
         next_step,
@@ -76,7 +76,7 @@ def what_would_fit(
 ) -> list[str]:
     """Flags that make it fit: gradient checkpointing, the largest micro batch, length and rank that do alone, else together,
     else a named base."""
-    steps = config.micro_batch_size * config.grad_accum_steps
+    steps = config.micro_batch_size * config.grad_accum_steps  # examples of a step, which stay: so does the result
     batches: Ways = [
         {"micro_batch_size": size, "grad_accum_steps": steps // size}
         for size in _halves(config.micro_batch_size, 1)
@@ -122,15 +122,16 @@ def _smaller_base(components: Mapping[str, int], available: int, config: FineTun
     """The largest named base that fits, everything but the program scaled by its number of parameters."""
     registry = load_models()
     entry = registry.find(config.base_model)
+    if entry is None:  # a folder or a file: nobody has told how many parameters it has
+        return []
+    _, base = entry
     program = components.get("program", 0)
     rest = sum(components.values()) - program
-    fitting = [
-        (other.parameters, name)
-        for name, other in registry.models.items()
-        if entry is not None
-        and other.parameters < entry[1].parameters
-        and program + rest * other.parameters / entry[1].parameters <= available
-    ]
+    fitting = []
+    for name, other in registry.models.items():
+        is_smaller = other.parameters < base.parameters
+        if is_smaller and program + rest * other.parameters / base.parameters <= available:
+            fitting.append((other.parameters, name))
     if not fitting:
         return []
     _, largest = max(fitting)

@@ -44,13 +44,15 @@ from ai_forge.training.oom_recovery import MicroBatches
 from ai_forge.training.plan import SCHEDULE, Schedule, lay_schedule, probe_speed
 from ai_forge.training.record import TrainingRecord, TrainingResult
 from ai_forge.training.tokens.packing import (
-    Batch,
     TokenizedExample,
     by_context,
     code_replay,
     collate,
+    fitting,
     n_packed_tokens,
+    require_both_sides,
     tokenize_all,
+    tokenize_chat,
 )
 from ai_forge.workspace import Workspace, atomic_write, read_json, stage_key
 
@@ -62,8 +64,7 @@ INITIALISATION_SETTINGS = {
 Asked = tuple[str, list[Message]]
 """What is asked while training: its title and the chat."""
 SAMPLES, SAMPLE_TOKENS = 2, 64
-EXAMPLES_AT_A_TIME = 64
-"""Between so many the loss over many examples can be cancelled."""
+EXAMPLES_AT_A_TIME = 64  # between so many the loss over many examples can be cancelled
 CHECK_TEXT = '''def moving_average(values, window):
     """Mean of each run of `window` values.
 
@@ -76,6 +77,16 @@ CHECK_TEXT = '''def moving_average(values, window):
 
 # The quick brown fox jumps over the lazy dog, and the parser reads every token of this line before it stops.
 '''
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A chat and the answer to be learned; `title` names it where the model is asked while it trains."""
+
+    id: str
+    title: str
+    prompt: list[Message]
+    answer: str
 
 
 @dataclass(frozen=True)
@@ -142,6 +153,7 @@ class FineTuneTrainer:
         self.folder = folder or self.workspace.work_folder("train", stage_key(**config.model_dump()))
         self.tokenizer = ChatTokenizer(self.base.folder, config.prompt_template)
         self.backend = load_backend(config.backend)
+        # within the context first: the memory that settles checkpointing is that of the examples that are really read
         self.config = self._with_checkpointing_settled(within_context(config, self.base))
 
     def _with_checkpointing_settled(self, config: FineTuneConfig) -> FineTuneConfig:
@@ -156,7 +168,9 @@ class FineTuneTrainer:
         if self.adapter is not None:  # its own layers are trained, whatever the settings name
             trained = config.model_copy(update={"target_modules": tuple(AdapterFolder(self.adapter).layers)})
         chosen = with_checkpointing_settled(trained, self.backend.free_bytes(self.group.n_here), estimate)
-        (n_short,) = self.group.sum([chosen.gradient_checkpointing == "on"])
+        (n_short,) = self.group.sum(
+            [chosen.gradient_checkpointing == "on"]
+        )  # one that is short of memory decides for all
         return config.model_copy(update={"gradient_checkpointing": "on" if n_short else "off"})
 
     # -- initialisation -----------------------------------------------------------------------------------------
@@ -172,10 +186,6 @@ class FineTuneTrainer:
         self._emit(StageProgress("train", done, total, "decomposing"))
         self.cancel.check()
 
-    def _check_batch(self) -> Batch:
-        ids = self.tokenizer.encode(CHECK_TEXT)
-        return collate([TokenizedExample(tuple(ids), 1)])
-
     def compute_pissa_init(self) -> AdapterInitialised:
         """Decompose the base's weights, quantize the residual, check the logits; cached by (weights, rank, settings).
 
@@ -187,15 +197,14 @@ class FineTuneTrainer:
         folder = self.workspace.stage_folder("initialise", key)
         if self.workspace.finished("initialise", key) is None:
             with self.workspace.building("initialise", key) as (work, _):
-                trainee, made = self.backend.initialise(
-                    self.base.folder, self.config, self._check_batch(), progress=self._decomposed
-                )
+                check = collate([TokenizedExample(tuple(self.tokenizer.encode(CHECK_TEXT)), 1)])
+                trainee, made = self.backend.initialise(self.base.folder, self.config, check, progress=self._decomposed)
                 trainee.save_residual(work / "residual.safetensors")
                 save_file(dict(trainee.adapter()), work / WEIGHTS)
                 atomic_write(work / CONFIG, json.dumps(peft_config(self.config, self.base.name), indent=1))
                 atomic_write(work / "initialisation.json", json.dumps(dataclasses.asdict(made), indent=1))
         report: AdapterInitialised = initialisation_from(read_json(folder / "initialisation.json"))
-        self._emit(report)
+        self._emit(report)  # a cached one too: who watches is to hear what is trained
         return report
 
     def begin(self) -> tuple[Path, AdapterInitialised | None]:
@@ -204,7 +213,7 @@ class FineTuneTrainer:
             initialisation = self.compute_pissa_init()
             return self.workspace.stage_folder("initialise", self.initialisation_key), initialisation
         adapter = AdapterFolder(self.adapter)
-        trained_with = self.adapter / CHAT_TEMPLATE
+        trained_with = self.adapter / CHAT_TEMPLATE  # there only where it is not the base's own
         if trained_with.is_file() and trained_with.read_text(encoding="utf-8") != self.tokenizer.chat_template:
             raise InputError(
                 f"{self.adapter} was trained with another prompt template.",
@@ -240,11 +249,10 @@ class FineTuneTrainer:
         trainee = self.load_trainee(start, config)
         path = self.folder / SCHEDULE
         known = self.group.broadcast(lambda: Schedule.load(path) if path.exists() else None)
-        schedule = known or self._schedule(trainee, data, config)
+        schedule = known or self._schedule(trainee, data, config)  # measured anew, a resumed run would take other steps
         loss_before = self._loss_on(measured, trainee)
-        result = self._run(
-            trainee, Task(data.train, data.held_out, SupervisedObjective()), config, schedule, data.asked
-        )
+        task = Task(data.train, data.held_out, SupervisedObjective())
+        result = self._run(trainee, task, config, schedule, data.asked)
         record = TrainingRecord(
             **self._recorded(config, result),
             initialisation=initialisation,
@@ -256,8 +264,10 @@ class FineTuneTrainer:
 
     def load_trainee(self, start: Path, config: FineTuneConfig) -> Any:
         """The base with the adapter in `start`, ready to be trained."""
-        only_torch_knows = {"sharded": True} if config.sharded else {}
-        return self.backend.trainee.from_adapter(self.base.folder, start, config, **only_torch_knows)
+        make = self.backend.trainee.from_adapter
+        if config.sharded:  # which only torch knows, and `check_processes` has seen to that
+            return make(self.base.folder, start, config, sharded=True)
+        return make(self.base.folder, start, config)
 
     def _loss_on(self, examples: Sequence[TokenizedExample], trainee: Any) -> float | None:
         """Nats per token on `examples`, None where there are none; they may be many, so cancelling is heard meanwhile."""
@@ -279,7 +289,9 @@ class FineTuneTrainer:
         prompts = [self.tokenizer.encode_prompt(chat) for _, chat in asked]
 
         def sample() -> list[tuple[str, str]]:
-            replies = generator.generate(prompts, SAMPLE_TOKENS) if prompts else []
+            if not prompts:
+                return []
+            replies = generator.generate(prompts, SAMPLE_TOKENS)
             return [(title, self.tokenizer.decode(reply)) for (title, _), reply in zip(asked, replies, strict=True)]
 
         around = Surroundings(self._emit, sample, self.group, self.cancel)
@@ -300,8 +312,10 @@ class FineTuneTrainer:
         """Leave the result in the work folder and remove what only a resumed run would need."""
         save_file(dict(trainee.adapter()), self.folder / WEIGHTS)
         shutil.copyfile(start / CONFIG, self.folder / CONFIG)
-        continued = start / INITIAL  # there, the start is a result of an earlier training
-        link_or_copy(continued if continued.exists() else start / WEIGHTS, self.folder / INITIAL)
+        first = start / INITIAL  # there, the start is a result of an earlier training
+        if not first.exists():
+            first = start / WEIGHTS
+        link_or_copy(first, self.folder / INITIAL)
         residuals = [path.name for path in start.glob("residual*.safetensors")]  # where it is held packed, two
         for left in self.folder.glob("residual*.safetensors"):
             if left.name not in residuals:
@@ -311,6 +325,7 @@ class FineTuneTrainer:
         if self.tokenizer.chat_template != self.base.chat_template:
             atomic_write(self.folder / CHAT_TEMPLATE, self.tokenizer.chat_template)
         record.write(self.folder)
+        # only now: a run that is killed before the record is written continues from them
         for checkpoint in self.folder.glob("step-*"):
             shutil.rmtree(checkpoint)
         for reference in self.folder.glob("reference-*.json"):
@@ -351,23 +366,39 @@ class FineTuneTrainer:
         train, n_too_long = tokenize_all(train_dataset, self.tokenizer, limit, self._weigh)
         held_out, _ = tokenize_all(eval_dataset, self.tokenizer, limit)
         held_out = by_context(held_out)[: self.config.eval_examples]
-        if not train or not held_out:
-            raise InputError(
-                f"{len(train)} training and {len(held_out)} held-out examples fit into {limit} tokens "
-                f"({n_too_long} are longer); at least one of each is needed.",
-                "raise training.max_seq_len, lower synthesis.max_context_tokens, or mine more code.",
-            )
-        if n_too_long:
-            self._emit(
-                Notice("warning", f"{n_too_long} training examples are longer than {limit} tokens and left out.")
-            )
-        share = self.config.replay_share
+        advice = "raise training.max_seq_len, lower synthesis.max_context_tokens, or mine more code."
+        require_both_sides(len(train), len(held_out), n_too_long, limit, "examples", advice)
+        self._warn_of_too_long(n_too_long, "training examples")
+        share = self.config.replay_share  # of all that is read, replayed code included
         n_replayed = round(len(train) * share / (1 - share))
-        replayed = code_replay(
-            train_dataset, self.tokenizer, n_replayed, min(limit, self.config.replay_tokens), self.config.seed
-        )
+        longest = min(limit, self.config.replay_tokens)
+        replayed = code_replay(train_dataset, self.tokenizer, n_replayed, longest, self.config.seed)
         asked = [(e.question, messages_for(e.question, e.shown_documents)) for e in eval_dataset[:SAMPLES]]
         return SupervisedData([*train, *replayed], held_out, n_too_long, asked)
+
+    def tokenized_lessons(
+        self, train: Sequence[Lesson], held_out: Sequence[Lesson], what: str, advice: str
+    ) -> SupervisedData:
+        """Lessons as token ids; `what` they are called (a plural) and the `advice` are for messages.
+
+        Raises:
+            InputError: nothing fits into `max_seq_len`.
+        """
+        limit = self.config.max_seq_len
+        sides = []
+        for lessons in (train, held_out):
+            made = [tokenize_chat(each.prompt, each.answer, self.tokenizer, each.id) for each in lessons]
+            sides.append(fitting(made, limit))
+        (kept, n_too_long), (watched, _) = sides
+        require_both_sides(len(kept), len(watched), n_too_long, limit, what, advice)
+        self._warn_of_too_long(n_too_long, what)
+        asked = [(lesson.title, lesson.prompt) for lesson in held_out[:SAMPLES]]
+        return SupervisedData(kept, watched[: self.config.eval_examples], n_too_long, asked)
+
+    def _warn_of_too_long(self, n: int, what: str) -> None:
+        if n:
+            text = f"{n} {what} are longer than {self.config.max_seq_len} tokens and left out."
+            self._emit(Notice("warning", text))
 
     def _schedule(self, trainee: Any, data: SupervisedData, config: FineTuneConfig) -> Schedule:
         self._emit(StageProgress("train", 0, 0, "measuring the speed"))

@@ -82,6 +82,7 @@ ALONE = Alone()
 
 def cancellation(cancel: CancelToken, group: Group) -> CancelledError | None:
     """The error to end with, in all processes of the group, once the work was cancelled in any of them."""
+    # Summed, so that all stop after the same step: who stopped alone would leave the others waiting for its gradients.
     (n_cancelled,) = group.sum([cancel.cancelled])
     return CancelledError.because(cancel.reason) if n_cancelled else None
 

@@ -12,12 +12,10 @@ from collections.abc import Sequence
 
 from ai_forge.config.training import PromptTemplate
 from ai_forge.data_pipeline.schemas.instructions import AlpacaPair
-from ai_forge.errors import InputError, RefusedError
-from ai_forge.events import Notice
+from ai_forge.errors import RefusedError
 from ai_forge.prompting.prompt import Message
-from ai_forge.training.forge import SAMPLES, FineTuneTrainer, SupervisedData
+from ai_forge.training.forge import FineTuneTrainer, Lesson
 from ai_forge.training.record import TrainingResult
-from ai_forge.training.tokens.packing import TokenizedExample, tokenize_chat
 
 
 def chat_of(pair: AlpacaPair, template: PromptTemplate) -> list[Message]:
@@ -42,30 +40,18 @@ class HandbookTrainer(FineTuneTrainer):
             InputError: no pair fits into `max_seq_len`, or the time budget is too short for a step.
             RefusedError: the loss diverged, or did not fall.
         """
-        (train, n_too_long), (held_out, _) = self.fitting(train_pairs), self.fitting(eval_pairs)
-        if not train or not held_out:
-            raise InputError(
-                f"{len(train)} training and {len(held_out)} held-out pairs fit into {self.config.max_seq_len} tokens "
-                f"({n_too_long} are longer); at least one of each is needed.",
-                "raise training.max_seq_len, or hold out more: ai-forge handbook --hold-out 0.2.",
-            )
-        if n_too_long:
-            text = f"{n_too_long} pairs are longer than {self.config.max_seq_len} tokens and left out."
-            self._emit(Notice("warning", text))
-        asked = [(pair.instruction, chat_of(pair, self.config.prompt_template)) for pair in eval_pairs[:SAMPLES]]
-        data = SupervisedData(train, held_out[: self.config.eval_examples], n_too_long, asked)
-        result = self._supervised(data, self.config, measured=train)
+        advice = "raise training.max_seq_len, or hold out more: ai-forge handbook --hold-out 0.2."
+        data = self.tokenized_lessons(self.lessons(train_pairs), self.lessons(eval_pairs), "pairs", advice)
+        result = self._supervised(data, self.config, measured=data.train)
         before, after = result.trained_first_loss, result.trained_last_loss
-        if before is None or after is None or not after < before:
+        if before is None or after is None or not after < before:  # a loss that is no number has not fallen
             raise RefusedError(
                 f"The loss on the handbook's pairs did not fall in {result.n_steps} steps: {before} → {after}.",
                 f"lower training.learning_rate (now {self.config.learning_rate:g}), or train more steps.",
             )
         return result
 
-    def fitting(self, pairs: Sequence[AlpacaPair]) -> tuple[list[TokenizedExample], int]:
-        """The pairs that fit into `max_seq_len` tokens, and how many did not."""
+    def lessons(self, pairs: Sequence[AlpacaPair]) -> list[Lesson]:
+        """The pairs as they are asked and answered."""
         template = self.config.prompt_template
-        made = [tokenize_chat(chat_of(pair, template), pair.output, self.tokenizer, pair.id) for pair in pairs]
-        kept = [example for example in made if len(example.ids) <= self.config.max_seq_len]
-        return kept, len(made) - len(kept)
+        return [Lesson(pair.id, pair.instruction, chat_of(pair, template), pair.output) for pair in pairs]

@@ -23,6 +23,7 @@ def from_row(row: Any) -> StepLogged | EvalFinished:
     if isinstance(row, StepLogged | EvalFinished):
         return row
     kind = KINDS[row["event"]]
+    # by the fields of today: rows hold the perplexity besides, and those of earlier versions may lack what has a default
     return kind(**{field.name: row[field.name] for field in dataclasses.fields(kind) if field.name in row})
 
 
@@ -43,4 +44,6 @@ Initialisation = Annotated[AdapterInitialised, BeforeValidator(initialisation_fr
 def best_step(history: Sequence[StepLogged | EvalFinished], default: int) -> int:
     """The step of the lowest held-out loss in a history, the first of equals."""
     evaluations = [event for event in history if isinstance(event, EvalFinished) and math.isfinite(event.loss)]
-    return min(evaluations, key=lambda event: (event.loss, event.step)).step if evaluations else default
+    if not evaluations:
+        return default
+    return min(evaluations, key=lambda event: (event.loss, event.step)).step

@@ -129,7 +129,7 @@ def run_loop(
             run.require_convergence(step, items)
             run.lay_schedule_anew()
             run.sample(step)
-            is_last = step >= run.schedule.n_steps_after(step)
+            is_last = step >= run.schedule.n_steps_after(step)  # asked again: the schedule may have been laid anew
             if is_last or step % run.eval_steps(step) == 0:
                 run.evaluate(step)
             cancelled = cancellation(run.around.cancel, run.around.group)
@@ -137,9 +137,7 @@ def run_loop(
                 run.save(step)
             if cancelled:
                 raise cancelled
-    is_early = step < run.schedule.n_steps_after(step)
-    run.publish(TrainingStopped(step, run.stopping.reason or "" if is_early else "all steps done"))
-    return run.load_result(step)
+    return run.finish(step)
 
 
 class _Run:
@@ -161,15 +159,12 @@ class _Run:
         self._metrics, self._guard = MetricsLogger(), DivergenceGuard()
         self._contexts = [item.context for item in task.train]
         self._plot: Sink = ignore
-        if around.group.rank == 0:
+        if around.group.rank == 0:  # which alone writes
             self._plot = LossPlotter(folder / "loss.png")
         monitor = MemoryMonitor(trainee.memory_total_bytes(), config.memory_warn_fraction, around.emit)
-        self._listeners: tuple[Sink, ...] = (*self._remembering, monitor, around.emit)
-
-    @property
-    def _remembering(self) -> tuple[Sink, ...]:
-        """The listeners that have to hear the whole history, also what happened before a resume."""
-        return self._metrics, self.stopping, self._guard, self._plot
+        # those that have to hear the whole history, also what happened before a resume
+        self._remembering: tuple[Sink, ...] = (self._metrics, self.stopping, self._guard, self._plot)
+        self._listeners = (*self._remembering, monitor, around.emit)
 
     def publish(self, event: Event) -> None:
         """Tell all listeners."""
@@ -178,23 +173,24 @@ class _Run:
 
     def resume(self) -> int:
         """Load the newest whole checkpoint and return its step; at the very start evaluate and save step 0."""
-        checkpoint = self.around.group.broadcast(lambda: newest_checkpoint(self.folder, self._warn_of_damage))
+
+        def warn(torn: Path) -> None:
+            self.around.emit(Notice("warning", f"checkpoint {torn.name} is damaged; using the one before it."))
+
+        # rank 0 chooses for all, so that all continue from the same
+        checkpoint = self.around.group.broadcast(lambda: newest_checkpoint(self.folder, warn))
         if checkpoint is None:
             self.evaluate(0)
             self.save(0)
             return 0
         self.trainee.load_state(checkpoint.folder)
-        self.micro.size = checkpoint.micro_batch_size or self.micro.size
+        self.micro.size = checkpoint.micro_batch_size or self.micro.size  # halved ones stay so: batches are cut alike
         for event in checkpoint.history:
             for listener in self._remembering:
                 listener(event)
         n_steps = self.schedule.n_steps_after(checkpoint.step)
         self.around.emit(Notice("info", f"continuing after step {checkpoint.step} of {n_steps}."))
         return checkpoint.step
-
-    def _warn_of_damage(self, torn: Path) -> None:
-        text = f"checkpoint {torn.name} is damaged; using the one before it."
-        self.around.emit(Notice("warning", text))
 
     def items_of(self, step: int) -> list[Any]:
         """What step `step` (counted from 1) trains on; the same in all processes, which share them out."""
@@ -205,7 +201,9 @@ class _Run:
         """Raises `RefusedError` before a step that would make the adapter no numbers."""
         if math.isfinite(loss) and math.isfinite(grad_norm):
             return
-        gradient = "" if math.isfinite(grad_norm) else " and its gradient no number"
+        gradient = ""
+        if not math.isfinite(grad_norm):
+            gradient = " and its gradient no number"
         raise self._stopped(step, f"The loss is {loss}{gradient} at step {step}.", items)
 
     def require_convergence(self, step: int, items: Sequence[Any]) -> None:
@@ -234,6 +232,7 @@ class _Run:
     def sample(self, step: int) -> None:
         """Every `config.sample_every` steps tell what the model answers."""
         every, group = self.config.sample_every, self.around.group
+        # rank 0 alone asks, but where the base is sharded: no process can compute an answer without the others' pieces
         if every == 0 or step % every != 0 or (group.rank != 0 and not self.config.sharded):
             return
         for question, answer in self.around.sample():
@@ -269,12 +268,16 @@ class _Run:
 
         self.publish(CheckpointSaved(step, self.around.group.broadcast(write)))
 
-    def load_result(self, last: int) -> LoopResult:
-        """Let the trainee hold the adapter that is the result, after `last` steps.
+    def finish(self, last: int) -> LoopResult:
+        """After `last` steps tell why it stopped, and let the trainee hold the adapter that is the result.
 
         Raises:
             TransientError: its checkpoint was damaged since it was written.
         """
+        why = "all steps done"
+        if last < self.schedule.n_steps_after(last):
+            why = self.stopping.reason or ""
+        self.publish(TrainingStopped(last, why))
         best = last
         if self.config.result_step == "best" and self.stopping.best_step is not None:
             best = self.stopping.best_step

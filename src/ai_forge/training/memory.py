@@ -26,12 +26,7 @@ from typing import Any
 
 from ai_forge.config import FineTuneConfig
 from ai_forge.model_files.architectures import completed, named_layers
-from ai_forge.training.adapters.initialisation import (
-    chosen_layers,
-    rank_of,
-    require_all_found,
-    require_fitting_patterns,
-)
+from ai_forge.training.adapters.initialisation import chosen_layers, rank_of, require_fitting_patterns
 
 UNCERTAINTY = {
     "activations": (0.75, 1.25),
@@ -40,11 +35,10 @@ UNCERTAINTY = {
     "program": (0.7, 1.6),
 }
 """By how much a component may be smaller or larger than expected; those not named are exact."""
+# What one layer keeps, so many times, is what computing it again and its backward pass take together. That of torch's own
+# allocations is about one; the rest is memory that a CPU's allocator does not use again.
 RECOMPUTED_LAYERS = 5
-"""What one layer keeps, so many times, is what computing it again and its backward pass take together. That of torch's own
-allocations is about one; the rest is memory that a CPU's allocator does not use again."""
-LOGIT_CHUNK = 256
-"""Positions whose logits over the whole vocabulary exist at a time."""
+LOGIT_CHUNK = 256  # positions whose logits over the whole vocabulary exist at a time
 TORCH_PROGRAM_BYTES = 900_000_000
 MLX_PROGRAM_BYTES = 500_000_000
 
@@ -84,8 +78,7 @@ class Sizes:
         shape = completed(shape)
         hidden, vocabulary, n_layers = shape["hidden_size"], shape["vocab_size"], shape["num_hidden_layers"]
         linear = named_layers(shape)
-        chosen, missing = chosen_layers(list(linear), config.target_modules)
-        require_all_found(missing, list(linear))
+        chosen = chosen_layers(list(linear), config.target_modules)
         require_fitting_patterns(config, chosen)
         ranks = {name: rank_of(config, name) for name in chosen}
         n_linear = sum(n_out * n_in for n_out, n_in in linear.values())
@@ -131,10 +124,10 @@ def memory_of(
     if packed_nf4 and config.quantization == "nf4":
         adapted_bytes = sizes.n_adapted * 33 // 64  # 4.125 bits: codes, and one double-quantized scale for each 64
     in_layers = sizes.n_other_linear * dtype_bytes + adapted_bytes
-    if config.sharded:
+    if config.sharded:  # this process's piece, the layer that computes and the one that is fetched for it meanwhile
         in_layers = in_layers // config.nproc + 2 * in_layers // sizes.n_layers
     kept = sizes.n_layers * (12 * sizes.hidden + 7 * sizes.inner) + sizes.sum_of_ranks
-    if config.gradient_checkpointing != "off":
+    if config.gradient_checkpointing != "off":  # each layer's input, and one layer at a time
         kept = sizes.n_layers * sizes.hidden + RECOMPUTED_LAYERS * kept // sizes.n_layers
     return {
         "frozen weights": sizes.n_embedding * dtype_bytes + in_layers,
@@ -191,8 +184,8 @@ def mlx_memory_of(shape: Mapping[str, Any], config: FineTuneConfig, *, value_byt
         activations = kept_bytes(heads=sizes.heads, **parts)
     return {
         "frozen weights": int(sizes.n_adapted * bits / 8) + (sizes.n_other_linear + sizes.n_embedding) * value_bytes,
-        "adapters and gradients": sizes.n_trainable
-        * 12,  # the gradients of a micro batch and the sum they are added to
+        # float32 values, the gradients of a micro batch, and the sum that they are added to
+        "adapters and gradients": sizes.n_trainable * 12,
         "optimizer (float32)": sizes.n_trainable * 8,
         "activations": activations,
         "attention scores": score_bytes(heads=sizes.heads, n_tokens=sizes.n_tokens),

@@ -52,6 +52,7 @@ class MicroBatches:
                 sums += trainee.forward_backward(batch, objective.loss(part), divisor)
                 n_tokens += batch.n_tokens
             for part in self._idle_parts(items):
+                # times 0, not skipped: the backward pass puts the layers together, too
                 trainee.forward_backward(collate(objective.examples(part)), lambda log_probs: 0 * log_probs.sum(), 1.0)
             return sums, n_tokens
 
@@ -82,8 +83,9 @@ class MicroBatches:
         """What this process passes beyond its own parts, so as not to stay behind the one with the most."""
         if not self._lockstep:
             return []
-        largest_share = -(-len(items) // self._group.size)
-        return [items[:1]] * (-(-largest_share // self.size) - len(self._parts(items)))
+        largest_share = -(-len(items) // self._group.size)  # rounded up, as are the passes that it takes
+        most_passes = -(-largest_share // self.size)
+        return [items[:1]] * (most_passes - len(self._parts(items)))
 
     def _until_it_fits(
         self,
@@ -116,23 +118,19 @@ class MicroBatches:
     def _halve(self, problems: Sequence[str], objective: Objective, items: Sequence[Any]) -> None:
         """Halve the size because of `problems`, one a process, empty where it had none."""
         rank, problem = next((rank, text) for rank, text in enumerate(problems) if text)
-        where = f"process {rank} of {len(problems)}: " if len(problems) > 1 else ""
+        if len(problems) > 1:
+            problem = f"process {rank} of {len(problems)}: {problem}"
         if self.size == 1:
             longest = max(len(example.ids) for example in objective.examples(items))
             raise PrerequisiteError(
-                f"Out of memory with one example at a time ({longest} tokens are the longest): {where}{problem}",
+                f"Out of memory with one example at a time ({longest} tokens are the longest): {problem}",
                 "set training.gradient_checkpointing to on, lower training.max_seq_len or training.rank, or choose a smaller "
                 "base; what was saved is continued.",
             )
         before, self.size = self.size, (self.size + 1) // 2
         n_passes = -(-len(share(items, self._group)) // self.size)
-        self._emit(
-            Notice(
-                "warning",
-                f"out of memory with {before} examples at a time: now {self.size}, {n_passes} passes a step; "
-                f"the result is the same ({where}{problem}).",
-            )
-        )
+        what = f"out of memory with {before} examples at a time: now {self.size}, {n_passes} passes a step"
+        self._emit(Notice("warning", f"{what}; the result is the same ({problem})."))
 
 
 def stop_training(

@@ -27,15 +27,14 @@ from ai_forge.workspace import atomic_write
 
 SCHEDULE = "schedule.json"
 PROBE_BATCHES = 3
-BUDGET_SHARE = 0.93
-"""Share of the time budget that is planned for: the rest is for checkpoints and the machine's moods."""
-N_EVALUATIONS = 5
-"""Held-out evaluations that a budget is planned with: before the first step, then after each quarter."""
+BUDGET_SHARE = 0.93  # of the time budget is planned for: the rest is for checkpoints and the machine's moods
+N_EVALUATIONS = 5  # that a budget is planned with: before the first step, then after each quarter
+FORWARD_SPEEDUP = 2.5  # a forward pass alone is about so much faster than with its backward pass
+# The speed is taken again after the early steps, when the probe may have been off by far, and then after every so many, from
+# as many steps.
 EARLY_STEPS = (1, 2, 4, 8)
 WINDOW = 16
-"""The speed is taken again after the early steps and then after every so many, from as many steps."""
-LEAST_CHANGE = 0.05
-"""A schedule whose length would change by a smaller share stays as it is."""
+LEAST_CHANGE = 0.05  # a schedule whose length would change by a smaller share stays as it is
 
 
 def learning_rate_at(step: int, n_steps: int, config: FineTuneConfig) -> float:
@@ -113,6 +112,7 @@ def _rate(step: int, layings: Sequence[Laying], n_steps: int, config: FineTuneCo
     rate = learning_rate_at(step, last.n_steps, config)
     if not earlier:
         return rate
+    # the old curve's rate at the last step that followed it, as a multiple of the new one's there
     last_done = last.after_step - 1
     jump = _rate(last_done, earlier, n_steps, config) / learning_rate_at(last_done, last.n_steps, config)
     still_to_go = (last.n_steps - step) / (last.n_steps - last_done)
@@ -158,9 +158,7 @@ def lay_schedule(
     if config.max_steps is not None:
         limits[f"max_steps {config.max_steps}"] = config.max_steps
     if config.time_budget_s is not None:
-        evaluation_s = (
-            N_EVALUATIONS * n_eval_tokens / (2.5 * tokens_per_s)
-        )  # a forward pass is about 2.5 times faster than both
+        evaluation_s = N_EVALUATIONS * n_eval_tokens / (FORWARD_SPEEDUP * tokens_per_s)
         usable_s = max(BUDGET_SHARE * config.time_budget_s - evaluation_s, 0.0)
         limits[f"time budget {config.time_budget_s:.0f} s"] = int(usable_s / step_s)
     reason, n_steps = min(limits.items(), key=lambda item: item[1])
@@ -200,13 +198,16 @@ def laid_anew(
     n_steps = max(done, min(in_all_epochs, in_budget))
     if abs(n_steps - schedule.n_steps) <= LEAST_CHANGE * schedule.n_steps:
         return schedule
-    limits_by_budget = in_budget < in_all_epochs
+    reason = f"{config.num_epochs} epochs"
+    if in_budget < in_all_epochs:
+        reason = f"time budget {schedule.budget_s:.0f} s"
+    first = Laying(0, schedule.n_steps)
     return replace(
         schedule,
         n_steps=n_steps,
         n_examples=min(n_steps * per_step, n_items),
         tokens_per_s=sum(event.tokens_per_s * event.seconds for event in recent) / (step_s * len(recent)),
         expected_s=spent_s + (n_steps - done) * step_s,
-        reason=f"time budget {schedule.budget_s:.0f} s" if limits_by_budget else f"{config.num_epochs} epochs",
-        layings=(*(schedule.layings or (Laying(0, schedule.n_steps),)), Laying(done, n_steps)),
+        reason=reason,
+        layings=(*(schedule.layings or (first,)), Laying(done, n_steps)),
     )

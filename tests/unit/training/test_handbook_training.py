@@ -44,7 +44,9 @@ def trained(base: Base, tmp_path_factory: pytest.TempPathFactory) -> TrainingRes
 
 def test_the_prompt_is_alpacas_and_only_the_output_is_supervised(base: Base, tmp_path: Path) -> None:
     pair = next(pair for pair in PAIRS if pair.input)
-    (example,), n_too_long = trainer(base, tmp_path).fitting([pair])
+    forge = trainer(base, tmp_path)
+    data = forge.tokenized_lessons(forge.lessons([pair]), forge.lessons([pair]), "pairs", "")
+    (example,) = data.train
     tokenizer = ChatTokenizer(base.folder, "alpaca")
     assert tokenizer.decode(example.ids[: example.n_prompt]) == (
         f"{ALPACA_SYSTEM}\n\n### Instruction:\n{pair.instruction}\n\n### Input:\n{pair.input}\n\n### Response:\n"
@@ -53,7 +55,7 @@ def test_the_prompt_is_alpacas_and_only_the_output_is_supervised(base: Base, tmp
     targets = collate([example]).targets
     assert (targets[: example.n_prompt - 1] == -100).all()
     assert targets[example.n_prompt - 1 : -1].tolist() == tokenizer.encode_target(pair.output)
-    assert n_too_long == 0
+    assert data.n_too_long == 0
 
 
 def test_through_the_bases_own_template_there_are_no_headings(base: Base) -> None:

@@ -46,22 +46,22 @@ def convert_to_lora(adapter_path: Path, output_path: Path, base_folder: Path | N
         InputError: no adapter there, or what it started from was not kept.
     """
     adapter = AdapterFolder(adapter_path)
-    config = dict(adapter.config)
-    if adapter.residual is None:
-        specs = {layer: _specs(adapter, layer, 1) for layer in adapter.layers}
-    else:
-        specs = {layer: _specs(adapter, layer, 2) for layer in adapter.layers}
+    config, factor = dict(adapter.config), 1
+    if adapter.residual is not None:
+        factor = 2
         ranks = {key: 2 * value for key, value in (config.get("rank_pattern") or {}).items()}
         growth = 2**0.5 if config.get("use_rslora") else 2  # keeps alpha / rank or alpha / √rank
         alphas = {key: growth * value for key, value in (config.get("alpha_pattern") or {}).items()}
         config |= {"r": 2 * config["r"], "lora_alpha": growth * config["lora_alpha"]}
         config |= {"rank_pattern": ranks, "alpha_pattern": alphas, "init_lora_weights": True}
+    specs = {layer: _specs(adapter, layer, factor) for layer in adapter.layers}
     ordered = [spec for pair in specs.values() for spec in pair]
     with atomic_folder(output_path) as folder:
         write_safetensors(folder / WEIGHTS, _tensors(adapter, specs), ordered)
         atomic_write(folder / CONFIG, json.dumps(config, indent=1))
-    written = AdapterFolder(output_path)
-    difference = None if base_folder is None else _difference(adapter, written, Weights(base_folder))
+    written, difference = AdapterFolder(output_path), None
+    if base_folder is not None:
+        difference = _difference(adapter, written, Weights(base_folder))
     return Converted(str(output_path), len(written.layers), int(config["r"]), difference)
 
 
@@ -90,9 +90,13 @@ def _difference(trained: AdapterFolder, written: AdapterFolder, base: Weights) -
     squared, norm = 0.0, 0.0
     for layer in written.layers:
         weight, frozen = base.load(f"{layer}.weight"), trained.frozen(layer)
+        if frozen is None:
+            frozen = weight
         (a, b), (a2, b2) = trained.pair(layer), written.pair(layer)
-        meant = (weight if frozen is None else frozen) + trained.scaling(layer) * (b @ a)
-        squared += float(np.square(weight + written.scaling(layer) * (b2 @ a2) - meant, dtype=np.float64).sum())
+        meant = frozen + trained.scaling(layer) * (b @ a)
+        off = weight + written.scaling(layer) * (b2 @ a2) - meant
+        # squared in float64: the differences are of the size of float32's rounding where nothing was quantized
+        squared += float(np.square(off, dtype=np.float64).sum())
         norm += float(np.square(weight, dtype=np.float64).sum())
     return float(np.sqrt(squared / norm))
 

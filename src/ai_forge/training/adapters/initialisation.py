@@ -40,35 +40,32 @@ class Start:
     frozen: Array
 
 
-def chosen_layers(linear_layers: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The linear layers (full names) that get an adapter, and the `names` that fit none.
+def chosen_layers(linear_layers: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The linear layers (full names) that get an adapter.
 
     A name is the end of a layer's full name; `all-linear` is every layer but the head, as in PEFT.
 
     >>> layers = ["layers.0.mlp.up_proj", "layers.0.self_attn.q_proj", "lm_head"]
-    >>> chosen_layers(layers, ["q_proj", "mlp.up_proj", "k_proj"])
-    (['layers.0.mlp.up_proj', 'layers.0.self_attn.q_proj'], ['k_proj'])
-    >>> chosen_layers(layers, ["all-linear"])[0]
-    ['layers.0.mlp.up_proj', 'layers.0.self_attn.q_proj']
+    >>> chosen_layers(layers, ["q_proj", "mlp.up_proj"]) == chosen_layers(layers, ["all-linear"])
+    True
+
+    Raises:
+        InputError: a name fits no layer.
     """
     if tuple(names) == (ALL_LINEAR,):
-        return [layer for layer in linear_layers if layer.rpartition(".")[2] != HEAD], []
+        return [layer for layer in linear_layers if layer.rpartition(".")[2] != HEAD]
 
     def fits(layer: str, name: str) -> bool:
         return layer == name or layer.endswith(f".{name}")
 
     missing = [name for name in names if not any(fits(layer, name) for layer in linear_layers)]
-    return [layer for layer in linear_layers if any(fits(layer, name) for name in names)], missing
-
-
-def require_all_found(missing: Sequence[str], linear_layers: Sequence[str]) -> None:
-    """Raises `InputError` where `chosen_layers` found names that are `missing` among the base's `linear_layers`."""
     if missing:
         known = sorted({full.rpartition(".")[2] for full in linear_layers})
         raise InputError(
             f"target_modules names {', '.join(missing)}, which this base does not have.",
             f"its linear layers are {', '.join(known)}.",
         )
+    return [layer for layer in linear_layers if any(fits(layer, name) for name in names)]
 
 
 def require_fitting_patterns(config: FineTuneConfig, adapted_layers: Sequence[str]) -> None:
@@ -116,28 +113,21 @@ def initial_adapter(
     if config.init_method == "lora":
         a = algebra.uniform(rank, n_in, n_in**-0.5, like=weight)  # kaiming_uniform(a=√5), as in LoRA's and PEFT's code
         return Start(a, algebra.zeros(n_out, rank, like=weight), weight)
+    oversampling, tolerance = config.svd_oversampling, config.svd_tolerance
 
     def fitted(matrix: Array) -> tuple[Array, Array]:
-        factors = pissa_factors(
-            matrix,
-            rank,
-            scaling,
-            algebra,
-            oversampling=config.svd_oversampling,
-            tolerance=config.svd_tolerance,
-        )
+        factors = pissa_factors(matrix, rank, scaling, algebra, oversampling=oversampling, tolerance=tolerance)
         return factors.a, factors.b
 
+    frozen, n_left = weight, config.quantization_iterations
     if config.init_method == "pissa":
         a, b = fitted(weight)
         frozen = weight - scaling * (b @ a)
-        n_left = config.quantization_iterations - 1
-    else:
-        frozen, n_left = weight, config.quantization_iterations
-    if quantize is None:
+        n_left -= 1  # the paper's QPiSSA is the first iteration
+    if quantize is None:  # the settings refuse loftq without quantization, so the factors are there
         return Start(a, b, frozen)
     for turn in range(n_left):
-        if turn:
+        if turn:  # what is frozen before the first turn has been quantized by nothing yet
             frozen = weight - scaling * (b @ a)
         a, b = fitted(weight - quantize(frozen))
     return Start(a, b, frozen)

@@ -9,9 +9,7 @@ The triplets come from a randomised block Krylov range finder (Musco and Musco, 
 spanned block by block by Ω, WᵀWΩ, (WᵀW)²Ω …, each block orthonormalised against all before it, and the best rank-r part
 within the span is taken. It needs fewer products with W than power iterations, which keep the last block only: the
 spectra of real weights fall slowly. The error is measured as the span grows, ‖W‖² − Σ s²; growing stops when what is
-still to be gained, extrapolated from the last two gains, is below `tolerance` of the error. The span is found with products
-in bf16 where the hardware has it; the triplets are then taken from one product with W in float32. Where the span would be half
-as wide as the matrix, the exact decomposition is taken.
+still to be gained, extrapolated from the last two gains, is below `tolerance` of the error.
 
 The functions are written for any array library: `LinearAlgebra` is all they ask of it.
 """
@@ -24,12 +22,9 @@ Array = Any
 """A 2-d float32 array of numpy, torch or MLX: `@`, `.T`, `*`, slicing."""
 
 MIN_BLOCK = 16
-MAX_SPAN = 10
-"""Columns of the span for each of the rank, at the most. None of the spectra measured needed 6."""
-SLOWEST_DECAY = 0.9
-"""Gains are never extrapolated as if they fell more slowly than this from one check to the next."""
-ROUNDING = 1e-8
-"""Share of ‖W‖² below which a gain is rounding."""
+MAX_SPAN = 10  # columns of the span for each of the rank, at the most: none of the spectra measured needed 6
+SLOWEST_DECAY = 0.9  # from one check to the next; two gains that are equal by chance would promise gains without end
+ROUNDING = 1e-8  # share of ‖W‖² below which a gain is rounding: the span of a low-rank matrix would grow to its limit
 
 
 class LinearAlgebra(Protocol):
@@ -93,12 +88,16 @@ def leading_triplets(
     if not 1 <= rank <= min(n_out, n_in):
         raise ValueError(f"rank {rank} is not between 1 and {min(n_out, n_in)}, the smaller side of [{n_out}, {n_in}]")
     least = rank + oversampling
-    if max(least, 2 * rank) >= min(n_out, n_in) // 2:  # the span saves nothing
+    if max(least, 2 * rank) >= min(n_out, n_in) // 2:  # half as wide as the matrix: such a span saves nothing
         u, s, vt = algebra.svd(weight)
         return u[:, :rank], s[:rank], vt[:rank], 0
     squared, roughness = algebra.norm(weight) ** 2, algebra.roughness(weight)
-    for rough in (True, False) if roughness else (False,):
+    attempts = [False]
+    if roughness:
+        attempts = [True, False]
+    for rough in attempts:
         basis, n_iterations = _krylov_basis(weight, rank, algebra, least, tolerance, rough)
+        # However the span was found, the triplets come from one product with W in float32, never from the rough ones.
         image = weight @ basis
         leading = algebra.eigenvectors(image.T @ image)[:, :rank]
         u_s = image @ leading
@@ -129,11 +128,13 @@ def _krylov_basis(
         last, before = algebra.product(forward, block), n
         n += width
         rows[:, before:n], image[:, before:n] = block, last
-        with_all = image[:, :n].T @ last
+        with_all = image[:, :n].T @ last  # the Gram matrix grows by a border: what it holds already is not made again
         gram[:n, before:n], gram[before:n, :n] = with_all, with_all.T
         full = n + width > most
         if n >= next_check or full:
-            sizes = [n - ago * stride for ago in ((0,) if captured else (2, 1, 0))]
+            sizes = [n]
+            if not captured:  # the first check looks back: two gains take three spans
+                sizes = [n - 2 * stride, n - stride, n]
             captured += [sum(algebra.eigenvalues(gram[:m, :m])[-rank:]) for m in sizes]
             # 2 · tolerance of the squared error would do, were the extrapolation exact: it falls short by up to a third
             missing = max(tolerance * (total - captured[-1]), ROUNDING * total)
@@ -152,8 +153,11 @@ def to_be_gained(captured: Sequence[float]) -> float:
     4.0
     """
     first, second = captured[-2] - captured[-3], captured[-1] - captured[-2]
-    decay = min(max(second, 0.0) / first, SLOWEST_DECAY) if first > 0 else 0.0
-    return max(second, 0.0) * decay / (1 - decay)
+    if not first > 0:  # rounding alone: there is nothing to extrapolate from
+        return 0.0
+    gain = max(second, 0.0)
+    decay = min(gain / first, SLOWEST_DECAY)
+    return gain * decay / (1 - decay)
 
 
 def pissa_factors(

@@ -13,8 +13,7 @@ from ai_forge.errors import InternalError
 from ai_forge.events import AdapterInitialised
 from ai_forge.training.adapters.initialisation import rank_of
 
-ALLOWED_RATIO = 1.10
-"""QPiSSA's divergence may exceed plain quantization's by this factor: both are single draws of a rounding error."""
+ALLOWED_RATIO = 1.10  # of QPiSSA's divergence to plain quantization's: both are single draws of a rounding error
 
 
 class WeightErrors:
@@ -65,7 +64,7 @@ def require_proof(report: AdapterInitialised, weight_tolerance: float, kl_tolera
             f"at most {weight_tolerance:.2e} is rounding ({asdict(report)})."
         )
     allowed = ALLOWED_RATIO * report.kl_quantized_base + kl_tolerance
-    if not report.kl_initialised <= allowed:
+    if not report.kl_initialised <= allowed:  # NaN fails here, too
         raise InternalError(
             f"{method} the logits are {report.kl_initialised:.2e} nats from the base's; "
             f"at most {allowed:.2e} is explained by quantization ({asdict(report)})."

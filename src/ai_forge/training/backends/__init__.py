@@ -67,16 +67,11 @@ def load_backend(setting: str) -> Backend:
             f"pip install 'ai-forge[{name}]'",
         )
     if name == "mlx":
-        from ai_forge.training.backends import mlx_backend, mlx_init, mlx_model
+        from ai_forge.training.backends.mlx_backend import MLXTrainee, free_bytes, memory_needed
+        from ai_forge.training.backends.mlx_init import initialise
+        from ai_forge.training.backends.mlx_model import MLXGenerator
 
-        return Backend(
-            name,
-            mlx_init.initialise,
-            mlx_backend.MLXTrainee,
-            mlx_model.MLXGenerator,
-            mlx_backend.memory_needed,
-            mlx_backend.free_bytes,
-        )
+        return Backend(name, initialise, MLXTrainee, MLXGenerator, memory_needed, free_bytes)
     from ai_forge.training.backends import torch_backend, torch_init, torch_model
 
     return Backend(

@@ -27,7 +27,6 @@ from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InputError
 from ai_forge.model_files.adapter import PREFIX, WEIGHTS, AdapterFolder
 from ai_forge.model_files.tensors import TensorSpec, write_safetensors
-from ai_forge.training.adapters.initialisation import chosen_layers, require_all_found
 from ai_forge.training.backends.base import Loss, TokenSums
 from ai_forge.training.backends.mlx_layers import BITS, AdapterLinear, FrozenWeight, hooked_blocks
 from ai_forge.training.backends.mlx_model import compute_dtype, load_arrays, load_model, on_gpu, target_log_probs
@@ -36,6 +35,7 @@ from ai_forge.training.tokens.packing import Batch
 
 PACKED_RESIDUAL = "residual_mlx.safetensors"
 SIDES = ("lora_A", "lora_B")
+OUT_OF_MEMORY = ("allocate", "Insufficient Memory")  # in Metal's messages: MLX has no error class of its own for it
 
 
 def linear_layers_of(model: Any) -> dict[str, nn.Linear]:
@@ -48,24 +48,15 @@ def linear_layers_of(model: Any) -> dict[str, nn.Linear]:
     }
 
 
-def target_layers(model: Any, names: tuple[str, ...]) -> dict[str, nn.Linear]:
-    """The linear layers that `names` choose, by full name, block by block; see `initialisation.chosen_layers`.
-
-    Raises:
-        InputError: a name fits no linear layer of this model's blocks.
-    """
-    linear = linear_layers_of(model)
-    chosen, missing = chosen_layers(list(linear), names)
-    require_all_found(missing, list(linear))
-    return {full: linear[full] for full in chosen}
-
-
 def replace_layer(model: Any, full_name: str, layer: nn.Module) -> None:
     """Put `layer` where `full_name` points."""
     *parents, leaf = full_name.split(".")
     place = model
     for part in parents:
-        place = place[int(part)] if part.isdecimal() else getattr(place, part)
+        if part.isdecimal():  # the blocks lie in a plain list, which has no attributes
+            place = place[int(part)]
+        else:
+            place = getattr(place, part)
     setattr(place, leaf, layer)
 
 
@@ -75,7 +66,7 @@ def out_of_memory_told() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not any(word in str(error) for word in ("allocate", "Insufficient Memory")):
+        if not any(words in str(error) for words in OUT_OF_MEMORY):
             raise
         raise MemoryError(str(error)) from None
 
@@ -110,7 +101,7 @@ class MLXTrainee:
         Raises:
             InputError: there is no such adapter, or it does not fit the base.
         """
-        dtype = mx.float32 if exact else compute_dtype()
+        dtype = compute_dtype(exact=exact)
         model = load_model(folder, dtype=dtype)
         adapter = AdapterFolder(adapter_folder)
         packed = _packed_residual(adapter_folder, dtype)
@@ -125,12 +116,15 @@ class MLXTrainee:
                 )
             frozen = packed.get(name)
             if frozen is None:
-                held = adapter.frozen(name)
-                frozen = FrozenWeight.of(linear.weight if held is None else mx.array(held), dtype, None)
+                held = adapter.frozen(name)  # a plain LoRA has no residual: it was trained on the base's own weights
+                weight = linear.weight
+                if held is not None:
+                    weight = mx.array(held)
+                frozen = FrozenWeight.of(weight, dtype, None)
             a, b = map(mx.array, adapter.pair(name))
             layers[name] = AdapterLinear(frozen, linear.get("bias"), a, b, adapter.scaling(name))
             replace_layer(model, name, layers[name])
-        mx.eval(model.parameters())
+        mx.eval(model.parameters())  # only now: a weight that was replaced is never read
         return cls(model, layers, config)
 
     # -- the loop's verbs ---------------------------------------------------------------------------------------
@@ -153,10 +147,10 @@ class MLXTrainee:
                 try:
                     (_, total, hits), gradients = mx.value_and_grad(objective)(self._parameters)
                 finally:
-                    self._put(self._parameters)
+                    self._put(self._parameters)  # else the layers keep the tracers that they were differentiated with
             if self.gradients:
                 gradients = {name: gradient + self.gradients[name] for name, gradient in gradients.items()}
-            mx.eval(total, hits, gradients)
+            mx.eval(total, hits, gradients)  # MLX is lazy: memory runs out here, which the handler must still see
         self.gradients = gradients
         return TokenSums(float(total), hits.size, int(hits.sum()))
 
@@ -173,15 +167,21 @@ class MLXTrainee:
             MemoryError: not even one block's have room. MLX itself would not say so: it swaps, or the process dies.
         """
         args = self.model.args
-        sides: Any = {"hidden": args.hidden_size, "inner": args.intermediate_size, "n_tokens": batch.n_tokens}
-        sides |= {"n_layers": args.num_hidden_layers, "value_bytes": self.model.model.norm.weight.itemsize}
-        scores = score_bytes(heads=args.num_attention_heads, n_tokens=batch.n_tokens)
+        heads = args.num_attention_heads
+        sides: dict[str, int] = {
+            "n_layers": args.num_hidden_layers,
+            "hidden": args.hidden_size,
+            "inner": args.intermediate_size,
+            "n_tokens": batch.n_tokens,
+            "value_bytes": self.model.model.norm.weight.itemsize,
+        }
+        scores = score_bytes(heads=heads, n_tokens=batch.n_tokens)
         least, free = recomputed_bytes(**sides) + scores, free_bytes()
         if least > free:
             raise MemoryError(f"{batch.n_tokens} tokens need {least / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
         if self._config.gradient_checkpointing != "auto":
             return self._config.gradient_checkpointing == "off"
-        return kept_bytes(heads=args.num_attention_heads, **sides) + scores < free / 2
+        return kept_bytes(heads=heads, **sides) + scores < free / 2  # half: the estimate is computed, not measured
 
     @contextmanager
     def _recomputing(self, batch: Batch) -> Iterator[None]:
@@ -193,9 +193,12 @@ class MLXTrainee:
         for name, layer in self.layers.items():
             blocks.setdefault(int(name.split(".")[2]), []).append(layer)
 
-        def call(index: int, block: Any, hidden: mx.array, args: tuple[Any, ...], kwargs: dict[str, Any]) -> mx.array:
+        def call(
+            index: int, block: Any, hidden: mx.array, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        ) -> mx.array:
             layers = blocks.get(index, [])
 
+            # The factors are arguments, not read from the layers: mx.checkpoint gives gradients of arguments only.
             def run(hidden: mx.array, pairs: list[list[mx.array]]) -> mx.array:
                 for layer, pair in zip(layers, pairs, strict=True):
                     layer.lora_A, layer.lora_B = pair
@@ -242,12 +245,10 @@ class MLXTrainee:
         frozen = {f"{name}.weight": layer.frozen for name, layer in self.layers.items()}
         specs = [TensorSpec(name, "F32", weight.shape) for name, weight in frozen.items()]
         write_safetensors(path, ((spec, np.array(frozen[spec.name].dense())) for spec in specs), specs)
-        packed = {
-            f"{name}.{index}": array
-            for name, weight in frozen.items()
-            if weight.group_size is not None
-            for index, array in enumerate(weight.arrays)
-        }
+        packed: dict[str, mx.array] = {}
+        for name, weight in frozen.items():
+            if weight.group_size is not None:
+                packed |= {f"{name}.{index}": array for index, array in enumerate(weight.arrays)}
         if packed:
             mx.save_safetensors(str(path.with_name(PACKED_RESIDUAL)), packed)
 
@@ -271,7 +272,9 @@ class MLXTrainee:
 
     def memory_bytes(self) -> int:
         """Memory in use now: MLX's on the GPU, that of this process elsewhere."""
-        return int(mx.get_active_memory()) if on_gpu() else int(psutil.Process().memory_info().rss)
+        if on_gpu():
+            return int(mx.get_active_memory())
+        return int(psutil.Process().memory_info().rss)
 
     def memory_total_bytes(self) -> int:
         """Memory that there is."""
@@ -303,10 +306,11 @@ def _packed_residual(folder: Path, dtype: mx.Dtype) -> dict[str, FrozenWeight]:
     path = folder / PACKED_RESIDUAL
     if not path.exists():
         return {}
-    arrays = load_arrays(path)
+    arrays, first = load_arrays(path), ".weight.0"
     weights = {}
-    for name in sorted({key.removesuffix(".weight.0") for key in arrays if key.endswith(".weight.0")}):
+    for name in sorted(key.removesuffix(first) for key in arrays if key.endswith(first)):
         codes, *rest = (arrays[f"{name}.weight.{index}"] for index in range(3))
         scales, offsets = (part.astype(dtype) for part in rest)  # never to fewer bits than they were stored in
-        weights[name] = FrozenWeight((codes, scales, offsets), codes.shape[1] * (32 // BITS) // scales.shape[1])
+        n_in = codes.shape[1] * (32 // BITS)  # codes lie packed in words of 32 bits
+        weights[name] = FrozenWeight((codes, scales, offsets), n_in // scales.shape[1])
     return weights

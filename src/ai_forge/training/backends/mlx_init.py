@@ -6,7 +6,7 @@ where it will be trained.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InputError
 from ai_forge.events import AdapterInitialised
 from ai_forge.model_files.tensors import Weights
-from ai_forge.training.adapters.initialisation import initial_adapter, scaling_of
+from ai_forge.training.adapters.initialisation import chosen_layers, initial_adapter, scaling_of
 from ai_forge.training.adapters.proof import WeightErrors, require_proof
-from ai_forge.training.backends.mlx_backend import MLXTrainee, replace_layer, target_layers
+from ai_forge.training.backends.mlx_backend import MLXTrainee, linear_layers_of, replace_layer
 from ai_forge.training.backends.mlx_layers import (
     BITS,
     GROUP_SIZES,
@@ -33,10 +33,10 @@ from ai_forge.training.backends.mlx_layers import (
 from ai_forge.training.backends.mlx_model import compute_dtype, head_of, load_model, log_softmax
 from ai_forge.training.tokens.packing import IGNORE, Batch
 
+# Rounding alone, by the dtype that the model computes in: of the logits in nats per token, and of s·B·A + frozen relative to
+# the weight (Frobenius), where nothing is quantized.
 KL_TOLERANCE = {mx.float32: 1e-6, mx.bfloat16: 5e-3}
-"""Rounding alone, nats per token, by the dtype that the model computes in."""
 WEIGHT_TOLERANCE = {mx.float32: 1e-5, mx.bfloat16: 4e-3}
-"""Rounding alone of s·B·A + frozen, relative to the weight (Frobenius), where nothing is quantized."""
 
 
 def group_size_of(config: FineTuneConfig, shapes: dict[str, tuple[int, int]]) -> int | None:
@@ -49,21 +49,17 @@ def group_size_of(config: FineTuneConfig, shapes: dict[str, tuple[int, int]]) ->
         return None
     size = config.nf4_block_size
     fitting = [s for s in GROUP_SIZES if all(n_in % s == 0 for _, n_in in shapes.values())]
-    if size not in fitting:
-        raise InputError(
-            f"training.nf4_block_size is {size}; MLX quantizes this base in groups of "
-            f"{', '.join(map(str, fitting)) or 'no size that it has'}.",
-            f"set training.nf4_block_size={fitting[-1]}." if fitting else "set training.quantization=none.",
-        )
-    return size
+    if size in fitting:
+        return size
+    sizes, advice = "no size that it has", "set training.quantization=none."
+    if fitting:
+        sizes, advice = ", ".join(map(str, fitting)), f"set training.nf4_block_size={fitting[-1]}."
+    raise InputError(f"training.nf4_block_size is {size}; MLX quantizes this base in groups of {sizes}.", advice)
 
 
 def mean_kl(p: mx.array, q: mx.array) -> float:
-    """Mean Kullback–Leibler divergence of log-distributions [n, vocabulary]: Σ p (log p − log q), nats per token.
-
-    Never below 0, which rounding alone would bring about.
-    """
-    return max(float((mx.exp(p) * (p - q)).sum(axis=1).mean()), 0.0)
+    """Mean Kullback–Leibler divergence of log-distributions [n, vocabulary]: Σ p (log p − log q), nats per token."""
+    return max(float((mx.exp(p) * (p - q)).sum(axis=1).mean()), 0.0)  # below 0 it is rounding alone
 
 
 def initialise(
@@ -83,14 +79,15 @@ def initialise(
         InternalError: the logits moved further than quantization explains.
     """
     began = time.perf_counter()
-    dtype = mx.float32 if exact else compute_dtype()
+    dtype = compute_dtype(exact=exact)
     model = load_model(folder, dtype=dtype)
     builder = _Builder(model, folder, config, dtype, progress)
     base, quantized, fresh = builder.read(check)
-    kl_quantized = mean_kl(base, quantized) if builder.group_size else 0.0
+    kl_quantized, quantization = 0.0, "none"
+    if builder.group_size:
+        kl_quantized, quantization = mean_kl(base, quantized), f"MLX {BITS}-bit groups of {builder.group_size}"
     kl_initialised = mean_kl(base, fresh)
     trainee = MLXTrainee(model, builder.layers, config)
-    quantization = f"MLX {BITS}-bit groups of {builder.group_size}" if builder.group_size else "none"
     seconds = time.perf_counter() - began
     report = builder.errors.report(config, quantization, trainee.n_trainable, (kl_initialised, kl_quantized), seconds)
     require_proof(report, WEIGHT_TOLERANCE[dtype], KL_TOLERANCE[dtype])
@@ -107,7 +104,8 @@ class _Builder:
         self.errors = WeightErrors()
         self._model, self._config, self._dtype, self._progress = model, config, dtype, progress
         self._weights, self._algebra = Weights(folder), MLXAlgebra(config.seed)
-        self._targets = target_layers(model, config.target_modules)
+        linear = linear_layers_of(model)
+        self._targets = {name: linear[name] for name in chosen_layers(list(linear), config.target_modules)}
         self.group_size = group_size_of(config, {name: linear.weight.shape for name, linear in self._targets.items()})
 
     def read(self, check: Batch) -> list[mx.array]:
@@ -122,45 +120,44 @@ class _Builder:
         return [log_softmax(head(row[supervised])) for row in hidden]
 
     def _through(
-        self, index: int, block: Any, hidden: mx.array, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, index: int, block: Any, hidden: mx.array, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> mx.array:
         """Block `index` on three rows: as it is, quantized, with adapters; it keeps the adapters."""
 
         def run(row: int) -> mx.array:
             result: mx.array = block(hidden[row : row + 1], *args, **kwargs)
-            mx.eval(result)
+            mx.eval(result)  # now, so that the weights it was computed with can be let go
             return result
 
         names = [name for name in self._targets if name.startswith(f"model.layers.{index}.")]
-        rows = [run(0)]
+        as_it_is = plainly_quantized = run(0)
         if self.group_size:
             for name in names:
                 linear = self._targets[name]
                 frozen = FrozenWeight.of(linear.weight, self._dtype, self.group_size)
                 replace_layer(self._model, name, FrozenLinear(frozen, linear.get("bias")))
-            rows.append(run(1))
-        else:
-            rows.append(rows[0])
+            plainly_quantized = run(1)
         for name in names:
             self._progress(len(self.layers), len(self._targets))
             self.layers[name] = self._adapted(name, self._targets[name].get("bias"))
             replace_layer(self._model, name, self.layers[name])
-            del self._targets[name].weight
-        rows.append(run(2))
-        return mx.concatenate(rows)
+            del self._targets[name].weight  # the targets would hold the whole base in full precision
+        return mx.concatenate([as_it_is, plainly_quantized, run(2)])
 
     def _quantized(self, matrix: mx.array) -> mx.array:
         return FrozenWeight.of(matrix, self._dtype, self.group_size).dense()
 
     def _adapted(self, name: str, bias: mx.array | None) -> AdapterLinear:
-        weight = mx.array(self._weights.load(f"{name}.weight"))
-        quantize = self._quantized if self.group_size else None
+        weight = mx.array(self._weights.load(f"{name}.weight"))  # float32, whatever the model computes in
+        quantize, lost = None, 0.0
+        if self.group_size:
+            quantize = self._quantized
+            lost = self._algebra.norm(quantize(weight) - weight)
         start = initial_adapter(weight, name, self._config, self._algebra, quantize)
         scaling = scaling_of(self._config, name)
         frozen = FrozenWeight.of(start.frozen, self._dtype, self.group_size)
         layer = AdapterLinear(frozen, bias, start.a, start.b, scaling)
         mx.eval(layer.lora_A, layer.lora_B)
         error = self._algebra.norm(frozen.dense() + scaling * (start.b @ start.a) - weight)
-        lost = 0.0 if quantize is None else self._algebra.norm(quantize(weight) - weight)
         self.errors.add(name, error**2, lost**2, self._algebra.norm(weight) ** 2)
         return layer

@@ -9,7 +9,7 @@ mlx-lm's attention asks a cache for its mask, for the offset of its rotary embed
 rotary embedding is wrapped (`PositionedRope`) to take a position for every token.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -21,19 +21,14 @@ from numpy.typing import NDArray
 from ai_forge.training.tokens.packing import Batch
 
 BITS = 4
-GROUP_SIZES = (32, 64, 128)
-"""What `mx.quantize` takes."""
+GROUP_SIZES = (32, 64, 128)  # what `mx.quantize` takes
 
 
 class MLXAlgebra:
-    """`pissa.LinearAlgebra` on MLX arrays.
-
-    Products run where the device is; QR and SVD on the CPU, where MLX has them; what asks for float64, which Apple's GPU
-    lacks, in numpy. The random sketch is drawn by numpy, so every device gets the same.
-    """
+    """`pissa.LinearAlgebra` on MLX arrays; products run where the device is."""
 
     def __init__(self, seed: int) -> None:
-        self.generator = np.random.default_rng(seed)
+        self.generator = np.random.default_rng(seed)  # numpy's, so that every device gets the same sketch
 
     def normal(self, n_rows: int, n_columns: int, like: mx.array) -> mx.array:
         """A standard normal matrix [n_rows, n_columns]."""
@@ -50,10 +45,11 @@ class MLXAlgebra:
 
     def orthonormal(self, matrix: mx.array) -> mx.array:
         """Q of the reduced QR decomposition."""
-        return mx.linalg.qr(matrix, stream=mx.cpu)[0]
+        return mx.linalg.qr(matrix, stream=mx.cpu)[0]  # MLX decomposes on the CPU only, QR and SVD alike
 
     def eigenvalues(self, symmetric: mx.array) -> list[float]:
         """Eigenvalues of a symmetric matrix, rising."""
+        # in numpy, as all that asks for float64: Apple's GPU has none
         values: list[float] = np.linalg.eigvalsh(np.array(symmetric, dtype=np.float64)).tolist()
         return values
 
@@ -104,14 +100,16 @@ class FrozenWeight:
     def shape(self) -> tuple[int, int]:
         """Output and input features."""
         n_out, n_in = self.arrays[0].shape
-        return n_out, n_in if self.group_size is None else n_in * (32 // BITS)
+        if self.group_size is not None:
+            n_in *= 32 // BITS  # codes lie packed in words of 32 bits
+        return n_out, n_in
 
     def dense(self) -> mx.array:
         """The values that enter the product, float32 [out, in]."""
         if self.group_size is None:
             return self.arrays[0].astype(mx.float32)
         codes, scales, offsets = self.arrays
-        scales, offsets = scales.astype(mx.float32), offsets.astype(mx.float32)
+        scales, offsets = scales.astype(mx.float32), offsets.astype(mx.float32)  # else the values are rounded to bf16
         return mx.dequantize(codes, scales, offsets, group_size=self.group_size, bits=BITS)
 
     def product(self, x: mx.array) -> mx.array:
@@ -122,12 +120,10 @@ class FrozenWeight:
         return mx.quantized_matmul(x, codes, scales, offsets, transpose=True, group_size=self.group_size, bits=BITS)
 
     def product_plus(self, x: mx.array, addend: mx.array) -> mx.array:
-        """x·Wᵀ + addend for x [..., in], in the dtype of x, rounded once.
-
-        In bfloat16 a product that is rounded before the addition loses what a fresh adapter adds: it is below half a step
-        of the grid. MLX's `addmm` adds in its accumulator; beside 4-bit groups there is no such kernel, so that product is
-        made in float32.
-        """
+        """x·Wᵀ + addend for x [..., in], in the dtype of x, rounded once."""
+        # In bfloat16 a product that is rounded before the addition loses what a fresh adapter adds: it is below half a step
+        # of the grid. MLX's `addmm` adds in its accumulator; beside 4-bit groups there is no such kernel, so that product is
+        # made in float32.
         if self.group_size is None:
             return mx.addmm(addend, x, self.arrays[0].T)
         return (self.product(x.astype(mx.float32)) + addend).astype(x.dtype)
@@ -143,8 +139,12 @@ class FrozenLinear(nn.Module):  # type: ignore[misc]  # mlx.nn has no types
 
     def __call__(self, x: mx.array) -> mx.array:
         """x [..., in] to y [..., out], in the dtype of x."""
-        y = self.frozen.product(x)
-        return y if self.bias is None else y + self.bias
+        return self._with_bias(self.frozen.product(x))
+
+    def _with_bias(self, y: mx.array) -> mx.array:
+        if self.bias is None:
+            return y
+        return y + self.bias
 
 
 class AdapterLinear(FrozenLinear):
@@ -159,8 +159,7 @@ class AdapterLinear(FrozenLinear):
     def __call__(self, x: mx.array) -> mx.array:
         """x [..., in] to y [..., out], in the dtype of x."""
         low = x @ self.lora_A.T.astype(x.dtype)
-        y = self.frozen.product_plus(x, low @ (self.scaling * self.lora_B).T.astype(x.dtype))
-        return y if self.bias is None else y + self.bias
+        return self._with_bias(self.frozen.product_plus(x, low @ (self.scaling * self.lora_B).T.astype(x.dtype)))
 
 
 class Positions(NamedTuple):
@@ -178,10 +177,11 @@ class PositionedRope(nn.Module):  # type: ignore[misc]  # mlx.nn has no types
 
     def __call__(self, x: mx.array, offset: Any = 0) -> mx.array:
         """x [batch, heads, n_tokens, head_dim] to the same shape; a packed row has batch 1."""
-        if not isinstance(offset, Positions):
-            rotated: mx.array = self.rope(x, offset=offset)
+        if isinstance(offset, Positions):
+            # MLX rotates by one offset a row of the batch, so tokens and batch change places for it
+            rotated: mx.array = self.rope(x.transpose(2, 1, 0, 3), offset=offset.of_tokens).transpose(2, 1, 0, 3)
         else:
-            rotated = self.rope(x.transpose(2, 1, 0, 3), offset=offset.of_tokens).transpose(2, 1, 0, 3)
+            rotated = self.rope(x, offset=offset)
         return rotated
 
 
@@ -217,7 +217,7 @@ class PackedRow:
         return keys, values
 
 
-BlockCall = Callable[[int, Any, mx.array, tuple[Any, ...], dict[str, Any]], mx.array]
+BlockCall = Callable[[int, Any, mx.array, tuple[Any, ...], Mapping[str, Any]], mx.array]
 """(index, block, hidden states, further arguments) to hidden states."""
 
 
@@ -227,7 +227,7 @@ class _HookedBlock:
     def __init__(self, index: int, block: Any, call: BlockCall) -> None:
         self._index, self._block, self._call = index, block, call
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Any:  # Llama's model asks each of its blocks whether it has a window
         return getattr(self._block, name)
 
     def __call__(self, hidden: mx.array, *args: Any, **kwargs: Any) -> mx.array:

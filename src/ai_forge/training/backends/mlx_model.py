@@ -4,11 +4,8 @@ The head is applied on supervised positions only and the vocabulary's logits exi
 again in the backward pass, as in the torch backend. Loading is lazy: a weight that is replaced before it is used is never
 read.
 
-mlx-lm's model classes are imported without mlx-lm's own `__init__`: that one pulls in transformers (and torch, where it
-is installed) and lowers the limit of open files of the whole process. mlx-lm 0.32 reads `rope_theta` and `rope_scaling`
-only; the `rope_parameters` that transformers 5 writes would be passed over and every Llama 3 rotated wrongly, so they
-are translated here. A window that is as long as the base's context (`architectures.context_of`) is never met; where
-layers differ in it, as in Gemma 3, mlx-lm asks for the mask of each. Soft-capped logits (Gemma 2) are refused.
+A window that is as long as the base's context (`architectures.context_of`) is never met; where layers differ in it, as in
+Gemma 3, mlx-lm asks for the mask of each. Soft-capped logits (Gemma 2) are refused.
 """
 
 import functools
@@ -38,7 +35,9 @@ CHUNK = 256
 
 
 def mlx_lm_module(name: str) -> ModuleType:
-    """`mlx_lm.models.NAME`, without what `import mlx_lm` does besides; see the module's docstring."""
+    """`mlx_lm.models.NAME`, without what `import mlx_lm` does besides."""
+    # mlx-lm's own `__init__` pulls in transformers (and torch, where it is installed) and lowers the limit of open files of
+    # the whole process, so an empty module stands in its place while the model's class is imported.
     if "mlx_lm" in sys.modules:
         return importlib.import_module(f"mlx_lm.models.{name}")
     spec = importlib.util.find_spec("mlx_lm")
@@ -61,9 +60,11 @@ def on_gpu() -> bool:
     return bool(mx.default_device() == mx.gpu)
 
 
-def compute_dtype() -> mx.Dtype:
-    """bfloat16 on the GPU; float32 on a CPU, where MLX adds up bfloat16 products in bfloat16."""
-    return mx.bfloat16 if on_gpu() else mx.float32
+def compute_dtype(*, exact: bool = False) -> mx.Dtype:
+    """bfloat16 on the GPU unless the result is to be `exact`; float32 on a CPU."""
+    if exact or not on_gpu():  # on a CPU MLX adds up bfloat16 products in bfloat16
+        return mx.float32
+    return mx.bfloat16
 
 
 def _translated(config: dict[str, Any]) -> dict[str, Any]:
@@ -75,25 +76,31 @@ def _translated(config: dict[str, Any]) -> dict[str, Any]:
     config = completed(config)
     kind, rope = config["model_type"], config.get("rope_parameters") or {}
     local = {}
-    if kind == "gemma3_text":
+    if kind == "gemma3_text":  # its layers with a window rotate by another base frequency
         local, rope = rope.get("sliding_attention", {}), rope.get("full_attention", rope)
     rope_type = rope.get("rope_type", "default")
-    unserved_here = {
-        f"architecture {kind}": kind not in MLX_LM_MODULES,
-        f"rotary embeddings of type {rope_type}": rope_type == "dynamic" or (kind == "phi3" and rope_type != "default"),
-        "rotary embeddings that differ by layer": any(isinstance(value, dict) for value in rope.values()),
-    }
-    what = next((name for name, found in unserved_here.items() if found), None) or unserved(config)
-    if what:
+    what: str | None
+    if kind not in MLX_LM_MODULES:
+        what = f"architecture {kind}"
+    elif rope_type == "dynamic" or (kind == "phi3" and rope_type != "default"):
+        what = f"rotary embeddings of type {rope_type}"
+    elif any(isinstance(value, dict) for value in rope.values()):
+        what = "rotary embeddings that differ by layer"
+    else:
+        what = unserved(config)
+    if what is not None:
         raise InputError(
             f"The MLX backend does not serve {what} (it has {', '.join(MLX_LM_MODULES)}).",
             "train this base with training.backend=torch.",
         )
     if rope:
-        config = config | {"rope_theta": rope["rope_theta"]}
-        config["rope_scaling"] = None if rope_type == "default" else rope
+        # mlx-lm 0.32 reads these two names only: the `rope_parameters` that transformers 5 writes would be passed over, and
+        # every Llama 3 rotated wrongly.
+        config = config | {"rope_theta": rope["rope_theta"], "rope_scaling": None}
         if rope_type == "yarn":
             config["rope_scaling"] = _yarn_for_mlx(rope_of(config))
+        elif rope_type != "default":
+            config["rope_scaling"] = rope
         config["partial_rotary_factor"] = rope.get("partial_rotary_factor", 1.0)
     if local:
         config["rope_local_base_freq"] = local["rope_theta"]
@@ -104,7 +111,9 @@ def _yarn_for_mlx(rope: dict[str, Any]) -> dict[str, Any]:
     """YaRN as mlx-lm reads it: no attention factor, but an `mscale`, which counts there even where transformers ignores it."""
     factor = float(rope["factor"])
     wanted = attention_factor(rope, factor)
-    mscale = (wanted - 1) / (0.1 * math.log(factor)) if factor > 1 else 1.0
+    mscale = 1.0
+    if factor > 1:  # mlx-lm multiplies by 0.1 · mscale · ln factor + 1: solved for what is wanted
+        mscale = (wanted - 1) / (0.1 * math.log(factor))
     left_out = {key for key in ("beta_fast", "beta_slow") if not rope.get(key)}  # the defaults are meant
     kept = {key: value for key, value in rope.items() if key not in left_out}
     return kept | {"mscale": mscale, "mscale_all_dim": 0}
@@ -133,9 +142,9 @@ def load_model(folder: Path, *, dtype: mx.Dtype) -> Any:
     try:
         model.load_weights(list(weights.items()), strict=True)
     except ValueError as error:
-        told = " ".join(str(error).split())
+        flat = " ".join(str(error).split())  # mlx names each weight on a line of its own; an error is one line
         raise InputError(
-            f"The weights in {folder} do not fit its config.json: {told}", "get the model again."
+            f"The weights in {folder} do not fit its config.json: {flat}", "get the model again."
         ) from error
     model.eval()
     for block in model.model.layers:
@@ -145,7 +154,9 @@ def load_model(folder: Path, *, dtype: mx.Dtype) -> Any:
 
 def head_of(model: Any) -> Callable[[mx.array], mx.array]:
     """Hidden states [..., hidden] to logits [..., vocabulary]."""
-    head: Callable[[mx.array], mx.array] = model.lm_head if "lm_head" in model else model.model.embed_tokens.as_linear
+    head: Callable[[mx.array], mx.array] = model.model.embed_tokens.as_linear  # tied, unless there is one of its own
+    if "lm_head" in model:
+        head = model.lm_head
     return head
 
 
@@ -168,9 +179,12 @@ def target_log_probs(model: Any, batch: Batch) -> tuple[mx.array, mx.array]:
         chosen = mx.take_along_axis(logits, wanted[:, None], axis=1)[:, 0]
         return chosen - mx.logsumexp(logits, axis=1), mx.argmax(mx.stop_gradient(logits), axis=1) == wanted
 
-    starts = range(0, len(targets), CHUNK)
-    parts = [mx.checkpoint(functools.partial(score, first=i))(hidden[i : i + CHUNK]) for i in starts]
-    return mx.concatenate([scores for scores, _ in parts]), mx.concatenate([hits for _, hits in parts])
+    all_scores, all_hits = [], []
+    for first in range(0, len(targets), CHUNK):
+        scores, hits = mx.checkpoint(functools.partial(score, first=first))(hidden[first : first + CHUNK])
+        all_scores.append(scores)
+        all_hits.append(hits)
+    return mx.concatenate(all_scores), mx.concatenate(all_hits)
 
 
 def log_softmax(logits: mx.array) -> mx.array:
@@ -198,7 +212,7 @@ class MLXGenerator:
     @classmethod
     def load(cls, folder: Path, end_of_turn_id: int, *, exact: bool = False) -> "MLXGenerator":
         """The model in `folder`; `exact` computes in float32."""
-        model = load_model(folder, dtype=mx.float32 if exact else compute_dtype())
+        model = load_model(folder, dtype=compute_dtype(exact=exact))
         mx.eval(model.parameters())
         return cls(model, end_of_turn_id)
 
@@ -215,7 +229,7 @@ class MLXGenerator:
         """
         width = max(len(prompt) for prompt in prompts)
         gaps = [width - len(prompt) for prompt in prompts]
-        new_cache = mlx_lm_module("cache").BatchKVCache
+        new_cache = mlx_lm_module("cache").BatchKVCache  # takes the gaps, and so hides the padding from attention
         cache = [new_cache(gaps) for _ in self.model.model.layers]
         rows = [[self._end] * gap + list(prompt) for gap, prompt in zip(gaps, prompts, strict=True)]
         logits = self._continue(rows, cache)

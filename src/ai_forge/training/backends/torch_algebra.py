@@ -7,14 +7,10 @@ from ai_forge.training.backends.torch_model import compute_dtype
 
 
 class TorchAlgebra:
-    """The random sketch is drawn on the CPU, so every device gets the same.
-
-    Bases are made by Cholesky's factor of the Gram matrix in float64, which is mostly one matrix product: half the time of
-    Householder's QR for 144 of 3,072 columns on a CPU, a tenth for few columns on a GPU.
-    """
+    """See `pissa.LinearAlgebra`."""
 
     def __init__(self, seed: int) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(seed)  # the CPU's, so that every device gets the same sketch
 
     def normal(self, n_rows: int, n_columns: int, like: Tensor) -> Tensor:
         """A standard normal matrix [n_rows, n_columns]."""
@@ -30,10 +26,12 @@ class TorchAlgebra:
 
     def orthonormal(self, matrix: Tensor) -> Tensor:
         """A basis of the columns; Householder's where they depend on each other."""
+        # Cholesky's factor of the Gram matrix in float64 is mostly one matrix product: half the time of Householder's QR for
+        # 144 of 3,072 columns on a CPU, a tenth for few columns on a GPU.
         wide = matrix.double()
         factor, failed = torch.linalg.cholesky_ex(wide.T @ wide)
         diagonal = factor.diagonal()
-        if int(failed) or float(diagonal.min()) < 1e-6 * float(diagonal.max()):
+        if int(failed) or float(diagonal.min()) < 1e-6 * float(diagonal.max()):  # the Gram matrix squares the condition
             q: Tensor = torch.linalg.qr(matrix).Q
             return q
         basis: Tensor = torch.linalg.solve_triangular(factor, wide.T, upper=False).T.to(matrix.dtype).contiguous()
@@ -60,12 +58,16 @@ class TorchAlgebra:
 
     def laid_out(self, matrix: Tensor, rough: bool) -> Tensor:
         """The matrix contiguous; `rough`: in the type that models are computed in on its device."""
-        return (matrix.to(compute_dtype(matrix.device)) if rough else matrix).contiguous()
+        if rough:
+            matrix = matrix.to(compute_dtype(matrix.device))
+        return matrix.contiguous()
 
     def product(self, matrix: Tensor, block: Tensor) -> Tensor:
         """`matrix` @ `block` as float32."""
         return (matrix @ block.to(matrix.dtype)).float()
 
     def roughness(self, matrix: Tensor) -> float:
-        """bf16 carries 8 bits: 2^-9, squared."""
-        return 0.0 if compute_dtype(matrix.device) == torch.float32 else 2.0**-18
+        """Square of the relative rounding of `product` where it is rough."""
+        if compute_dtype(matrix.device) == torch.float32:
+            return 0.0
+        return 2.0**-18  # bf16 carries 8 bits: 2^-9, squared

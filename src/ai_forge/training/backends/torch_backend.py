@@ -22,8 +22,7 @@ from torch import Tensor, nn
 
 from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InputError
-from ai_forge.model_files.adapter import RESIDUAL, AdapterFolder
-from ai_forge.training.adapters.initialisation import chosen_layers, require_all_found
+from ai_forge.model_files.adapter import PREFIX, RESIDUAL, WEIGHTS, AdapterFolder
 from ai_forge.training.backends.base import Loss, TokenSums
 from ai_forge.training.backends.torch_layers import AdapterLinear, FrozenWeight
 from ai_forge.training.backends.torch_model import (
@@ -36,21 +35,12 @@ from ai_forge.training.backends.torch_model import (
 from ai_forge.training.backends.torch_shards import shard_layers
 from ai_forge.training.tokens.packing import Batch
 
-PEFT_PREFIX = "base_model.model."
-PACKED_RESIDUAL = "residual_nf4.safetensors"
-"""Beside `residual.safetensors` where weights are held packed; torch on CUDA trains on it."""
+PACKED_RESIDUAL = "residual_nf4.safetensors"  # beside `residual.safetensors` on CUDA, which trains on packed weights
 
 
-def target_layers(model: nn.Module, names: tuple[str, ...]) -> dict[str, nn.Linear]:
-    """The linear layers that `names` choose, by full name, in the model's order; see `initialisation.chosen_layers`.
-
-    Raises:
-        InputError: a name fits no linear layer of this model.
-    """
-    linear = {full: layer for full, layer in model.named_modules() if isinstance(layer, nn.Linear)}
-    chosen, missing = chosen_layers(list(linear), names)
-    require_all_found(missing, list(linear))
-    return {full: linear[full] for full in chosen}
+def linear_layers_of(model: nn.Module) -> dict[str, nn.Linear]:
+    """The linear layers of the model by full name, in its order."""
+    return {full: layer for full, layer in model.named_modules() if isinstance(layer, nn.Linear)}
 
 
 def replace_layer(model: nn.Module, full_name: str, layer: nn.Module) -> None:
@@ -61,8 +51,9 @@ def replace_layer(model: nn.Module, full_name: str, layer: nn.Module) -> None:
 
 def full_precision_weights(folder: Path) -> Callable[[str], Tensor]:
     """A function that reads one weight of a Hugging Face folder as float32, by its full name."""
-    index = folder / "model.safetensors.index.json"
-    places = json.loads(index.read_text(encoding="utf-8"))["weight_map"] if index.exists() else {}
+    index, places = folder / "model.safetensors.index.json", {}
+    if index.exists():
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
 
     def read(name: str) -> Tensor:
         with safe_open(folder / places.get(name, "model.safetensors"), framework="pt") as file:
@@ -76,7 +67,9 @@ def packed_weights(folder: Path) -> dict[str, dict[str, Tensor]]:
     """By layer what `FrozenWeight.packed` gave, where the adapter in `folder` was made on packed weights."""
     path = folder / PACKED_RESIDUAL
     layers: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in (load_file(path) if path.is_file() else {}).items():
+    if not path.is_file():
+        return layers
+    for key, tensor in load_file(path).items():
         name, _, part = key.rpartition("/")
         layers.setdefault(name, {})[part] = tensor
     return layers
@@ -88,7 +81,7 @@ def packed_weight(
     """The packed weight of a layer, which must be what `residual.safetensors` holds: that is what is merged.
 
     Raises:
-        InputError: it is not. Compared are the shape and the first row, to the rounding of bf16.
+        InputError: it is not. Compared are the shape and the first row.
     """
     row = adapter.frozen(name, 1)
     try:
@@ -96,6 +89,7 @@ def packed_weight(
         dense = weight.dense()
         if tuple(dense.shape) != adapter.shape(name):
             raise ValueError(f"it has the shape {list(dense.shape)}")
+        # to bf16's rounding; one row is enough to tell another training's weight
         if row is None or not torch.allclose(dense[:1].float().cpu(), torch.from_numpy(row), rtol=2**-7, atol=1e-6):
             raise ValueError("it is another weight")
     except ValueError as error:
@@ -108,15 +102,12 @@ def packed_weight(
 
 @contextlib.contextmanager
 def out_of_memory_told() -> Iterator[None]:
-    """Turn torch's ways of running out of memory into Python's MemoryError.
-
-    On a CPU torch has no error class of its own for it: a RuntimeError that names its allocator.
-    """
+    """Turn torch's ways of running out of memory into Python's MemoryError."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise MemoryError(str(error).partition(". ")[0]) from None
-    except RuntimeError as error:
+    except RuntimeError as error:  # on a CPU torch has no error class of its own for it, but names its allocator
         if "DefaultCPUAllocator" not in str(error):
             raise
         raise MemoryError(str(error).partition("DefaultCPUAllocator: ")[2].partition(". ")[0]) from None
@@ -156,13 +147,16 @@ class TorchTrainee:
         Raises:
             InputError: there is no such adapter, or it does not fit the base.
         """
-        computes_on = pick_device()
-        device = torch.device("cpu") if sharded else computes_on
-        dtype = torch.float32 if exact else compute_dtype(computes_on)
+        device = computes_on = pick_device()
+        if sharded:  # no device may hold the whole base: its pieces go there later
+            device = torch.device("cpu")
+        dtype = compute_dtype(computes_on, exact=exact)
         model = load_model(folder, device=device, dtype=dtype)
         adapter = AdapterFolder(adapter_folder)
-        packed = {} if exact or device.type == "cpu" else packed_weights(adapter_folder)
-        linear_layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        packed: dict[str, dict[str, Tensor]] = {}
+        if device.type != "cpu" and not exact:
+            packed = packed_weights(adapter_folder)
+        linear_layers = linear_layers_of(model)
         layers: dict[str, AdapterLinear] = {}
         for name in adapter.layers:
             linear = linear_layers.get(name)
@@ -222,8 +216,8 @@ class TorchTrainee:
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """The adapter's parameters under PEFT's names."""
         for name, layer in self.layers.items():
-            yield f"{PEFT_PREFIX}{name}.lora_A.weight", layer.lora_A
-            yield f"{PEFT_PREFIX}{name}.lora_B.weight", layer.lora_B
+            yield f"{PREFIX}{name}.lora_A.weight", layer.lora_A
+            yield f"{PREFIX}{name}.lora_B.weight", layer.lora_B
 
     def adapter(self) -> Mapping[str, NDArray[np.float32]]:
         """The adapter's tensors under PEFT's names."""
@@ -231,30 +225,26 @@ class TorchTrainee:
 
     def save_residual(self, path: Path) -> None:
         """Write the frozen weights of the adapted layers, as they enter the product, and packed ones packed beside."""
-        save_file(
-            {f"{name}.weight": layer.frozen.dense().cpu().contiguous() for name, layer in self.layers.items()}, path
-        )
-        packed = {
-            f"{name}/{part}": tensor.cpu()
-            for name, layer in self.layers.items()
-            for part, tensor in layer.frozen.packed().items()
-        }
+        frozen = {name: layer.frozen for name, layer in self.layers.items()}
+        save_file({f"{name}.weight": weight.dense().cpu().contiguous() for name, weight in frozen.items()}, path)
+        packed: dict[str, Tensor] = {}
+        for name, weight in frozen.items():
+            packed |= {f"{name}/{part}": tensor.cpu() for part, tensor in weight.packed().items()}
         if packed:
             save_file(packed, path.with_name(PACKED_RESIDUAL))
 
     def save_state(self, folder: Path) -> None:
         """Write adapter and optimizer so that `load_state` continues bit by bit."""
-        save_file(
-            {n: p.detach().contiguous() for n, p in self.named_parameters()}, folder / "adapter_model.safetensors"
-        )
+        save_file({name: p.detach().contiguous() for name, p in self.named_parameters()}, folder / WEIGHTS)
         flat = dict(flatten(self.optimizer.state_dict()["state"]))
+        # safetensors holds tensors only; a clone, because it refuses tensors that share their memory
         tensors = {key: value.contiguous().clone() for key, value in flat.items() if isinstance(value, Tensor)}
         numbers = {key: value for key, value in flat.items() if not isinstance(value, Tensor)}
         save_file(tensors, folder / "optimizer.safetensors", metadata={"numbers": json.dumps(numbers, sort_keys=True)})
 
     def load_state(self, folder: Path) -> None:
         """Continue from what `save_state` wrote."""
-        adapter = load_file(folder / "adapter_model.safetensors")
+        adapter = load_file(folder / WEIGHTS)
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 parameter.copy_(adapter[name])

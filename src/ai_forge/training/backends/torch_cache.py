@@ -29,7 +29,7 @@ class ReservedLayer(DynamicLayer):  # type: ignore[misc]
             key_room, value_room = (state.new_empty(batch, heads, self._capacity, width) for state in states)
             self._rooms = key_room, value_room
             self.keys, self.values = (room[:, :, :0] for room in self._rooms)
-        n = self.keys.shape[2]
+        n = self.keys.shape[2]  # not a counter: who crops the cache shortens the views
         m = n + key_states.shape[2]
         for room, state in zip(self._rooms, states, strict=True):
             room[:, :, n:m] = state

@@ -17,8 +17,8 @@ from ai_forge.errors import AIForgeError, InputError, InternalError
 from ai_forge.training.group import LostError, RankInfo
 
 T = TypeVar("T")
+# How long one may wait for the others: rank 0 decomposes a large base first. A process that dies is noticed at once.
 TIMEOUT = datetime.timedelta(hours=12)
-"""How long one may wait for the others: rank 0 decomposes a large base first. A process that dies is noticed at once."""
 
 
 class TorchGroup:
@@ -33,22 +33,22 @@ class TorchGroup:
 
     def __init__(self, info: RankInfo) -> None:
         self.rank, self.size, self.n_here = info.rank, info.size, info.n_here
-        self._device = torch.device("cpu")
+        self._device, backend = torch.device("cpu"), "gloo"
         if torch.cuda.is_available():
             if info.n_here > torch.cuda.device_count():
                 raise InputError(
                     f"{info.n_here} processes are to train on this machine, and it has {torch.cuda.device_count()} GPUs.",
                     f"start {torch.cuda.device_count()}: --nproc, or the launcher's --nproc_per_node.",
                 )
-            self._device = torch.device("cuda", info.local_rank)
+            self._device, backend = torch.device("cuda", info.local_rank), "nccl"
             torch.cuda.set_device(self._device)
-        else:
+        else:  # more threads than cores would wait for each other
             torch.set_num_threads(max(1, torch.get_num_threads() // info.n_here))
         self._is_ours = not distributed.is_initialized()
         if self._is_ours:
             with self._lost_told():
                 distributed.init_process_group(
-                    "nccl" if self._device.type == "cuda" else "gloo",
+                    backend,
                     init_method=info.rendezvous,
                     rank=info.rank,
                     world_size=info.size,
@@ -57,7 +57,7 @@ class TorchGroup:
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """The sums of `values` over all processes, in float64."""
-        sums = torch.tensor(values, dtype=torch.float64, device=self._device)
+        sums = torch.tensor(values, dtype=torch.float64, device=self._device)  # token counts pass float32's 2^24
         with self._lost_told():
             distributed.all_reduce(sums)
             return [float(value) for value in sums]

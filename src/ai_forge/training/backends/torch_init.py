@@ -9,31 +9,28 @@ from torch import Tensor
 
 from ai_forge.config import FineTuneConfig
 from ai_forge.events import AdapterInitialised
-from ai_forge.training.adapters.initialisation import Quantize, initial_adapter, scaling_of
+from ai_forge.training.adapters.initialisation import Quantize, chosen_layers, initial_adapter, scaling_of
 from ai_forge.training.adapters.proof import WeightErrors, require_proof
 from ai_forge.training.backends.torch_algebra import TorchAlgebra
 from ai_forge.training.backends.torch_backend import (
     TorchTrainee,
     full_precision_weights,
+    linear_layers_of,
     replace_layer,
-    target_layers,
 )
 from ai_forge.training.backends.torch_layers import AdapterLinear, FrozenWeight
 from ai_forge.training.backends.torch_model import compute_dtype, load_model, pick_device, vocabulary_log_probs
 from ai_forge.training.tokens.packing import Batch
 
+# Rounding alone, by the dtype that the model computes in: of the logits in nats per token, and of s·B·A + frozen relative to
+# the weight (Frobenius), where nothing is quantized.
 KL_TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 5e-3, torch.float16: 1e-3}
-"""Rounding alone, nats per token, by the dtype that the model computes in."""
 WEIGHT_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 4e-3, torch.float16: 1e-3}
-"""Rounding alone of s·B·A + frozen, relative to the weight (Frobenius), where nothing is quantized."""
 
 
 def mean_kl(p: Tensor, q: Tensor) -> float:
-    """Mean Kullback–Leibler divergence of log-distributions [n, vocabulary]: Σ p (log p − log q), nats per token.
-
-    Never below 0, which rounding alone would bring about.
-    """
-    return max(float((p.exp() * (p - q)).sum(1).mean()), 0.0)
+    """Mean Kullback–Leibler divergence of log-distributions [n, vocabulary]: Σ p (log p − log q), nats per token."""
+    return max(float((p.exp() * (p - q)).sum(1).mean()), 0.0)  # below 0 it is rounding alone
 
 
 def initialise(
@@ -53,16 +50,18 @@ def initialise(
     """
     began = time.perf_counter()
     device = torch.device("cpu") if config.sharded else pick_device()  # no device may hold the whole base
-    dtype = torch.float32 if exact else compute_dtype(device)
+    dtype = compute_dtype(device, exact=exact)
     model = load_model(folder, device=device, dtype=dtype)
-    targets = target_layers(model, config.target_modules)
+    linear_layers = linear_layers_of(model)
+    targets = {name: linear_layers[name] for name in chosen_layers(list(linear_layers), config.target_modules)}
     read = full_precision_weights(folder)
-    block_size = config.nf4_block_size if config.quantization == "nf4" else None
     algebra = TorchAlgebra(config.seed)
     base = vocabulary_log_probs(model, check)
 
-    kl_quantized = 0.0
-    if block_size is not None:
+    kl_quantized, block_size, quantize = 0.0, None, None
+    if config.quantization == "nf4":
+        block_size = config.nf4_block_size
+        quantize = quantizer(dtype, block_size)
         originals = {name: linear.weight.data for name, linear in targets.items()}
         for linear in targets.values():
             linear.weight.data = FrozenWeight(linear.weight.data, dtype, block_size, packed=False).dense()
@@ -70,19 +69,20 @@ def initialise(
         for name, linear in targets.items():
             linear.weight.data = originals[name]
 
-    quantize = None if block_size is None else quantizer(dtype, block_size)
     layers: dict[str, AdapterLinear] = {}
     errors = WeightErrors()
     for done, (name, linear) in enumerate(targets.items()):
         progress(done, len(targets))
-        weight = read(f"{name}.weight").to(device)
+        weight = read(f"{name}.weight").to(device)  # float32, whatever the model computes in
         start = initial_adapter(weight, name, config, algebra, quantize)
         scaling = scaling_of(config, name)
         frozen = FrozenWeight(start.frozen, dtype, block_size, packed=weight.is_cuda)
         layers[name] = AdapterLinear(frozen, linear.bias, start.a, start.b, scaling)
         replace_layer(model, name, layers[name])
         built = frozen.dense().float() + scaling * (start.b @ start.a)
-        lost = 0.0 if quantize is None else float((quantize(weight) - weight).square().sum())
+        lost = 0.0
+        if quantize is not None:
+            lost = float((quantize(weight) - weight).square().sum())
         errors.add(name, float((built - weight).square().sum()), lost, float(weight.square().sum()))
     progress(len(targets), len(targets))
     kl_initialised = mean_kl(base, vocabulary_log_probs(model, check))

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-BLOCK = 128
-"""Query rows of one block in the attention backward: a block's scores stay in the cache."""
+BLOCK = 128  # query rows of one block of attention: a block's scores stay in the cache
 
 
 class Frozen(Protocol):
@@ -29,12 +28,7 @@ class Frozen(Protocol):
 
 
 class AdapterProduct(torch.autograd.Function):
-    """y = x·Wᵀ + bias + s·(x·Aᵀ)·Bᵀ for x [n, in], W [out, in] frozen, A [rank, in], B [out, rank] float32.
-
-    What the adapter adds is added in the product's accumulator (`addmm`), so that in bf16 the sum is rounded once. Added to
-    an x·Wᵀ that is rounded already, what lies below half a step of bf16's grid would be lost, not rounded up as often as
-    down: a LoRA that starts from zero then learns more slowly. The bias follows for the same reason; the gradient of x alike.
-    """
+    """y = x·Wᵀ + bias + s·(x·Aᵀ)·Bᵀ for x [n, in], W [out, in] frozen, A [rank, in], B [out, rank] float32."""
 
     @staticmethod
     def forward(
@@ -44,7 +38,10 @@ class AdapterProduct(torch.autograd.Function):
         low = x @ a.to(x.dtype).T
         ctx.save_for_backward(x, low, a, b)
         ctx.frozen, ctx.scaling = frozen, scaling
-        y = torch.addmm(low @ (scaling * b).to(x.dtype).T, x, frozen.dense().T)  # one sum, rounded once
+        # What the adapter adds is added in the product's accumulator, so that in bf16 the sum is rounded once. Added to an
+        # x·Wᵀ that is rounded already, what lies below half a step of bf16's grid would be lost, not rounded up as often as
+        # down: a LoRA that starts from zero then learns more slowly. The bias follows for the same reason.
+        y = torch.addmm(low @ (scaling * b).to(x.dtype).T, x, frozen.dense().T)
         if bias is not None:
             y.add_(bias)
         return y
@@ -81,20 +78,22 @@ def attend(
     """
     if window is not None and window >= k.shape[1]:
         window = None
-    whole = q.shape[1] == k.shape[1] and window is None
-    if softcap is not None:
+    if softcap is not None:  # torch's own attention cannot bound its scores
         groups = q.shape[0] // k.shape[0]
         scores = torch.matmul(q * scale, k.repeat_interleave(groups, dim=0).transpose(1, 2))
         scores = softcap * torch.tanh(scores / softcap)
         scores = scores.masked_fill(~_last_rows_mask(q, k, window), float("-inf"))
         weights = scores.softmax(-1, dtype=torch.float32).to(v.dtype)
         return torch.matmul(weights, v.repeat_interleave(groups, dim=0))
+    is_square, mask = q.shape[1] == k.shape[1] and window is None, None
+    if not is_square:
+        mask = _last_rows_mask(q, k, window)
     return functional.scaled_dot_product_attention(
         q[None],
         k[None],
         v[None],
-        attn_mask=None if whole else _last_rows_mask(q, k, window),
-        is_causal=whole,
+        attn_mask=mask,
+        is_causal=is_square,  # torch counts its causal mask from the top left, which is right for squares only
         scale=scale,
         enable_gqa=q.shape[0] != k.shape[0],
     )[0]
@@ -154,8 +153,7 @@ class SegmentAttention(torch.autograd.Function):
 def _segment_forward(q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_sum: Tensor) -> None:
     """Write the output [heads, n, d] and the logarithm of the sum of exp(scores) [heads, n], float32.
 
-    Queries are the last n of the m positions of `k` and `v` [kv_heads, m, d]. q and k are float32 that holds values of v's
-    type, so a product in that type loses nothing, and the scores are not rounded before the largest is taken off.
+    Queries are the last n of the m positions of `k` and `v` [kv_heads, m, d]; q and k are float32.
     """
     heads, n, d = q.shape
     n_kv, m, _ = v.shape
@@ -163,6 +161,8 @@ def _segment_forward(q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_sum: Tens
     for first in range(0, n, BLOCK):
         last = min(first + BLOCK, n)
         size, seen = last - first, ahead + last
+        # q and k hold values of v's type, so a product in that type loses nothing, and as float32 the scores are not rounded
+        # before the largest is taken off
         with _products_in(v.dtype):
             scores = torch.bmm(q[:, first:last].reshape(n_kv, groups * size, d), k[:, :seen].transpose(1, 2))
         unseen = scores.new_full((size, size), float("-inf")).triu_(1)
@@ -180,7 +180,8 @@ def _products_in(dtype: torch.dtype) -> Iterator[None]:
     onednn: Any = torch.backends.mkldnn
     matmul = onednn.matmul
     before = matmul.fp32_precision
-    matmul.fp32_precision = "bf16" if dtype == torch.bfloat16 else before
+    if dtype == torch.bfloat16:
+        matmul.fp32_precision = "bf16"
     try:
         yield
     finally:
@@ -218,7 +219,7 @@ def _with_offset(rows: Tensor, offset: Tensor) -> Tensor:
     A product with rows that end in two ones (`_with_ones`) then yields `rows·other + offset`, added before the sum is rounded.
     """
     high = offset.to(rows.dtype)
-    low = (offset - high.float()).to(rows.dtype)
+    low = (offset - high.float()).to(rows.dtype)  # what bf16 rounds off: one column would hold 8 bits of the offset
     return torch.cat([rows, high.unsqueeze(-1), low.unsqueeze(-1)], dim=2)
 
 

@@ -29,8 +29,8 @@ from ai_forge.training.memory import memory_of
 from ai_forge.training.tokens.packing import IGNORE, Batch, n_common_to_all
 
 CHUNK = 256
+# Norms that are weight · x / rms(x); others (Gemma's 1 + weight) are left as they are.
 PLAIN_RMS_NORMS = ("LlamaRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm", "MistralRMSNorm", "Phi3RMSNorm")
-"""Norms that are weight · x / rms(x); others (Gemma's 1 + weight) are left as they are."""
 
 transformers_logging.disable_progress_bar()
 
@@ -48,27 +48,22 @@ def describe_device(device: torch.device) -> str:
     return f"CPU, {torch.get_num_threads()} threads"
 
 
-def compute_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it natively, else float32.
-
-    On a CPU without AMX or AVX-512 BF16, bf16 products are emulated and slower than float32 ones.
-    """
+def compute_dtype(device: torch.device, *, exact: bool = False) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it natively and the result need not be `exact`, else float32."""
     if device.type == "cuda":
         is_native = torch.cuda.is_bf16_supported()
     else:
+        # elsewhere than on AMX, AVX-512 BF16 and Arm's, bf16 products are emulated and slower than float32 ones
         capabilities = torch.cpu.get_capabilities()
         is_native = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
-    return torch.bfloat16 if is_native else torch.float32
+    return torch.bfloat16 if is_native and not exact else torch.float32
 
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Tell glibc to keep freed memory for the next step instead of handing it back and faulting it in again.
-
-    A training step allocates and frees the same gigabytes over and over: 8 % of its CPU time here were page faults.
-    The process stays as large as it was at its peak. Elsewhere than on glibc nothing happens.
-    """
-    with contextlib.suppress(OSError, AttributeError):
+    """Tell glibc to keep freed memory for the next step; the process stays as large as it was at its peak."""
+    # A step allocates and frees the same gigabytes over and over: 8 % of its CPU time were page faults.
+    with contextlib.suppress(OSError, AttributeError):  # elsewhere than on glibc there is nothing to tell
         libc = ctypes.CDLL("libc.so.6")
         m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
         libc.mallopt(m_mmap_threshold, 1 << 30)
@@ -81,7 +76,7 @@ def load_model(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Any
         folder, dtype=dtype, attn_implementation=PACKED_ATTENTION, use_safetensors=True, local_files_only=True
     )
     model = model.to(device).eval().requires_grad_(False)
-    if device.type == "cpu":
+    if device.type == "cpu":  # where autograd moves much more memory than it computes, see `torch_kernels`
         keep_freed_memory()
         for name, module in list(model.named_modules()):
             if type(module).__name__ in PLAIN_RMS_NORMS:
@@ -92,8 +87,7 @@ def load_model(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Any
 def recompute_layers(model: Any) -> None:
     """Let each decoder layer keep only its input for the backward pass and compute the rest again there.
 
-    The same operations on the same values: on a CPU the gradients are equal bit by bit. Nothing in these layers draws random
-    numbers, so no generator's state is kept.
+    The same operations on the same values: on a CPU the gradients are equal bit by bit.
     """
     for layer in model.model.layers:
         layer.forward = functools.partial(_recomputed, type(layer).forward.__get__(layer))
@@ -102,6 +96,7 @@ def recompute_layers(model: Any) -> None:
 def _recomputed(forward: Any, *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
+    # nothing in these layers draws random numbers, so no generator's state has to be kept
     return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
 
@@ -186,8 +181,7 @@ class TorchGenerator:
     def load(cls, folder: Path, end_of_turn_id: int, *, exact: bool = False) -> "TorchGenerator":
         """The model in `folder`; `exact` computes in float32."""
         device = pick_device()
-        dtype = torch.float32 if exact else compute_dtype(device)
-        return cls(load_model(folder, device=device, dtype=dtype), end_of_turn_id)
+        return cls(load_model(folder, device=device, dtype=compute_dtype(device, exact=exact)), end_of_turn_id)
 
     def generate(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
         """Greedy continuations, without the prompt, up to and without the end-of-turn token."""
@@ -205,9 +199,11 @@ class TorchGenerator:
         self.model.set_attn_implementation(CACHED_ATTENTION)
         try:
             longest = max(map(len, prompts)) + max(max_new_tokens, *map(len, references))
-            # a window counts rows of the cache, so nothing may be padded between the beginning and the rest
             window = getattr(self.model.config, "sliding_window", None)
-            shared = n_common_to_all(prompts) if window is None or window >= longest else 0
+            shared = n_common_to_all(prompts)
+            # a window counts rows of the cache, so nothing may be padded between the beginning and the rest
+            if window is not None and window < longest:
+                shared = 0
             ids, mask = self._padded([prompt[shared:] for prompt in prompts], left=True)
             mask = torch.cat([mask.new_ones(len(prompts), shared), mask], dim=1)
             cache = self._beginning(prompts[0][:shared], len(prompts), longest)
@@ -243,6 +239,7 @@ class TorchGenerator:
 
     def _continue(self, ids: Tensor, mask: Tensor, cache: Any, *, keep: int = 1) -> Tensor:
         """Logits [batch, keep, vocabulary] of the last `keep` positions of `ids`, which follow what `cache` holds."""
+        # padding counts for no position, so that a prompt is rotated as it would be alone
         positions = (mask.cumsum(1) - 1).clamp_(min=0)[:, -ids.shape[1] :]
         output = self.model(
             input_ids=ids,
@@ -263,7 +260,7 @@ class TorchGenerator:
         ids, supervised = self._padded(references, left=False)
         width = ids.shape[1]
         rest = self._continue(ids, torch.cat([mask, supervised], dim=1), cache, keep=width)
-        cache.crop(-width)
+        cache.crop(-width)  # the answers are to follow the prompts, not the references
         nats = []
         for row, (reference, kept) in enumerate(zip(ids, supervised, strict=True)):
             n = int(kept.sum())

@@ -5,8 +5,8 @@ otherwise. Whole in every process stay the vocabulary's matrices, norms' weights
 optimizer and checkpoints are those of `torch_backend`. The base is read into the host's memory first, and goes to the device
 layer by layer.
 
-All processes must do the same number of passes, because putting a layer together takes all of them: `care.MicroBatches`
-sees to that, and nobody can go on alone where memory runs out.
+All processes must do the same number of passes, because putting a layer together takes all of them: `MicroBatches` sees to
+that, and nobody can go on alone where memory runs out.
 """
 
 from typing import Any
@@ -22,16 +22,11 @@ def shard_layers(model: Any, device: torch.device) -> None:
     for layer in model.model.layers:
         trained = {parameter for parameter in layer.parameters() if parameter.requires_grad}
         _move(trained, device)
+        # the adapters stay whole, so that gradients, optimizer and checkpoints are those of an unsharded training
         fully_shard(layer, reshard_after_forward=True, ignored_params=trained)
     whole = {parameter for parameter in model.parameters() if not isinstance(parameter, DTensor)}
     _move(whole, device)
     fully_shard(model.model, ignored_params=whole)
-
-
-def held_bytes(model: Any) -> int:
-    """Bytes of the parameters that this process holds."""
-    pieces = (p.to_local() if isinstance(p, DTensor) else p for p in model.parameters())
-    return sum(piece.numel() * piece.element_size() for piece in pieces)
 
 
 def _move(parameters: set[nn.Parameter], device: torch.device) -> None:

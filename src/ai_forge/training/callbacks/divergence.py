@@ -6,15 +6,14 @@ from collections import deque
 from ai_forge.events import EvalFinished, Event, StepLogged
 
 WINDOW = 5
-LEAST_RISE = 2.0
-"""Nats per token: e² ≈ 7 times less likely answers."""
+LEAST_RISE = 2.0  # nats per token: e² ≈ 7 times less likely answers
 
 
 class DivergenceGuard:
     """`reason` says that the training diverged, once the median loss of the last five steps is far above the start's.
 
     Far: by two nats, or by the start itself where that is more. The start is the held-out loss before the first step or the
-    first step's own loss, whichever is larger: single bad batches and hard examples are no divergence.
+    first step's own loss, whichever is larger.
     """
 
     def __init__(self) -> None:
@@ -39,7 +38,7 @@ class DivergenceGuard:
         start = self._first
         if self._start is not None:
             start = max(start, self._start)
-        now = statistics.median(self._last)
+        now = statistics.median(self._last)  # single bad batches are no divergence
         if now <= start + max(LEAST_RISE, start):
             return None
         return (

@@ -16,7 +16,7 @@ class EarlyStopping:
         """Listen to `EvalFinished`."""
         if not isinstance(event, EvalFinished):
             return
-        if event.loss < self.best_loss:
+        if event.loss < self.best_loss:  # the first of equals stays the best, and what is no number is worse
             self.best_loss, self.best_step, self._n_worse = event.loss, event.step, 0
         else:
             self._n_worse += 1

@@ -16,9 +16,8 @@ def draw_loss_curve(train: list[Point], held_out: list[Point]) -> bytes:
     figure = Figure(figsize=(7, 3.4), dpi=110, layout="constrained")
     axes = figure.subplots()
     if train:
-        axes.plot(
-            *zip(*train, strict=True), color="#9db4c0", linewidth=1.4, label="training batch, replayed code included"
-        )
+        label = "training batch, replayed code included"
+        axes.plot(*zip(*train, strict=True), color="#9db4c0", linewidth=1.4, label=label)
     if held_out:
         axes.plot(*zip(*held_out, strict=True), color="#c1440e", marker="o", markersize=4, label="held-out examples")
     axes.set(xlabel="optimizer step", ylabel="loss (nats per answer token)", ylim=(0, None))
@@ -27,7 +26,7 @@ def draw_loss_curve(train: list[Point], held_out: list[Point]) -> bytes:
     if train or held_out:
         axes.legend(frameon=False)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    figure.savefig(buffer, format="png", metadata={"Software": None})  # else the bytes change with matplotlib's version
     return buffer.getvalue()
 
 

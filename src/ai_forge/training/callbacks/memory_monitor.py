@@ -16,11 +16,7 @@ class MemoryMonitor:
         """Listen to `StepLogged`."""
         if self._warned or not isinstance(event, StepLogged) or event.memory_bytes <= self._fraction * self._total:
             return
-        self._warned = True
-        self._emit(
-            Notice(
-                "warning",
-                f"training uses {event.memory_bytes / 1e9:.1f} of {self._total / 1e9:.1f} GB of memory "
-                f"(warning above {self._fraction:.0%}); lower micro_batch_size, max_seq_len or rank if it grows.",
-            )
-        )
+        self._warned = True  # once: memory that is full stays full, and every step would say so
+        used = f"training uses {event.memory_bytes / 1e9:.1f} of {self._total / 1e9:.1f} GB of memory"
+        advice = "lower micro_batch_size, max_seq_len or rank if it grows."
+        self._emit(Notice("warning", f"{used} (warning above {self._fraction:.0%}); {advice}"))

@@ -75,7 +75,10 @@ class Cluster:
 
     def _take_part(self, job: Job, emit: Sink, cancel: CancelToken) -> Any:
         kind, config, method, data, parts = job
-        folders: list[Path] = [parts["base"].folder, parts["folder"], *filter(None, [parts.get("adapter")])]
+        folders: list[Path] = [parts["base"].folder, parts["folder"]]
+        if parts.get("adapter"):
+            folders.append(parts["adapter"])
+        # before anything is loaded: a machine that lacks a folder would fail alone, and the others wait for it
         unseen = self.group.gather([str(folder) for folder in folders if not folder.is_dir()])
         for rank, missing in enumerate(unseen):
             if missing:

@@ -34,14 +34,9 @@ from ai_forge.training.distributed.cluster import Job, joined
 from ai_forge.training.forge import FineTuneTrainer
 from ai_forge.training.group import LostError, RankInfo
 
-GRACE_S = 5.0
-"""How long the others may still say what happened to them after the first has failed."""
-
-HEARD_WITHIN_S = 0.2
-"""How soon the processes hear that they are cancelled."""
-
-_SAFE_PATH = "PYTHONSAFEPATH"
-"""Python's own variable: where it is set, the current folder is not searched for modules."""
+GRACE_S = 5.0  # for the others to say what happened to them after the first has failed: its error may be a consequence
+HEARD_WITHIN_S = 0.2  # how soon the processes hear that they are cancelled
+_SAFE_PATH = "PYTHONSAFEPATH"  # Python's own: where it is set, the current folder is not searched for modules
 
 
 def n_processes(config: FineTuneConfig) -> tuple[int, int]:
@@ -113,7 +108,9 @@ class Worker:
     @classmethod
     def start(cls, info: RankInfo, job: Job) -> "Worker":
         """A new process that does its part of `job`."""
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context(
+            "spawn"
+        )  # a fork inherits torch's locks without the threads that hold them
         ours, theirs = context.Pipe()
         process = context.Process(name=f"Process {info.rank}", target=_work, args=(info, theirs, job), daemon=True)
         with _safe_path():

@@ -16,10 +16,8 @@ from ai_forge.prompting.prompt import CITATION
 
 
 def weighted_loss(weights: Sequence[float]) -> Callable[[Any], Any]:
-    """−Σ weight · log p over the supervised tokens, in the arrays of any backend.
-
-    The products are summed over runs of equal weight, so that no array has to be made of them.
-    """
+    """−Σ weight · log p over the supervised tokens, in the arrays of any backend."""
+    # summed over runs of equal weight, so that no array of weights has to be made in the backend's own kind
     runs: list[tuple[int, int, float]] = []
     for index, weight in enumerate(weights):
         if runs and runs[-1][2] == weight:

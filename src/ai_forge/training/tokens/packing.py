@@ -24,12 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ai_forge.data_pipeline.schemas import RAFTExample
+from ai_forge.errors import InputError
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.prompt import Message, messages_for
 
 IGNORE = -100
-MIN_SHARED = 64
-"""Tokens that two prompts must have in common to share them: below, a branch costs more than it saves."""
+MIN_SHARED = 64  # tokens that two prompts must have in common to share them: below, a branch costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ class Batch:
     def segments(self) -> list[tuple[range, range]]:
         """For each segment the positions of its parent (empty for none) and its own."""
         own = [range(int(first), int(last)) for first, last in itertools.pairwise(self.boundaries)]
-        return [(own[p] if p >= 0 else range(0), span) for p, span in zip(self.parents, own, strict=True)]
+        by_parent = [*own, range(0)]  # −1, which stands for no parent, finds the empty one at the end
+        return [(by_parent[parent], span) for parent, span in zip(self.parents, own, strict=True)]
 
     @property
     def n_supervised(self) -> int:
@@ -85,10 +86,8 @@ Weigh = Callable[[RAFTExample], tuple[float, ...]]
 def tokenize_chat(
     messages: Sequence[Message], answer: str, tokenizer: ChatTokenizer, context: str = ""
 ) -> TokenizedExample:
-    """A chat and the answer to be learned.
-
-    Prompt and answer are encoded apart, so that the prompt's ids are those the model is given when it is asked.
-    """
+    """A chat and the answer to be learned."""
+    # Encoded apart, so that no token spans the border and the prompt's ids are those the model is given when it is asked.
     prompt = tokenizer.encode_prompt(messages)
     return TokenizedExample((*prompt, *tokenizer.encode_target(answer)), len(prompt), context)
 
@@ -104,9 +103,23 @@ def tokenize_all(
     examples: Iterable[RAFTExample], tokenizer: ChatTokenizer, max_seq_len: int, weigh: Weigh = lambda _: ()
 ) -> tuple[list[TokenizedExample], int]:
     """The examples that fit into `max_seq_len` tokens, and how many did not."""
-    tokenized = [tokenize(example, tokenizer, weigh) for example in examples]
-    kept = [t for t in tokenized if len(t.ids) <= max_seq_len]
-    return kept, len(tokenized) - len(kept)
+    return fitting([tokenize(example, tokenizer, weigh) for example in examples], max_seq_len)
+
+
+def fitting(examples: Sequence[TokenizedExample], max_seq_len: int) -> tuple[list[TokenizedExample], int]:
+    """Those of at most `max_seq_len` tokens, and how many are longer: cut ones would teach answers without an end."""
+    kept = [example for example in examples if len(example.ids) <= max_seq_len]
+    return kept, len(examples) - len(kept)
+
+
+def require_both_sides(n_train: int, n_held_out: int, n_too_long: int, limit: int, what: str, advice: str) -> None:
+    """Raises `InputError`, with `advice`, where no `what` (a plural) is left to train on or to watch."""
+    if not n_train or not n_held_out:
+        raise InputError(
+            f"{n_train} training and {n_held_out} held-out {what} fit into {limit} tokens "
+            f"({n_too_long} are longer); at least one of each is needed.",
+            advice,
+        )
 
 
 def code_replay(
@@ -117,13 +130,15 @@ def code_replay(
     Training on answers alone wears away the base's grasp of code, and quantization has taken its share before; a little
     plain code among the answers gives it back. Fewer than `n` come back only where no shown block has two tokens.
     """
-    texts = sorted({document.text for example in examples for document in example.shown_documents})
+    shown = {document.text for example in examples for document in example.shown_documents}
+    encoded = [tokenizer.encode(text) for text in sorted(shown)]  # a set's own order differs from run to run
+    encoded = [ids for ids in encoded if len(ids) > 1]  # the first token of a piece is given, so it takes a second
     draw = random.Random(f"{seed}/replay")
-    encoded = [ids for text in texts if len(ids := tokenizer.encode(text)) > 1]
     pieces: list[TokenizedExample] = []
     while encoded and len(pieces) < n:
         ids = draw.choice(encoded)
         first = draw.randrange(max(1, len(ids) - max_tokens + 1))
+        # a context of its own, so that the pieces are spread over the steps of an epoch
         pieces.append(TokenizedExample(tuple(ids[first : first + max_tokens]), 1, f"replay {len(pieces)}"))
     return pieces
 
@@ -140,15 +155,18 @@ def shared_prompts(examples: Sequence[TokenizedExample]) -> list[tuple[int, int]
     """
     runs: list[tuple[int, int]] = []
     for index, example in enumerate(examples):
-        if runs:
-            n, shared = runs[-1]
+        n, shared = runs[-1] if runs else (0, 0)
+        common = 0
+        if n:
             before = examples[index - 1]
-            limit = min(example.n_prompt, before.n_prompt) - 1 if n == 1 else min(example.n_prompt - 1, shared)
-            common = _n_common(before.ids, example.ids, limit)
-            if common >= MIN_SHARED and common > n * (shared - common if n > 1 else 0):
-                runs[-1] = n + 1, common
-                continue
-        runs.append((1, 0))
+            # A run shares what all of it has in common: who joins a run of several may shorten that, never lengthen it.
+            shareable = before.n_prompt - 1 if n == 1 else shared
+            common = _n_common(before.ids, example.ids, min(example.n_prompt - 1, shareable))
+        lost = n * (shared - common) if n > 1 else 0  # tokens that each of the run would have to repeat from now on
+        if common >= MIN_SHARED and common > lost:
+            runs[-1] = n + 1, common
+        else:
+            runs.append((1, 0))
     return runs
 
 
@@ -167,10 +185,12 @@ def by_context(examples: Sequence[TokenizedExample]) -> list[TokenizedExample]:
 
 def n_common_to_all(prompts: Sequence[Sequence[int]]) -> int:
     """Tokens that all of several prompts begin with and that are worth sharing; the last token of each is never shared."""
+    if len(prompts) < 2:
+        return 0
     limit = min(len(prompt) for prompt in prompts) - 1
     for prompt in prompts[1:]:
         limit = _n_common(prompts[0], prompt, limit)
-    return limit if len(prompts) > 1 and limit >= MIN_SHARED else 0
+    return limit if limit >= MIN_SHARED else 0
 
 
 def n_packed_tokens(examples: Sequence[TokenizedExample], micro_batch_size: int) -> int:
@@ -193,12 +213,14 @@ def collate(examples: Sequence[TokenizedExample]) -> Batch:
     ahead = iter(examples)
     for n, shared in shared_prompts(examples):
         run = list(itertools.islice(ahead, n))
-        parent = len(pieces) if shared else -1
+        parent = -1
         if shared:
+            parent = len(pieces)
             pieces.append((run[0], 0, shared, -1))
         pieces.extend((example, shared, len(example.ids), parent) for example in run)
+    ids = itertools.chain.from_iterable(example.ids[a:b] for example, a, b, _ in pieces)
     return Batch(
-        input_ids=np.fromiter(itertools.chain.from_iterable(e.ids[a:b] for e, a, b, _ in pieces), dtype=np.int64),
+        input_ids=np.fromiter(ids, dtype=np.int64),
         position_ids=np.concatenate([np.arange(a, b, dtype=np.int64) for _, a, b, _ in pieces]),
         boundaries=np.cumsum([0, *(b - a for _, a, b, _ in pieces)], dtype=np.int32),
         parents=np.asarray([parent for *_, parent in pieces], dtype=np.int32),
@@ -208,9 +230,10 @@ def collate(examples: Sequence[TokenizedExample]) -> Batch:
 
 def _targets(example: TokenizedExample, first: int, last: int) -> NDArray[np.int64]:
     """The next token of positions `first` to `last` where it is supervised."""
-    following = (*example.ids[first + 1 : last + 1], IGNORE)[: last - first]
+    following = (*example.ids[first + 1 : last + 1], IGNORE)[: last - first]  # nothing follows the last token of all
     targets = np.asarray(following, dtype=np.int64)
-    targets[: max(0, min(example.n_prompt - 1, last) - first)] = IGNORE
+    first_supervised = min(example.n_prompt - 1, last)  # the prompt's last token predicts the first of the answer
+    targets[: max(0, first_supervised - first)] = IGNORE
     return targets
 
 
@@ -228,7 +251,7 @@ def step_order(contexts: Sequence[str], examples_per_step: int, step: int, seed:
     chosen: list[int] = []
     for position in range(step * examples_per_step, (step + 1) * examples_per_step):
         epoch, offset = divmod(position, len(contexts))
-        if not chosen or offset == 0:
+        if not chosen or offset == 0:  # drawn anew for each step, so that a step depends on none before it
             permutation = _epoch_order(contexts, random.Random(f"{seed}/{epoch}"))
         chosen.append(permutation[offset])
     return chosen

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from torch.distributed.tensor import DTensor
 
 from ai_forge.config import FineTuneConfig
 from ai_forge.errors import InputError
 from ai_forge.events import EvalFinished, Event, Notice, StepLogged
 from ai_forge.model_files.base import Base
-from ai_forge.training.backends.torch_shards import held_bytes
 from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.training.distributed.launcher import run_trainer
 from ai_forge.training.dpo import PreferenceTrainer
@@ -32,7 +32,9 @@ class Weighing(FineTuneTrainer):
 
     def load_trainee(self, start: Path, config: FineTuneConfig) -> Any:
         trainee = super().load_trainee(start, config)
-        sizes = self.group.gather(held_bytes(trainee.model) - 4 * trainee.n_trainable)
+        pieces = [p.to_local() if isinstance(p, DTensor) else p for p in trainee.model.parameters()]
+        n_bytes = sum(piece.numel() * piece.element_size() for piece in pieces)
+        sizes = self.group.gather(n_bytes - 4 * trainee.n_trainable)
         self._emit(Notice("info", f"held {sizes}"))
         return trainee
 
