@@ -103,6 +103,7 @@ def handbook_of(folder: AgentFolder, *, hold_out: float = 0.1, seed: int = 0) ->
     for file in folder.files:
         maker.add(file)
     same = _same_rules(maker.statements)
+    # Only now: what says the same as a rule may stand in a later file.
     pairs = tuple(pair.model_copy(update={"rule_id": same[pair.rule_id]}) for pair in maker.pairs)
     preferences = tuple(
         pair.model_copy(update={"origin": pair.origin.model_copy(update={"rule_id": same[pair.origin.rule_id or ""]})})

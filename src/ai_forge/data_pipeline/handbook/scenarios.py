@@ -9,6 +9,7 @@ nothing is guessed. The tasks of the probes and those of the pairs are different
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 from ai_forge.data_pipeline.handbook.directives import Directive, check_of, subject_of
 from ai_forge.data_pipeline.schemas.code_blocks import content_id
@@ -77,7 +78,7 @@ def situations(directive: Directive) -> list[str]:
     if check is not None:
         return _for_check(check, directive, choose, _TASKS, _FILES)
     found = (pattern(directive.plain, choose) for pattern in _PATTERNS)
-    return next(([text] for text in found if text), [])
+    return list(islice(filter(None, found), 1))
 
 
 def probe_prompts(directive: Directive, check: Check) -> list[str]:
@@ -171,7 +172,8 @@ def _must(plain: str, _: _Chooser) -> str | None:
     if match is None:
         return None
     subject = match[1].strip()
-    subject = subject[0].lower() + subject[1:] if not subject.isupper() else subject
+    if not subject.isupper():  # an acronym stays one inside the sentence
+        subject = subject[0].lower() + subject[1:]
     if match.re is _MUST_BE:
         asked = f"be {_mine(match[3])}"
         return f"May {subject} {asked}, just this once?" if match[2] else f"Must {subject} really {asked}?"
