@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ai_forge.config import Settings
-from ai_forge.data_pipeline.examples.project_notes import ProjectWords
+from ai_forge.data_pipeline.examples.project_notes import ProjectNotes
 from ai_forge.data_pipeline.examples.splits import Split, check_no_leak, split_by_file
 from ai_forge.data_pipeline.graph.symbols import SymbolGraph
 from ai_forge.data_pipeline.miner import MiningResult
@@ -47,7 +47,7 @@ def make_dataset(
     settings: Settings,
     *,
     dates: Mapping[str, int],
-    words: ProjectWords,
+    notes: ProjectNotes,
     embedder: str,
     graph_of: Callable[[Sequence[CodeBlock]], SymbolGraph],
     progress: Callable[[str], None],
@@ -58,7 +58,7 @@ def make_dataset(
         mined: its blocks.
         settings: those of mining, split, synthesis and validation are read.
         dates: when each file was written, s since 1970; empty for a split by file.
-        words: what people wrote about the blocks.
+        notes: what people wrote about the blocks.
         embedder: by which distractors are found.
         graph_of: the symbol graph of the blocks that a side may show.
         progress: hears the side that is begun.
@@ -76,7 +76,7 @@ def make_dataset(
             settings=settings.synthesis,
             index=Index.build(shown, embedder, graph),
             graph=graph,
-            words=words.of_side(side, mined.documents, split.side_of_file, split.ends(side)),
+            notes=notes.of_side(side, mined.documents, split.side_of_file, split.ends(side)),
         )
         sides[side], dropped = _passed(made.examples, settings)
         rejected += made.rejected + dropped

@@ -18,29 +18,7 @@ _HEADING = re.compile(r"^\s*(?:#{1,6}\s+(.+)|\*\*(.+?)\*\*(.*)|__(.+?)__(.*)|([^
 _WORD = re.compile(r"[\w'-]+")
 _PLACE_TOLD = {"start": " at its start", "end": " at its end", "anywhere": ""}
 _MAX_HEAD_WORDS = 60
-_SMALL = frozenset(
-    {
-        "a",
-        "an",
-        "and",
-        "any",
-        "at",
-        "before",
-        "by",
-        "for",
-        "from",
-        "in",
-        "is",
-        "it",
-        "my",
-        "of",
-        "on",
-        "or",
-        "our",
-        "the",
-    }
-    | {"this", "to", "with", "your"}
-)
+_SMALL = frozenset("a an and any at before by for from in is it my of on or our the this to with your".split())
 
 
 class _Check(BaseModel):

@@ -42,10 +42,10 @@ PROMPT_VERSION = 1
 _MIN_KNOWN_SHARE = 0.5
 _MAX_WORDS = {"question": 60, "reasoning": 120, "answer": 160}
 _STEM = 5
+# What is a name even without backticks: snake_case, camelCase, CamelCase, ACRONYM, a.b, f()
 _CODE_WORD = re.compile(
     r"[\w$]*[^\W\d]_\w+|\b_\w+|[a-z]+[A-Z]\w*|[A-Z]\w*[a-z]\w*[A-Z]\w*|[A-Z]{2,}\w*|\w+(?:\.\w+)+|\w+(?=\(\))"
 )
-"""What is a name even without backticks: snake_case, camelCase, CamelCase, ACRONYM, a.b, f()."""
 _ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e)\b")
 _PLACEHOLDER = re.compile(r"<\w+>")
 _CAPITALISED = re.compile(r"(?<=[a-z,;:] )[A-Z][a-z]+")

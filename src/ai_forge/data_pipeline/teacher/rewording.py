@@ -38,8 +38,8 @@ from ai_forge.json_lines import JsonObject, json_line
 
 __all__ = ["AnswerCache", "Estimate", "Teaching", "estimate", "teach"]
 
+# So many requests without an answer one after the other mean that the teacher is at fault, not the request
 _MAX_UNANSWERED_IN_A_ROW = 3
-"""So many requests without an answer one after the other mean that the teacher is at fault, not the request."""
 
 
 @dataclass(frozen=True)
