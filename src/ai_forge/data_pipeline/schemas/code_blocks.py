@@ -30,10 +30,15 @@ def _fields_of(kind: type[BaseModel]) -> set[str]:
 
 
 def trusted(kind: type[Value], values: dict[str, Any]) -> Value:
-    """A model of `values`, which hold every field in order and are valid: made without validation, in a tenth of its time.
+    """A model of `values`, which hold every field in order and are valid: made without validation, in a quarter of its time.
 
     For values that this program made itself; `values` becomes the model's own.
     """
+    # The miner makes every block so, and again when it reads one out of its cache. On 267 blocks one with its metadata
+    # took 1.5 µs, validated 6 to 9 µs, and 9 µs by pydantic's own `model_construct`, which goes through all fields.
+    # It is safe because the values are what the miner's code computed (its cache is kept under the hash of that code),
+    # these kinds have no validators, private attributes or extra fields, and the four slots below are all that a model
+    # has. A test compares the result with a validated model, should pydantic change.
     made = kind.__new__(kind)
     object.__setattr__(made, "__dict__", values)
     object.__setattr__(made, "__pydantic_fields_set__", _fields_of(kind))

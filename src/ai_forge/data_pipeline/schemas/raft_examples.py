@@ -66,6 +66,7 @@ def prompt_order(documents: Iterable[Document]) -> tuple[Document, ...]:
     So the oracle's place tells nothing, and prompts about the same documents begin with the same tokens.
     """
     shown = tuple(documents)
+    # By a hash of both: by its own alone, a block with a low one would come first wherever it is shown.
     together = content_id(*sorted(document.block_id for document in shown))
     return tuple(sorted(shown, key=lambda document: content_id(together, document.block_id)))
 
