@@ -15,6 +15,7 @@ those that ask for code (missing lines, a docstring, a test); their answers are 
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -79,6 +80,7 @@ class Rewording(BaseModel):
 def messages_to_teacher(examples: Sequence[RAFTExample]) -> list[Message]:
     """One request for examples that have the same oracles."""
     oracles = examples[0].oracle_documents
+    # A fence that the documents cannot close: whoever wrote them does not know their hash before it is made of them.
     mark = content_id(*(document.text for document in oracles), str(PROMPT_VERSION))[:12]
     documents = [
         f"<document-{mark} name={json.dumps(d.name)} citation={json.dumps(f'[{d.citation}]')}>\n{d.text}\n</document-{mark}>"
@@ -113,19 +115,18 @@ def read_rewordings(text: str, n: int) -> list[Rewording | None]:
     [None, Rewording(question='Why?', reasoning='', answer='')]
     """
     found: list[Rewording | None] = [None] * n
-    told = text.rpartition("</think>")[2]
+    told = text.rpartition("</think>")[2]  # a model that reasons aloud may write braces while it does
     try:
-        content = json.loads(told[told.index("{") : told.rindex("}") + 1])
-        items = content["items"]
+        items = json.loads(told[told.index("{") : told.rindex("}") + 1])["items"]
     except (ValueError, LookupError, TypeError, RecursionError):
         return found
-    for item in items if isinstance(items, list) else []:
-        number = item.get("n") if isinstance(item, dict) else None
+    if not isinstance(items, list):
+        return found
+    for item in filter(lambda item: isinstance(item, dict), items):
+        number = item.get("n")
         if isinstance(number, int) and 1 <= number <= n and found[number - 1] is None:
-            try:
+            with suppress(ValidationError):  # one malformed item costs no other one
                 found[number - 1] = Rewording.model_validate(item)
-            except ValidationError:
-                continue
     return found
 
 
@@ -178,8 +179,9 @@ def _problem_of_question(before: RAFTExample, after: RAFTExample) -> str | None:
     values = {word for fact in before.facts for word in identifiers(fact.value)}
     if (set(identifiers(after.question)) - set(identifiers(before.question))) & {v for v in values if len(v) > 3}:
         return "question_holds_the_answer"
-    numbers = set(_NUMBER.findall(before.question))
-    return "question_names_more" if set(_NUMBER.findall(after.question)) - numbers else None
+    if set(_NUMBER.findall(after.question)) - set(_NUMBER.findall(before.question)):
+        return "question_names_more"
+    return None
 
 
 def _invention(target: str, documents: str, draft: str) -> str | None:
@@ -197,6 +199,7 @@ def _invention(target: str, documents: str, draft: str) -> str | None:
     flat = one_line(known_text)
     if any(one_line(quoted).rstrip(".,;") not in flat for quoted in _QUOTED.findall(told)):
         return "invents_a_quotation"
+    # Beginnings of words, so that "returns" and "returned" are one; short words stand in any text.
     words = [word for word in subwords(told) if len(word) > 3]
     stems = {word[:_STEM] for word in subwords(known_text)}
     if words and sum(word[:_STEM] in stems for word in words) < _MIN_KNOWN_SHARE * len(words):
