@@ -32,11 +32,12 @@ _INSTEAD = re.compile(r"\s(?:instead of|rather than|over|,? not)\s", re.IGNORECA
 _END = re.compile(r"(?<=\w)[.;:](?:\s|$)|\s[—–]\s")
 # Words that say how strongly, not what
 _IDLE = frozenset(
-    (
-        "never always do not don t must should shall may can use prefer write keep make add put have has be is are no "
-        "avoid every each all ensure we you i it stop ever"
-    ).split()
-)
+    {
+        "never", "always", "do", "not", "don", "t", "must", "should", "shall", "may", "can", "use", "prefer", "write",
+        "keep", "make", "add", "put", "have", "has", "be", "is", "are", "no", "avoid", "every", "each", "all", "ensure",
+        "we", "you", "i", "it", "stop", "ever",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
