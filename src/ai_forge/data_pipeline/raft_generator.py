@@ -144,10 +144,7 @@ def retrieve_oracle_and_distractors(
 def generate_chain_of_thought(query: str, oracle_docs: Sequence[CodeBlock], aspect: str = "") -> str:
     """One sentence: what is asked for (`aspect`), its place (each oracle's name and citation), a lone oracle's signature.
 
-    The aspect comes first, because the answer that follows depends on it: a small model that has just copied a name and
-    a citation no longer looks at the question. An oracle whose name the query spells comes before the others. The
-    signature is quoted word for word, as RAFT's reasoning quotes its oracle, whatever is asked: it is copied before it is
-    retold, and is right where the retelling is not.
+    An oracle whose name the query spells comes before the others.
     """
     documents = [Document.from_block(block) for block in oracle_docs]
     return _places(query, documents, aspect, _quotable(oracle_docs[0]) if len(oracle_docs) == 1 else "")
@@ -166,11 +163,15 @@ def _places(query: str, oracle_docs: Sequence[Document], aspect: str, signature:
     spelled = set(identifiers(query))
     ordered = sorted(oracle_docs, key=lambda document: document.name.rpartition(".")[2] not in spelled)
     *others, last = (f"`{document.name}` [{document.citation}]" for document in ordered)
+    # The aspect comes first, because the answer that follows depends on it: a small model that has just copied a name
+    # and a citation no longer looks at the question.
     sentence = f"To see {aspect}, look at " if aspect else "Look at "
     if others:
         sentence += f"{', '.join(others)} and "
     sentence += last
     if signature:
+        # Word for word, as RAFT's reasoning quotes its oracle, whatever is asked: it is copied before it is retold, and
+        # is right where the retelling is not.
         sentence += f": `{signature}`"
     return f"{sentence}."
 

@@ -1,6 +1,6 @@
 """Frozen pydantic values as Parquet and back. Columns and types come from the model, so every file of a kind has the same.
 
-pyarrow is loaded on first use. Nested models become structs, tuples become lists, literals strings.
+Nested models become structs, tuples become lists, literals strings.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ __all__ = ["read_rows", "write_rows_as"]
 
 def write_rows_as(file: BinaryIO, rows: Sequence[JsonObject], kind: type[BaseModel] | None) -> None:
     """Write rows with the columns of `kind`, or with those that the rows have."""
+    # Loaded on first use: most commands neither read nor write Parquet.
     import pyarrow
     import pyarrow.parquet
 

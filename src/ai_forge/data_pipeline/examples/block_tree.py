@@ -1,8 +1,7 @@
 """One block's own syntax tree, for what its metadata does not hold: statements, comments, modifiers, ways out.
 
 A block is parsed alone. A method of JavaScript or PHP is no program by itself, so it is put into a class (or behind `<?php`)
-on lines of their own; rows of nodes count in `BlockTree.lines`, which holds those lines too. No function here recurses:
-code nests as deep as it likes.
+on lines of their own; rows of nodes count in `BlockTree.lines`, which holds those lines too.
 """
 
 import re
@@ -151,7 +150,7 @@ def node_text(node: Node) -> str:
 
 def own_nodes(root: Node) -> Iterator[Node]:
     """The nodes below one that run as part of it, in order: not those of functions and classes defined inside."""
-    left = list(reversed(root.children))
+    left = list(reversed(root.children))  # no function here recurses: code nests as deep as it likes
     while left:
         node = left.pop()
         if node.type not in _DEFINED_INSIDE or not node.is_named:  # `function` is the keyword, too

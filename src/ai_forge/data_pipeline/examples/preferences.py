@@ -6,7 +6,7 @@
     Handbook.preferences (in `handbook`)   from corrections: the rule over the mistake
 
 Units are paired by qualified name within a file (renamed or not), found by the same parser that mines blocks; only whole
-units that parse are taken, the innermost that changed. Where history goes back and forth, the newest judgement holds.
+units that parse are taken, the innermost that changed.
 """
 
 import re
@@ -127,7 +127,7 @@ def mine_preferences(
             continue
         for pair in found:
             unit = pair.origin.unit or ""
-            # Newest first: a pair that was judged the other way round later on is no longer the team's view.
+            # Newest first: where history goes back and forth, the newest judgement holds.
             if (unit, pair.rejected, pair.chosen) in judged:
                 rejected["judged_again_later"] += 1
             elif (unit, pair.chosen, pair.rejected) in judged:

@@ -1,8 +1,8 @@
 """What people wrote about the code outside of it: commit messages (found by blame) and sections of the documentation.
 
 A commit speaks for a block when most of the block's lines are its, and when it wrote few other blocks or has a sentence
-that names this one: the message of a commit that wrote everything explains nothing. A section speaks for a block that
-it names in backticks, unambiguously. Secrets are masked, trailers and lines with addresses left out.
+that names this one. A section speaks for a block that it names in backticks, unambiguously. Secrets are masked, trailers
+and lines with addresses left out.
 
 Each commit and each section is dealt to one side of a split (`of_side`), so no question about it is asked twice; one that
 names held-out code is never shown in training.
@@ -33,6 +33,7 @@ __all__ = ["ProjectNotes", "Quote", "read_notes", "state_of_notes"]
 _MARKDOWN = (".md", ".markdown")
 _NEWEST = sys.maxsize
 _MAX_BLAMED_FILES = 500
+# The message of a commit that wrote everything explains nothing
 _MAX_BLOCKS_OF_COMMIT = 12
 _MAX_MESSAGE_TOKENS = 220
 _MAX_SECTION_TOKENS = 260

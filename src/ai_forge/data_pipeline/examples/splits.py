@@ -8,8 +8,7 @@ what training could not know of, as with the questions that will be asked. A fil
 is now (`file_dates.read_dates`), a group's that of its newest file, and what is not committed is newest. Two dates cut the
 history; files of one date are never parted. *By file*: of 64 seeded deals the one closest to the wanted shares is taken.
 
-By default it is by date where the cut can be made: the shares may be 20 % of the subjects further from the wanted ones
-than the best deal's. One commit, a shallow clone of one, or a sweep over all files leave too few dates for that.
+By default it is by date where the cut can be made.
 """
 
 import math
@@ -34,6 +33,8 @@ from ai_forge.errors import InputError
 Side = Literal["train", "valid", "test"]
 _SIDES: tuple[Side, ...] = ("train", "valid", "test")
 _N_DEALS = 64
+# By how much of the subjects a cut's shares may be further from the wanted ones than the best deal's. One commit, a
+# shallow clone of one, or a sweep over all files leave too few dates for that
 _MAX_FURTHER_OFF = 0.2
 _NOT_COMMITTED = math.inf
 # Shorter blocks (`def __len__(self): …`) are alike by nature, not by copying

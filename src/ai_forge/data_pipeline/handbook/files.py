@@ -2,8 +2,7 @@
 
 A file is ours where `fine-tuning-made.json` says so: it lists the rows that we wrote. Everything else is the owner's data and is
 never replaced, removed or changed; ours then lies beside it under another name, or is merged into it on request. Rows of our own
-files that were edited, added or taken out by hand stay so when the handbook is read again: what was edited counts as a row taken
-out and another put in.
+files that were edited, added or taken out by hand stay so when the handbook is read again.
 """
 
 import hashlib
@@ -98,7 +97,7 @@ def _combined(path: Path, rows: Sequence[Row], before: list[str] | None, *, forc
     existed = path.exists()
     if existed and not force:
         there = _read(path)
-        taken_out = ours - _hashes(there)
+        taken_out = ours - _hashes(there)  # what was edited counts as a row taken out and another put in
     new = [row for row in rows if _hash(row) not in taken_out]
     own = [row for row in there if _hash(row) not in ours | _hashes(rows)]
     # A file of the owner's begins with what is theirs, one of ours with what is ours.

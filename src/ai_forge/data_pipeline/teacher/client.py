@@ -6,8 +6,6 @@ waits that double and the server's own `Retry-After` where it gives one. What ca
 wrong key, no such model, not this protocol), or `TransientError` when nobody listens any more.
 
 The key comes from the environment variable `AI_FORGE_TEACHER_API_KEY`, goes into one header, and is masked in every message.
-Redirects are not followed: they could carry the key elsewhere. Proxies of the environment are used for hosts that are not
-this machine.
 """
 
 import asyncio
@@ -110,7 +108,8 @@ class TeacherClient:
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S)),
             headers=headers,
-            trust_env=not teacher.is_here,
+            follow_redirects=False,  # they could carry the key elsewhere
+            trust_env=not teacher.is_here,  # the environment's proxies are for other hosts than this machine
             # As many as `teacher_concurrency` lets go out: a request that waits here would count as too slow.
             limits=httpx.Limits(max_connections=None),
         )

@@ -7,9 +7,6 @@ to steer the teacher is not the prompt, it is `problem_of`: whatever the teacher
 Checked besides `verify_example`: the question still names its subject and gives no answer away; names (also without
 backticks), numbers, quotations and capitalised words stand in the oracle or in the draft; at least half of the words do.
 Not checked: whether a sentence of plain words that all occur is true. That is the price of free wording.
-
-Questions whose context lacks the answer are reworded as well: else plain wording would tell that there is no answer. So are
-those that ask for code (missing lines, a docstring, a test); their answers are the repository's own and stay.
 """
 
 import json
@@ -132,6 +129,8 @@ def read_rewordings(text: str, n: int) -> list[Rewording | None]:
 
 def _has_words_to_change(example: RAFTExample) -> bool:
     """Whether the answer is prose that the teacher may say otherwise."""
+    # Where the context lacks the answer the question is reworded all the same, or its wording would tell that; and where
+    # code is asked for (missing lines, a docstring, a test), whose answer is the repository's own and stays.
     return bool(example.oracle_documents) and not FENCE.search(example.final_answer)
 
 

@@ -68,6 +68,7 @@ class Subject:
 
     def choose(self, options: Sequence[str], salt: str) -> str:
         """One of `options`, fixed by the block, `salt` and the seed."""
+        # By content and not drawn: the same block is asked in the same words in every run, whatever stands beside it.
         return options[int(content_id(self.block.id, salt, str(self.seed)), 16) % len(options)]
 
 
