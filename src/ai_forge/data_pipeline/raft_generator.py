@@ -54,6 +54,7 @@ _ANNOTATIONS = re.compile(
 )
 # The validator's own limit: what it would throw away is not made.
 _MAX_HELD = ValidatorSettings().max_distractor_relevance
+Blocks = tuple[CodeBlock, ...]
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ class _Context:
 
 
 class _Builder:
-    """Puts documents to drafts."""
+    """Puts documents to drafts. `oracles` are a draft's, or empty where the answer is to be missing."""
 
     def __init__(self, shown: Sequence[CodeBlock], graph: SymbolGraph, settings: SynthesisSettings) -> None:
         self._settings, self._graph = settings, graph
@@ -248,22 +249,20 @@ class _Builder:
         without_oracle = draft.may_lack_oracle and hidden < self._settings.no_oracle_share
         wanted = self._n_distractors(draw, len(draft.oracles) + len(draft.beside), without_oracle)
         # Prompts about the same documents begin with the same tokens, which training then computes once.
-        context = self._shared(draft, hits, wanted, without_oracle) or self._new(draft, hits, wanted, without_oracle)
+        oracles = () if without_oracle else draft.oracles
+        context = self._shared(draft, oracles, hits, wanted) or self._new(draft, oracles, hits, wanted)
         if isinstance(context, str):
             return context
         context.n_questions += 1
-        oracles = () if without_oracle else draft.oracles
         distractors = [block for block in context.blocks if block not in oracles]
-        return self._example(subject, draft, distractors, without_oracle)
+        return self._example(subject, draft, oracles, distractors)
 
-    def _shared(self, draft: Draft, hits: Sequence[Hit], wanted: int, without_oracle: bool) -> _Context | None:
+    def _shared(self, draft: Draft, oracles: Blocks, hits: Sequence[Hit], wanted: int) -> _Context | None:
         """Documents that another question already shows, if they suit this one.
 
         They hold the oracle; or, where it is to be missing, one of the question's best hits.
         """
-        oracles, nearest = draft.oracles, list(draft.oracles[:1])
-        if without_oracle:
-            oracles, nearest = (), [hit.block for hit in hits[:3]]
+        nearest = oracles[:1] or [hit.block for hit in hits[:3]]
         for context in chain.from_iterable(self._contexts.get(block.id, ()) for block in nearest):
             others = [block for block in context.blocks if block not in oracles]
             if (
@@ -271,34 +270,32 @@ class _Builder:
                 and (context.beside, context.shown_as) == (draft.beside, draft.shown_as)
                 and len(others) == len(context.blocks) - len(oracles)
                 and bool(others) == bool(wanted)
-                and all(self._distracts(block, draft, without_oracle) for block in others)
+                and all(self._distracts(block, draft, oracles) for block in others)
             ):
                 return context
         return None
 
-    def _new(self, draft: Draft, hits: Sequence[Hit], wanted: int, without_oracle: bool) -> _Context | str:
+    def _new(self, draft: Draft, oracles: Blocks, hits: Sequence[Hit], wanted: int) -> _Context | str:
         """The oracles and the first `wanted` distractors that fit, or the reason why there is none."""
-        oracles = () if without_oracle else draft.oracles
-        budget = self._settings.max_context_tokens - self._cost_of_oracles(draft, without_oracle)
+        budget = self._settings.max_context_tokens - self._cost_of_oracles(draft, oracles)
         if budget < 0:
             return "oracle_too_long"
         distractors: list[CodeBlock] = []
-        for block in self._candidates(draft, hits, without_oracle) if wanted else ():
+        for block in self._candidates(draft, oracles, hits) if wanted else ():
             if self._cost[block.id] <= budget:
                 distractors.append(block)
                 budget -= self._cost[block.id]
             if len(distractors) == wanted:
                 break
-        if without_oracle and not distractors:
+        if not oracles and not distractors:
             return "no_distractor"
         context = _Context((*oracles, *distractors), draft.beside, draft.shown_as)
         for block in context.blocks:
             self._contexts.setdefault(block.id, []).append(context)
         return context
 
-    def _cost_of_oracles(self, draft: Draft, without_oracle: bool = False) -> int:
+    def _cost_of_oracles(self, draft: Draft, oracles: Blocks) -> int:
         """Tokens of what must be shown."""
-        oracles = () if without_oracle else draft.oracles
         cost = sum(self._cost[oracle.id] for oracle in oracles)
         if oracles and draft.shown_as is not None:
             cost += approximate_tokens(draft.shown_as.text) - oracles[0].metadata.n_tokens
@@ -306,7 +303,7 @@ class _Builder:
 
     def _shortened(self, draft: Draft) -> Draft:
         """The draft with an excerpt of its subject where the whole is over the limit."""
-        over = self._cost_of_oracles(draft) - self._settings.max_context_tokens
+        over = self._cost_of_oracles(draft, draft.oracles) - self._settings.max_context_tokens
         if over <= 0 or draft.shown_as is not None or draft.family in MENTION_TELLS:
             return draft
         subject = draft.oracles[0]
@@ -325,39 +322,37 @@ class _Builder:
         medium = 1 - easy - hard
         return 1 if draw <= easy + hard + 0.4 * medium else 2
 
-    def _candidates(self, draft: Draft, hits: Sequence[Hit], without_oracle: bool) -> Iterator[CodeBlock]:
+    def _candidates(self, draft: Draft, oracles: Blocks, hits: Sequence[Hit]) -> Iterator[CodeBlock]:
         """Hits, then siblings, that do not hold the answer."""
 
         def pool() -> Iterator[CodeBlock]:
             yield from (hit.block for hit in hits)
             yield from self._graph.siblings(draft.oracles[0])[:_POOL]
 
-        return _disjoint((b for b in pool() if self._distracts(b, draft, without_oracle)), draft.oracles)
+        return _disjoint((block for block in pool() if self._distracts(block, draft, oracles)), draft.oracles)
 
-    def _distracts(self, block: CodeBlock, draft: Draft, without_oracle: bool) -> bool:
+    def _distracts(self, block: CodeBlock, draft: Draft, oracles: Blocks) -> bool:
         """Whether `block` may be shown with the draft without holding its answer or bearing its subject's reference."""
         subject = draft.oracles[0]
         if block.id not in self._documents or any(overlap(block, oracle) for oracle in draft.oracles):
             return False
         same_name = block.name == subject.name
         names_file = f"`{subject.path}`" in draft.question
-        if same_name and (without_oracle or block.path == subject.path or not names_file):
+        if same_name and (not oracles or block.path == subject.path or not names_file):
             return False
         mentions = subject.name in names_in(block.source_code)
-        if mentions and not same_name and (without_oracle or draft.family in MENTION_TELLS):
+        if mentions and not same_name and (not oracles or draft.family in MENTION_TELLS):
             return False  # another caller, or a hint at what the answer says is not there
         content = answer_words(draft.answer, subject.name)
         held = held_share(content, subject.name, names_in(block.source_code))
         return held <= _MAX_HELD  # above, an oracle in disguise
 
-    def _example(
-        self, subject: CodeBlock, draft: Draft, distractors: list[CodeBlock], without_oracle: bool
-    ) -> RAFTExample:
+    def _example(self, subject: CodeBlock, draft: Draft, oracles: Blocks, distractors: list[CodeBlock]) -> RAFTExample:
         documents: list[Document] = []
         facts: tuple[Fact, ...] = ()
         reasoning, answer = f"None of the documents defines `{subject.name}`.", NOT_IN_CONTEXT
-        if not without_oracle:
-            documents = [self._documents[block.id] for block in draft.oracles]
+        if oracles:
+            documents = [self._documents[block.id] for block in oracles]
             if draft.shown_as is not None:
                 documents[0] = draft.shown_as
             documents += draft.beside

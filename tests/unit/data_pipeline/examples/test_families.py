@@ -69,11 +69,11 @@ MESSAGE = (
 
 
 def examples(
-    mined: MiningResult, words: ProjectNotes | None = None, **settings: object
+    mined: MiningResult, notes: ProjectNotes | None = None, **settings: object
 ) -> dict[str, list[RAFTExample]]:
     chosen = SynthesisSettings.model_validate({"no_oracle_share": 0, "max_per_block": 20, **settings})
     graph = SymbolGraph(mined.documents, mined.imports)
-    made = synthesize(mined.blocks, documents=mined.documents, graph=graph, words=words, settings=chosen).examples
+    made = synthesize(mined.blocks, documents=mined.documents, graph=graph, notes=notes, settings=chosen).examples
     assert [problem for example in made for problem in verify_example(example)] == []
     found: dict[str, list[RAFTExample]] = {}
     for example in made:
