@@ -38,7 +38,7 @@ def numbered_rows(path: Path, repairs: Counter[str]) -> Iterator[tuple[str, Any]
         yield from ((f"Row {number}", row) for number, row in enumerate(read_rows(path), start=1))
         return
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark of its encoding
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist.", "Give a dataset file or folder.") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -51,6 +51,7 @@ def write_dataset(
         write_rows(folder / f"{name}.parquet", [value.model_dump(mode="json") for value in values], kind)
         for path in (folder / f"{name}.jsonl", folder / f"{name}.parquet"):
             files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    # Over the ids and not the files: what is the same content has the same hash, however its bytes are laid out.
     ids = "".join(f"{name} {value.id}\n" for name, values in parts.items() for value in values)  # type: ignore[attr-defined]
     manifest = {
         "schema_version": SCHEMA_VERSION,

@@ -158,7 +158,9 @@ def _commits(repository: Repository, blocks: Sequence[CodeBlock]) -> list[Quote]
     committed = blobs_at_head(repository.root)
     writers: dict[str, str] = {}
     share: dict[str, str] = {}
+    # Where there are too many files, drawn by a hash: the first of the alphabet would all be of a few folders.
     paths = sorted(by_file, key=lambda path: content_id(path))[:_MAX_BLAMED_FILES]
+    # Blame counts the lines of HEAD: those of a file that was changed since are others.
     for path in (p for p in paths if committed.get(p) == by_file[p][0].metadata.blob_id):
         lines = _blame(repository.root, path)
         for block in by_file[path]:

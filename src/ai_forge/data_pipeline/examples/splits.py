@@ -287,7 +287,7 @@ def _deal(weight: Counter[str], settings: SplitSettings) -> dict[str, Side]:
     deals: list[dict[str, Side]] = []
     for attempt in range(_N_DEALS):
         order = sorted(weight)
-        random.Random(f"{settings.seed}/{attempt}").shuffle(order)
+        random.Random(f"{settings.seed}/{attempt}").shuffle(order)  # a string seeds alike in every process
         # One group each first: no side is ever empty, however large the groups are.
         sides: dict[str, Side] = {order[0]: "test", order[1]: "valid", order[2]: "train"}
         filled: Counter[Side] = Counter({"test": weight[order[0]], "valid": weight[order[1]]})

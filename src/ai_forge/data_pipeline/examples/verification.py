@@ -50,6 +50,7 @@ def verify_example(example: RAFTExample) -> list[str]:
     code = " ".join(filter(None, (flat(document.text) for document in example.oracle_documents)))
     known = frozenset[str]().union(*(names_in(document.text) for document in example.oracle_documents))
     for fact in example.facts:
+        # In backticks and whole: a name inside another one (`read` in `read_rows`) does not state it.
         if fact.value not in code_spans(example.final_answer):
             problems.append(f"does not state the {fact.kind} {fact.value}")
         place = " ".join(allowed) if fact.kind == "location" else code

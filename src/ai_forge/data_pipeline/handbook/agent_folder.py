@@ -84,6 +84,7 @@ def read_agent_folder(path: Path) -> AgentFolder:
         here = Path(folder)
         links = [name for name in subfolders if (here / name).is_symlink()]
         skipped["link"] += len(links)
+        # In place: `os.walk` goes on with what is left in the list, in its order.
         subfolders[:] = sorted(name for name in subfolders if name not in links and not name.startswith("."))
         for name in sorted(names):
             relative = (here / name).relative_to(root).as_posix()

@@ -113,6 +113,7 @@ class _Labelled:
         """Whether the code stands under a label that has no text of its own."""
         if self._open is None or self._open == "skip":
             return False
+        # Fenced again: a block's text comes without its fence, and the model has to answer with code as code.
         self._entries[-1].setdefault(self._open, []).append(f"```\n{block.text}\n```")
         self._blocks[-1].append(block)
         self._open = None

@@ -39,6 +39,7 @@ _EXCEPTS = re.compile(
     r"^(?:except|unless|but|exceptions?|excluding|other than|apart from|only if|not for)\b", re.IGNORECASE
 )
 _MAX_LEAD_WORDS = 6
+# "under 300 lines" allows 299
 _STRICT = ("fewer than", "less than", "under", "below", "<", "shorter than")
 _LIMIT = re.compile(
     r"(?P<how>at most|no more than|not (?:to )?(?:exceed|be longer than|go over)|no longer than|up to|"

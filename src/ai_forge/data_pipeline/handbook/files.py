@@ -85,6 +85,7 @@ def write_handbook(made: Handbook, *, merge: bool = False, force: bool = False) 
             written.append(_combined(stale, [], known[stale.name], force=False))
         if file.n_rows:
             rows_made[path.name] = sorted(_hashes(rows))
+    # Last: after a crash the list is the earlier one, and rows that it lacks count as the owner's, so that none is lost.
     atomic_write(root / MADE_FILE, json.dumps({"version": 1, "files": rows_made}, indent=1) + "\n")
     return sorted(written, key=lambda file: file.path.name)
 

@@ -19,7 +19,7 @@ def content_id(*parts: str) -> str:
     """
     digest = hashlib.sha256()
     for part in parts:
-        raw = part.encode("utf-8", "surrogatepass")
+        raw = part.encode("utf-8", "surrogatepass")  # a path that is no UTF-8 holds lone surrogates
         digest.update(len(raw).to_bytes(8, "big") + raw)
     return digest.hexdigest()[:16]
 
@@ -134,6 +134,7 @@ class CodeBlock(BaseModel):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """As pydantic's, without the id of the original."""
         copied = super().model_copy(update=update, deep=deep)
+        # A cached property lies among the fields and is copied with them; it would be the id of other content.
         copied.__dict__.pop("id", None)
         return copied
 

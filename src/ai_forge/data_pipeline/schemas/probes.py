@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ai_forge.data_pipeline.schemas.code_blocks import content_id
 
+# One that is never closed runs to the end, as Markdown has it: an answer that was cut off still holds code.
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 _STEP = re.compile(r"^\s*(?:[-*+]\s|\d+[.)]\s|#{1,6}\s|\W*step\s*\d)", re.IGNORECASE)
 _HEADING = re.compile(r"^\s*(?:#{1,6}\s+(.+)|\*\*(.+?)\*\*(.*)|__(.+?)__(.*)|([^\n:]{1,60}):(.*))$")

@@ -104,6 +104,7 @@ class RAFTExample(BaseModel):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """As pydantic's, without the id of the original."""
         copied = super().model_copy(update=update, deep=deep)
+        # A cached property lies among the fields and is copied with them; it would be the id of other content.
         copied.__dict__.pop("id", None)
         return copied
 

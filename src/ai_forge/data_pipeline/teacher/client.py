@@ -28,6 +28,7 @@ __all__ = ["Answer", "Teacher", "TeacherClient", "Unanswered", "resolve_teacher"
 _RETRIES = 4
 _LONGEST_WAIT_S = 60.0
 _CONNECT_TIMEOUT_S = 5.0
+# Too slow, in conflict, too early, too many: as from 500 on, the same request may succeed when it is made again
 _AGAIN = frozenset({408, 409, 425, 429})
 
 

@@ -12,6 +12,7 @@ from ai_forge.data_pipeline.text.words import one_line
 _MAX_LINE = 100
 _WORD = re.compile(r"[\w$]+")
 _CALLED = re.compile(r"(?<![\w$])([\w$]+)\s*\(")
+# A comment, or the line that defines the name
 _NO_CALL = re.compile(r"(#|//|\*|def |class )")
 # More would not fit into a prompt, and an answer that lists some of them would be wrong
 _MAX_CALLERS = 3

@@ -22,6 +22,7 @@ _MUST_BE_OPEN: dict[str, frozenset[str]] = {
     "cpp": frozenset({"virtual", "override"}),
 }
 _SEALED = frozenset({"final", "sealed", "enum", "record", "static", "struct", "object", "union", "case"})
+# An enum that has members cannot be subclassed, and the others only hold fields
 _NO_BASE = re.compile(r"^(?:enum\.)?(?:Int|Str)?(?:Enum|Flag)$|^(?:typing\.)?(?:NamedTuple|TypedDict)$")
 _FIELD_TYPES = ("property_signature",)
 _METHOD = re.compile(r"method|function|constructor")

@@ -9,9 +9,11 @@ from ai_forge.data_pipeline.text.words import first_sentence, one_line, plain
 
 _MAX_LINE = 90
 _COMMENT = re.compile(r"^\s*(?:#+|//+|/\*+|\*+(?!/))\s?|\*+/\s*$")
+# Comments for tools, and notes of what is left to do: neither explains the line
 _TOOL = re.compile(
     r"^(?:type:|noqa|pragma|ruff|pylint|mypy|fmt|todo|fixme|xxx|hack|eslint|nolint|@|!|region|endregion|--|==)", re.I
 )
+# Code that was commented out
 _CODE = re.compile(r"[=;{}]\s*$|^\w+\(.*\)$|^(?:if|for|return|import|def|var|let|const)\b.*[:;)]$")
 
 

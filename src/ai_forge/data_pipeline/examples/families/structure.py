@@ -166,6 +166,7 @@ def dependencies(subject: Subject) -> list[Draft]:
     return drafts
 
 
+# Only those of the language and its library, whose meaning no project changes
 _KNOWN_DECORATORS = {
     "property": "so callers read it like an attribute, without parentheses",
     "cached_property": "so its value is computed once per object and then read like an attribute",
