@@ -6,7 +6,6 @@ blocks → without near-duplicates → split → synthesise each side from what 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ai_forge.config import Settings
 from ai_forge.data_pipeline.examples.project_notes import ProjectNotes
@@ -36,10 +35,10 @@ class Dataset:
     split: Split
     rejected: Counter[str]
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, object]:
         """Examples of each side, `rejected` and `split`."""
-        counts: dict[str, Any] = {side: len(examples) for side, examples in self.sides.items()}
-        return counts | {"rejected": dict(self.rejected), "split": self.split.summary()}
+        counts = {side: len(examples) for side, examples in self.sides.items()}
+        return {**counts, "rejected": dict(self.rejected), "split": self.split.summary()}
 
 
 def make_dataset(
@@ -63,6 +62,7 @@ def make_dataset(
         graph_of: the symbol graph of the blocks that a side may show.
         progress: hears the side that is begun.
     """
+    # Subjects only: a copy may still be shown, and the split puts its file on the side of the other's.
     subjects, rejected = without_near_duplicates(mined.blocks, settings.miner.near_duplicate)
     split = split_by_file(subjects, settings.split, documents=mined.documents, dates=dates)
     sides: Sides = {}
@@ -90,7 +90,7 @@ def taught(
     settings: Settings,
     progress: Progress,
     say: Callable[[str], None],
-) -> tuple[Dataset, dict[str, Any]]:
+) -> tuple[Dataset, dict[str, object]]:
     """The dataset in the teacher's words, and what that cost; `say` hears it before and after.
 
     All sides alike: a verdict on questions that are worded otherwise than the training's would measure the wording.
