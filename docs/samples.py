@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ai_forge.config import MinerSettings, SynthesisSettings
-from ai_forge.data_pipeline.examples.project_notes import read_words
+from ai_forge.data_pipeline.examples.project_notes import read_notes
 from ai_forge.data_pipeline.examples.splits import split_by_file
 from ai_forge.data_pipeline.graph.symbols import SymbolGraph
 from ai_forge.data_pipeline.handbook.handbook import FINE_TUNING_FILE, read_handbook
@@ -80,11 +80,11 @@ def write_samples(folder: Path) -> list[Path]:
     mined = mine_repository(repository)
     subjects, _ = without_near_duplicates(mined.blocks, MinerSettings().near_duplicate)
     split = split_by_file(subjects, documents=mined.documents, dates=read_dates(repository))
-    said = read_words(repository, mined.documents)
-    words = said.of_side("train", mined.documents, split.side_of_file, split.ends("train"))
+    notes = read_notes(repository, mined.documents)
+    notes = notes.of_side("train", mined.documents, split.side_of_file, split.ends("train"))
     graph = SymbolGraph(split.train_documents, mined.imports)
     settings = SynthesisSettings(max_examples=100_000)
-    made = synthesize(split.train, documents=split.train_documents, settings=settings, graph=graph, words=words)
+    made = synthesize(split.train, documents=split.train_documents, settings=settings, graph=graph, notes=notes)
     kept, dropped = filter_dataset(made.examples)
     blocks = some_blocks(split.train, 8)
     readme = README.format(

@@ -6,10 +6,9 @@ blocks → without near-duplicates → split → synthesise each side from what 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ai_forge.config import Settings
-from ai_forge.data_pipeline.examples.project_notes import ProjectWords
+from ai_forge.data_pipeline.examples.project_notes import ProjectNotes
 from ai_forge.data_pipeline.examples.splits import Split, check_no_leak, split_by_file
 from ai_forge.data_pipeline.graph.symbols import SymbolGraph
 from ai_forge.data_pipeline.miner import MiningResult
@@ -36,10 +35,10 @@ class Dataset:
     split: Split
     rejected: Counter[str]
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, object]:
         """Examples of each side, `rejected` and `split`."""
-        counts: dict[str, Any] = {side: len(examples) for side, examples in self.sides.items()}
-        return counts | {"rejected": dict(self.rejected), "split": self.split.summary()}
+        counts = {side: len(examples) for side, examples in self.sides.items()}
+        return {**counts, "rejected": dict(self.rejected), "split": self.split.summary()}
 
 
 def make_dataset(
@@ -47,7 +46,7 @@ def make_dataset(
     settings: Settings,
     *,
     dates: Mapping[str, int],
-    words: ProjectWords,
+    notes: ProjectNotes,
     embedder: str,
     graph_of: Callable[[Sequence[CodeBlock]], SymbolGraph],
     progress: Callable[[str], None],
@@ -58,11 +57,12 @@ def make_dataset(
         mined: its blocks.
         settings: those of mining, split, synthesis and validation are read.
         dates: when each file was written, s since 1970; empty for a split by file.
-        words: what people wrote about the blocks.
+        notes: what people wrote about the blocks.
         embedder: by which distractors are found.
         graph_of: the symbol graph of the blocks that a side may show.
         progress: hears the side that is begun.
     """
+    # Subjects only: a copy may still be shown, and the split puts its file on the side of the other's.
     subjects, rejected = without_near_duplicates(mined.blocks, settings.miner.near_duplicate)
     split = split_by_file(subjects, settings.split, documents=mined.documents, dates=dates)
     sides: Sides = {}
@@ -76,7 +76,7 @@ def make_dataset(
             settings=settings.synthesis,
             index=Index.build(shown, embedder, graph),
             graph=graph,
-            words=words.of_side(side, mined.documents, split.side_of_file, split.ends(side)),
+            notes=notes.of_side(side, mined.documents, split.side_of_file, split.ends(side)),
         )
         sides[side], dropped = _passed(made.examples, settings)
         rejected += made.rejected + dropped
@@ -90,7 +90,7 @@ def taught(
     settings: Settings,
     progress: Progress,
     say: Callable[[str], None],
-) -> tuple[Dataset, dict[str, Any]]:
+) -> tuple[Dataset, dict[str, object]]:
     """The dataset in the teacher's words, and what that cost; `say` hears it before and after.
 
     All sides alike: a verdict on questions that are worded otherwise than the training's would measure the wording.

@@ -10,15 +10,16 @@ import argparse
 import json
 import re
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 
 from ai_forge.config.data import SynthesisSettings, ValidatorSettings
 from ai_forge.data_pipeline.examples.excerpts import excerpt
 from ai_forge.data_pipeline.examples.families import MENTION_TELLS, Draft, Subject, drafts_for, facts_of
-from ai_forge.data_pipeline.examples.project_notes import ProjectWords, read_words
+from ai_forge.data_pipeline.examples.project_notes import ProjectNotes, read_notes
+from ai_forge.data_pipeline.examples.references import mentions_of, references_to
 from ai_forge.data_pipeline.examples.scoring import answer_words, held_share
 from ai_forge.data_pipeline.examples.splits import check_no_leak, split_by_file
 from ai_forge.data_pipeline.examples.verification import verify_example
@@ -41,21 +42,19 @@ __all__ = [
     "synthesize",
 ]
 
+# Hits of a question among which its distractors are looked for
 _POOL = 16
-"""Hits of a question among which its distractors are looked for."""
 _MAX_WRONG_FACTS = 8
+# A document's fence and the like
 _TOKENS_AROUND = 8
-"""A document's fence and the like."""
+# Characters: a longer one costs more tokens than it teaches
 _MAX_SIGNATURE = 120
-"""Characters: a longer one costs more tokens than it teaches."""
-_MAX_PARAMETERS = 80
-"""Characters of the parameters that tell overloads apart."""
 _ANNOTATIONS = re.compile(
     r"^(?:\s*@[\w.]+(?:\([^()]*\))?|\s*//.*?(?=\b(?:public|private|protected|static)\b|$))+\s*", re.DOTALL
 )
-_NO_SIGNATURE = re.compile(r"@[\w.]+(?:\([^()]*\))?|/\*.*?\*/", re.DOTALL)
-_COMMENT_LINES = re.compile(r"^\s*(?:#|//|/?\*).*$", re.MULTILINE)
+# The validator's own limit: what it would throw away is not made.
 _MAX_HELD = ValidatorSettings().max_distractor_relevance
+Blocks = tuple[CodeBlock, ...]
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def generate_qa_pairs(
     settings: SynthesisSettings | None = None,
     index: Index | None = None,
     graph: SymbolGraph | None = None,
-    words: ProjectWords | None = None,
+    notes: ProjectNotes | None = None,
 ) -> list[RAFTExample]:
     """Examples about `code_blocks`; see `synthesize`, which also tells what was dropped.
 
@@ -82,7 +81,7 @@ def generate_qa_pairs(
     if settings is None:
         settings = SynthesisSettings()
         settings = settings.model_copy(update={"max_examples": max(1, len(code_blocks)) * settings.max_per_block})
-    made = synthesize(code_blocks, documents=documents, settings=settings, index=index, graph=graph, words=words)
+    made = synthesize(code_blocks, documents=documents, settings=settings, index=index, graph=graph, notes=notes)
     return made.examples
 
 
@@ -93,35 +92,37 @@ def synthesize(
     settings: SynthesisSettings | None = None,
     index: Index | None = None,
     graph: SymbolGraph | None = None,
-    words: ProjectWords | None = None,
+    notes: ProjectNotes | None = None,
 ) -> SynthesisResult:
-    """Examples about `code_blocks` that show only `documents` (default: the same blocks) and `words`.
+    """Examples about `code_blocks` that show only `documents` (default: the same blocks) and `notes`.
 
     `index` may cover more than `documents`; hits outside them are passed over. `graph` knows the calls between blocks
-    (built with `MiningResult.imports` it has the most edges), `words` what commits and documentation say of them
-    (`read_words`, and of it the same side). The result depends on the arguments alone.
+    (built with `MiningResult.imports` it has the most edges), `notes` what commits and documentation say of them
+    (`read_notes`, and of it the same side). The result depends on the arguments alone.
     """
     settings = settings or SynthesisSettings()
     if not code_blocks:
         return SynthesisResult([], Counter())
-    shown = tuple({b.id: b for b in (*(documents if documents is not None else code_blocks), *code_blocks)}.values())
+    if documents is None:
+        documents = code_blocks
+    shown = tuple({block.id: block for block in (*documents, *code_blocks)}.values())
     index = index or Index.build(shown, settings.embedder)
     graph = graph or SymbolGraph(shown)
     rejected: Counter[str] = Counter()
-    said = words or ProjectWords()
-    drafts = sorted(
-        _drafts(code_blocks, shown, graph, said, settings, rejected), key=lambda item: -len(item[1].oracles)
-    )
+    drafts = _drafts(code_blocks, shown, graph, notes or ProjectNotes(), settings, rejected)
+    # Those with several oracles first: questions about one block may then share their documents.
+    drafts.sort(key=lambda item: -len(item[1].oracles))
     hits = index.search_many([draft.question for _, draft in drafts], _POOL)
     builder = _Builder(shown, graph, settings)
     examples: dict[str, RAFTExample] = {}
     for (block, draft), found in zip(drafts, hits, strict=True):
         built = builder.build(block, draft, found)
-        problems = verify_example(built) if isinstance(built, RAFTExample) else [built]
-        if isinstance(built, RAFTExample) and not problems:
-            examples.setdefault(built.id, built)
+        if isinstance(built, str):
+            rejected[built] += 1
+        elif verify_example(built):
+            rejected["not_verified"] += 1
         else:
-            rejected[built if isinstance(built, str) else "not_verified"] += 1
+            examples.setdefault(built.id, built)
     return SynthesisResult(list(examples.values()), rejected)
 
 
@@ -144,13 +145,10 @@ def retrieve_oracle_and_distractors(
 def generate_chain_of_thought(query: str, oracle_docs: Sequence[CodeBlock], aspect: str = "") -> str:
     """One sentence: what is asked for (`aspect`), its place (each oracle's name and citation), a lone oracle's signature.
 
-    The aspect comes first, because the answer that follows depends on it: a small model that has just copied a name and
-    a citation no longer looks at the question. An oracle whose name the query spells comes before the others. The
-    signature is quoted word for word, as RAFT's reasoning quotes its oracle, whatever is asked: it is copied before it is
-    retold, and is right where the retelling is not.
+    An oracle whose name the query spells comes before the others.
     """
-    signature = _quotable(oracle_docs[0]) if len(oracle_docs) == 1 else ""
-    return _places(query, [Document.from_block(block) for block in oracle_docs], aspect, signature)
+    documents = [Document.from_block(block) for block in oracle_docs]
+    return _places(query, documents, aspect, _quotable(oracle_docs[0]) if len(oracle_docs) == 1 else "")
 
 
 def _quotable(block: CodeBlock) -> str:
@@ -166,16 +164,24 @@ def _places(query: str, oracle_docs: Sequence[Document], aspect: str, signature:
     spelled = set(identifiers(query))
     ordered = sorted(oracle_docs, key=lambda document: document.name.rpartition(".")[2] not in spelled)
     *others, last = (f"`{document.name}` [{document.citation}]" for document in ordered)
-    places = f"{', '.join(others)} and {last}" if others else last
-    found = f"To see {aspect}, look at {places}" if aspect else f"Look at {places}"
-    return f"{found}: `{signature}`." if signature else f"{found}."
+    # The aspect comes first, because the answer that follows depends on it: a small model that has just copied a name
+    # and a citation no longer looks at the question.
+    sentence = f"To see {aspect}, look at " if aspect else "Look at "
+    if others:
+        sentence += f"{', '.join(others)} and "
+    sentence += last
+    if signature:
+        # Word for word, as RAFT's reasoning quotes its oracle, whatever is asked: it is copied before it is retold, and
+        # is right where the retelling is not.
+        sentence += f": `{signature}`"
+    return f"{sentence}."
 
 
 def _drafts(
     code_blocks: Sequence[CodeBlock],
     shown: Sequence[CodeBlock],
     graph: SymbolGraph,
-    words: ProjectWords,
+    notes: ProjectNotes,
     settings: SynthesisSettings,
     rejected: Counter[str],
 ) -> list[tuple[CodeBlock, Draft]]:
@@ -183,67 +189,26 @@ def _drafts(
 
     Which families a block keeps is drawn by content hash, so that all families stay present.
     """
-    references = _references(shown)
-    mentions = _mentions(shown, {block.name for block in code_blocks})
+    references = references_to(shown)
+    mentions = mentions_of({block.name for block in code_blocks}, shown)
     per_block: list[list[tuple[CodeBlock, Draft]]] = []
     for block in sorted(code_blocks, key=lambda b: content_id(b.id, str(settings.seed))):
         reference = references.get(block.id)
         if reference is None:
             rejected["ambiguous_name"] += 1
             continue
-        drafts = drafts_for(Subject(block, reference, graph, settings.seed, words, mentions), settings.families)
+        drafts = drafts_for(Subject(block, reference, graph, settings.seed, notes, mentions), settings.families)
         kept = sorted(drafts, key=lambda d: content_id(block.id, d.family, d.question, str(settings.seed)))
         if len(kept) > settings.max_per_block:
             rejected["over_max_per_block"] += len(kept) - settings.max_per_block
         per_block.append([(block, draft) for draft in kept[: settings.max_per_block]])
-    rounds = [d for n in range(settings.max_per_block) for drafts in per_block for d in drafts[n : n + 1]]
+    # Every block's first draft, then every block's second: where all are too many, each block keeps its share.
+    rounds: list[tuple[CodeBlock, Draft]] = []
+    for number in range(settings.max_per_block):
+        rounds += [pairs[number] for pairs in per_block if number < len(pairs)]
     if len(rounds) > settings.max_examples:
         rejected["over_max_examples"] = len(rounds) - settings.max_examples
     return rounds[: settings.max_examples]
-
-
-def _references(shown: Sequence[CodeBlock]) -> dict[str, str]:
-    """How a question names each block: by its qualified name, with the file where others bear it too.
-
-    Where one file has several, with the parameters as well; a block that even so shares its name gets none.
-    """
-    bare = Counter(block.name for block in shown)
-    in_file = Counter((block.path, block.metadata.qualified_name) for block in shown)
-    calls = {block.id: _call_form(block) for block in shown}
-    in_file_calls = Counter((block.path, calls[block.id]) for block in shown)
-    references: dict[str, str] = {}
-    for block in shown:
-        name = block.metadata.qualified_name
-        if in_file[block.path, name] > 1:
-            if in_file_calls[block.path, calls[block.id]] > 1:
-                continue
-            name = calls[block.id]
-        if "`" not in name:
-            references[block.id] = f"`{name}`" if bare[block.name] == 1 else f"`{name}` in `{block.path}`"
-    return references
-
-
-def _call_form(block: CodeBlock) -> str:
-    """The qualified name with the parameters as declared: what stands in the parentheses behind the name."""
-    signature = one_line(_NO_SIGNATURE.sub(" ", block.metadata.signature))
-    behind = re.search(rf"(?<![\w$]){re.escape(block.name)}\s*(?:<[^()]*>)?\(", signature)
-    opened = signature[behind.end() :] if behind is not None else signature.partition("(")[2]
-    parameters = opened.rpartition(")")[0].strip()
-    return f"{block.metadata.qualified_name}({parameters[:_MAX_PARAMETERS]})"
-
-
-def _mentions(shown: Sequence[CodeBlock], names: set[str]) -> dict[str, list[CodeBlock]]:
-    """By name: the blocks whose code, without documentation and lines of comment, holds it. Heads of modules only import."""
-    found: dict[str, list[CodeBlock]] = defaultdict(list)
-    for block in shown:
-        if block.block_type == "module":
-            continue
-        known = names & names_in(block.source_code) - {block.name}
-        if known:
-            code = _COMMENT_LINES.sub("", block.source_code.replace(block.docstring or "\0", ""))
-            for name in known & set(identifiers(code)):
-                found[name].append(block)
-    return found
 
 
 def _disjoint(candidates: Iterable[CodeBlock], fixed: Sequence[CodeBlock]) -> Iterator[CodeBlock]:
@@ -266,7 +231,7 @@ class _Context:
 
 
 class _Builder:
-    """Puts documents to drafts."""
+    """Puts documents to drafts. `oracles` are a draft's, or empty where the answer is to be missing."""
 
     def __init__(self, shown: Sequence[CodeBlock], graph: SymbolGraph, settings: SynthesisSettings) -> None:
         self._settings, self._graph = settings, graph
@@ -283,56 +248,54 @@ class _Builder:
         hidden = _unit_interval(draft.question, subject.id, "oracle", str(self._settings.seed))
         without_oracle = draft.may_lack_oracle and hidden < self._settings.no_oracle_share
         wanted = self._n_distractors(draw, len(draft.oracles) + len(draft.beside), without_oracle)
-        context = self._shared(draft, hits, wanted, without_oracle) or self._new(draft, hits, wanted, without_oracle)
+        # Prompts about the same documents begin with the same tokens, which training then computes once.
+        oracles = () if without_oracle else draft.oracles
+        context = self._shared(draft, oracles, hits, wanted) or self._new(draft, oracles, hits, wanted)
         if isinstance(context, str):
             return context
         context.n_questions += 1
-        oracles = () if without_oracle else draft.oracles
         distractors = [block for block in context.blocks if block not in oracles]
-        return self._example(subject, draft, distractors, without_oracle)
+        return self._example(subject, draft, oracles, distractors)
 
-    def _shared(self, draft: Draft, hits: Sequence[Hit], wanted: int, without_oracle: bool) -> _Context | None:
+    def _shared(self, draft: Draft, oracles: Blocks, hits: Sequence[Hit], wanted: int) -> _Context | None:
         """Documents that another question already shows, if they suit this one.
 
         They hold the oracle; or, where it is to be missing, one of the question's best hits.
         """
-        oracles = () if without_oracle else draft.oracles
-        nearest = [hit.block for hit in hits[:3]] if without_oracle else draft.oracles[:1]
-        for context in (c for block in nearest for c in self._contexts.get(block.id, ())):
+        nearest = oracles[:1] or [hit.block for hit in hits[:3]]
+        for context in chain.from_iterable(self._contexts.get(block.id, ()) for block in nearest):
             others = [block for block in context.blocks if block not in oracles]
             if (
                 context.n_questions < self._settings.questions_per_context
                 and (context.beside, context.shown_as) == (draft.beside, draft.shown_as)
                 and len(others) == len(context.blocks) - len(oracles)
                 and bool(others) == bool(wanted)
-                and all(self._distracts(block, draft, without_oracle) for block in others)
+                and all(self._distracts(block, draft, oracles) for block in others)
             ):
                 return context
         return None
 
-    def _new(self, draft: Draft, hits: Sequence[Hit], wanted: int, without_oracle: bool) -> _Context | str:
+    def _new(self, draft: Draft, oracles: Blocks, hits: Sequence[Hit], wanted: int) -> _Context | str:
         """The oracles and the first `wanted` distractors that fit, or the reason why there is none."""
-        oracles = () if without_oracle else draft.oracles
-        budget = self._settings.max_context_tokens - self._cost_of_oracles(draft, without_oracle)
+        budget = self._settings.max_context_tokens - self._cost_of_oracles(draft, oracles)
         if budget < 0:
             return "oracle_too_long"
         distractors: list[CodeBlock] = []
-        for block in self._candidates(draft, hits, without_oracle) if wanted else ():
+        for block in self._candidates(draft, oracles, hits) if wanted else ():
             if self._cost[block.id] <= budget:
                 distractors.append(block)
                 budget -= self._cost[block.id]
             if len(distractors) == wanted:
                 break
-        if without_oracle and not distractors:
+        if not oracles and not distractors:
             return "no_distractor"
         context = _Context((*oracles, *distractors), draft.beside, draft.shown_as)
         for block in context.blocks:
             self._contexts.setdefault(block.id, []).append(context)
         return context
 
-    def _cost_of_oracles(self, draft: Draft, without_oracle: bool = False) -> int:
+    def _cost_of_oracles(self, draft: Draft, oracles: Blocks) -> int:
         """Tokens of what must be shown."""
-        oracles = () if without_oracle else draft.oracles
         cost = sum(self._cost[oracle.id] for oracle in oracles)
         if oracles and draft.shown_as is not None:
             cost += approximate_tokens(draft.shown_as.text) - oracles[0].metadata.n_tokens
@@ -340,7 +303,7 @@ class _Builder:
 
     def _shortened(self, draft: Draft) -> Draft:
         """The draft with an excerpt of its subject where the whole is over the limit."""
-        over = self._cost_of_oracles(draft) - self._settings.max_context_tokens
+        over = self._cost_of_oracles(draft, draft.oracles) - self._settings.max_context_tokens
         if over <= 0 or draft.shown_as is not None or draft.family in MENTION_TELLS:
             return draft
         subject = draft.oracles[0]
@@ -349,61 +312,64 @@ class _Builder:
     def _n_distractors(self, draw: float, n_oracles: int, without_oracle: bool) -> int:
         easy, hard = self._settings.easy_share, self._settings.hard_share
         if without_oracle:
-            return 3 if draw < 0.5 else 2
+            return 3 if draw < 0.5 else 2  # never none: "not in the context" needs a context to look through
         if n_oracles > 1:
-            return 1
+            return 1  # two oracles already make it hard (`difficulty_of`)
         if draw < easy:
             return 0
         if draw < easy + hard:
             return 3 if draw < easy + 0.7 * hard else 4
-        return 2 if draw > easy + hard + 0.4 * (1 - easy - hard) else 1
+        medium = 1 - easy - hard
+        return 1 if draw <= easy + hard + 0.4 * medium else 2
 
-    def _candidates(self, draft: Draft, hits: Sequence[Hit], without_oracle: bool) -> Iterator[CodeBlock]:
+    def _candidates(self, draft: Draft, oracles: Blocks, hits: Sequence[Hit]) -> Iterator[CodeBlock]:
         """Hits, then siblings, that do not hold the answer."""
 
         def pool() -> Iterator[CodeBlock]:
             yield from (hit.block for hit in hits)
             yield from self._graph.siblings(draft.oracles[0])[:_POOL]
 
-        return _disjoint((b for b in pool() if self._distracts(b, draft, without_oracle)), draft.oracles)
+        return _disjoint((block for block in pool() if self._distracts(block, draft, oracles)), draft.oracles)
 
-    def _distracts(self, block: CodeBlock, draft: Draft, without_oracle: bool) -> bool:
+    def _distracts(self, block: CodeBlock, draft: Draft, oracles: Blocks) -> bool:
         """Whether `block` may be shown with the draft without holding its answer or bearing its subject's reference."""
         subject = draft.oracles[0]
         if block.id not in self._documents or any(overlap(block, oracle) for oracle in draft.oracles):
             return False
         same_name = block.name == subject.name
         names_file = f"`{subject.path}`" in draft.question
-        if same_name and (without_oracle or block.path == subject.path or not names_file):
+        if same_name and (not oracles or block.path == subject.path or not names_file):
             return False
         mentions = subject.name in names_in(block.source_code)
-        if mentions and not same_name and (without_oracle or draft.family in MENTION_TELLS):
+        if mentions and not same_name and (not oracles or draft.family in MENTION_TELLS):
             return False  # another caller, or a hint at what the answer says is not there
         content = answer_words(draft.answer, subject.name)
         held = held_share(content, subject.name, names_in(block.source_code))
         return held <= _MAX_HELD  # above, an oracle in disguise
 
-    def _example(
-        self, subject: CodeBlock, draft: Draft, distractors: list[CodeBlock], without_oracle: bool
-    ) -> RAFTExample:
-        oracles = () if without_oracle else draft.oracles
-        documents = [self._documents[block.id] for block in oracles]
-        if oracles and draft.shown_as is not None:
-            documents[0] = draft.shown_as
-        documents += draft.beside if oracles else ()
-        signature = _quotable(subject) if len(documents) == 1 else ""
-        reasoning = _places(draft.question, documents, draft.aspect, signature) if oracles else ""
+    def _example(self, subject: CodeBlock, draft: Draft, oracles: Blocks, distractors: list[CodeBlock]) -> RAFTExample:
+        documents: list[Document] = []
+        facts: tuple[Fact, ...] = ()
+        reasoning, answer = f"None of the documents defines `{subject.name}`.", NOT_IN_CONTEXT
+        if oracles:
+            documents = [self._documents[block.id] for block in oracles]
+            if draft.shown_as is not None:
+                documents[0] = draft.shown_as
+            documents += draft.beside
+            signature = _quotable(subject) if len(documents) == 1 else ""
+            reasoning = _places(draft.question, documents, draft.aspect, signature)
+            answer, facts = draft.answer, draft.facts
         return RAFTExample(
             question=draft.question,
             oracle_documents=tuple(documents),
             distractor_documents=tuple(self._documents[block.id] for block in distractors),
-            reasoning=reasoning or f"None of the documents defines `{subject.name}`.",
-            final_answer=draft.answer if oracles else NOT_IN_CONTEXT,
+            reasoning=reasoning,
+            final_answer=answer,
             difficulty=difficulty_of(len(documents), len(distractors)),
             family=draft.family,
             subject_id=subject.id,
             subject_path=subject.path,
-            facts=draft.facts if oracles else (),
+            facts=facts,
             wrong_facts=self._wrong_facts(draft, distractors),
         )
 
@@ -442,14 +408,14 @@ def main(arguments: list[str] | None = None) -> int:
         repository = read_repository(given.path)
         mined = mine_repository(repository)
         split = split_by_file(mined.blocks, documents=mined.documents, dates=read_dates(repository))
-        subjects = {"train": split.train, "valid": split.valid, "test": split.test}[given.side]
-        documents = {"train": split.train_documents, "valid": split.valid_documents, "test": split.test_documents}
+        side = given.side
+        subjects = {"train": split.train, "valid": split.valid, "test": split.test}[side]
+        shown = {"train": split.train_documents, "valid": split.valid_documents, "test": split.test_documents}[side]
+        graph = SymbolGraph(shown, mined.imports)
+        notes = read_notes(repository, mined.documents)
+        notes = notes.of_side(side, mined.documents, split.side_of_file, split.ends(side))
         settings = SynthesisSettings(max_examples=given.max_examples)
-        graph = SymbolGraph(documents[given.side], mined.imports)
-        words = read_words(repository, mined.documents).of_side(
-            given.side, mined.documents, split.side_of_file, split.ends(given.side)
-        )
-        result = synthesize(subjects, documents=documents[given.side], settings=settings, graph=graph, words=words)
+        result = synthesize(subjects, documents=shown, settings=settings, graph=graph, notes=notes)
     except AIForgeError as error:
         print(error, file=sys.stderr)
         return error.exit_code

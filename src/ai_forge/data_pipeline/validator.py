@@ -68,6 +68,7 @@ def validate_code_block(block: CodeBlock, settings: MinerSettings | None = None)
         problems.append(f"the source does not hold the name {block.name!r}")
     if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", meta.blob_id):
         problems.append("blob_id is no git object id")
+    # The miner's own filters once more: blocks may come from elsewhere.
     reason = file_rejection(block.path, block.source_code.encode("utf-8", "replace"))
     reason = reason or subject_rejection(block, settings or MinerSettings())
     if reason is not None:
@@ -108,7 +109,9 @@ def assess(dataset: Sequence[RAFTExample], settings: ValidatorSettings | None = 
     relevance = _mean(s.oracle_relevance for s in scores if s.oracle_relevance is not None)
     parts = [(0.7, quality), (0.15, diversity), (0.15, balance)]
     known = [(weight, value) for weight, value in parts if value is not None]
-    overall = sum(w * v for w, v in known) / sum(w for w, _ in known) if known else None
+    overall = None
+    if known:  # what is unscored has no weight: it neither lifts nor lowers the rest
+        overall = sum(weight * value for weight, value in known) / sum(weight for weight, _ in known)
     metrics = DataQualityMetrics(
         n_examples=len(dataset),
         overall=_rounded(overall),
@@ -227,6 +230,7 @@ def _diversity(questions: Sequence[str]) -> float | None:
     n = len(questions)
     if n < 2:
         return None
+    # The squared length of the sum of n unit vectors is n plus twice the sum of all pairs' cosines: no pair is visited.
     total: Counter[str] = Counter()
     for question in questions:
         counts = Counter(subwords(question))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ai_forge.config import Settings
-from ai_forge.data_pipeline.examples.project_notes import state_of_words
+from ai_forge.data_pipeline.examples.project_notes import state_of_notes
 from ai_forge.data_pipeline.handbook.agent_folder import find_agent_folder
 from ai_forge.data_pipeline.handbook.handbook import COMPANIONS, FINE_TUNING_FILE
 from ai_forge.data_pipeline.search.entries import entries_beside_code
@@ -52,7 +52,7 @@ def read_code(path: Path, settings: Settings) -> Source:
     states = {"files": files_state(repository), "beside_code": stage_key(entries=beside_code)}
     # history counts only where something is made of it: else every commit would make another run
     if asks_for_notes(settings):
-        states["notes"] = stage_key(**state_of_words(repository))
+        states["notes"] = stage_key(**state_of_notes(repository))
     if settings.split.by != "file":
         states["dates"] = stage_key(dates=dates_of(repository, settings))
     states |= _preferences(settings)

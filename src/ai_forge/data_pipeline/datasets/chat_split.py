@@ -71,6 +71,7 @@ def _groups(chats: Sequence[ChatExample]) -> list[list[ChatExample]]:
             place = leader[place]
         return place
 
+    # Of each the last question: its answer is what is learnt.
     questions = [chat.messages[-2].content for chat in chats]
     for first, second, _ in near_duplicate_pairs(questions, ALIKE):
         leader[find(second)] = find(first)

@@ -95,9 +95,9 @@ def read_dataset(path: Path, format: Format | None = None) -> Dataset:
 
 
 def _recognised(row: Any, path: Path) -> Format:
-    keys = set(row) if isinstance(row, dict) else set()
-    for name in FORMATS:
-        if set(_KEYS[name]) <= keys:
+    keys = row.keys() if isinstance(row, dict) else set[str]()
+    for name in FORMATS:  # `text` last: many an Alpaca file holds the whole prompt as `text` besides
+        if keys >= set(_KEYS[name]):
             return name
     known = "; ".join(f"{name}: {', '.join(needed)}" for name, needed in _KEYS.items())
     seen = ", ".join(sorted(map(str, keys))[:8]) or type(row).__name__
@@ -111,10 +111,11 @@ def _record(format: Format, row: Any, where: str, path: Path, dropped: Counter[s
         return _READERS[format](row, dropped)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        at = ".".join(map(str, first["loc"]))
-        reason = f"{at + ': ' if at else ''}{first['msg']}"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+        reason = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+    except KeyError as error:
+        reason = f"{error.args[0]!r} is missing"
+    except (ValueError, TypeError, AttributeError) as error:  # a turn that is no object, a list that is none
+        reason = str(error)
     raise InputError(
         f"{where} of {path} is no {format} record: {reason}.", "Mend that record, or name its format with --from."
     )
@@ -127,7 +128,9 @@ def _only(row: JsonObject, names: Sequence[str], dropped: Counter[str]) -> JsonO
 
 def _read_sharegpt(row: JsonObject, dropped: Counter[str]) -> ChatExample:
     turns = _only(row, ("conversations", "system"), dropped)
-    messages = [{"role": "system", "content": turns["system"]}] if turns.get("system") else []
+    messages: list[JsonObject] = []
+    if turns.get("system"):  # in some files it stands beside the turns, in others it is the first of them
+        messages.append({"role": "system", "content": turns["system"]})
     for turn in turns["conversations"]:
         if turn["from"] not in _ROLES:
             raise ValueError(f"a turn is from {turn['from']!r}; known are {', '.join(_ROLES)}")
@@ -174,7 +177,7 @@ def convert(dataset: Dataset, to: Format) -> Dataset:
     Raises InputError: the other format needs what this one does not have.
     """
     source = dataset.format
-    if source == to or KINDS[source] is KINDS[to]:
+    if KINDS[source] is KINDS[to]:  # ShareGPT and OpenAI's messages differ only in how they are written
         return Dataset(to, dataset.records, dataset.losses, dataset.manifest)
     needs = {"raft": "documents and facts", "preference": "a rejected answer"}
     if to in needs or source == "text":
@@ -188,14 +191,15 @@ def convert(dataset: Dataset, to: Format) -> Dataset:
         chat = chat_of(record)
         assert chat is not None, "text was refused above"
         made = _from_chat(chat, to, losses)
-        records += [made] if made is not None else []
+        if made is not None:
+            records.append(made)
     if not records:
         raise InputError(
             f"None of the {len(dataset.records)} records can become {to}: {'; '.join(losses)}.", "Choose another --to."
         )
-    always = [f"{what} (all records)" for what in _LOST.get(source, ())] + (
-        ["roles (all records)"] if to == "text" else []
-    )
+    always = [f"{what} (all records)" for what in _LOST.get(source, ())]
+    if to == "text":
+        always.append("roles (all records)")
     counted = [f"{what} ({n} records)" for what, n in losses.items()]
     return Dataset(to, tuple(records), (*dataset.losses, *always, *counted), dataset.manifest)
 
@@ -219,11 +223,16 @@ def _from_chat(chat: ChatExample, to: Format, losses: Counter[str]) -> Record | 
 
 def rows_of(dataset: Dataset) -> list[JsonObject]:
     """The records as their format writes them."""
-    if dataset.format != "sharegpt":
-        return [r.alpaca() if isinstance(r, AlpacaPair) else r.model_dump(mode="json") for r in dataset.records]
-    chats = [chat for record in dataset.records if (chat := chat_of(record)) is not None]
-    turns = ([{"from": _SHAREGPT_ROLES[m.role], "value": m.content} for m in chat.messages] for chat in chats)
-    return [{"conversations": list(conversation)} for conversation in turns]
+    rows: list[JsonObject] = []
+    for record in dataset.records:
+        if isinstance(record, AlpacaPair):  # a handbook's pair without its place: other tools know the three fields
+            rows.append(dict(record.alpaca()))
+        elif isinstance(record, ChatExample) and dataset.format == "sharegpt":
+            turns = [{"from": _SHAREGPT_ROLES[turn.role], "value": turn.content} for turn in record.messages]
+            rows.append({"conversations": turns})
+        else:
+            rows.append(record.model_dump(mode="json"))
+    return rows
 
 
 def write_records(path: Path, dataset: Dataset) -> None:
@@ -231,8 +240,8 @@ def write_records(path: Path, dataset: Dataset) -> None:
 
     Raises InputError: the ending is unknown, or `.txt` for what is not text.
     """
-    ending = path.suffix.lower()
-    if ending not in ENDINGS or (ending == ".txt" and dataset.format != "text"):
-        endings = ", ".join(ENDINGS if dataset.format == "text" else ENDINGS[:-1])
-        raise InputError(f"{path} cannot hold {dataset.format}.", f"Give a name that ends with {endings}.")
+    endings = ENDINGS if dataset.format == "text" else ENDINGS[:-1]
+    if path.suffix.lower() not in endings:
+        raise InputError(f"{path} cannot hold {dataset.format}.", f"Give a name that ends with {', '.join(endings)}.")
+    # ShareGPT's rows are not as `ChatExample` has them: Parquet takes its columns from the rows then.
     write_rows(path, rows_of(dataset), None if dataset.format == "sharegpt" else KINDS[dataset.format])

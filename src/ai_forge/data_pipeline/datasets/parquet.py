@@ -1,6 +1,6 @@
 """Frozen pydantic values as Parquet and back. Columns and types come from the model, so every file of a kind has the same.
 
-pyarrow is loaded on first use. Nested models become structs, tuples become lists, literals strings.
+Nested models become structs, tuples become lists, literals strings.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,14 @@ __all__ = ["read_rows", "write_rows_as"]
 
 def write_rows_as(file: BinaryIO, rows: Sequence[JsonObject], kind: type[BaseModel] | None) -> None:
     """Write rows with the columns of `kind`, or with those that the rows have."""
+    # Loaded on first use: most commands neither read nor write Parquet.
     import pyarrow
     import pyarrow.parquet
 
-    fields = [] if kind is None else [(name, _type_of(field.annotation)) for name, field in kind.model_fields.items()]
-    table = pyarrow.Table.from_pylist(list(rows), schema=pyarrow.schema(fields) if fields else None)
+    schema = None
+    if kind is not None:  # from the model: rows whose every value is None, or none at all, would tell no type
+        schema = pyarrow.schema(_columns(kind))
+    table = pyarrow.Table.from_pylist(list(rows), schema=schema)
     pyarrow.parquet.write_table(table, file, compression="zstd")
 
 
@@ -41,6 +44,10 @@ def read_rows(path: Path) -> list[JsonObject]:
     return rows
 
 
+def _columns(kind: type[BaseModel]) -> list[tuple[str, Any]]:
+    return [(name, _type_of(field.annotation)) for name, field in kind.model_fields.items()]
+
+
 def _type_of(annotation: Any) -> Any:
     """The Arrow type of a field's annotation."""
     import pyarrow
@@ -55,7 +62,7 @@ def _type_of(annotation: Any) -> Any:
     if annotation in (bool, int, float):
         return {bool: pyarrow.bool_(), int: pyarrow.int64(), float: pyarrow.float64()}[annotation]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return pyarrow.struct([(name, _type_of(field.annotation)) for name, field in annotation.model_fields.items()])
+        return pyarrow.struct(_columns(annotation))
     raise InternalError(
         f"A field of type {annotation} has no Parquet type.", "add one in data_pipeline/datasets/parquet.py."
     )

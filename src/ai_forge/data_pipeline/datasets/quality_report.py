@@ -39,9 +39,12 @@ def render_report(
     parts.append("## Distribution\n\n" + _shares("Difficulty", metrics.by_difficulty))
     parts.append(_shares("Family", metrics.by_family))
     parts.append("## Quality\n\n```\n" + _bars([score.quality for score in scores]) + "\n```")
-    failures = _table("Problem", "Examples", [(p, str(n)) for p, n in metrics.rejected.items()])
-    parts.append("## Failure modes\n\n" + (failures if metrics.rejected else "No example contradicts its documents."))
+    failures = "No example contradicts its documents."
+    if metrics.rejected:
+        failures = _table("Problem", "Examples", [(p, str(n)) for p, n in metrics.rejected.items()])
+    parts.append(f"## Failure modes\n\n{failures}")
     parts.append("## The worst examples")
+    # By id where the quality is the same: the same data gives the same report.
     worst = sorted(zip(scores, dataset, strict=True), key=lambda pair: (pair[0].quality, pair[1].id))[:_N_WORST]
     parts.extend(_example(example, score) for score, example in worst)
     return "\n\n".join(parts) + "\n"
@@ -57,6 +60,7 @@ def score_histogram(scores: Sequence[ExampleScores]) -> bytes:
         "oracle relevance": [s.oracle_relevance for s in scores if s.oracle_relevance is not None],
         "distractor relevance": [s.distractor_relevance for s in scores if s.distractor_relevance is not None],
     }
+    # Without pyplot, which keeps every figure alive and may look for a display.
     figure = Figure(figsize=(10, 3), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (name, values) in zip(figure.subplots(1, 3), series.items(), strict=True):
@@ -65,6 +69,7 @@ def score_histogram(scores: Sequence[ExampleScores]) -> bytes:
         axes.set_xlabel("score")
         axes.set_ylabel("examples")
     picture = io.BytesIO()
+    # Without the name and version of the program, so that equal scores give equal bytes.
     figure.savefig(picture, format="png", dpi=110, metadata={"Software": None})
     return picture.getvalue()
 
@@ -75,8 +80,8 @@ def _verdict(thresholds: Mapping[str, tuple[float | None, str, float]]) -> str:
         if value is None:
             lines.append(f"- {name}: unscored")
             continue
-        met = value >= limit if sign == "≥" else value <= limit
-        lines.append(f"- {name}: {value:.2f} ({'meets' if met else 'misses'} {sign} {limit:g})")
+        misses = value < limit if sign == "≥" else value > limit
+        lines.append(f"- {name}: {value:.2f} ({'misses' if misses else 'meets'} {sign} {limit:g})")
     return "\n".join(lines)
 
 

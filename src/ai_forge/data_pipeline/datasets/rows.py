@@ -38,16 +38,15 @@ def numbered_rows(path: Path, repairs: Counter[str]) -> Iterator[tuple[str, Any]
         yield from ((f"Row {number}", row) for number, row in enumerate(read_rows(path), start=1))
         return
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark of its encoding
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist.", "Give a dataset file or folder.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as UTF-8 text: {error}.", "Save it as UTF-8.") from error
     if ending == ".txt":
-        pages = text.split(_FORM_FEED)
-        yield from (
-            (f"Page {number}", {"text": page.strip("\n")}) for number, page in enumerate(pages, 1) if page.strip()
-        )
+        for number, page in enumerate(text.split(_FORM_FEED), start=1):
+            if page.strip():
+                yield f"Page {number}", {"text": page.strip("\n")}
     elif text.lstrip().startswith("["):
         for where, value in _array(text, path):
             yield where, _mended(value, repairs)
@@ -74,6 +73,7 @@ def _parsed(line: str, where: str, path: Path) -> Any:
 
 def _array(text: str, path: Path) -> Iterator[tuple[str, Any]]:
     """The values of a JSON array with the line on which each begins."""
+    # One by one and not by `json.loads`: that knows no lines, and an error has to name the record's.
     decoder = json.JSONDecoder()
     position, line, counted = text.index("[") + 1, 1, 0
     separator = ""
@@ -93,7 +93,7 @@ def _array(text: str, path: Path) -> Iterator[tuple[str, Any]]:
         try:
             value, position = decoder.raw_decode(text, position)
         except (ValueError, RecursionError) as error:
-            at = getattr(error, "lineno", line)
+            at = getattr(error, "lineno", line)  # a recursion knows none: then it is the line where the value begins
             raise InputError(f"Line {at} of {path} is no JSON: {error}.", "Write one JSON array.") from error
         separator = ","
         yield where, value

@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel
 
@@ -42,8 +41,8 @@ def write_dataset(
     parts: Mapping[str, Sequence[BaseModel]],
     kind: type[BaseModel],
     *,
-    provenance: Mapping[str, Any],
-    settings: Mapping[str, Any],
+    provenance: Mapping[str, object],
+    settings: Mapping[str, object],
 ) -> JsonObject:
     """Write the parts of a dataset, all of `kind`, and its manifest, which is returned."""
     files: dict[str, str] = {}
@@ -52,6 +51,7 @@ def write_dataset(
         write_rows(folder / f"{name}.parquet", [value.model_dump(mode="json") for value in values], kind)
         for path in (folder / f"{name}.jsonl", folder / f"{name}.parquet"):
             files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    # Over the ids and not the files: what is the same content has the same hash, however its bytes are laid out.
     ids = "".join(f"{name} {value.id}\n" for name, values in parts.items() for value in values)  # type: ignore[attr-defined]
     manifest = {
         "schema_version": SCHEMA_VERSION,
@@ -62,6 +62,7 @@ def write_dataset(
         "provenance": dict(provenance),
         "settings": dict(settings),
     }
+    # Last: a folder with a manifest is whole, whatever happened while it was written.
     (folder / DATASET_MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
     return manifest
 
@@ -84,6 +85,7 @@ def read_manifest(folder: Path) -> JsonObject:
             f"{folder} is of schema version {version}; this program reads {SCHEMA_VERSION}.", "Make it anew."
         )
     for name, digest in files.items():
+        # The bare name: a manifest of others must not make this program read elsewhere.
         path = folder / Path(name).name
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
             raise InputError(

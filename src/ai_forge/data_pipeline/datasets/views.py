@@ -37,13 +37,9 @@ def select(dataset: Dataset, *, family: str | None = None, difficulty: str | Non
 
 
 def _family(record: Record) -> str | None:
-    return (
-        record.family
-        if isinstance(record, RAFTExample)
-        else record.kind
-        if isinstance(record, PreferencePair)
-        else None
-    )
+    if isinstance(record, RAFTExample):
+        return record.family
+    return record.kind if isinstance(record, PreferencePair) else None
 
 
 def _difficulty(record: Record) -> str | None:
@@ -54,22 +50,21 @@ def readable(record: Record) -> str:
     """A record as text to read."""
     if isinstance(record, RAFTExample):
         oracles = {document.block_id for document in record.oracle_documents}
-        shown = [
-            f"  {'*' if d.block_id in oracles else ' '} {d.citation}  {d.name}  ({approximate_tokens(d.text)} tokens)"
-            for d in record.shown_documents
-        ]
-        head = f"{record.id}  {record.family}, {record.difficulty}"
-        return "\n".join(
-            [head, f"Q {record.question}", "  documents (* holds the answer)", *shown, f"A {record.target}"]
-        )
+        lines = [f"{record.id}  {record.family}, {record.difficulty}", f"Q {record.question}"]
+        lines.append("  documents (* holds the answer)")
+        for document in record.shown_documents:
+            mark = "*" if document.block_id in oracles else " "
+            n_tokens = approximate_tokens(document.text)
+            lines.append(f"  {mark} {document.citation}  {document.name}  ({n_tokens} tokens)")
+        return "\n".join([*lines, f"A {record.target}"])
     if isinstance(record, PreferencePair):
         asked = record.prompt[-1].content
         return f"{record.id}  {record.kind}, {record.origin.path}\nQ {asked}\n+ {record.chosen}\n- {record.rejected}"
     if isinstance(record, TextExample):
         return f"{record.id}\n{record.text}"
     chat = chat_of(record)
-    turns = chat.messages if chat else ()
-    return "\n".join([record.id, *(f"{turn.role}: {turn.content}" for turn in turns)])
+    assert chat is not None, "only text has no roles"
+    return "\n".join([record.id, *(f"{turn.role}: {turn.content}" for turn in chat.messages)])
 
 
 def figures(dataset: Dataset) -> JsonObject:
@@ -164,18 +159,20 @@ def compare(first: Dataset, second: Dataset) -> Difference:
         raise InputError(told, "Convert one: ai-forge data convert IN OUT --to FORMAT.")
     before = {record.id: record for record in first.records}
     after = {record.id: record for record in second.records}
-    removed = {_asked(r): r for r in before.values() if r.id not in after}
-    gone = [r for r in before.values() if r.id not in after]
+    gone = [record for record in before.values() if record.id not in after]
+    by_question = {_asked(record): record for record in gone}
     added: list[Record] = []
     changed: list[tuple[Record, Record]] = []
-    paired: set[str] = set()
-    for record in (r for r in after.values() if r.id not in before):
-        old = removed.get(_asked(record))
-        if old is None or old.id in paired:
+    for record in after.values():
+        if record.id in before:
+            continue
+        # Taken out: of several that ask the same, one is the changed one and the others are new.
+        old = by_question.pop(_asked(record), None)
+        if old is None:
             added.append(record)
         else:
-            paired.add(old.id)
             changed.append((old, record))
+    paired = {old.id for old, _ in changed}
     left = tuple(record for record in gone if record.id not in paired)
     return Difference(tuple(added), left, tuple(changed), len(before.keys() & after.keys()))
 
@@ -187,13 +184,19 @@ def _asked(record: Record) -> str:
     if isinstance(record, PreferencePair):
         return content_id(*(turn.content for turn in record.prompt))
     chat = chat_of(record)
-    return content_id(*(turn.content for turn in chat.messages[:-1])) if chat else record.id
+    if chat is None:
+        return record.id
+    return content_id(*(turn.content for turn in chat.messages[:-1]))
 
 
 def headline(record: Record) -> str:
     """One line that names a record: its id and what it asks."""
-    if isinstance(record, RAFTExample):
-        return f"{record.id}  {one_line(record.question)[:100]}"
-    chat = chat_of(record)
-    asked = chat.messages[-2].content if chat else getattr(record, "text", "")
+    if isinstance(record, RAFTExample):  # its turn in a chat begins with the documents
+        asked = record.question
+    elif isinstance(record, TextExample):
+        asked = record.text
+    else:
+        chat = chat_of(record)
+        assert chat is not None, "only text has no roles"
+        asked = chat.messages[-2].content
     return f"{record.id}  {one_line(asked)[:100]}"

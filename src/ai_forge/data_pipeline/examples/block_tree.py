@@ -1,8 +1,7 @@
 """One block's own syntax tree, for what its metadata does not hold: statements, comments, modifiers, ways out.
 
 A block is parsed alone. A method of JavaScript or PHP is no program by itself, so it is put into a class (or behind `<?php`)
-on lines of their own; rows of nodes count in `BlockTree.lines`, which holds those lines too. No function here recurses:
-code nests as deep as it likes.
+on lines of their own; rows of nodes count in `BlockTree.lines`, which holds those lines too.
 """
 
 import re
@@ -30,6 +29,8 @@ __all__ = [
 
 _COMMENT_MARKS = (b"#", b"//", b"/*", b"=begin", b"<!--")
 _IN_CLASS = ("class C {", "}")
+# What a block may need around it, tried in this order after nothing at all (and before, for the methods of JavaScript:
+# `put(name) {…}` alone may be read as a call and a block)
 _AROUND: dict[str, tuple[tuple[str, str], ...]] = {
     "javascript": (_IN_CLASS, ("({", "})")),
     "typescript": (_IN_CLASS, ("({", "})"), ("interface I {", "}")),
@@ -42,9 +43,8 @@ _AROUND: dict[str, tuple[tuple[str, str], ...]] = {
     "cpp": (("class C {", "};"),),
     "rust": (("impl C {", "}"), ("trait T {", "}")),
 }
-"""What a block may need around it, tried in this order after nothing at all (and before, for the methods of JavaScript:
-`put(name) {…}` alone may be read as a call and a block)."""
 _METHODS_FIRST = ("javascript", "typescript", "tsx")
+# What is defined (or run) apart from the code around it: its returns and raises are its own
 _DEFINED_INSIDE = frozenset(
     {
         "function_definition", "function_declaration", "function_item", "function_expression", "function",
@@ -54,7 +54,6 @@ _DEFINED_INSIDE = frozenset(
         "class_definition", "class_declaration", "class_specifier", "class_body", "class", "object_literal",
     }
 )  # fmt: skip
-"""What is defined (or run) apart from the code around it: its returns and raises are its own."""
 _INNER_BODIES = ("statement_list", "block", "body_statement", "statements")
 
 
@@ -71,14 +70,15 @@ class BlockTree:
     @property
     def definition(self) -> Node | None:
         """The outermost definition (or statement), without the comments above it."""
-        found = [node for node in self.tops if "comment" not in node.type and "attribute" not in node.type]
-        return found[-1] if found else None
+        found = (node for node in reversed(self.tops) if "comment" not in node.type and "attribute" not in node.type)
+        return next(found, None)
 
     @cached_property
     def body(self) -> Node | None:
         """The body of the outermost definition."""
-        level = [self.definition] if self.definition is not None else []
         types = LANGUAGES[self.language].bodies
+        level = [node for node in (self.definition,) if node is not None]
+        # Level by level, so that the body found is the outermost one: a decorated or exported definition lies deeper.
         while level:
             for node in level:
                 body = node.child_by_field_name("body")
@@ -94,7 +94,9 @@ class BlockTree:
         body = self.body
         while body is not None and body.named_child_count == 1 and body.named_children[0].type in _INNER_BODIES:
             body = body.named_children[0]
-        return [node for node in body.named_children if "comment" not in node.type] if body is not None else []
+        if body is None:
+            return []
+        return [node for node in body.named_children if "comment" not in node.type]
 
     def text_without(self, first: int, last: int, instead: Sequence[str] = ()) -> str:
         """The block's source with the rows `first` to `last` replaced."""
@@ -111,19 +113,21 @@ def tree_of(source: str, language: str, *, is_method: bool = False) -> BlockTree
     parser = Parser(loaded[0])
     text = textwrap.dedent(source)
     around = _AROUND.get(language, ())
+    tries = [("", ""), *around]
     if language == "php":  # without its mark all of it is text, which parses
         tries = [*around[1:], around[0]] if is_method else list(around)
-    else:
-        tries = [*around, ("", "")] if is_method and language in _METHODS_FIRST else [("", ""), *around]
+    elif is_method and language in _METHODS_FIRST:
+        tries = [*around, ("", "")]
     for before, after in tries:
-        lines = [*([before] if before else []), *text.split("\n"), *([after] if after else [])]
+        lines = [*filter(None, [before]), *text.split("\n"), *filter(None, [after])]
         root = parser.parse("".join(f"{line}\n" for line in lines).encode("utf-8", "replace")).root_node
         if root.has_error:
             continue
         outermost = root
         if after:  # the bracket that ends the first line opens the body that the block stands in
             bracket = root.descendant_for_point_range((0, len(before) - 1), (0, len(before)))
-            outermost = bracket.parent if bracket is not None and bracket.parent is not None else root
+            if bracket is not None and bracket.parent is not None:
+                outermost = bracket.parent
         tops = [node for node in outermost.named_children if node.start_point[0] >= bool(before)]
         return BlockTree(language, tuple(lines), int(bool(before)), int(bool(after)), tuple(tops))
     return None
@@ -146,7 +150,7 @@ def node_text(node: Node) -> str:
 
 def own_nodes(root: Node) -> Iterator[Node]:
     """The nodes below one that run as part of it, in order: not those of functions and classes defined inside."""
-    left = list(reversed(root.children))
+    left = list(reversed(root.children))  # no function here recurses: code nests as deep as it likes
     while left:
         node = left.pop()
         if node.type not in _DEFINED_INSIDE or not node.is_named:  # `function` is the keyword, too
@@ -156,6 +160,7 @@ def own_nodes(root: Node) -> Iterator[Node]:
 
 def comments_in(tree: BlockTree) -> list[Node]:
     """Comments in order."""
+    # Most blocks have none: to look for the marks in the bytes is much less than to walk the tree.
     left = [node for node in reversed(tree.tops) if any(mark in (node.text or b"") for mark in _COMMENT_MARKS)]
     found: list[Node] = []
     while left:

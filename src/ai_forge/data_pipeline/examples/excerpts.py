@@ -7,6 +7,8 @@ that is not enough only its head and the lines that hold the answer are shown, w
 import re
 import textwrap
 
+from tree_sitter import Node
+
 from ai_forge.data_pipeline.examples.block_tree import BlockTree, last_row, tree_of_block
 from ai_forge.data_pipeline.examples.verification import code_spans
 from ai_forge.data_pipeline.schemas import CodeBlock, Document, content_id
@@ -15,8 +17,8 @@ from ai_forge.data_pipeline.text.words import approximate_tokens, one_line
 __all__ = ["altered", "documentation_rows", "excerpt"]
 
 _LEFT_OUT = "…"
+# Rows shown above and below one that holds a part of the answer
 _CONTEXT_ROWS = 2
-"""Rows shown above and below one that holds a part of the answer."""
 _MIN_FOLDED_ROWS = 4
 _EMPTY_COMMENT = re.compile(r"^\s*(?://+!?|#|\*)?\s*$")
 _COMMENT_MARK = re.compile(r"\s*(?://+!?|#|\*)?\s?")
@@ -32,27 +34,32 @@ def documentation_rows(tree: BlockTree) -> tuple[int, int] | tuple[()] | None:
 
     Of a comment in several lines each line may be a node of its own.
     """
+    nodes: list[Node] = []
     if tree.language == "python":
-        first = tree.body.named_children[0] if tree.body is not None and tree.body.named_children else None
-        is_string = first is not None and first.named_children and first.named_children[0].type == "string"
-        nodes = [first] if first is not None and is_string else []
-    else:
-        nodes = [node for node in tree.tops if "comment" in node.type]
-        definition = tree.definition
-        nodes = [node for node in nodes if definition is not None and node.end_byte <= definition.start_byte]
+        for first in tree.body.named_children[:1] if tree.body is not None else ():
+            if first.named_children and first.named_children[0].type == "string":
+                nodes = [first]
+    elif tree.definition is not None:
+        above = tree.definition.start_byte
+        nodes = [node for node in tree.tops if "comment" in node.type and node.end_byte <= above]
     if not nodes:
         return ()
-    first_row, last = nodes[0].start_point[0], nodes[-1]
-    before = tree.lines[first_row].encode()[: nodes[0].start_point[1]]
-    after = tree.lines[last_row(last)].encode()[last.end_point[1] :] if last.end_point[1] else b""
-    return None if before.strip() or after.strip() else (first_row, last_row(last))
+    (first_row, first_column), last = nodes[0].start_point, nodes[-1]
+    before, after = tree.lines[first_row].encode()[:first_column], b""  # columns count bytes
+    if last.end_point[1]:  # else it ends with its line
+        after = tree.lines[last_row(last)].encode()[last.end_point[1] :]
+    if before.strip() or after.strip():
+        return None
+    return first_row, last_row(last)
 
 
 def excerpt(block: CodeBlock, answer: str, max_tokens: int) -> Document | None:
     """The block in at most `max_tokens`, with all that the answer names; None where that is not possible."""
     tree = tree_of_block(block)
-    rows = documentation_rows(tree) if tree is not None else None
-    if tree is None or rows is None:
+    if tree is None:
+        return None
+    rows = documentation_rows(tree)
+    if rows is None:
         return None
     lines = textwrap.dedent(block.source_code).split("\n")
     n_head = 1
@@ -62,7 +69,8 @@ def excerpt(block: CodeBlock, answer: str, max_tokens: int) -> Document | None:
         lines[first : last + 1] = folded
         n_head = first + len(folded)
     if tree.body is not None and tree.language != "python":  # there the documentation stands below the signature
-        n_head += max(0, tree.body.start_point[0] - (rows[1] + 1 if rows else tree.n_before))
+        first_of_signature = rows[1] + 1 if rows else tree.n_before
+        n_head += max(0, tree.body.start_point[0] - first_of_signature)
     if approximate_tokens("\n".join(lines)) > max_tokens:
         wanted = _rows_of(answer, lines)
         if wanted is None:
@@ -77,9 +85,11 @@ def _folded(lines: list[str]) -> list[str]:
     n_kept = next((n for n, line in enumerate(lines) if n and _EMPTY_COMMENT.match(line)), len(lines))
     if len(lines) - n_kept < _MIN_FOLDED_ROWS:
         return lines
-    closing = [lines[-1]] if re.search(r'\*/|"""|\'\'\'', lines[-1]) else []
     mark = _COMMENT_MARK.match(lines[n_kept - 1])
-    return [*lines[:n_kept], f"{mark[0] if mark else ''}{_LEFT_OUT}", *closing]
+    folded = [*lines[:n_kept], f"{mark[0] if mark else ''}{_LEFT_OUT}"]
+    if re.search(r'\*/|"""|\'\'\'', lines[-1]):  # the comment stays closed, so that what is shown still parses
+        folded.append(lines[-1])
+    return folded
 
 
 def _rows_of(answer: str, lines: list[str]) -> set[int] | None:
@@ -87,7 +97,7 @@ def _rows_of(answer: str, lines: list[str]) -> set[int] | None:
     found: set[int] = set()
     for span in code_spans(answer):
         row = next((n for n, line in enumerate(lines) if span in one_line(line)), None)
-        if row is None:
+        if row is None:  # spread over several lines, or in none: no excerpt can be known to hold it
             return None
         found |= set(range(max(0, row - _CONTEXT_ROWS), min(len(lines), row + _CONTEXT_ROWS + 1)))
     return found

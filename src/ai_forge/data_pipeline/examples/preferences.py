@@ -6,7 +6,7 @@
     Handbook.preferences (in `handbook`)   from corrections: the rule over the mistake
 
 Units are paired by qualified name within a file (renamed or not), found by the same parser that mines blocks; only whole
-units that parse are taken, the innermost that changed. Where history goes back and forth, the newest judgement holds.
+units that parse are taken, the innermost that changed.
 """
 
 import re
@@ -33,8 +33,8 @@ from ai_forge.prompting.prompt import citations_in, messages_for
 
 __all__ = ["Preferences", "answer_pairs", "commit_kind", "mine_preferences"]
 
+# Units that one commit may change: one that touches more is no single correction
 _MAX_UNITS = 8
-"""Units that one commit may change: one that touches more is no single correction."""
 _MAX_MESSAGE = 600
 _REVERT = re.compile(r"^revert\b|^\s*this reverts commit [0-9a-f]{7,40}", re.IGNORECASE | re.MULTILINE)
 _REVIEW = re.compile(
@@ -93,7 +93,9 @@ def commit_kind(message: str) -> PreferenceKind | None:
         return "revert"
     if _REVIEW.search(subject):
         return "review"
-    return "fix" if _FIX.search(subject) and not _NO_FIX.search(subject) else None
+    if _FIX.search(subject) and not _NO_FIX.search(subject):  # a typo's fix says nothing about code
+        return "fix"
+    return None
 
 
 def mine_preferences(
@@ -117,16 +119,15 @@ def mine_preferences(
     pairs: dict[str, PreferencePair] = {}
     judged: set[tuple[str, str, str]] = set()
     for commit, kind in right:
-        found = [
-            pair
-            for change in commit.changes
-            for pair in _pairs_of(commit, kind, change, blobs, settings, scrub, rejected)
-        ]
+        found: list[PreferencePair] = []
+        for change in commit.changes:
+            found += _pairs_of(commit, kind, change, blobs, settings, scrub, rejected)
         if len(found) > _MAX_UNITS:
             rejected["commit_too_wide"] += len(found)
             continue
         for pair in found:
             unit = pair.origin.unit or ""
+            # Newest first: where history goes back and forth, the newest judgement holds.
             if (unit, pair.rejected, pair.chosen) in judged:
                 rejected["judged_again_later"] += 1
             elif (unit, pair.chosen, pair.rejected) in judged:
@@ -162,6 +163,7 @@ def _pairs_of(
         units_before = _by_name(old)
         changed = [(u, units_before[name]) for name, u in _by_name(new).items() if name in units_before]
         changed = [(u, b) for u, b in changed if _essence(_source(new, u)) != _essence(_source(old, b))]
+        # A class changes whenever a method does: only the innermost says what was put right.
         outer = {id(parent) for unit, _ in changed for parent in _parents(unit)}
         for unit, unit_before in changed:
             if id(unit) in outer:
@@ -173,9 +175,8 @@ def _pairs_of(
             if reason is not None:
                 rejected[reason] += 1
                 continue
-            asked = (
-                f"Write `{unit.qualified_name}` of `{change.path}`.\n\n{_LEADS[kind]}\n{scrub(_told(commit.message))}"
-            )
+            task = scrub(_as_task(commit.message))
+            asked = f"Write `{unit.qualified_name}` of `{change.path}`.\n\n{_LEADS[kind]}\n{task}"
             yield PreferencePair(
                 prompt=(ChatMessage(role="user", content=asked),),
                 chosen=chosen,
@@ -225,13 +226,15 @@ def _unit_rejection(unit: Unit, before: Unit, chosen: str, worse: str, settings:
     return None
 
 
-def _told(message: str) -> str:
+def _as_task(message: str) -> str:
     """A commit message as a task: no trailers, addresses or marks; at most 600 characters, cut at a word."""
     subject, _, body = _ADDRESS.sub("", message.strip()).partition("\n")
     subject = re.sub(r"^(?:(?:fixup|squash|amend)! )+", "", subject, flags=re.IGNORECASE)
     reverted = _REVERTED.match(subject)
-    subject = reverted[1] if reverted else subject
-    text = "\n".join(filter(None, (subject.strip(), re.sub(r"\n{3,}", "\n\n", _TRAILER.sub("", body)).strip())))
+    if reverted:
+        subject = reverted[1]
+    body = re.sub(r"\n{3,}", "\n\n", _TRAILER.sub("", body)).strip()
+    text = "\n".join(filter(None, (subject.strip(), body)))
     if len(text) > _MAX_MESSAGE:
         text = text[:_MAX_MESSAGE].rpartition(" ")[0] + " …"
     return text
@@ -242,8 +245,11 @@ def answer_pairs(examples: Iterable[RAFTExample]) -> Preferences:
     pairs: dict[str, PreferencePair] = {}
     rejected: Counter[str] = Counter()
     for example in examples:
-        if verify_example(example) or not example.oracle_documents:
-            rejected["answer_not_verified" if example.oracle_documents else "no_oracle"] += 1
+        if not example.oracle_documents:
+            rejected["no_oracle"] += 1
+            continue
+        if verify_example(example):
+            rejected["answer_not_verified"] += 1
             continue
         spoiled: tuple[tuple[PreferenceKind, RAFTExample | None], ...] = (
             ("wrong_citation", _with_wrong_citation(example)),
@@ -252,23 +258,19 @@ def answer_pairs(examples: Iterable[RAFTExample]) -> Preferences:
         for kind, worse in spoiled:
             if worse is None:
                 rejected[f"nothing_for_{kind}"] += 1
-            elif not verify_example(worse):
+            elif not verify_example(worse):  # then it may be right as well, and to prefer the other would teach nothing
                 rejected[f"{kind}_not_noticed"] += 1
             else:
-                pair = _answer_pair(example, worse, kind)
+                messages = messages_for(example.question, example.shown_documents)
+                pair = PreferencePair(
+                    prompt=tuple(ChatMessage.model_validate(message) for message in messages),
+                    chosen=example.target,
+                    rejected=worse.target,
+                    kind=kind,
+                    origin=PairOrigin(path=example.subject_path, example_id=example.id),
+                )
                 pairs[pair.id] = pair
     return Preferences(tuple(pairs.values()), rejected)
-
-
-def _answer_pair(example: RAFTExample, worse: RAFTExample, kind: PreferenceKind) -> PreferencePair:
-    messages = messages_for(example.question, example.shown_documents)
-    return PreferencePair(
-        prompt=tuple(ChatMessage.model_validate(message) for message in messages),
-        chosen=example.target,
-        rejected=worse.target,
-        kind=kind,
-        origin=PairOrigin(path=example.subject_path, example_id=example.id),
-    )
 
 
 def _with_wrong_citation(example: RAFTExample) -> RAFTExample | None:
@@ -285,6 +287,7 @@ def _with_invented_symbol(example: RAFTExample) -> RAFTExample | None:
     for fact in example.facts:
         for wrong in sorted(example.wrong_facts, key=lambda f: content_id(example.id, f.value)):
             is_new = f"`{wrong.value}`" not in example.target and "`" not in wrong.value and "\n" not in wrong.value
+            # A place is no symbol: that mistake is the wrong citation's.
             if wrong.kind == fact.kind and fact.kind != "location" and is_new:
                 return _replaced(example, f"`{fact.value}`", f"`{wrong.value}`")
     return None

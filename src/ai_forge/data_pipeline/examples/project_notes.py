@@ -1,8 +1,8 @@
 """What people wrote about the code outside of it: commit messages (found by blame) and sections of the documentation.
 
 A commit speaks for a block when most of the block's lines are its, and when it wrote few other blocks or has a sentence
-that names this one: the message of a commit that wrote everything explains nothing. A section speaks for a block that
-it names in backticks, unambiguously. Secrets are masked, trailers and lines with addresses left out.
+that names this one. A section speaks for a block that it names in backticks, unambiguously. Secrets are masked, trailers
+and lines with addresses left out.
 
 Each commit and each section is dealt to one side of a split (`of_side`), so no question about it is asked twice; one that
 names held-out code is never shown in training.
@@ -14,8 +14,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -27,11 +28,12 @@ from ai_forge.data_pipeline.source.repository import Repository, blob_id, blobs_
 from ai_forge.data_pipeline.text.markdown import decode, sections, split_front_matter
 from ai_forge.data_pipeline.text.words import approximate_tokens, first_sentence, identifiers, one_line
 
-__all__ = ["ProjectWords", "Said", "read_words", "state_of_words"]
+__all__ = ["ProjectNotes", "Quote", "read_notes", "state_of_notes"]
 
 _MARKDOWN = (".md", ".markdown")
 _NEWEST = sys.maxsize
 _MAX_BLAMED_FILES = 500
+# The message of a commit that wrote everything explains nothing
 _MAX_BLOCKS_OF_COMMIT = 12
 _MAX_MESSAGE_TOKENS = 220
 _MAX_SECTION_TOKENS = 260
@@ -49,7 +51,7 @@ _NOT_ABOUT_CODE = re.compile(
 )
 
 
-class Said(BaseModel):
+class Quote(BaseModel):
     """A sentence about a block, word for word, and the document that holds it.
 
     `time` is that of the commit, or of the newest line of the section, in s since 1970; 0 where there is no history.
@@ -64,29 +66,28 @@ class Said(BaseModel):
     time: int = 0
 
 
-class ProjectWords(BaseModel):
+class ProjectNotes(BaseModel):
     """Everything that was said about the blocks of a repository."""
 
     model_config = ConfigDict(frozen=True)
 
-    said: tuple[Said, ...] = ()
+    said: tuple[Quote, ...] = ()  # the name that stands in the notes of runs made before
 
     @cached_property
     def fingerprint(self) -> str:
         """Content hash over everything."""
-        return content_id(
-            *(part for o in self.said for part in (o.block_id, o.document.block_id, o.quotation, str(o.time)))
-        )
+        parts = [(one.block_id, one.document.block_id, one.quotation, str(one.time)) for one in self.said]
+        return content_id(*chain.from_iterable(parts))
 
     @cached_property
-    def commits(self) -> dict[str, Said]:
+    def commits(self) -> dict[str, Quote]:
         """By block id: the commit that wrote the block."""
         return {one.block_id: one for one in self.said if one.kind == "commit"}
 
     @cached_property
-    def sections(self) -> dict[str, list[Said]]:
+    def sections(self) -> dict[str, list[Quote]]:
         """By block id: the sections that name the block."""
-        found: dict[str, list[Said]] = defaultdict(list)
+        found: dict[str, list[Quote]] = defaultdict(list)
         for one in self.said:
             if one.kind == "section":
                 found[one.block_id].append(one)
@@ -98,7 +99,7 @@ class ProjectWords(BaseModel):
         documents: Sequence[CodeBlock],
         side_of_file: Mapping[str, str],
         before: float | None = None,
-    ) -> "ProjectWords":
+    ) -> "ProjectNotes":
         """What may be asked about and shown on one side of a split. The sides have no commit and no section in common.
 
         A section goes to the most held-out side of the blocks that it names; a commit to the side of one of its blocks,
@@ -115,32 +116,28 @@ class ProjectWords(BaseModel):
             sides[one.document.citation].append(side_of_block[one.block_id])
         dealt: dict[str, str] = {}
         for one in self.said:
-            among = sorted(sides[one.document.citation])
-            drawn = among[int(content_id(one.document.citation), 16) % len(among)]
-            chosen = min(among, key=_MOST_HELD_OUT.index) if one.kind == "section" else drawn
-            text = one.document.text
-            own = text if one.kind == "section" else text.rpartition("\n\n")[0]  # without which lines it wrote
-            if chosen == "train" and not hidden.isdisjoint(identifiers(own)):
+            among, text = sorted(sides[one.document.citation]), one.document.text
+            if one.kind == "section":
+                chosen = min(among, key=_MOST_HELD_OUT.index)
+            else:  # drawn: by the most held-out of its blocks, a commit that wrote half of the repository would be test
+                chosen = among[int(content_id(one.document.citation), 16) % len(among)]
+                text = text.rpartition("\n\n")[0]  # without the sentence of ours about the lines it wrote
+            if chosen == "train" and not hidden.isdisjoint(identifiers(text)):
                 chosen = ""
             dealt[one.document.citation] = chosen
-        return ProjectWords(
-            said=tuple(
-                one
-                for one in self.said
-                if dealt[one.document.citation] == side == side_of_block[one.block_id]
-                and (before is None or one.time < before)
-            )
-        )
+        kept = [one for one in self.said if dealt[one.document.citation] == side == side_of_block[one.block_id]]
+        return ProjectNotes(said=tuple(one for one in kept if before is None or one.time < before))
 
 
-def read_words(repository: Repository, blocks: Sequence[CodeBlock]) -> ProjectWords:
+def read_notes(repository: Repository, blocks: Sequence[CodeBlock]) -> ProjectNotes:
     """What the history and the Markdown files of a repository say about `blocks`."""
     sections = _dated(repository, _sections(repository, blocks))
-    return ProjectWords(said=(*_commits(repository, blocks), *sections))
+    return ProjectNotes(said=(*_commits(repository, blocks), *sections))
 
 
-def state_of_words(repository: Repository) -> dict[str, Any]:
-    """What `read_words` reads besides the blocks: the same state and the same blocks give the same words."""
+def state_of_notes(repository: Repository) -> dict[str, object]:
+    """What `read_notes` reads besides the blocks: the same state and the same blocks give the same words."""
+    # A shallow clone has the same commit as a full one, and blames its oldest commit for all that is older.
     is_shallow = repository.is_git and git_output(repository.root, "rev-parse", "--is-shallow-repository")
     documents = read_documents(repository.root, _MARKDOWN, _MAX_SECTION_FILES)
     return {
@@ -150,7 +147,7 @@ def state_of_words(repository: Repository) -> dict[str, Any]:
     }
 
 
-def _commits(repository: Repository, blocks: Sequence[CodeBlock]) -> list[Said]:
+def _commits(repository: Repository, blocks: Sequence[CodeBlock]) -> list[Quote]:
     """The commit of each block whose message is about it."""
     if not repository.is_git or repository.commit is None:
         return []
@@ -161,31 +158,34 @@ def _commits(repository: Repository, blocks: Sequence[CodeBlock]) -> list[Said]:
     committed = blobs_at_head(repository.root)
     writers: dict[str, str] = {}
     share: dict[str, str] = {}
+    # Where there are too many files, drawn by a hash: the first of the alphabet would all be of a few folders.
     paths = sorted(by_file, key=lambda path: content_id(path))[:_MAX_BLAMED_FILES]
+    # Blame counts the lines of HEAD: those of a file that was changed since are others.
     for path in (p for p in paths if committed.get(p) == by_file[p][0].metadata.blob_id):
         lines = _blame(repository.root, path)
         for block in by_file[path]:
             own = lines[block.metadata.first_line - 1 : block.metadata.last_line]
-            commit, n = Counter(own).most_common(1)[0] if own else ("", 0)
+            commit, n = next(iter(Counter(own).most_common(1)), ("", 0))
             if 2 * n > len(own):
                 writers[block.id] = commit
                 name = block.metadata.qualified_name
                 share[block.id] = f"It wrote {n} of the {len(own)} lines of `{name}` in `{path}`."
     messages = _messages(repository.root, set(writers.values()))
     wrote = Counter(writers.values())
-    said: list[Said] = []
+    said: list[Quote] = []
     for block in blocks:
         commit = writers.get(block.id, "")
         time, message = messages.get(commit, (0, ""))
-        quotation = _reason(message, block, wrote[commit]) if message else None
+        quotation = _reason(message, block, wrote[commit])
         if quotation is not None:
             document = _commit_document(commit, f"{message}\n\n{share[block.id]}")
-            said.append(Said(block_id=block.id, kind="commit", document=document, quotation=quotation, time=time))
+            said.append(Quote(block_id=block.id, kind="commit", document=document, quotation=quotation, time=time))
     return said
 
 
 def _blame(root: Path, path: str) -> list[str]:
     """The commit of each line of a file at HEAD."""
+    # The repository is not trusted: no text conversion of its own is run, no file of its own says which commits to skip.
     safe = ("--no-textconv", "--ignore-revs-file=")
     output = git_output(root, "blame", "--porcelain", "-w", *safe, "HEAD", "--", path) or b""
     found: dict[int, str] = {}
@@ -196,7 +196,7 @@ def _blame(root: Path, path: str) -> list[str]:
     return [found[n] for n in sorted(found)]
 
 
-def _dated(repository: Repository, said: Sequence[Said]) -> list[Said]:
+def _dated(repository: Repository, said: Sequence[Quote]) -> list[Quote]:
     """The sections with the time of their newest line; what was not committed as it is now counts as newest."""
     if not repository.is_git or repository.commit is None:
         return list(said)
@@ -207,7 +207,7 @@ def _dated(repository: Repository, said: Sequence[Said]) -> list[Said]:
         if path in named and committed.get(path) == blob_id(content, committed.get(path)):
             writers[path] = _blame(repository.root, path)
     times = _times(repository.root, {commit for lines in writers.values() for commit in lines})
-    dated: list[Said] = []
+    dated: list[Quote] = []
     for one in said:
         document = one.document
         first, last = document.first_line or 1, document.last_line or 0
@@ -219,17 +219,12 @@ def _dated(repository: Repository, said: Sequence[Said]) -> list[Said]:
 
 def _times(root: Path, commits: set[str]) -> dict[str, int]:
     """Author's time of each commit, in s since 1970."""
+    if not commits:
+        return {}
     ids = "".join(f"{commit}\n" for commit in sorted(commits)).encode("ascii")
-    form = (
-        "--no-walk=unsorted",
-        "--no-show-signature",
-        "--no-notes",
-        "--no-color",
-        "--format=tformat:%H %at",
-        "--stdin",
-    )
-    output = git_output(root, "log", *form, stdin=ids) if commits else None
-    pairs = (line.split(" ") for line in (output or b"").decode("ascii", "replace").splitlines())
+    form = ("--no-walk=unsorted", "--no-show-signature", "--no-notes", "--no-color", "--format=tformat:%H %at")
+    output = git_output(root, "log", *form, "--stdin", stdin=ids) or b""
+    pairs = (line.split(" ") for line in output.decode("ascii", "replace").splitlines())
     return {pair[0]: author_time(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
 
 
@@ -256,6 +251,7 @@ def _reason(message: str, block: CodeBlock, n_blocks: int) -> str | None:
     subject, _, body = message.partition("\n")
     said = [s for s in (subject.strip(), *_sentences(body)) if _quotable(s)]
     naming = [s for s in said if _is_telling(block.name) and block.name in identifiers(s)]
+    # A commit that wrote many blocks explains one only by a reason that names its file; a small one by what it gives.
     if n_blocks > _MAX_BLOCKS_OF_COMMIT:
         stem = PurePosixPath(block.path).stem
         naming += [s for s in said[1:] if stem in identifiers(s) and _REASON.search(s)]
@@ -276,10 +272,10 @@ def _commit_document(commit: str, text: str) -> Document:
     )
 
 
-def _sections(repository: Repository, blocks: Sequence[CodeBlock]) -> list[Said]:
+def _sections(repository: Repository, blocks: Sequence[CodeBlock]) -> list[Quote]:
     """Sentences of the Markdown files that name a block in backticks, with their sections."""
     named = _by_reference(blocks)
-    said: dict[tuple[str, str], Said] = {}
+    said: dict[tuple[str, str], Quote] = {}
     for path, content in read_documents(repository.root, _MARKDOWN, _MAX_SECTION_FILES):
         if _NOT_ABOUT_CODE.search(path):
             continue
@@ -295,12 +291,11 @@ def _sections(repository: Repository, blocks: Sequence[CodeBlock]) -> list[Said]
                     continue
                 for sentence in filter(_quotable, _sentences(part.text)):
                     for block in _named_in(sentence, named):
-                        whole = (section.first_line, section.last_line)
-                        document = page.document(section.heading, *whole) or page.document(
-                            section.heading, part.first_line, part.last_line
-                        )
+                        document = page.document(section.heading, section.first_line, section.last_line)
+                        if document is None:  # the section is long: the paragraph alone
+                            document = page.document(section.heading, part.first_line, part.last_line)
                         if document is not None:
-                            one = Said(block_id=block.id, kind="section", document=document, quotation=sentence)
+                            one = Quote(block_id=block.id, kind="section", document=document, quotation=sentence)
                             said.setdefault((block.id, document.citation), one)
     return list(said.values())
 
@@ -338,9 +333,11 @@ def _by_reference(blocks: Sequence[CodeBlock]) -> dict[str, CodeBlock]:
     found: dict[str, list[CodeBlock]] = defaultdict(list)
     for block in blocks:
         if not block.metadata.part and not is_test_path(block.path):
-            file = PurePosixPath(block.path)
             names = {block.name, block.metadata.qualified_name}
-            for name in {file.name, f"{file.parent.name}/{file.name}"} if block.block_type == "module" else names:
+            if block.block_type == "module":
+                file = PurePosixPath(block.path)
+                names = {file.name, f"{file.parent.name}/{file.name}"}
+            for name in names:
                 found[name].append(block)
     may_be_called = {name for name in found if _is_telling(name) or name[:1].isupper()}
     return {name: same[0] for name, same in found.items() if len(same) == 1 and name in may_be_called}
@@ -350,7 +347,9 @@ def _named_in(sentence: str, named: Mapping[str, CodeBlock]) -> list[CodeBlock]:
     found: dict[str, CodeBlock] = {}
     for span in _CODE_SPAN.findall(sentence):
         name = span.partition("(")[0].strip()
-        block = named.get(name) or (named.get(name.rpartition(".")[2]) if "/" not in name and "." in name else None)
+        block = named.get(name)
+        if block is None and "." in name and "/" not in name:  # `module.function`; in a path the dot is the ending's
+            block = named.get(name.rpartition(".")[2])
         if block is not None:
             found.setdefault(block.id, block)
     return list(found.values())
@@ -376,5 +375,5 @@ def _quotable(sentence: str) -> bool:
 
 
 def _is_telling(name: str) -> bool:
-    """Whether a word alone can only be this name: `read_words`, `SymbolGraph`, not `read`."""
+    """Whether a word alone can only be this name: `read_notes`, `SymbolGraph`, not `read`."""
     return "_" in name.strip("_") or "." in name or bool(re.search(r"[a-z][A-Z]", name))

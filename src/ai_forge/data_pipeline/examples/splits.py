@@ -8,8 +8,7 @@ what training could not know of, as with the questions that will be asked. A fil
 is now (`file_dates.read_dates`), a group's that of its newest file, and what is not committed is newest. Two dates cut the
 history; files of one date are never parted. *By file*: of 64 seeded deals the one closest to the wanted shares is taken.
 
-By default it is by date where the cut can be made: the shares may be 20 % of the subjects further from the wanted ones
-than the best deal's. One commit, a shallow clone of one, or a sweep over all files leave too few dates for that.
+By default it is by date where the cut can be made.
 """
 
 import math
@@ -22,7 +21,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from itertools import accumulate
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 from ai_forge.config.data import SplitSettings
 from ai_forge.data_pipeline.mining.filters import is_test_path
@@ -34,10 +33,12 @@ from ai_forge.errors import InputError
 Side = Literal["train", "valid", "test"]
 _SIDES: tuple[Side, ...] = ("train", "valid", "test")
 _N_DEALS = 64
+# By how much of the subjects a cut's shares may be further from the wanted ones than the best deal's. One commit, a
+# shallow clone of one, or a sweep over all files leave too few dates for that
 _MAX_FURTHER_OFF = 0.2
 _NOT_COMMITTED = math.inf
+# Shorter blocks (`def __len__(self): …`) are alike by nature, not by copying
 _MIN_DUPLICATE_TOKENS = 30
-"""Shorter blocks (`def __len__(self): …`) are alike by nature, not by copying."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ class Split:
 
     def ends(self, side: str) -> float | None:
         """The time (s since 1970) from which on nothing may be known on a side; None: there is none."""
-        return None if self.cut is None or side == "test" else self.cut.valid if side == "train" else self.cut.test
+        if self.cut is None or side == "test":
+            return None
+        return self.cut.valid if side == "train" else self.cut.test
 
     @property
     def rule(self) -> str:
@@ -89,15 +92,14 @@ class Split:
             return f"by date: valid is from {_date(self.cut.valid)} on, test from {_date(self.cut.test)} on"
         return f"by file, because {self.because}" if self.because else "by file"
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, object]:
         """`rule`, and files, subjects and documents of each side."""
         files = Counter(self.side_of_file.values())
         shown = Counter(self.side_of_file[block.path] for block in self.documents)
         subjects = {"train": self.train, "valid": self.valid, "test": self.test}
-        sides: dict[str, Any] = {
+        return {"rule": self.rule} | {
             side: {"files": files[side], "subjects": len(subjects[side]), "documents": shown[side]} for side in _SIDES
         }
-        return {"rule": self.rule, **sides}
 
 
 @dataclass(frozen=True)
@@ -140,12 +142,12 @@ def split_by_file(
     side_of_group = _deal(weight, settings)
     cut, because = None, ""
     if settings.by != "file":
+        because = "no file has a commit date"
         newest = _newest(groups, dates or {})
-        by_date, because = (
-            _cut(weight, newest, settings, side_of_group) if dates else (None, "no file has a commit date")
-        )
-        if by_date is not None:
-            cut, side_of_group = by_date, {group: _side_of(date, by_date) for group, date in newest.items()}
+        if dates:
+            cut, because = _cut(weight, newest, settings, side_of_group)
+        if cut is not None:
+            side_of_group = {group: _side_of(date, cut) for group, date in newest.items()}
         elif settings.by == "date":
             raise InputError(f"A split by date cannot be made: {because}.", "Set split.by to auto or file.")
     side_of_file: dict[str, Side] = {path: side_of_group.get(group, "train") for path, group in groups.items()}
@@ -192,6 +194,7 @@ def _tied_files(blocks: Sequence[CodeBlock], near_duplicate: float) -> dict[str,
         parent[high] = low
 
     distinct = list({block.id: block for block in blocks}.values())
+    # Duplicates are paired over all files at once, and pairs chain: a copy of a copy belongs to the same group.
     long = [block for block in distinct if block.metadata.n_tokens >= _MIN_DUPLICATE_TOKENS]
     for a, b, _ in near_duplicate_pairs([block.source_code for block in long], near_duplicate):
         tie(long[a].path, long[b].path)
@@ -231,7 +234,9 @@ def _newest(groups: Mapping[str, str], dates: Mapping[str, int]) -> dict[str, fl
 
 
 def _side_of(date: float, cut: Cut) -> Side:
-    return "test" if date >= cut.test else "valid" if date >= cut.valid else "train"
+    if date >= cut.test:
+        return "test"
+    return "valid" if date >= cut.valid else "train"
 
 
 def _cut(
@@ -243,7 +248,9 @@ def _cut(
         of_date[newest[group]] += n
     dates = sorted(of_date, reverse=True)
     if len(dates) < len(_SIDES):
-        return None, f"its files have {len(dates)} commit date{'s' if len(dates) > 1 else ''}, three are needed"
+        plural = "s" if len(dates) > 1 else ""
+        return None, f"its files have {len(dates)} commit date{plural}, three are needed"
+    # Newest first: `upto[i]` subjects are of `dates[i]` or later, and so on the held-out side of a cut there.
     upto = list(accumulate(of_date[date] for date in dates))
     held_out = (settings.test * upto[-1], (settings.test + settings.valid) * upto[-1])
     test = min(range(len(dates) - 2), key=lambda i: abs(upto[i] - held_out[0]))
@@ -280,7 +287,8 @@ def _deal(weight: Counter[str], settings: SplitSettings) -> dict[str, Side]:
     deals: list[dict[str, Side]] = []
     for attempt in range(_N_DEALS):
         order = sorted(weight)
-        random.Random(f"{settings.seed}/{attempt}").shuffle(order)
+        random.Random(f"{settings.seed}/{attempt}").shuffle(order)  # a string seeds alike in every process
+        # One group each first: no side is ever empty, however large the groups are.
         sides: dict[str, Side] = {order[0]: "test", order[1]: "valid", order[2]: "train"}
         filled: Counter[Side] = Counter({"test": weight[order[0]], "valid": weight[order[1]]})
         for group in order[3:]:

@@ -14,8 +14,8 @@ __all__ = ["GAP", "code_spans", "verify_example"]
 GAP = "<missing>"
 """Stands for the lines that a question asks for."""
 _MAX_TEST_LINES = 20
+# Shorter lines of documentation stand in code by chance
 _MIN_LINE_WORDS = 4
-"""Shorter lines of documentation stand in code by chance."""
 _SPAN = re.compile(r"`([^`\n]+)`")
 _QUOTATION = re.compile(r'says: "(.+?)"(?=$|[.\s])')
 _SIMPLE = re.compile(r"^@?[\w$.]+(\([\w$., *]*\))?$")
@@ -49,24 +49,23 @@ def verify_example(example: RAFTExample) -> list[str]:
         problems.append("cites nothing")
     code = " ".join(filter(None, (flat(document.text) for document in example.oracle_documents)))
     known = frozenset[str]().union(*(names_in(document.text) for document in example.oracle_documents))
-    spans = code_spans(example.target)
     for fact in example.facts:
+        # In backticks and whole: a name inside another one (`read` in `read_rows`) does not state it.
         if fact.value not in code_spans(example.final_answer):
             problems.append(f"does not state the {fact.kind} {fact.value}")
         place = " ".join(allowed) if fact.kind == "location" else code
         if not set(identifiers(fact.value)) <= set(identifiers(place)):
             problems.append(f"the {fact.kind} {fact.value} is not in the oracle")
-    problems += [
-        f"the wrong {fact.kind} {fact.value} is in the oracle" for fact in example.wrong_facts if fact.value in known
-    ]
+    wrong = [fact for fact in example.wrong_facts if fact.value in known]
+    problems += [f"the wrong {fact.kind} {fact.value} is in the oracle" for fact in wrong]
     titles = {document.name for document in example.oracle_documents}
     named = known | set(identifiers(" ".join([example.question, *titles])))
-    for span in spans:
+    for span in code_spans(example.target):
         is_path = any(citation.startswith(f"{span}:") for citation in allowed)
         is_name = bool(_SIMPLE.match(span)) and set(identifiers(span)) <= named
-        if not (
-            span in titles or is_path or is_name or one_line(span) in code or set(identifiers(span)) <= _words(example)
-        ):
+        # In the order of their cost: the words of the documentation are read only where nothing else explains the span.
+        is_known = span in titles or is_path or is_name or one_line(span) in code
+        if not is_known and not set(identifiers(span)) <= _words(example):
             problems.append(f"`{span}` is in no oracle")
     for quoted in _QUOTATION.findall(example.final_answer):
         if not any(plain(quoted) in _prose(document.text) for document in example.oracle_documents):
@@ -78,7 +77,7 @@ def _verify_asked_for(example: RAFTExample) -> list[str]:
     """Problems of an answer that is code or documentation."""
     fences = FENCE.findall(example.final_answer)
     if example.family not in ("fill_in_the_middle", "write_docstring", "write_test"):
-        return ["holds code that was not asked for"] if fences else []
+        return ["holds code that was not asked for" for _ in fences[:1]]
     if len(fences) != 1:
         return [f"holds {len(fences)} pieces of code, asked for is one"]
     code = fences[0].rstrip("\n")
@@ -92,6 +91,7 @@ def _verify_asked_for(example: RAFTExample) -> list[str]:
         if len(holes) != 1:
             return [*problems, f"shows {len(holes)} gaps"]
         margin = holes[0][: len(holes[0]) - len(holes[0].lstrip())]
+        # Parsed in its place: lines that are right alone may still close a bracket too many there.
         whole = oracle.text.replace(holes[0], textwrap.indent(code, margin))
         if not parses(whole, oracle.language):
             problems.append("the missing lines do not fit into the gap")
@@ -110,8 +110,9 @@ def _verify_asked_for(example: RAFTExample) -> list[str]:
 def _verify_no_copy(example: RAFTExample) -> list[str]:
     answer = one_line(example.final_answer)
     documents = (*example.oracle_documents, *example.distractor_documents)
-    is_copy = answer in one_line(example.question) or any(answer in flat(document.text) for document in documents)
-    return ["the answer is a copy of what is shown"] if is_copy else []
+    if answer in one_line(example.question) or any(answer in flat(document.text) for document in documents):
+        return ["the answer is a copy of what is shown"]
+    return []
 
 
 def _verify_no_oracle(example: RAFTExample, citations: list[str]) -> list[str]:

@@ -22,9 +22,11 @@ __all__ = ["AGENT_FOLDERS", "AgentFolder", "HandbookFile", "find_agent_folder", 
 
 Role = Literal["rule", "correction", "log", "workflow", "skill"]
 AGENT_FOLDERS = (".agent", ".agents")
+_FOLDERS: dict[str, Role] = {"rules": "rule", "workflows": "workflow"}
+_MEMORY: dict[str, Role] = {"corrections.md": "correction", "logs.md": "log"}
 _MAX_BYTES = 1_000_000
+# What the handbook's files are called that are made of the others
 _MADE_HERE = "fine-tuning-"
-"""What the handbook's files are called that are made of the others."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,9 @@ def find_agent_folder(path: Path) -> Path:
     if not path.is_dir():
         raise InputError(f"{path} is not a folder.", "Give a repository with an .agent folder, or that folder itself.")
     named = path.resolve().name in AGENT_FOLDERS
-    found = [path] if named else [path / name for name in AGENT_FOLDERS if (path / name).is_dir()]
+    found = [path / name for name in AGENT_FOLDERS if (path / name).is_dir()]
+    if named:
+        found = [path]
     if not found:
         raise InputError(f"{path} has no {' or '.join(AGENT_FOLDERS)} folder.", "Give the repository that holds it.")
     if len(found) > 1:
@@ -80,6 +84,7 @@ def read_agent_folder(path: Path) -> AgentFolder:
         here = Path(folder)
         links = [name for name in subfolders if (here / name).is_symlink()]
         skipped["link"] += len(links)
+        # In place: `os.walk` goes on with what is left in the list, in its order.
         subfolders[:] = sorted(name for name in subfolders if name not in links and not name.startswith("."))
         for name in sorted(names):
             relative = (here / name).relative_to(root).as_posix()
@@ -90,9 +95,11 @@ def read_agent_folder(path: Path) -> AgentFolder:
                 skipped["other_file"] += 1
                 continue
             content = _content(here / name, skipped)
+            if content is None:
+                continue
             try:
-                files += [parse_file(relative, role, content)] if content is not None else []
-            except (ValueError, RecursionError):
+                files.append(parse_file(relative, role, content))
+            except (ValueError, RecursionError):  # YAML in the front matter may nest as deep as it likes
                 skipped["not_text"] += 1
     skipped = +skipped
     if not any(section.text for file in files for section in file.sections):
@@ -115,24 +122,20 @@ def parse_file(path: str, role: Role, content: bytes) -> HandbookFile:
     pure = PurePosixPath(path)
     stem = pure.parent.name if role == "skill" else pure.stem
     top = next((section.heading for section in found if section.level == 1 and section.heading), None)
-    named = (
-        meta.get("title")
-        or top
-        or meta.get("name")
-        or re.sub(r"^\d+[-_. ]+", "", stem).replace("-", " ").replace("_", " ")
-    )
-    return HandbookFile(path, role, named.strip() or stem, meta, body, tuple(found), tuple(repairs))
+    from_path = re.sub(r"^\d+[-_. ]+", "", stem).replace("-", " ").replace("_", " ")
+    title = meta.get("title") or top or meta.get("name") or from_path
+    return HandbookFile(path, role, title.strip() or stem, meta, body, tuple(found), tuple(repairs))
 
 
 def _role_of(path: str) -> Role | None:
     parts = PurePosixPath(path.lower()).parts
     if len(parts) < 2 or not parts[-1].endswith(".md"):
         return None
-    if parts[0] == "memory":
-        return {"corrections.md": "correction", "logs.md": "log"}.get(parts[1]) if len(parts) == 2 else None  # type: ignore[return-value]
     if parts[0] == "skills":
         return "skill" if parts[-1] == "skill.md" else None
-    return "rule" if parts[0] == "rules" else "workflow" if parts[0] == "workflows" else None
+    if parts[0] == "memory":
+        return _MEMORY.get("/".join(parts[1:]))
+    return _FOLDERS.get(parts[0])
 
 
 def _content(path: Path, skipped: Counter[str]) -> bytes | None:
@@ -145,6 +148,7 @@ def _content(path: Path, skipped: Counter[str]) -> bytes | None:
         elif state.st_size > _MAX_BYTES:
             skipped["too_large"] += 1
         else:
+            # Opened without following links and without waiting: what was looked at may be a link or a pipe by now.
             with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
                 return stream.read(_MAX_BYTES)
     except OSError:

@@ -30,47 +30,14 @@ _POSITIVE = re.compile(
 )
 _INSTEAD = re.compile(r"\s(?:instead of|rather than|over|,? not)\s", re.IGNORECASE)
 _END = re.compile(r"(?<=\w)[.;:](?:\s|$)|\s[—–]\s")
+# Words that say how strongly, not what
 _IDLE = frozenset(
-    [
-        "never",
-        "always",
-        "do",
-        "not",
-        "don",
-        "t",
-        "must",
-        "should",
-        "shall",
-        "may",
-        "can",
-        "use",
-        "prefer",
-        "write",
-        "keep",
-        "make",
-        "add",
-        "put",
-        "have",
-        "has",
-        "be",
-        "is",
-        "are",
-        "no",
-        "avoid",
-        "every",
-        "each",
-        "all",
-        "ensure",
-        "must",
-        "we",
-        "you",
-        "i",
-        "it",
-        "stop",
-        "ever",
-    ]
-)
-"""Words that say how strongly, not what."""
+    {
+        "never", "always", "do", "not", "don", "t", "must", "should", "shall", "may", "can", "use", "prefer", "write",
+        "keep", "make", "add", "put", "have", "has", "be", "is", "are", "no", "avoid", "every", "each", "all", "ensure",
+        "we", "you", "i", "it", "stop", "ever",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -111,10 +78,12 @@ def contradictions_in(rules: Sequence[tuple[HandbookFile, Directive]]) -> tuple[
 
 
 def _clash(first: _Stance, second: _Stance) -> str:
+    if first.value == second.value:
+        return ""
     if first.kind == "stance":
-        return "one asks for what the other forbids" if first.value != second.value else ""
+        return "one asks for what the other forbids"
     if first.kind == "first step":
-        return "two different first steps" if first.value != second.value else ""
+        return "two different first steps"
     (low_a, high_a), (low_b, high_b) = (map(int, one.value.split("-")) for one in (first, second))
     if max(low_a, low_b) > min(high_a, high_b):
         return "the least is more than the most"
@@ -132,8 +101,10 @@ def _stances(directive: Directive, place: str) -> Iterator[_Stance]:
     if isinstance(check, LengthCheck):
         yield _Stance(place, _measured(plain, check.unit), "length", f"0-{check.limit}")
     elif minimum is not None:
-        unit = minimum[2].lower().rstrip("s").replace("char", "character").replace("characteracter", "character") + "s"
+        # The units of `LengthCheck`: "chars" and "characters" are one, or the two limits would never meet.
+        unit = re.sub("^char(?:acter)?$", "character", minimum[2].lower().rstrip("s")) + "s"
         yield _Stance(place, _measured(plain, unit), "length", f"{minimum[1].replace(',', '')}-{_ENDLESS}")
+    # A numbered item is the first step of its own list only.
     if isinstance(check, FirstStepCheck) and directive.ordinal is None:
         yield _Stance(place, frozenset(), "first step", " ".join(sorted(content_words(check.phrase))))
     sentence = _END.split(plain, maxsplit=1)[0]
@@ -161,11 +132,13 @@ _SUBJECTS = ("answer", "reply", "response", "report", "message", "summary", "pla
 def _measured(plain: str, unit: str) -> frozenset[str]:
     """What a limit is about, with its unit."""
     words = {_stem(word) for word in content_words(plain)}
-    subjects = [
-        subject for subject in _SUBJECTS if _stem(subject) in words and not (subject == "line" and unit == "lines")
-    ]
+    if unit == "lines":  # "300 lines" measures in them and is about something else
+        words.discard("line")
+    subjects = [subject for subject in _SUBJECTS if _stem(subject) in words]
     return frozenset({unit, *subjects[:1]})
 
 
 def _stem(word: str) -> str:
-    return re.sub(r"(?:ies|y)$", "i", word) if word.endswith(("ies", "y")) else re.sub(r"(?<=\w{3})e?s$", "", word)
+    if word.endswith(("ies", "y")):
+        return re.sub(r"(?:ies|y)$", "i", word)
+    return re.sub(r"(?<=\w{3})e?s$", "", word)

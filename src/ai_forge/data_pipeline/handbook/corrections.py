@@ -22,6 +22,7 @@ _RULE_WORDS = (
 )  # fmt: skip
 _MORE_WORDS = ("why", "reason", "because", "cause", "root cause", "impact", "context")
 _SKIP_WORDS = ("date", "when", "id", "author", "by", "status", "source", "file", "severity", "tags", "#")
+_ROLES = {"mistake": _MISTAKE_WORDS, "rule": _RULE_WORDS, "more": _MORE_WORDS, "skip": _SKIP_WORDS}
 _LABEL = re.compile(
     r"^(?P<mark>[❌✗✘🚫✅✓✔])?\s*(?P<label>[A-Za-z’' ]{2,24}?)?\s*(?:\([^)]{0,40}\))?\s*[:–—]\s*(?P<text>.*)$",
     re.DOTALL,
@@ -71,7 +72,9 @@ def corrections_in(section: Section, *, labelled_only: bool = False) -> tuple[li
             if not labelled.take_code(block):
                 unread.append(block)
             continue
-        single = None if labelled_only and not _labels(block) else _from_line(block)
+        single = None
+        if not labelled_only or _labels(block):
+            single = _from_line(block)
         if single is not None:
             found.append(single)
         elif not labelled.take(block):
@@ -95,14 +98,13 @@ class _Labelled:
             self._open = None
             return False
         for role, text in lines:
-            if not self._entries or (
-                role == "mistake" and "mistake" in self._entries[-1] and "rule" in self._entries[-1]
-            ):
+            # A second mistake opens the next entry only where this one has its rule: some write several in a row.
+            if not self._entries or (role == "mistake" and {"mistake", "rule"} <= self._entries[-1].keys()):
                 self._entries.append({})
                 self._blocks.append([])
             if role != "skip":
-                self._entries[-1].setdefault(role, []).extend([text] if text else [])
-            self._open = None if text else role
+                self._entries[-1].setdefault(role, []).extend(filter(None, [text]))
+            self._open = role if not text else None
             if block not in self._blocks[-1]:
                 self._blocks[-1].append(block)
         return True
@@ -111,6 +113,7 @@ class _Labelled:
         """Whether the code stands under a label that has no text of its own."""
         if self._open is None or self._open == "skip":
             return False
+        # Fenced again: a block's text comes without its fence, and the model has to answer with code as code.
         self._entries[-1].setdefault(self._open, []).append(f"```\n{block.text}\n```")
         self._blocks[-1].append(block)
         self._open = None
@@ -123,9 +126,8 @@ class _Labelled:
         for entry, blocks in zip(self._entries, self._blocks, strict=True):
             mistake, rule = "\n".join(entry.get("mistake", [])), "\n".join(entry.get("rule", []))
             if mistake and rule and mistake != rule:
-                whole.append(
-                    Correction(mistake, rule, blocks[0].first_line, blocks[-1].last_line, entry.get("more", []))
-                )
+                lines = (blocks[0].first_line, blocks[-1].last_line)
+                whole.append(Correction(mistake, rule, *lines, entry.get("more", [])))
             else:
                 rest += blocks
         return whole, rest
@@ -133,15 +135,7 @@ class _Labelled:
 
 def _role(label: str) -> str | None:
     word = label.strip().strip("*_` ").lower()
-    for role, words in (
-        ("mistake", _MISTAKE_WORDS),
-        ("rule", _RULE_WORDS),
-        ("more", _MORE_WORDS),
-        ("skip", _SKIP_WORDS),
-    ):
-        if word in words:
-            return role
-    return None
+    return next((role for role, words in _ROLES.items() if word in words), None)
 
 
 def _labels(block: Block) -> list[tuple[str, str]]:
@@ -149,11 +143,13 @@ def _labels(block: Block) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for line in block.text.split("\n"):
         bare = re.sub(r"^\*\*(.+?)\*\*", r"\1", line.strip())
-        match = _LABEL.match(bare) or (_MARKED.match(bare) if not _ARROW.match(bare) else None)
-        groups = match.groupdict() if match else {}
-        role = _role(groups.get("label") or groups.get("mark") or "") if match else None
-        if match is not None and role is not None:
-            found.append((role, match["text"].strip()))
+        match = _LABEL.match(bare)
+        if match is None and not _ARROW.match(bare):  # "❌ x → ✅ y" holds both sides and is no label of one
+            match = _MARKED.match(bare)
+        groups = match.groupdict() if match is not None else {}
+        role = _role(groups.get("label") or groups.get("mark") or "")
+        if role is not None:
+            found.append((role, groups["text"].strip()))
         elif found:
             role, text = found[-1]
             found[-1] = (role, f"{text} {line.strip()}".strip())
@@ -179,12 +175,19 @@ def _from_row(block: Block) -> Correction | None:
 def _from_line(block: Block) -> Correction | None:
     text = " ".join(block.text.split())
     is_labelled = bool(_labels(block))
-    match = _ARROW.match(text) if not is_labelled else _BOTH_LABELS.match(text) if "\n" not in block.text else None
+    match = None
+    if not is_labelled:
+        match = _ARROW.match(text)
+    elif "\n" not in block.text:  # labels on lines of their own are `_Labelled`'s
+        match = _BOTH_LABELS.match(text)
     if match is not None:
         mistake, rule = match["m"].strip(" *.;,"), match["r"].strip()
     else:
-        match = None if is_labelled else _INSTEAD.match(plain_text(text)) or _DONT.match(plain_text(text))
-        if match is None:
+        plain = plain_text(text)
+        match = _INSTEAD.match(plain) or _DONT.match(plain)
+        if match is None or is_labelled:
             return None
         mistake, rule = match["m"].strip(), text
-    return Correction(mistake, rule, block.first_line, block.last_line) if mistake != rule else None
+    if mistake == rule:
+        return None
+    return Correction(mistake, rule, block.first_line, block.last_line)

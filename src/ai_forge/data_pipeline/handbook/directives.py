@@ -29,16 +29,17 @@ _OBLIGATION = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z`\"“*])")
+# How a sentence begins that goes on about the one before it: the alternative to what is forbidden, an exception
 _GOES_ON = re.compile(
     r"^(?:instead|use|prefer|call|write|put|take|ask|otherwise|unless|except|exceptions?|but|however|rather|only|it|they|that|"
     r"this|these|those)\b",
     re.IGNORECASE,
 )
-"""How a sentence begins that goes on about the one before it: the alternative to what is forbidden, an exception."""
 _EXCEPTS = re.compile(
     r"^(?:except|unless|but|exceptions?|excluding|other than|apart from|only if|not for)\b", re.IGNORECASE
 )
 _MAX_LEAD_WORDS = 6
+# "under 300 lines" allows 299
 _STRICT = ("fewer than", "less than", "under", "below", "<", "shorter than")
 _LIMIT = re.compile(
     r"(?P<how>at most|no more than|not (?:to )?(?:exceed|be longer than|go over)|no longer than|up to|"
@@ -50,6 +51,7 @@ _LIMIT = re.compile(
     re.IGNORECASE,
 )
 _LIMIT_CELL = re.compile(r"^(?:≤|<=|<)?\s?(\d[\d,]{0,6}) (lines?|characters?|chars|columns|words)$", re.IGNORECASE)
+_UNITS: dict[str, Literal["lines", "words"]] = {"line": "lines", "loc": "lines", "word": "words"}
 _OVER = ("over", "more than", "longer than", "exceed", ">")
 _AT_MOST = ("at most", "no ", "not ", "up to", "max", "within", "limit", "cap", "≤", "<=")
 _UNDER = ("fewer than", "less than", "shorter than", "under", "below", "<")
@@ -60,10 +62,11 @@ _DEMANDED = re.compile(
     r"\b(?:must|should|shall|needs? to|ha(?:s|ve) to)\s(?:\w+\s)?(?:be\s)?$|\bmin(?:imum)?\b|\bat least\b",
     re.IGNORECASE,
 )
+# What is done with something over a limit
 _TOO_LONG = re.compile(
     r"\b(?:split|forbidden|refactor|break|shorten|reject|refuse|cut|too long|not allowed|rewrite)", re.IGNORECASE
 )
-"""What is done with something over a limit."""
+# What a limit may be about: code that a model writes, text that it writes, or something that no check looks at
 _THING = re.compile(
     r"\b(?:(?P<code>files?|functions?|methods?|class(?:es)?|modules?|scripts?|tests?|code|lines?)|(?P<text>answers?|repl(?:y|ies)|"
     r"responses?|reports?|(?:commit )?messages?|commit subjects?|summar(?:y|ies)|plans?|reviews?|hand-?overs?|notes?|"
@@ -72,7 +75,6 @@ _THING = re.compile(
     r"paths?|examples?|snippets?|logs?|configs?|constants?|arguments?|parameters?|columns?)\b",
     re.IGNORECASE,
 )
-"""What a limit may be about: code that a model writes, text that it writes, or something that no check looks at."""
 
 _PHRASE = r"(?P<p>(?:[^.;:,()\n—–]|\.(?=\w)){3,60})"
 _WORK = r"(?:session|task|conversation|job|turn|change|ticket|day|issue|request|assignment|mission|piece of work)s?"
@@ -90,11 +92,11 @@ _FIRST_STEPS = tuple(
 _CONDITIONAL = re.compile(
     r"^(?:if|when|whenever|unless|once|in case|should|while)\b|\s(?:if|when|unless|in case)\s", re.IGNORECASE
 )
+# How a phrase begins that says why or when, not what
 _NO_STEP = re.compile(
     r"^(?:because|since|so|as|if|when|while|unless|until|that|which|who|to|for|but|or|and|even|it|this|they|you|we)\b",
     re.I,
 )
-"""How a phrase begins that says why or when, not what."""
 _CUT = re.compile(
     r"\s+(?:-\s|(?:that|which|before|and then|so that|because|to make|in order|when|who|where)\b).*", re.DOTALL
 )
@@ -152,21 +154,24 @@ def directives_in(section: Section, *, all_items: bool) -> list[Directive]:
     for index, block in enumerate(section.blocks):
         if block.kind == "code" or index in passed:
             continue
-        parts = _parts_of(block)
-        lead, first_line = _lead_of(section, index) if block.kind == "item" else ("", block.first_line)
-        exceptions = _exceptions_below(section, index) if block.kind == "item" else []
-        passed.update(exceptions)
-        said = [" ".join(section.blocks[n].text.split()) for n in exceptions]
-        last_line = max((section.blocks[n].last_line for n in exceptions), default=block.last_line)
-        for part, more in parts:
+        lead, first_line, last_line = "", block.first_line, block.last_line
+        exceptions: list[str] = []
+        if block.kind == "item":
+            lead, first_line = _lead_of(section, index)
+            below = _exceptions_below(section, index)
+            passed.update(below)
+            exceptions = [" ".join(section.blocks[n].text.split()) for n in below]
+            last_line = max((section.blocks[n].last_line for n in below), default=last_line)
+        for part, more in _parts_of(block):
             text = _joined(lead, part)
             plain = plain_text(text)
             by_place = block.kind == "item" and (all_items or block.ordinal == 0)
             n_words = len(plain.split())
             if 2 <= n_words <= _MAX_WORDS and (by_place or _OBLIGATION.search(plain) or _cell_limit(block.cells)):
-                whole = " ".join([", ".join([text.rstrip(".") if said else text, *said]), *more])
-                where = (first_line, last_line)
-                found.append(Directive(whole, plain, section, *where, ordinal=block.ordinal, cells=block.cells))
+                if exceptions:  # `plain` stays without them: what is checked is the rule itself
+                    text = ", ".join([text.rstrip("."), *exceptions])
+                whole, lines = " ".join([text, *more]), (first_line, last_line)
+                found.append(Directive(whole, plain, section, *lines, ordinal=block.ordinal, cells=block.cells))
     return found
 
 
@@ -202,7 +207,9 @@ def _lead_of(section: Section, index: int) -> tuple[str, int]:
         plain = plain_text(other.text)
         is_heading = len(plain.split()) <= _MAX_LEAD_WORDS and not plain.endswith((".", "!", "?"))
         is_heading = is_heading and (plain.endswith(":") or not _OBLIGATION.search(plain))
-        return (" ".join(other.text.split()), other.first_line) if is_heading else ("", block.first_line)
+        if is_heading:
+            return " ".join(other.text.split()), other.first_line
+        break
     return "", block.first_line
 
 
@@ -211,7 +218,7 @@ def _joined(lead: str, text: str) -> str:
     if not lead:
         return text
     goes_on = re.match(r"(?:must|may|should|shall|can|cannot|are|is|have|has|need|never|always|do not|don't)\b", text)
-    return f"{lead.rstrip(': ')} {text}" if goes_on else f"{lead.rstrip(': ')}: {text}"
+    return f"{lead.rstrip(': ')}{'' if goes_on else ':'} {text}"
 
 
 def _exceptions_below(section: Section, index: int) -> list[int]:
@@ -266,21 +273,18 @@ def _is_measurable(plain: str, limit: re.Match[str]) -> bool:
 
 
 def _cell_limit(cells: tuple[tuple[str, str], ...]) -> re.Match[str] | None:
-    return next(
-        (m for head, cell in cells if re.search("limit|max", head, re.I) and (m := _LIMIT_CELL.match(cell))), None
-    )
+    limits = (_LIMIT_CELL.match(cell) for head, cell in cells if re.search("limit|max", head, re.I))
+    return next(filter(None, limits), None)
 
 
 def _length_check(directive: Directive, number: str, unit: str, *, strict: bool) -> LengthCheck | None:
     stated = int(number.replace(",", "") or 0)
-    limit = stated - 1 if strict else stated
+    limit = stated - int(strict)
     if limit < 1:
         return None
     name = unit.lower().rstrip("s")
     of: Literal["code", "text"] = "text" if subject_of(directive) and not _CODE.search(directive.plain) else "code"
-    if name in ("line", "loc"):
-        return LengthCheck(limit=limit, stated=stated, unit="lines", of=of)
-    return LengthCheck(limit=limit, stated=stated, unit="words" if name == "word" else "characters", of=of)
+    return LengthCheck(limit=limit, stated=stated, unit=_UNITS.get(name, "characters"), of=of)
 
 
 def _first_step(directive: Directive) -> FirstStepCheck | None:
@@ -292,13 +296,17 @@ def _first_step(directive: Directive) -> FirstStepCheck | None:
     for pattern in _FIRST_STEPS:
         match = pattern.search(plain)
         if match is not None:
-            return None if _NO_STEP.match(match["p"].strip()) else _step_check(match["p"])
-    return None
+            break
+    else:
+        return None
+    return None if _NO_STEP.match(match["p"].strip()) else _step_check(match["p"])
 
 
 def _step_check(phrase: str) -> FirstStepCheck | None:
     step = _LEAD.sub("", _CUT.sub("", phrase.strip())).strip(" '’*_")
-    return FirstStepCheck(phrase=step) if 1 <= len(content_words(step)) <= 6 else None
+    if not 1 <= len(content_words(step)) <= 6:  # a whole sentence would have to be repeated word by word
+        return None
+    return FirstStepCheck(phrase=step)
 
 
 def subject_of(directive: Directive) -> str | None:
@@ -307,7 +315,9 @@ def subject_of(directive: Directive) -> str | None:
     A phrase is only looked for in what a model is asked to write itself: "every module contains `__all__`" is no check.
     """
     match = _SUBJECT.search(directive.plain)
-    return None if match is None else match[1] if match[1].startswith("PR") else match[1].lower()
+    if match is None:
+        return None
+    return match[1] if match[1].startswith("PR") else match[1].lower()
 
 
 def _required(directive: Directive) -> PhraseCheck | SectionCheck | None:

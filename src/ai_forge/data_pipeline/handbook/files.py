@@ -2,8 +2,7 @@
 
 A file is ours where `fine-tuning-made.json` says so: it lists the rows that we wrote. Everything else is the owner's data and is
 never replaced, removed or changed; ours then lies beside it under another name, or is merged into it on request. Rows of our own
-files that were edited, added or taken out by hand stay so when the handbook is read again: what was edited counts as a row taken
-out and another put in.
+files that were edited, added or taken out by hand stay so when the handbook is read again.
 """
 
 import hashlib
@@ -80,25 +79,31 @@ def write_handbook(made: Handbook, *, merge: bool = False, force: bool = False) 
             file = Written(path, "merged", file.n_rows, file.n_kept)
         if file.n_rows or file.state == "removed":
             written.append(file)
+        # What lay beside a file of the owner's that is now ours again would be trained on twice.
         stale = root / beside(name)
         if path.name == name and stale.name in known and stale.exists():
             written.append(_combined(stale, [], known[stale.name], force=False))
         if file.n_rows:
             rows_made[path.name] = sorted(_hashes(rows))
+    # Last: after a crash the list is the earlier one, and rows that it lacks count as the owner's, so that none is lost.
     atomic_write(root / MADE_FILE, json.dumps({"version": 1, "files": rows_made}, indent=1) + "\n")
     return sorted(written, key=lambda file: file.path.name)
 
 
 def _combined(path: Path, rows: Sequence[Row], before: list[str] | None, *, force: bool) -> Written:
     """Write our rows with what the owner changed: `before` are the hashes of those that we wrote last."""
-    there = _read(path) if path.exists() and not force else []
     ours = set(before or ())
-    taken_out = ours - _hashes(there) if before is not None and path.exists() and not force else set()
+    there: list[Row] = []
+    taken_out: set[str] = set()
+    existed = path.exists()
+    if existed and not force:
+        there = _read(path)
+        taken_out = ours - _hashes(there)  # what was edited counts as a row taken out and another put in
     new = [row for row in rows if _hash(row) not in taken_out]
     own = [row for row in there if _hash(row) not in ours | _hashes(rows)]
+    # A file of the owner's begins with what is theirs, one of ours with what is ours.
     whole = [*own, *new] if before is None else [*new, *own]
     if not whole:
-        existed = path.exists()
         path.unlink(missing_ok=True)  # ours, of an earlier run: no longer true
         return Written(path, "removed" if existed else "written", 0)
     if path.suffix == ".jsonl":
@@ -142,9 +147,8 @@ def _known(root: Path) -> dict[str, list[str]]:
 
 
 def _hash(row: Row) -> str:
-    return hashlib.sha256(json.dumps(row, sort_keys=True, ensure_ascii=False).encode("utf-8", "replace")).hexdigest()[
-        :16
-    ]
+    text = json.dumps(row, sort_keys=True, ensure_ascii=False)  # the order of the fields is the editor's affair
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _hashes(rows: Sequence[Row]) -> set[str]:

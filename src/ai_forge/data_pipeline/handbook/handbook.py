@@ -8,8 +8,7 @@
 
 No model writes here. Every output is the handbook's own words, so nothing is invented; questions come from patterns,
 so a rule that fits none has a section pair and no scenario. A rule's pairs lie on one side of the split: sections and
-corrections that say nearly the same (Jaccard of words ≥ 0.6) are one rule. Rules with a probe are always trained on,
-since their probes measure them.
+corrections that say nearly the same (Jaccard of words ≥ 0.6) are one rule.
 """
 
 from collections import Counter
@@ -103,6 +102,7 @@ def handbook_of(folder: AgentFolder, *, hold_out: float = 0.1, seed: int = 0) ->
     for file in folder.files:
         maker.add(file)
     same = _same_rules(maker.statements)
+    # Only now: what says the same as a rule may stand in a later file.
     pairs = tuple(pair.model_copy(update={"rule_id": same[pair.rule_id]}) for pair in maker.pairs)
     preferences = tuple(
         pair.model_copy(update={"origin": pair.origin.model_copy(update={"rule_id": same[pair.origin.rule_id or ""]})})
@@ -116,6 +116,8 @@ def handbook_of(folder: AgentFolder, *, hold_out: float = 0.1, seed: int = 0) ->
 
 def _held_out(sizes: Counter[str], checked: set[str], share: float, seed: int) -> frozenset[str]:
     """Rules without a probe that together have about the share of all pairs; one that has more than is left is passed over."""
+    # Rules with a probe are always trained on: their probes measure them. In the order of a hash, so that the
+    # place of a rule in the handbook decides nothing.
     left = round(share * sizes.total())
     chosen: set[str] = set()
     for rule in sorted(sizes.keys() - checked, key=lambda rule: content_id(rule, str(seed))):

@@ -24,14 +24,14 @@ from ai_forge.data_pipeline.text.words import approximate_tokens
 
 __all__ = ["PairMaker"]
 
+# A step after which there may be no next one
 _MAY_END = re.compile(
     r"\b(?:if|when|unless|in case|otherwise|else)\b.*\b(?:stop|abort|cancel|end|quit|exit|halt|give up|bail|go back|return to|"
     r"start over|skip|do not (?:continue|go on)|don't (?:continue|go on))\b",
     re.IGNORECASE | re.DOTALL,
 )
-"""A step after which there may be no next one."""
+# Longer section texts are cut between paragraphs, approximate tokens
 _MAX_TOKENS = 700
-"""Longer section texts are cut between paragraphs, approximate tokens."""
 
 
 @dataclass
@@ -57,9 +57,9 @@ class PairMaker:
             self.statements.setdefault(rule, [])
             self._tell(file, "skill", _span(1, 1), rule, QUESTIONS["skill_use"], file.title, description)
         sections = [section for section in file.sections if section.text]
-        opening = (
-            self._overview(file, sections) if file.role not in ("correction", "log") and len(sections) > 1 else None
-        )
+        opening = None
+        if file.role not in ("correction", "log") and len(sections) > 1:
+            opening = self._overview(file, sections)
         kind: PairKind = "document" if len(sections) == 1 and len(file.sections) == 1 else "section"
         for section in sections:
             rule = _rule_id(file, section)
@@ -69,7 +69,8 @@ class PairMaker:
                 self._section(file, section, kind, rule)
             elif unread:
                 text = "\n".join(_as_written(block) for block in unread)
-                self._tell(file, kind, _span_of(section), rule, QUESTIONS[file.role], _topic(file, section), text)
+                lines = _span(section.first_line, section.last_line)
+                self._tell(file, kind, lines, rule, QUESTIONS[file.role], _topic(file, section), text)
             self._scenarios(file, section, rule)
             if file.role == "workflow":
                 self._steps(file, section, rule)
@@ -84,7 +85,7 @@ class PairMaker:
                 continue
             seen.add(key)
             prompts = probe_prompts(directive, check)
-            if directive.ordinal == 1:
+            if directive.ordinal == 1:  # a workflow's first step: it is asked about that workflow, not about any task
                 prompts = [f"This is due now: {_topic(file, directive.section)}. Which step comes first?"]
             for prompt in prompts:
                 if (_normal(prompt), "") not in self._questions:
@@ -106,13 +107,15 @@ class PairMaker:
         is_opening = is_prose and is_over_the_rest and approximate_tokens(sections[0].text) <= _MAX_TOKENS
         if not is_opening and (is_over_the_rest or sections[0].heading == file.title):
             return None  # headings alone would leave out what stands above them
-        rest = sections[1:] if is_opening else sections
-        titles = dict.fromkeys(s.heading for s in rest if s.heading not in ("", file.title))
+        rest, rule = sections, content_id(file.path)
+        if is_opening:
+            rest, rule = sections[1:], _rule_id(file, sections[0])
+        titles = dict.fromkeys(section.heading for section in rest if section.heading not in ("", file.title))
         if not titles:
             return None
-        listed = "\n".join(f"- {title}" for title in titles)
-        text = f"{sections[0].text}\n\n{listed}" if is_opening else listed
-        rule = _rule_id(file, sections[0]) if is_opening else content_id(file.path)
+        text = "\n".join(f"- {title}" for title in titles)
+        if is_opening:
+            text = f"{sections[0].text}\n\n{text}"
         self.statements.setdefault(rule, [])
         where = _span(sections[0].first_line, sections[-1].last_line)
         told = self._tell(file, "document", where, rule, QUESTIONS["overview"], file.title, text)
@@ -121,7 +124,9 @@ class PairMaker:
     def _section(self, file: HandbookFile, section: Section, kind: PairKind, rule: str) -> None:
         parts = list(_parts(section))
         for number, (first, last, text) in enumerate(parts, start=1):
-            topic = _topic(file, section) + (f", part {number} of {len(parts)}" if len(parts) > 1 else "")
+            topic = _topic(file, section)
+            if len(parts) > 1:
+                topic += f", part {number} of {len(parts)}"
             role = "log_day" if file.role == "log" and is_date(section.heading) else file.role
             self._tell(file, kind, _span(first, last), rule, QUESTIONS[role], topic, text)
 
@@ -134,22 +139,28 @@ class PairMaker:
                 self.rejected["same_correction"] += 1
                 continue
             self._corrected.add(key)
+            # In the file of corrections each is a rule of its own; elsewhere it lies on the side of what it is said of.
             own = content_id(rule, correction.rule) if file.role == "correction" else rule
             self.statements.setdefault(own, []).append(content_words(correction.rule))
             output = "\n".join([correction.rule, *correction.more])
             question = QUESTIONS["correction_review"]
             where = _span(correction.first_line, correction.last_line)
             if self._tell(file, "correction", where, own, question, "", output, given=correction.mistake):
-                self._prefer(file, section.heading if len(found) == 1 and section.level > 1 else "", correction, own)
+                # A heading asks for a correction only where it is above this one alone.
+                is_its_own = len(found) == 1 and section.level > 1
+                self._prefer(file, section.heading if is_its_own else "", correction, own)
             for directive in _directives_of(correction):
                 self._check(file, directive, own)
-        return unread if found and file.role == "correction" else None
+        if not found or file.role != "correction":
+            return None
+        return unread
 
     def _prefer(self, file: HandbookFile, heading: str, correction: Correction, rule: str) -> None:
         asked = next((text for d in _directives_of(correction) for text in situations(d)), None)
         if asked is None and heading and not starts_with_date(heading):
             asked = f"How do we do this here: {heading}?"
         if asked is None:
+            # In the order of a hash, so that the right one is not always the first.
             options = sorted((correction.rule, correction.mistake), key=content_id)
             asked = f"Which of the two is our way?\n\nA. {options[0]}\n\nB. {options[1]}"
         self.preferences.append(
@@ -216,14 +227,12 @@ class PairMaker:
         output = output.strip()
         if kind in ("section", "document", "skill") and self._is_told(output):
             return False
-        start = int(content_id(file.path, topic, output), 16)
-        wordings = [
-            questions[(start + n) % len(questions)].format(topic=topic) if topic else q for n, q in enumerate(questions)
-        ]
-        if kind in ("section", "document", "skill"):
+        start = int(content_id(file.path, topic, output), 16) % len(questions)
+        wordings = [*questions[start:], *questions[:start]]
+        if topic:  # without one the question may hold braces of its own
+            wordings = [wording.format(topic=topic) for wording in wordings]
+        if kind in ("section", "document", "skill"):  # two of one heading are told apart by their place
             wordings.append(f"{wordings[0]} (`{file.path}`, line {lines[0]})")
-        elif topic == "":
-            wordings = wordings[start % len(wordings) :] + wordings[: start % len(wordings)]
         free = next((w for w in wordings if (_normal(w), _normal(given)) not in self._questions), None)
         if free is None:
             self.rejected["same_question"] += 1
@@ -280,10 +289,6 @@ def _span(first: int, last: int) -> tuple[int, int]:
     return first, max(first, last)
 
 
-def _span_of(section: Section) -> tuple[int, int]:
-    return _span(section.first_line, section.last_line)
-
-
 def _whole_step(section: Section, step: Block) -> tuple[str, int]:
     """(a step with the code, lists and paragraphs that stand indented below it, its last line)."""
     lines = section.text.split("\n")[step.first_line - section.first_line :]
@@ -292,17 +297,19 @@ def _whole_step(section: Section, step: Block) -> tuple[str, int]:
     for number, line in enumerate(lines[1:], start=2):
         if line.strip() and len(line) - len(line.lstrip()) <= indent:
             break
-        n_lines = number if line.strip() else n_lines
-    opening = re.sub(r"^\s*\d+[.)]\s+", "", lines[0])
+        if line.strip():  # blank lines at the end are not the step's
+            n_lines = number
+    opening = re.sub(r"^\s*\d+[.)]\s+", "", lines[0])  # its number would tell which step is next
     below = textwrap.dedent("\n".join(lines[1:n_lines]))
-    return (f"{opening}\n{below}" if below else opening), step.first_line + n_lines - 1
+    return "\n".join(filter(None, [opening, below])), step.first_line + n_lines - 1
 
 
 def _as_written(block: Block) -> str:
     if block.kind == "code":
         return f"```\n{block.text}\n```"
-    mark = "" if block.kind != "item" else "- " if block.ordinal is None else f"{block.ordinal}. "
-    return f"{mark}{block.text}"
+    if block.kind != "item":
+        return block.text
+    return f"- {block.text}" if block.ordinal is None else f"{block.ordinal}. {block.text}"
 
 
 def _parts(section: Section) -> Iterator[tuple[int, int, str]]:

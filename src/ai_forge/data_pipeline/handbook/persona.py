@@ -51,5 +51,5 @@ def read_persona(path: Path) -> Persona:
         return Persona.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        at = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path} is no persona: {f'{at}: ' if at else ''}{first['msg']}.", next_step) from error
+        problem = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+        raise InputError(f"{path} is no persona: {problem}.", next_step) from error

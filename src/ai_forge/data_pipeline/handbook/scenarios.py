@@ -3,12 +3,13 @@
 A situation is made from the rule's own sentence: its condition ("when X, do Y"), the opposite of what it asks ("never
 X" → "I want to X"), what it replaces ("Y instead of X" → "I used X"), or a task of ours where it demands a first step, a
 length or a closing part. The answer is always the rule as the handbook has it. What no pattern fits gets no situation:
-nothing is guessed. The tasks of the probes and those of the pairs are different ones, so that no probe is trained on.
+nothing is guessed.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 from ai_forge.data_pipeline.handbook.directives import Directive, check_of, subject_of
 from ai_forge.data_pipeline.schemas.code_blocks import content_id
@@ -24,6 +25,7 @@ _TASKS = (
     "add a `--verbose` flag to the command line",
     "upgrade the HTTP client to its next major version",
 )
+# Others than those of the pairs, so that no probe is trained on
 _PROBE_TASKS = (
     "let customers download their invoices as PDF",
     "find out why the nightly backup stopped",
@@ -52,6 +54,13 @@ _MUST = re.compile(
     re.IGNORECASE,
 )
 _MUST_BE = re.compile(r"^([\w` /-]{2,60}?)\s(?:must|shall|should)\s(not\s|never\s)?be\s([a-z][^.;:—–]{2,120})", re.I)
+_IN_MY_CHANGE = ("My change has this in it: {}. {}", ("Can it be merged?", "Is that fine?", "Any objection?"))
+_BROKEN = (
+    (_PROHIBITED, "I want to {}. {}", ("Any objection?", "Is that fine?", "May I go ahead?")),
+    (_NO, *_IN_MY_CHANGE),
+    (_AVOID, *_IN_MY_CHANGE),
+    (_ALWAYS, "Would it be all right not to {}, just this once?{}", ("",)),
+)
 _PREFERS = re.compile(r"^(?:prefer|use|choose|write)\b", re.IGNORECASE)
 _YOURS = (
     (re.compile(r"\byour\b", re.I), "my"),
@@ -77,7 +86,7 @@ def situations(directive: Directive) -> list[str]:
     if check is not None:
         return _for_check(check, directive, choose, _TASKS, _FILES)
     found = (pattern(directive.plain, choose) for pattern in _PATTERNS)
-    return next(([text] for text in found if text), [])
+    return list(islice(filter(None, found), 1))
 
 
 def probe_prompts(directive: Directive, check: Check) -> list[str]:
@@ -144,16 +153,13 @@ def _condition(plain: str, _: _Chooser) -> str | None:
     return f"{text[0].upper()}{text[1:]}. What do we do?"
 
 
-def _prohibited(plain: str, choose: _Chooser) -> str | None:
-    match = _PROHIBITED.match(plain)
-    ask = ("Any objection?", "Is that fine?", "May I go ahead?")
-    return f"I want to {_mine(match[1])}. {choose.one(ask, 'ask')}" if match else None
-
-
-def _no(plain: str, choose: _Chooser) -> str | None:
-    match = _NO.match(plain) or _AVOID.match(plain)
-    ask = ("Can it be merged?", "Is that fine?", "Any objection?")
-    return f"My change has this in it: {_mine(match[1])}. {choose.one(ask, 'ask')}" if match else None
+def _broken(plain: str, choose: _Chooser) -> str | None:
+    """A wish to do what the rule forbids, or not to do what it always asks."""
+    for pattern, sentence, asks in _BROKEN:
+        match = pattern.match(plain)
+        if match is not None:
+            return sentence.format(_mine(match[1]), choose.one(asks, "ask"))
+    return None
 
 
 def _replaced(plain: str, _: _Chooser) -> str | None:
@@ -161,31 +167,20 @@ def _replaced(plain: str, _: _Chooser) -> str | None:
     return f"Here I went for {_mine(match[1])}. Is there anything to change?" if match else None
 
 
-def _always(plain: str, _: _Chooser) -> str | None:
-    match = _ALWAYS.match(plain)
-    return f"Would it be all right not to {_mine(match[1])}, just this once?" if match else None
-
-
 def _must(plain: str, _: _Chooser) -> str | None:
     match = _MUST.match(plain) or _MUST_BE.match(plain)
     if match is None:
         return None
     subject = match[1].strip()
-    subject = subject[0].lower() + subject[1:] if not subject.isupper() else subject
+    if not subject.isupper():  # an acronym stays one inside the sentence
+        subject = subject[0].lower() + subject[1:]
     if match.re is _MUST_BE:
         asked = f"be {_mine(match[3])}"
         return f"May {subject} {asked}, just this once?" if match[2] else f"Must {subject} really {asked}?"
     return f"What if {subject} did {'' if match[2] else 'not '}{_mine(match[3])}?"
 
 
-_PATTERNS: tuple[Callable[[str, _Chooser], str | None], ...] = (
-    _condition,
-    _prohibited,
-    _no,
-    _replaced,
-    _always,
-    _must,
-)
+_PATTERNS: tuple[Callable[[str, _Chooser], str | None], ...] = (_condition, _broken, _replaced, _must)
 
 
 def _mine(text: str) -> str:

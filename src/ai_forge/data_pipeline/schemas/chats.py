@@ -21,9 +21,8 @@ class ChatExample(BaseModel):
         roles = [message.role for message in self.messages]
         turns = roles[1:] if roles[0] == "system" else roles
         if turns != ["user", "assistant"] * (len(turns) // 2) or not turns:
-            raise ValueError(
-                f"turns must go user, assistant, …, assistant after an optional system; got {', '.join(roles)}"
-            )
+            expected = "turns must go user, assistant, …, assistant after an optional system"
+            raise ValueError(f"{expected}; got {', '.join(roles)}")
         return self
 
     @cached_property

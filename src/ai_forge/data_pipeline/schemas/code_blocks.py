@@ -19,7 +19,7 @@ def content_id(*parts: str) -> str:
     """
     digest = hashlib.sha256()
     for part in parts:
-        raw = part.encode("utf-8", "surrogatepass")
+        raw = part.encode("utf-8", "surrogatepass")  # a path that is no UTF-8 holds lone surrogates
         digest.update(len(raw).to_bytes(8, "big") + raw)
     return digest.hexdigest()[:16]
 
@@ -30,10 +30,15 @@ def _fields_of(kind: type[BaseModel]) -> set[str]:
 
 
 def trusted(kind: type[Value], values: dict[str, Any]) -> Value:
-    """A model of `values`, which hold every field in order and are valid: made without validation, in a tenth of its time.
+    """A model of `values`, which hold every field in order and are valid: made without validation, in a quarter of its time.
 
     For values that this program made itself; `values` becomes the model's own.
     """
+    # The miner makes every block so, and again when it reads one out of its cache. On 267 blocks one with its metadata
+    # took 1.5 µs, validated 6 to 9 µs, and 9 µs by pydantic's own `model_construct`, which goes through all fields.
+    # It is safe because the values are what the miner's code computed (its cache is kept under the hash of that code),
+    # these kinds have no validators, private attributes or extra fields, and the four slots below are all that a model
+    # has. A test compares the result with a validated model, should pydantic change.
     made = kind.__new__(kind)
     object.__setattr__(made, "__dict__", values)
     object.__setattr__(made, "__pydantic_fields_set__", _fields_of(kind))
@@ -129,6 +134,7 @@ class CodeBlock(BaseModel):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """As pydantic's, without the id of the original."""
         copied = super().model_copy(update=update, deep=deep)
+        # A cached property lies among the fields and is copied with them; it would be the id of other content.
         copied.__dict__.pop("id", None)
         return copied
 

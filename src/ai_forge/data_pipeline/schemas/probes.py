@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ai_forge.data_pipeline.schemas.code_blocks import content_id
 
+# One that is never closed runs to the end, as Markdown has it: an answer that was cut off still holds code.
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 _STEP = re.compile(r"^\s*(?:[-*+]\s|\d+[.)]\s|#{1,6}\s|\W*step\s*\d)", re.IGNORECASE)
 _HEADING = re.compile(r"^\s*(?:#{1,6}\s+(.+)|\*\*(.+?)\*\*(.*)|__(.+?)__(.*)|([^\n:]{1,60}):(.*))$")
@@ -20,27 +21,10 @@ _PLACE_TOLD = {"start": " at its start", "end": " at its end", "anywhere": ""}
 _MAX_HEAD_WORDS = 60
 _SMALL = frozenset(
     {
-        "a",
-        "an",
-        "and",
-        "any",
-        "at",
-        "before",
-        "by",
-        "for",
-        "from",
-        "in",
-        "is",
-        "it",
-        "my",
-        "of",
-        "on",
-        "or",
-        "our",
-        "the",
+        "a", "an", "and", "any", "at", "before", "by", "for", "from", "in", "is", "it", "my", "of", "on", "or", "our",
+        "the", "this", "to", "with", "your",
     }
-    | {"this", "to", "with", "your"}
-)
+)  # fmt: skip
 
 
 class _Check(BaseModel):
@@ -77,7 +61,10 @@ class LengthCheck(_Check):
         """Whether the answer keeps the limit."""
         if self.of == "text":
             lines = _lines(answer)
-            return bool(lines) and self._length(lines[:1] if self.unit == "characters" else lines) <= self.limit
+            if self.unit == "characters":
+                lines = lines[:1]
+            return bool(lines) and self._length(lines) <= self.limit
+        # Without code the number alone decides: who says "at most 300" knows the rule.
         blocks = [body.rstrip("\n").split("\n") for _, body in _FENCE.findall(answer)]
         numbers = {number.replace(",", "") for number in re.findall(r"\d[\d,]*", answer)}
         return str(self.stated) in numbers and all(self._length(block) <= self.limit for block in blocks)
@@ -85,7 +72,9 @@ class LengthCheck(_Check):
     def _length(self, lines: list[str]) -> int:
         if self.unit == "lines":
             return len(lines)
-        return max(map(len, lines)) if self.unit == "characters" else len(_WORD.findall(" ".join(lines)))
+        if self.unit == "words":
+            return len(_WORD.findall(" ".join(lines)))
+        return max(map(len, lines))
 
 
 class FirstStepCheck(_Check):
@@ -137,7 +126,7 @@ class SectionCheck(_Check):
 
     def passes(self, answer: str) -> bool:
         """Whether the section is there and not empty."""
-        lines = _lines(_FENCE.sub("CODE\n", answer))
+        lines = _lines(_FENCE.sub("CODE\n", answer))  # a comment in code begins with `#`, too
         titles = [self._after_title(line) for line in lines]
         found = [n for n, after in enumerate(titles) if after is not None]
         if not found or (found[-1] == len(lines) - 1 and not titles[-1]):
@@ -154,7 +143,9 @@ class SectionCheck(_Check):
         if match is None:
             return None
         title, *rest = [group for group in match.groups() if group is not None]
-        return "".join(rest).strip(" :") if _plain(self.title) in _plain(title) else None
+        if _plain(self.title) not in _plain(title):
+            return None
+        return "".join(rest).strip(" :")
 
 
 Check = Annotated[LengthCheck | FirstStepCheck | PhraseCheck | SectionCheck, Field(discriminator="kind")]
@@ -206,6 +197,8 @@ def _head(answer: str) -> str:
     if first is None:
         head = re.split(r"(?<=[.!?;])\s|\b(?:then|afterwards|finally)\b", " ".join(lines), maxsplit=1)[0]
     else:
-        is_heading = lines[first].lstrip().startswith("#")
-        head = " ".join(lines[: first + (2 if is_heading else 1)])
+        end = first + 1
+        if lines[first].lstrip().startswith("#"):  # "## Step 1": what it is stands below
+            end += 1
+        head = " ".join(lines[:end])
     return " ".join(head.split()[:_MAX_HEAD_WORDS])

@@ -66,6 +66,7 @@ def prompt_order(documents: Iterable[Document]) -> tuple[Document, ...]:
     So the oracle's place tells nothing, and prompts about the same documents begin with the same tokens.
     """
     shown = tuple(documents)
+    # By a hash of both: by its own alone, a block with a low one would come first wherever it is shown.
     together = content_id(*sorted(document.block_id for document in shown))
     return tuple(sorted(shown, key=lambda document: content_id(together, document.block_id)))
 
@@ -103,6 +104,7 @@ class RAFTExample(BaseModel):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """As pydantic's, without the id of the original."""
         copied = super().model_copy(update=update, deep=deep)
+        # A cached property lies among the fields and is copied with them; it would be the id of other content.
         copied.__dict__.pop("id", None)
         return copied
 

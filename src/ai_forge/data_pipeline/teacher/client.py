@@ -6,8 +6,6 @@ waits that double and the server's own `Retry-After` where it gives one. What ca
 wrong key, no such model, not this protocol), or `TransientError` when nobody listens any more.
 
 The key comes from the environment variable `AI_FORGE_TEACHER_API_KEY`, goes into one header, and is masked in every message.
-Redirects are not followed: they could carry the key elsewhere. Proxies of the environment are used for hosts that are not
-this machine.
 """
 
 import asyncio
@@ -30,6 +28,7 @@ __all__ = ["Answer", "Teacher", "TeacherClient", "Unanswered", "resolve_teacher"
 _RETRIES = 4
 _LONGEST_WAIT_S = 60.0
 _CONNECT_TIMEOUT_S = 5.0
+# Too slow, in conflict, too early, too many: as from 500 on, the same request may succeed when it is made again
 _AGAIN = frozenset({408, 409, 425, 429})
 
 
@@ -89,7 +88,9 @@ def resolve_teacher(text: str, ollama_url: str) -> Teacher:
     if match["ollama"]:
         return Teacher(text, f"{ollama_url.rstrip('/')}/v1", match["ollama"], takes_key=False)
     url = match["url"].rstrip("/")
-    return Teacher(text, url if urlsplit(url).path else f"{url}/v1", match["model"], takes_key=True)
+    if not urlsplit(url).path:
+        url += "/v1"
+    return Teacher(text, url, match["model"], takes_key=True)
 
 
 class TeacherClient:
@@ -99,11 +100,18 @@ class TeacherClient:
         self._teacher = teacher
         self._first_wait_s = first_wait_s
         self._timeout_s = timeout_s
-        self._key = os.environ.get("AI_FORGE_TEACHER_API_KEY", "").strip() if teacher.takes_key else ""
+        self._key = ""
+        headers: dict[str, str] = {}
+        if teacher.takes_key:
+            self._key = os.environ.get("AI_FORGE_TEACHER_API_KEY", "").strip()
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S)),
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            trust_env=not teacher.is_here,
+            headers=headers,
+            follow_redirects=False,  # they could carry the key elsewhere
+            trust_env=not teacher.is_here,  # the environment's proxies are for other hosts than this machine
+            # As many as `teacher_concurrency` lets go out: a request that waits here would count as too slow.
             limits=httpx.Limits(max_connections=None),
         )
 
@@ -134,10 +142,15 @@ class TeacherClient:
             tries += 1
             try:
                 response = await self._client.post(f"{self._teacher.url}/chat/completions", json=body)
-            except httpx.ConnectTimeout as error:
+            except httpx.ConnectTimeout as error:  # before the other timeouts, of which it is one: nobody is there
                 failure: Exception = self._gone(error)
             except httpx.TimeoutException as error:
-                failure = Unanswered("no_answer_in_time", self._too_slow())
+                slow = TransientError(
+                    f"The teacher {self._teacher.name} did not answer within {self._timeout_s:g} s.",
+                    "raise synthesis.teacher_timeout_s or lower synthesis.teacher_concurrency; "
+                    "the answers so far are kept.",
+                )
+                failure = Unanswered("no_answer_in_time", slow)
                 failure.__cause__ = error
             except (httpx.TransportError, httpx.DecodingError) as error:
                 failure = self._gone(error)
@@ -146,7 +159,12 @@ class TeacherClient:
                     return self._answer(response)
                 if response.status_code not in _AGAIN and response.status_code < 500:
                     raise self._refusal(response)
-                failure = Unanswered("server_failed", self._failed(response))
+                failed = TransientError(
+                    f"The teacher {self._teacher.name} failed {_RETRIES + 1} times ({response.status_code}): "
+                    f"{self._safe(response.text)}",
+                    "run the same command later; the answers so far are kept.",
+                )
+                failure = Unanswered("server_failed", failed)
                 wait_s = _retry_after_s(response, wait_s)
             if tries > _RETRIES:
                 raise failure
@@ -155,7 +173,7 @@ class TeacherClient:
     def _answer(self, response: httpx.Response) -> Answer:
         try:
             answer = response.json()
-            text = answer["choices"][0]["message"]["content"] or ""
+            text = answer["choices"][0]["message"]["content"] or ""  # null where a model only called tools
             usage = answer.get("usage") or {}
         except (ValueError, LookupError, TypeError, AttributeError):
             text, usage = None, {}
@@ -174,9 +192,9 @@ class TeacherClient:
                 "set AI_FORGE_TEACHER_API_KEY to a key of that service.",
             )
         if status in (404, 405) or 300 <= status < 400:
-            step = (
-                f"ollama pull {self._teacher.model}." if name.startswith("ollama:") else "check the URL and the model."
-            )
+            step = "check the URL and the model."
+            if name.startswith("ollama:"):
+                step = f"ollama pull {self._teacher.model}."
             return InputError(
                 f"{self._teacher.url} has no model {self._teacher.model!r} ({status}): {self._safe(response.text)}",
                 step,
@@ -186,19 +204,6 @@ class TeacherClient:
             "choose another teacher, or lower synthesis.teacher_batch where the prompt is too long.",
         )
         return Unanswered("refused", error)
-
-    def _failed(self, response: httpx.Response) -> TransientError:
-        return TransientError(
-            f"The teacher {self._teacher.name} failed {_RETRIES + 1} times ({response.status_code}): "
-            f"{self._safe(response.text)}",
-            "run the same command later; the answers so far are kept.",
-        )
-
-    def _too_slow(self) -> TransientError:
-        return TransientError(
-            f"The teacher {self._teacher.name} did not answer within {self._timeout_s:g} s.",
-            "raise synthesis.teacher_timeout_s or lower synthesis.teacher_concurrency; the answers so far are kept.",
-        )
 
     def _gone(self, error: Exception) -> TransientError:
         gone = TransientError(
@@ -210,8 +215,9 @@ class TeacherClient:
 
     def _safe(self, text: str) -> str:
         """The beginning of a server's words, on one line, without the key."""
-        masked = text.replace(self._key, "<masked>") if self._key else text
-        return " ".join(masked.split())[:200] or "(no reason given)"
+        if self._key:  # some servers repeat the key that they refuse
+            text = text.replace(self._key, "<masked>")
+        return " ".join(text.split())[:200] or "(no reason given)"
 
 
 def _retry_after_s(response: httpx.Response, otherwise: float) -> float:

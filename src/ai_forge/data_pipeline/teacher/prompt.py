@@ -7,14 +7,12 @@ to steer the teacher is not the prompt, it is `problem_of`: whatever the teacher
 Checked besides `verify_example`: the question still names its subject and gives no answer away; names (also without
 backticks), numbers, quotations and capitalised words stand in the oracle or in the draft; at least half of the words do.
 Not checked: whether a sentence of plain words that all occur is true. That is the price of free wording.
-
-Questions whose context lacks the answer are reworded as well: else plain wording would tell that there is no answer. So are
-those that ask for code (missing lines, a docstring, a test); their answers are the repository's own and stay.
 """
 
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -42,10 +40,10 @@ PROMPT_VERSION = 1
 _MIN_KNOWN_SHARE = 0.5
 _MAX_WORDS = {"question": 60, "reasoning": 120, "answer": 160}
 _STEM = 5
+# What is a name even without backticks: snake_case, camelCase, CamelCase, ACRONYM, a.b, f()
 _CODE_WORD = re.compile(
     r"[\w$]*[^\W\d]_\w+|\b_\w+|[a-z]+[A-Z]\w*|[A-Z]\w*[a-z]\w*[A-Z]\w*|[A-Z]{2,}\w*|\w+(?:\.\w+)+|\w+(?=\(\))"
 )
-"""What is a name even without backticks: snake_case, camelCase, CamelCase, ACRONYM, a.b, f()."""
 _ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e)\b")
 _PLACEHOLDER = re.compile(r"<\w+>")
 _CAPITALISED = re.compile(r"(?<=[a-z,;:] )[A-Z][a-z]+")
@@ -79,6 +77,7 @@ class Rewording(BaseModel):
 def messages_to_teacher(examples: Sequence[RAFTExample]) -> list[Message]:
     """One request for examples that have the same oracles."""
     oracles = examples[0].oracle_documents
+    # A fence that the documents cannot close: whoever wrote them does not know their hash before it is made of them.
     mark = content_id(*(document.text for document in oracles), str(PROMPT_VERSION))[:12]
     documents = [
         f"<document-{mark} name={json.dumps(d.name)} citation={json.dumps(f'[{d.citation}]')}>\n{d.text}\n</document-{mark}>"
@@ -113,24 +112,25 @@ def read_rewordings(text: str, n: int) -> list[Rewording | None]:
     [None, Rewording(question='Why?', reasoning='', answer='')]
     """
     found: list[Rewording | None] = [None] * n
-    told = text.rpartition("</think>")[2]
+    told = text.rpartition("</think>")[2]  # a model that reasons aloud may write braces while it does
     try:
-        content = json.loads(told[told.index("{") : told.rindex("}") + 1])
-        items = content["items"]
+        items = json.loads(told[told.index("{") : told.rindex("}") + 1])["items"]
     except (ValueError, LookupError, TypeError, RecursionError):
         return found
-    for item in items if isinstance(items, list) else []:
-        number = item.get("n") if isinstance(item, dict) else None
+    if not isinstance(items, list):
+        return found
+    for item in filter(lambda item: isinstance(item, dict), items):
+        number = item.get("n")
         if isinstance(number, int) and 1 <= number <= n and found[number - 1] is None:
-            try:
+            with suppress(ValidationError):  # one malformed item costs no other one
                 found[number - 1] = Rewording.model_validate(item)
-            except ValidationError:
-                continue
     return found
 
 
 def _has_words_to_change(example: RAFTExample) -> bool:
     """Whether the answer is prose that the teacher may say otherwise."""
+    # Where the context lacks the answer the question is reworded all the same, or its wording would tell that; and where
+    # code is asked for (missing lines, a docstring, a test), whose answer is the repository's own and stays.
     return bool(example.oracle_documents) and not FENCE.search(example.final_answer)
 
 
@@ -178,8 +178,9 @@ def _problem_of_question(before: RAFTExample, after: RAFTExample) -> str | None:
     values = {word for fact in before.facts for word in identifiers(fact.value)}
     if (set(identifiers(after.question)) - set(identifiers(before.question))) & {v for v in values if len(v) > 3}:
         return "question_holds_the_answer"
-    numbers = set(_NUMBER.findall(before.question))
-    return "question_names_more" if set(_NUMBER.findall(after.question)) - numbers else None
+    if set(_NUMBER.findall(after.question)) - set(_NUMBER.findall(before.question)):
+        return "question_names_more"
+    return None
 
 
 def _invention(target: str, documents: str, draft: str) -> str | None:
@@ -197,6 +198,7 @@ def _invention(target: str, documents: str, draft: str) -> str | None:
     flat = one_line(known_text)
     if any(one_line(quoted).rstrip(".,;") not in flat for quoted in _QUOTED.findall(told)):
         return "invents_a_quotation"
+    # Beginnings of words, so that "returns" and "returned" are one; short words stand in any text.
     words = [word for word in subwords(told) if len(word) > 3]
     stems = {word[:_STEM] for word in subwords(known_text)}
     if words and sum(word[:_STEM] in stems for word in words) < _MIN_KNOWN_SHARE * len(words):

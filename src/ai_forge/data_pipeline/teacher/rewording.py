@@ -38,8 +38,8 @@ from ai_forge.json_lines import JsonObject, json_line
 
 __all__ = ["AnswerCache", "Estimate", "Teaching", "estimate", "teach"]
 
+# So many requests without an answer one after the other mean that the teacher is at fault, not the request
 _MAX_UNANSWERED_IN_A_ROW = 3
-"""So many requests without an answer one after the other mean that the teacher is at fault, not the request."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,13 @@ class Teaching:
         }
 
     def __str__(self) -> str:
+        result = f"{self.n_reworded} of {len(self.examples)} examples reworded"
         reasons = ", ".join(f"{reason}: {n}" for reason, n in self.kept_as_they_were.most_common())
+        if reasons:
+            result += f", the others kept as they were ({reasons})"
         return (
-            f"{self.n_reworded} of {len(self.examples)} examples reworded"
-            + (f", the others kept as they were ({reasons})" if reasons else "")
-            + f"; {self.n_tokens_in} tokens read and {self.n_tokens_out} written, of them {self.n_new_tokens_in} and "
-            f"{self.n_new_tokens_out} now."
+            f"{result}; {self.n_tokens_in} tokens read and {self.n_tokens_out} written, of them "
+            f"{self.n_new_tokens_in} and {self.n_new_tokens_out} now."
         )
 
 
@@ -113,7 +114,7 @@ class AnswerCache:
                     self._records[record["id"]] = record
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("ab", buffering=0)
-        if torn:
+        if torn:  # a crash in the middle of a line: what is appended must not become part of it
             self._file.write(b"\n")
 
     def __contains__(self, example_id: str) -> bool:
@@ -212,7 +213,11 @@ class _Lesson:
                 self.n_tokens_in += answer.n_tokens_in
                 self.n_tokens_out += answer.n_tokens_out
                 words = read_rewordings(answer.text, len(batch))
-                records = [_told(example, said) for example, said in zip(batch, words, strict=True)]
+                records: list[JsonObject] = [{"id": example.id} for example in batch]
+                for record, said in zip(records, words, strict=True):
+                    if said is not None:  # else the id alone, so that it is not asked for again
+                        record |= said.model_dump()
+                # Of the whole request, once: the sum over the cache is what the teacher counted.
                 records[0] |= {"tokens_in": answer.n_tokens_in, "tokens_out": answer.n_tokens_out}
                 self._cache.add(records)
             self._n_left -= len(batch)
@@ -229,22 +234,26 @@ def _with_answers(
     for before in examples:
         record = cache.record(before.id)
         if record is None:
-            problem: str | None = lesson.unanswered[before.id]
+            kept[lesson.unanswered[before.id]] += 1
+            result.append(before)
+            continue
+        n_tokens_in += record.get("tokens_in", 0)
+        n_tokens_out += record.get("tokens_out", 0)
+        after, problem = before, None
+        if "question" not in record:
+            problem = "malformed"
         else:
-            n_tokens_in += record.get("tokens_in", 0)
-            n_tokens_out += record.get("tokens_out", 0)
-            problem = None if "question" in record else "malformed"
-        chosen = before
-        if record is not None and problem is None:
             after = reworded(before, Rewording.model_validate(record))
+            # Checked at every run and not when it was answered: the checks may have become stricter since.
             problem = problem_of(before, after, validator)
             if problem is None and scorer.score(after).quality < validator.min_quality:
                 problem = "low_quality"
-            chosen = before if problem else after
-        if problem:
+        if problem is None:
+            n_reworded += 1
+            result.append(after)
+        else:
             kept[problem] += 1
-        n_reworded += problem is None
-        result.append(chosen)
+            result.append(before)
     spent = (n_tokens_in, n_tokens_out, lesson.n_tokens_in, lesson.n_tokens_out)
     return Teaching(result, n_reworded, kept, lesson.n_requests, *spent)
 
@@ -256,10 +265,6 @@ def _batches(examples: Sequence[RAFTExample], size: int, cache: AnswerCache) -> 
     ordered = sorted(missing, key=lambda key: oracles[key])  # a stable sort: the rest stays in the order it came
     groups = [[missing[key] for key in group] for _, group in groupby(ordered, key=lambda key: oracles[key])]
     return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
-
-
-def _told(example: RAFTExample, said: Rewording | None) -> JsonObject:
-    return {"id": example.id} | ({} if said is None else said.model_dump())
 
 
 def _record(line: bytes) -> JsonObject | None:

@@ -88,7 +88,7 @@ def _build(context: StageContext) -> DatasetSummary:
         context.opened.mine(),
         settings,
         dates=dates_of(repository, settings),
-        words=notes_of(context.outputs),
+        notes=notes_of(context.outputs),
         embedder=with_address(settings.synthesis.embedder, settings),
         graph_of=context.opened.graph,
         progress=lambda side: context.report(SIDES.index(side), len(SIDES), side),

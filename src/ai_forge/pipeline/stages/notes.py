@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ai_forge.data_pipeline.examples.project_notes import ProjectWords, read_words
+from ai_forge.data_pipeline.examples.project_notes import ProjectNotes, read_notes
 from ai_forge.pipeline.sources import asks_for_notes
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
 from ai_forge.workspace import atomic_write
@@ -33,16 +33,16 @@ def _inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
 
 
 def _build(context: StageContext) -> NotesSummary:
-    words = read_words(context.opened.repository, context.opened.mine().documents)
-    atomic_write(context.folder / FILE, words.model_dump_json(indent=1))
-    return NotesSummary(commits=len(words.commits), sections=len(words.sections), content=words.fingerprint)
+    notes = read_notes(context.opened.repository, context.opened.mine().documents)
+    atomic_write(context.folder / FILE, notes.model_dump_json(indent=1))
+    return NotesSummary(commits=len(notes.commits), sections=len(notes.sections), content=notes.fingerprint)
 
 
-def notes_of(outputs: Outputs) -> ProjectWords:
+def notes_of(outputs: Outputs) -> ProjectNotes:
     """What the stage found; nothing where the run has no such stage."""
     if "notes" not in outputs:
-        return ProjectWords()
-    return outputs.read("notes", FILE, ProjectWords)
+        return ProjectNotes()
+    return outputs.read("notes", FILE, ProjectNotes)
 
 
 MADE_OF = ("ai_forge.data_pipeline.examples.project_notes",)

@@ -21,7 +21,7 @@ from ai_forge.data_pipeline import (
     verify_example,
 )
 from ai_forge.data_pipeline.examples.families import FAMILIES
-from ai_forge.data_pipeline.examples.project_notes import ProjectWords, read_words
+from ai_forge.data_pipeline.examples.project_notes import ProjectNotes, read_notes
 from ai_forge.data_pipeline.examples.question_templates import ASPECTS, TEMPLATES
 from ai_forge.data_pipeline.examples.verification import GAP
 from ai_forge.data_pipeline.schemas import RAFTExample
@@ -69,11 +69,11 @@ MESSAGE = (
 
 
 def examples(
-    mined: MiningResult, words: ProjectWords | None = None, **settings: object
+    mined: MiningResult, notes: ProjectNotes | None = None, **settings: object
 ) -> dict[str, list[RAFTExample]]:
     chosen = SynthesisSettings.model_validate({"no_oracle_share": 0, "max_per_block": 20, **settings})
     graph = SymbolGraph(mined.documents, mined.imports)
-    made = synthesize(mined.blocks, documents=mined.documents, graph=graph, words=words, settings=chosen).examples
+    made = synthesize(mined.blocks, documents=mined.documents, graph=graph, notes=notes, settings=chosen).examples
     assert [problem for example in made for problem in verify_example(example)] == []
     found: dict[str, list[RAFTExample]] = {}
     for example in made:
@@ -95,7 +95,7 @@ def repository(make_repository: Callable[[dict[str, str]], Path]) -> Path:
 def made_from(root: Path, **settings: object) -> dict[str, list[RAFTExample]]:
     repository = read_repository(root)
     mined = mine_repository(repository)
-    return examples(mined, read_words(repository, mined.documents), **settings)
+    return examples(mined, read_notes(repository, mined.documents), **settings)
 
 
 def test_why_is_answered_by_the_commit_that_wrote_the_lines(repository: Path) -> None:
@@ -116,14 +116,14 @@ def test_why_is_answered_by_the_commit_that_wrote_the_lines(repository: Path) ->
 def test_a_changed_file_has_no_commit_and_a_folder_without_git_none_at_all(repository: Path, tmp_path: Path) -> None:
     (repository / "reader.py").write_text(f"# new\n{READER}", encoding="utf-8")
     mined = mine_repository(read_repository(repository))
-    said = read_words(read_repository(repository), mined.documents).said
+    said = read_notes(read_repository(repository), mined.documents).said
     path_of = {block.id: block.path for block in mined.documents}
     assert {path_of[one.block_id] for one in said if one.kind == "commit"} == {"tests/test_reader.py"}
     plain = tmp_path / "plain"
     plain.mkdir()
     (plain / "reader.py").write_text(READER, encoding="utf-8")
     mined = mine_repository(read_repository(plain))
-    assert read_words(read_repository(plain), mined.documents).said == ()
+    assert read_notes(read_repository(plain), mined.documents).said == ()
 
 
 def test_a_comment_tells_why_its_line_is_there(repository: Path) -> None:
@@ -212,7 +212,7 @@ def test_sides_share_no_commit_and_no_section_and_training_names_nothing_held_ou
     files = {f"{n}.py": function.format(name=n) for n in names} | {"README.md": f"{guide}\n{both}"}
     repository = read_repository(make_repository(files))
     documents = mine_repository(repository).documents
-    words = read_words(repository, documents)
+    words = read_notes(repository, documents)
     side_of_file = {f"{n}.py": side for n, side in zip(names, ["train"] * 5 + ["valid", "test", "test"], strict=True)}
     parts = {side: words.of_side(side, documents, side_of_file) for side in ("train", "valid", "test")}
     cited = {side: {one.document.citation for one in part.said} for side, part in parts.items()}

@@ -10,7 +10,7 @@ import pytest
 
 from ai_forge.config import SplitSettings, load_settings
 from ai_forge.data_pipeline import Split, mine_repository, read_repository, split_by_file
-from ai_forge.data_pipeline.examples.project_notes import read_words
+from ai_forge.data_pipeline.examples.project_notes import read_notes
 from ai_forge.data_pipeline.source import file_dates, repository
 from ai_forge.data_pipeline.source.file_dates import read_dates
 from ai_forge.errors import InputError
@@ -115,7 +115,7 @@ def test_a_broken_author_line_stops_nothing(ten_days: History, author: str) -> N
     git(ten_days.root, "reset", "-q", "--hard", written)
     read = read_repository(ten_days.root)
     assert read_dates(read).keys() == {file.path for file in read.files}
-    said = read_words(read, mine_repository(read).documents).said
+    said = read_notes(read, mine_repository(read).documents).said
     assert [one.quotation for one in said if one.document.citation == f"commit:{written[:12]}"] == (
         [message] * 2 if "999" in author else []
     )
@@ -288,7 +288,7 @@ def test_training_is_told_of_no_commit_after_the_cut(ten_days: History) -> None:
     documents = mine_repository(read).documents
     split = ten_days.split()
     assert split.side_of_file["m1.py"] == "train"
-    words = read_words(read, documents)
+    words = read_notes(read, documents)
     blamed = [one for one in words.said if "cache" in one.document.text]
     assert blamed
     shown = [words.of_side("train", documents, split.side_of_file, before) for before in (split.ends("train"), None)]
@@ -306,7 +306,7 @@ def test_training_is_told_of_no_section_that_was_written_or_changed_after_the_cu
     past.write({"notes.md": section(4)})
     read = read_repository(past.root)
     documents = mine_repository(read).documents
-    words = read_words(read, documents)
+    words = read_notes(read, documents)
     days = {one.document.name: (one.time - START) // DAY for one in words.said if one.kind == "section"}
     assert {name: day for name, day in days.items() if day < 99} == {"Part 1": 1, "Part 2": 11, "Part 3": 11}
     split = past.split()

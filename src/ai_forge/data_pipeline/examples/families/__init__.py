@@ -3,7 +3,6 @@
 Each family is a function from a subject to drafts. `structure` reads one block, `calls` its callers, `words` what people
 wrote about it (commits, comments, documentation), `code` asks for code. An answer is one or two regular sentences whose
 names, conditions and quotations are copied from what is shown; nothing is inferred that the shown text does not hold.
-Wordings vary by content hash, so the same block is asked in the same words in every run.
 """
 
 from collections.abc import Callable, Collection
@@ -69,5 +68,8 @@ def drafts_for(subject: Subject, families: Collection[str] = ()) -> list[Draft]:
     The location, which every answer cites anyway, is asked only where there is little else.
     """
     asked = {name: family for name, family in FAMILIES.items() if not families or name in families}
-    drafts = [draft for name, family in asked.items() if name != "location" for draft in family(subject)]
-    return drafts if len(drafts) >= _ENOUGH or "location" not in asked else [*drafts, *location(subject)]
+    where = asked.pop("location", None)
+    drafts = [draft for family in asked.values() for draft in family(subject)]
+    if where is not None and len(drafts) < _ENOUGH:
+        drafts += where(subject)
+    return drafts

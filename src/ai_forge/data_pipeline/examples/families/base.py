@@ -1,10 +1,10 @@
 """What every family works with: a `Subject` to ask about, a `Draft` to fill, and the helpers that word an answer."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ai_forge.data_pipeline.examples.project_notes import ProjectWords
+from ai_forge.data_pipeline.examples.project_notes import ProjectNotes
 from ai_forge.data_pipeline.examples.question_templates import ASPECTS, TEMPLATES
 from ai_forge.data_pipeline.graph.symbols import SymbolGraph, overlap
 from ai_forge.data_pipeline.mining.filters import is_test_path
@@ -25,14 +25,15 @@ __all__ = [
     "is_class",
     "listed",
     "plain",
+    "plural",
 ]
 
 MAX_LISTED = 6
 """Names in one answer: longer enumerations teach a small model to make names up."""
+# What stands in grammars, tables and signatures: such a first line is no sentence
 _NO_PROSE = ('"', "[", " = ", "::=", "->")
-"""What stands in grammars, tables and signatures: such a first line is no sentence."""
+# A line that begins with a tag ends the sentence above it, whether or not that has a full stop
 _TAGS = re.compile(r"^\s*(?:@\w|\\(?:param|return|brief|throws?)\b|:(?:param|return|raise|type)\w*\b)", re.MULTILINE)
-"""A line that begins with a tag ends the sentence above it, whether or not that has a full stop."""
 MAX_QUOTED = 70
 _CLASS_TYPES = ("class", "interface", "type")
 
@@ -45,7 +46,7 @@ class Subject:
     reference: str
     graph: SymbolGraph
     seed: int
-    words: ProjectWords = field(default_factory=ProjectWords)
+    notes: ProjectNotes = field(default_factory=ProjectNotes)
     mentions: Mapping[str, Sequence[CodeBlock]] = field(default_factory=dict)
     """By name: the shown blocks whose code holds it, outside of documentation and comments."""
 
@@ -57,11 +58,9 @@ class Subject:
         """
         name, around = self.block.name, (self.block, *known)
         for other in self.mentions.get(name, ()):
-            if (
-                is_test_path(other.path)
-                or any(overlap(other, one) for one in around)
-                or name in other.metadata.parameters
-            ):
+            if is_test_path(other.path) or name in other.metadata.parameters:
+                continue
+            if any(overlap(other, one) for one in around):
                 continue
             if not any(callee.name == name for callee in self.graph.callees(other)):
                 return True
@@ -69,6 +68,7 @@ class Subject:
 
     def choose(self, options: Sequence[str], salt: str) -> str:
         """One of `options`, fixed by the block, `salt` and the seed."""
+        # By content and not drawn: the same block is asked in the same words in every run, whatever stands beside it.
         return options[int(content_id(self.block.id, salt, str(self.seed)), 16) % len(options)]
 
 
@@ -93,6 +93,7 @@ class Draft:
     @property
     def may_lack_oracle(self) -> bool:
         """Whether the question makes sense when its answer is not shown."""
+        # A test that is asked for is never among the documents: that it is missing there would say nothing.
         return not self.beside and self.shown_as is None and self.family != "write_test"
 
 
@@ -107,21 +108,18 @@ def documentation(block: CodeBlock) -> str | None:
 def facts_of(block: CodeBlock, kind: FactKind) -> tuple[str, ...]:
     """The values of a kind that the block's syntax declares."""
     meta = block.metadata
-    if kind == "parameter":
-        return meta.parameters
-    if kind == "exception":
-        return meta.raises
-    if kind == "call":
-        return meta.calls
-    if kind == "base":
-        return meta.bases
-    if kind == "method":
-        return meta.method_names
-    if kind == "decorator":
-        return meta.decorators
-    if kind == "type":
-        return (meta.returns,) if meta.returns else ()
-    return (block.name,) if kind == "name" else (block.path,)
+    values: dict[FactKind, tuple[str, ...]] = {
+        "name": (block.name,),
+        "parameter": meta.parameters,
+        "exception": meta.raises,
+        "call": meta.calls,
+        "base": meta.bases,
+        "method": meta.method_names,
+        "location": (block.path,),
+        "type": tuple(filter(None, [meta.returns])),
+        "decorator": meta.decorators,
+    }
+    return values[kind]
 
 
 def facts_as(kind: FactKind, values: Iterable[str]) -> tuple[Fact, ...]:
@@ -131,8 +129,15 @@ def facts_as(kind: FactKind, values: Iterable[str]) -> tuple[Fact, ...]:
 
 def listed(values: Sequence[str]) -> str:
     """`a`, `b` and `c`."""
-    quoted = [f"`{value}`" for value in values]
-    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
+    *others, last = (f"`{value}`" for value in values)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def plural(noun: str, values: Collection[object]) -> str:
+    """`noun` as it is said of so many."""
+    if len(values) == 1:
+        return noun
+    return f"{noun.removesuffix('y')}ies" if noun.endswith("y") else f"{noun}s"
 
 
 def draft_of(

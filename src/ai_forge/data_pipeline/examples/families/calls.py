@@ -12,15 +12,17 @@ from ai_forge.data_pipeline.text.words import one_line
 _MAX_LINE = 100
 _WORD = re.compile(r"[\w$]+")
 _CALLED = re.compile(r"(?<![\w$])([\w$]+)\s*\(")
+# A comment, or the line that defines the name
 _NO_CALL = re.compile(r"(#|//|\*|def |class )")
+# More would not fit into a prompt, and an answer that lists some of them would be wrong
 _MAX_CALLERS = 3
-"""More would not fit into a prompt, and an answer that lists some of them would be wrong."""
 
 
 def usage(subject: Subject) -> list[Draft]:
     """One caller and its line."""
     block = subject.block
     for caller in subject.graph.callers(block):
+        # The line that the graph knows: of two calls of one name in a caller, the other may mean another block.
         line = call_line(caller, block.name, subject.graph.call_line(caller, block))
         if overlap(block, caller) or line is None or caller.name == block.name:
             continue
@@ -35,13 +37,9 @@ def call_line(caller: CodeBlock, name: str, number: int | None = None) -> str | 
 
     A name alone may be another's: of two `render` only the graph knows which one a line calls.
     """
-    lines = caller.source_code.split("\n")
-    if number is not None:
-        first = number - caller.metadata.first_line + caller.metadata.head_lines
-        lines = lines[first : first + 1]
-    else:
-        lines = lines[1:]
-    for line in lines:
+    first = 1 if number is None else number - caller.metadata.first_line + caller.metadata.head_lines
+    end = None if number is None else first + 1
+    for line in caller.source_code.split("\n")[first:end]:
         if name not in line:
             continue
         text = one_line(line)
@@ -72,8 +70,8 @@ def change_impact(subject: Subject) -> list[Draft]:
     if subject.is_named_elsewhere((*code, *tests)) or not 1 <= len(code) <= _MAX_CALLERS:
         return []
     name, names = subject.block.name, [caller.name for caller in code]
-    verb = "calls" if len(names) == 1 else "call"
-    answer = f"In these documents {listed(names)} {verb} `{name}`, so look at {'it' if len(names) == 1 else 'them'} when it changes."
+    verb, them = ("calls", "it") if len(names) == 1 else ("call", "them")
+    answer = f"In these documents {listed(names)} {verb} `{name}`, so look at {them} when it changes."
     others = tuple(code)
     test = next((caller for caller in tests if caller.name.lower().startswith("test")), None)
     if test is not None and len(code) < _MAX_CALLERS:
@@ -89,11 +87,13 @@ def _callers(subject: Subject) -> tuple[list[CodeBlock], list[CodeBlock]]:
     found = subject.graph.callers(block)
     if any(overlap(block, caller) for caller in found):
         return [], []
+    # A class that holds the calling method calls, too: a reader looks at the method.
     in_file: dict[str, list[CodeBlock]] = defaultdict(list)
     for caller in found:
         in_file[caller.path].append(caller)
     inner = [c for c in found if not any(c is not o and _holds(c, o) for o in in_file[c.path])]
     names = [caller.name for caller in inner]
+    # Two callers of one name would be one word in the answer, and what a module's head runs has no name at all.
     if len(set(names)) < len(names) or block.name in names or any(caller.block_type == "module" for caller in inner):
         return [], []
     code = [caller for caller in inner if not is_test_path(caller.path)]

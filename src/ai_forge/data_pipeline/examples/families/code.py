@@ -22,8 +22,8 @@ from ai_forge.data_pipeline.text.words import approximate_tokens, identifiers, o
 
 _MAX_GAP_LINES = 6
 _GAP_TOKENS = (8, 80)
+# A function of fewer holds too little around a gap to tell what is missing
 _MIN_STATEMENTS = 3
-"""A function of fewer holds too little around a gap to tell what is missing."""
 _MAX_DOCSTRING_TOKENS = 90
 _TEST_LINES = (3, 20)
 
@@ -31,10 +31,11 @@ _TEST_LINES = (3, 20)
 def fill_in_the_middle(subject: Subject) -> list[Draft]:
     """Whole statements of the body are missing; a second document shows who calls the function, or what it calls."""
     block = subject.block
-    tree = tree_of_block(block) if is_callable(block) else None
-    if tree is None:
+    tree = tree_of_block(block)
+    if tree is None or not is_callable(block):
         return []
     statements = tree.statements
+    # Not the first statement: what stands above a gap tells what was under way.
     gaps = [gap for node in statements[1:] if (gap := _gap(node, tree.lines)) is not None]
     other = _seen_from(subject)
     if len(statements) < _MIN_STATEMENTS or not gaps or other is None:
@@ -58,7 +59,9 @@ def _gap(node: Node, lines: Sequence[str]) -> tuple[int, int] | None:
     n_tokens = approximate_tokens("\n".join(lines[first : last + 1]))
     alone = not before.strip() and after.strip() in (b"", b";")
     fits = last - first < _MAX_GAP_LINES and _GAP_TOKENS[0] <= n_tokens <= _GAP_TOKENS[1]
-    return (first, last) if alone and fits else None
+    if not alone or not fits:
+        return None
+    return first, last
 
 
 def _seen_from(subject: Subject) -> CodeBlock | None:
@@ -77,7 +80,9 @@ def write_docstring(subject: Subject) -> list[Draft]:
     if len(text.split()) < 4:
         return []
     shown = _without_docstring(block)
-    if shown is None or not set(_spans(text)) <= set(identifiers(shown)):
+    # A docstring that speaks of what is not shown cannot be derived from it.
+    spoken_of = {word for span in code_spans(text) for word in identifiers(span)}
+    if shown is None or not spoken_of <= set(identifiers(shown)):
         return []
     kind = "docstring" if block.language == "python" else "documentation comment"
     answer = f"A {kind} for `{block.name}`:\n{_fence(text, '')}"
@@ -96,11 +101,6 @@ def _opening_paragraphs(docstring: str) -> str:
     return "\n\n".join(kept)
 
 
-def _spans(text: str) -> list[str]:
-    """Names in backticks: a docstring that speaks of what is not shown cannot be derived from it."""
-    return [word for span in code_spans(text) for word in identifiers(span)]
-
-
 def _without_docstring(block: CodeBlock) -> str | None:
     """The source without the lines of its documentation; None where they do not stand apart."""
     tree = tree_of_block(block)
@@ -109,9 +109,14 @@ def _without_docstring(block: CodeBlock) -> str | None:
     rows = documentation_rows(tree)
     if rows is None:
         return None
-    shown = tree.text_without(*rows).strip("\n") if rows else textwrap.dedent(block.source_code)
+    shown = textwrap.dedent(block.source_code)
+    if rows:
+        shown = tree.text_without(*rows).strip("\n")
+    # The documentation may have stood elsewhere as well, and a Python body of nothing but it no longer parses.
     opening = one_line(block.docstring or "")[:40]
-    return shown if opening not in one_line(shown) and parses(shown, block.language) else None
+    if opening in one_line(shown) or not parses(shown, block.language):
+        return None
+    return shown
 
 
 def write_test(subject: Subject) -> list[Draft]:

@@ -14,6 +14,7 @@ from ai_forge.data_pipeline.examples.families.base import (
     draft_of,
     facts_as,
     listed,
+    plural,
 )
 from ai_forge.data_pipeline.text.words import one_line
 
@@ -37,8 +38,8 @@ class _Declared(NamedTuple):
 def fields(subject: Subject) -> list[Draft]:
     """The fields of a class or struct, and the type of one of them; nothing where it embeds what is not shown."""
     block = subject.block
-    tree = tree_of_block(block) if block.language in _FIELD_LANGUAGES else None
-    if tree is None:
+    tree = tree_of_block(block)
+    if tree is None or block.language not in _FIELD_LANGUAGES:
         return []
     declared = list(_fields(tree))
     names = [name for field in declared for name in field.names]
@@ -46,7 +47,7 @@ def fields(subject: Subject) -> list[Draft]:
         return []
     drafts: list[Draft] = []
     if len(names) <= MAX_LISTED + 2:
-        answer = f"`{block.name}` declares the {'fields' if len(names) > 1 else 'field'} {listed(names)}."
+        answer = f"`{block.name}` declares the {plural('field', names)} {listed(names)}."
         drafts.append(draft_of("members", subject, answer, facts_as("name", names), wording="fields"))
     typed = [(name, field.type) for field in declared for name in field.names if _is_quotable(field.type)]
     if typed:
@@ -62,7 +63,9 @@ def _fields(tree: BlockTree) -> Iterator[_Declared]:
     body = tree.body
     if body is None and tree.definition is not None:  # Go's struct has no field for its body
         body = next((node for node in own_nodes(tree.definition) if node.type == "struct_type"), None)
-    items = list(body.named_children) if body is not None else []
+    if body is None:
+        return
+    items = list(body.named_children)
     if len(items) == 1 and items[0].type in _FIELD_BODIES:
         items = list(items[0].named_children)
     if tree.language == "python":
@@ -78,23 +81,22 @@ def _declared(node: Node) -> _Declared:
     """The names, the type and the value of a declaration."""
     found = [child for name in ("name", "pattern", "left") for child in node.children_by_field_name(name)]
     for declarator in node.children_by_field_name("declarator"):
-        inside = declarator.child_by_field_name("name")
-        found += [inside] if inside is not None else []
+        found += declarator.children_by_field_name("name")[:1]
     if not found and node.type in _PARAMETERS and node.named_children:
         found = [node.named_children[0]]
-    for child in node.named_children if not found else ():
-        if child.type == "variable_declaration":  # C# has one node more
-            found += [n for d in child.named_children for n in d.children_by_field_name("name")]
-            node = child
-    its_type, value = (
-        node.child_by_field_name("type"),
-        node.child_by_field_name("value") or node.child_by_field_name("right"),
-    )
-    return _Declared(
-        tuple(node_text(name) for name in found if name.type.endswith("identifier") or name.type == "variable_name"),
-        one_line(node_text(its_type)).removeprefix(":").strip() if its_type is not None else "",
-        one_line(node_text(value)) if value is not None else "",
-    )
+    if not found:
+        for child in node.named_children:
+            if child.type == "variable_declaration":  # C# has one node more
+                for declarator in child.named_children:
+                    found += declarator.children_by_field_name("name")
+                node = child
+    names = [name for name in found if name.type.endswith("identifier") or name.type == "variable_name"]
+    declared = _Declared(tuple(map(node_text, names)), "", "")
+    its_type = node.child_by_field_name("type")
+    if its_type is not None:  # the grammars of TypeScript count the colon to the type
+        declared = declared._replace(type=one_line(node_text(its_type)).removeprefix(":").strip())
+    value = node.child_by_field_name("value") or node.child_by_field_name("right")
+    return declared if value is None else declared._replace(value=one_line(node_text(value)))
 
 
 def typed_parameters(subject: Subject) -> list[Draft]:
@@ -103,7 +105,9 @@ def typed_parameters(subject: Subject) -> list[Draft]:
     tree = tree_of_block(block)
     if tree is None or tree.definition is None:
         return []
-    end = tree.body.start_byte if tree.body is not None else tree.definition.end_byte
+    end = tree.definition.end_byte
+    if tree.body is not None:
+        end = tree.body.start_byte
     known = set(block.metadata.parameters)
     nodes = (node for node in own_nodes(tree.definition) if node.type in _PARAMETERS and node.end_byte <= end)
     declared = [(name.lstrip("$"), one) for one in map(_declared, nodes) for name in one.names]
@@ -126,13 +130,18 @@ def typed_parameters(subject: Subject) -> list[Draft]:
 def alias(subject: Subject) -> list[Draft]:
     """What a name for another type stands for."""
     block = subject.block
-    tree = tree_of_block(block) if block.block_type == "type" else None
-    if tree is None or tree.definition is None:
+    tree = tree_of_block(block)
+    if tree is None or tree.definition is None or block.block_type != "type":
         return []
-    nodes = [tree.definition, *tree.definition.named_children]
+    nodes = [tree.definition, *tree.definition.named_children]  # in Go the name stands one level deeper
     node = next((one for one in nodes if one.type in _ALIASES), None)
-    target = (node.child_by_field_name("type") or node.child_by_field_name("value")) if node is not None else None
-    if target is None or target.type in _NO_ALIAS or not _is_quotable(text := one_line(node_text(target))):
+    if node is None:
+        return []
+    target = node.child_by_field_name("type") or node.child_by_field_name("value")
+    if target is None or target.type in _NO_ALIAS:
+        return []
+    text = one_line(node_text(target))
+    if not _is_quotable(text):
         return []
     answer = f"`{block.name}` is defined as `{text}`."
     return [draft_of("pattern", subject, answer, facts_as("type", [text]), wording="alias")]

@@ -13,15 +13,16 @@ __all__ = ["overridable", "own_methods", "required_members"]
 
 _FIXED = frozenset({"static", "private", "final", "sealed"})
 _CONSTRUCTORS = frozenset({"constructor", "__construct", "__destruct", "initialize", "__init__", "__new__", "finalize"})
+# Languages whose constructors bear the name of their class
 _CLASS_NAMED = ("java", "csharp", "cpp")
-"""Languages whose constructors bear the name of their class."""
+# Languages whose methods nobody overrides unless they say so
 _MUST_BE_OPEN: dict[str, frozenset[str]] = {
     "kotlin": frozenset({"open", "abstract", "override"}),
     "csharp": frozenset({"virtual", "abstract", "override"}),
     "cpp": frozenset({"virtual", "override"}),
 }
-"""Languages whose methods nobody overrides unless they say so."""
 _SEALED = frozenset({"final", "sealed", "enum", "record", "static", "struct", "object", "union", "case"})
+# An enum that has members cannot be subclassed, and the others only hold fields
 _NO_BASE = re.compile(r"^(?:enum\.)?(?:Int|Str)?(?:Enum|Flag)$|^(?:typing\.)?(?:NamedTuple|TypedDict)$")
 _FIELD_TYPES = ("property_signature",)
 _METHOD = re.compile(r"method|function|constructor")
@@ -46,7 +47,9 @@ def overridable(block: CodeBlock) -> tuple[str, ...]:
         return ()
     words = words_before(tree.definition, tree.body.start_byte)
     at = words.index(block.name) if block.name in words else len(words)
-    head = set(words[:at]) - ({"struct"} if block.language == "cpp" else set())
+    head = set(words[:at])
+    if block.language == "cpp":  # a struct is a class there
+        head.discard("struct")
     opens = _MUST_BE_OPEN.get(block.language)
     is_closed = _SEALED & head or "final" in words[at + 1 : at + 2]
     if block.language == "kotlin" and not {"open", "abstract"} & head:
@@ -57,18 +60,14 @@ def overridable(block: CodeBlock) -> tuple[str, ...]:
         return ()
     members = _members(block, tree.body)
     constructors = [member for member in members if member.name == block.name]
+    # A class that only makes itself (a singleton, a factory) cannot be built by a subclass.
     if constructors and all("private" in member.modifiers for member in constructors):
         return ()
     found: dict[str, None] = {}
     for member in members:
-        is_open = opens is None or opens & member.modifiers
+        is_open = (opens is None or opens & member.modifiers) and not _FIXED & member.modifiers
         is_hidden = is_private(member.name) or member.name.startswith(("__", "#"))
-        if (
-            is_open
-            and not is_hidden
-            and not _FIXED & member.modifiers
-            and member.name not in (*_CONSTRUCTORS, block.name)
-        ):
+        if is_open and not is_hidden and member.name not in (*_CONSTRUCTORS, block.name):
             found[member.name] = None
     return tuple(found)
 
@@ -84,13 +83,10 @@ def own_methods(block: CodeBlock) -> tuple[str, ...]:
 def required_members(block: CodeBlock) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     """(methods, properties) that an implementation of an interface has to have; None where the body does not hold them all."""
     tree = tree_of_block(block)
-    body = _body(tree) if tree is not None else None
-    if (
-        tree is None
-        or body is None
-        or block.metadata.bases
-        or (tree.definition and "annotation" in tree.definition.type)
-    ):
+    if tree is None or tree.definition is None or "annotation" in tree.definition.type:
+        return None
+    body = _body(tree)
+    if body is None or block.metadata.bases:  # what the bases ask for is not shown
         return None
     methods: dict[str, None] = {}
     properties: dict[str, None] = {}
@@ -131,14 +127,13 @@ def _members(block: CodeBlock, body: Node) -> list[_Member]:
     names = set(block.metadata.method_names)
     found: list[_Member] = []
     for node in _items(body):
-        inside = node.child_by_field_name("body") or next(
-            (c for c in node.named_children if c.type == "function_body"), None
-        )
-        end = inside.start_byte - node.start_byte if inside is not None else None
+        inside = node.child_by_field_name("body")
+        if inside is None:  # Kotlin's has no field
+            inside = next((child for child in node.named_children if child.type == "function_body"), None)
+        end = None if inside is None else inside.start_byte - node.start_byte
         head = _ANNOTATION.sub(" ", (node.text or b"")[:end].decode("utf-8", "replace"))
-        match = next(
-            (m for m in re.finditer(r"[\w$#]+[?!]?", head) if m[0] in names or m[0].rstrip("?") in names), None
-        )
+        words = re.finditer(r"[\w$#]+[?!]?", head)
+        match = next((word for word in words if word[0] in names or word[0].rstrip("?") in names), None)
         if match is None or not (_METHOD.search(node.type) or "(" in head[match.end() : match.end() + 3]):
             continue
         modifiers = set(re.findall(r"[\w$]+", head[: match.start()]))
@@ -146,8 +141,9 @@ def _members(block: CodeBlock, body: Node) -> list[_Member]:
             modifiers.add("static")
         if block.language == "cpp" and re.search(r"\boverride\b", head[match.end() :]):
             modifiers.add("override")
-        is_optional = match[0].endswith("?") and match[0] not in names
-        modifiers |= {"default"} if is_optional else set()
-        name = match[0].rstrip("?") if is_optional else match[0]
+        name = match[0]
+        if name not in names:  # TypeScript's `close?()` may be left out, as what has a default body
+            modifiers.add("default")
+            name = name.rstrip("?")
         found.append(_Member(node, name, frozenset(modifiers), inside is not None))
     return found

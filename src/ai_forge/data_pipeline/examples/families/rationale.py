@@ -9,9 +9,11 @@ from ai_forge.data_pipeline.text.words import first_sentence, one_line, plain
 
 _MAX_LINE = 90
 _COMMENT = re.compile(r"^\s*(?:#+|//+|/\*+|\*+(?!/))\s?|\*+/\s*$")
+# Comments for tools, and notes of what is left to do: neither explains the line
 _TOOL = re.compile(
     r"^(?:type:|noqa|pragma|ruff|pylint|mypy|fmt|todo|fixme|xxx|hack|eslint|nolint|@|!|region|endregion|--|==)", re.I
 )
+# Code that was commented out
 _CODE = re.compile(r"[=;{}]\s*$|^\w+\(.*\)$|^(?:if|for|return|import|def|var|let|const)\b.*[:;)]$")
 
 
@@ -22,7 +24,7 @@ def why(subject: Subject) -> list[Draft]:
 
 def _commit(subject: Subject) -> list[Draft]:
     block = subject.block
-    reason = subject.words.commits.get(block.id)
+    reason = subject.notes.commits.get(block.id)
     if reason is None:
         return []
     answer = f'The commit that wrote most of `{block.name}` says: "{reason.quotation}"'
@@ -32,14 +34,11 @@ def _commit(subject: Subject) -> list[Draft]:
 def _comment(subject: Subject) -> list[Draft]:
     """The first comment of the body that is a sentence and stands above a short line."""
     block = subject.block
-    tree = tree_of_block(block) if is_callable(block) else None
-    if tree is None:
+    tree = tree_of_block(block)
+    if tree is None or not is_callable(block):
         return []
-    comments = [
-        (node.start_point[0] - tree.n_before, node_text(node))
-        for node in comments_in(tree)
-        if node.start_point[0] == node.end_point[0]
-    ]
+    on_one_line = [node for node in comments_in(tree) if node.start_point[0] == node.end_point[0]]
+    comments = [(node.start_point[0] - tree.n_before, node_text(node)) for node in on_one_line]
     for sentence, line in _commented_lines(block, comments):
         answer = f'At `{line}` the comment in `{block.name}` says: "{sentence}"'
         return [draft_of("why", subject, answer, wording="why_comment", line=f"`{line}`")]
@@ -53,9 +52,10 @@ def _commented_lines(block: CodeBlock, comments: list[tuple[int, str]]) -> list[
     while comments:
         number, text = comments.pop(0)
         code, last, run = lines[number].rpartition(text)[0], number, [text]
-        while (
-            not code.strip() and comments and comments[0][0] == last + 1 and lines[last + 1].strip() == comments[0][1]
-        ):
+        # A comment over several lines is a node a line; one behind code ends with its line.
+        while not code.strip() and comments and comments[0][0] == last + 1:
+            if lines[last + 1].strip() != comments[0][1]:
+                break
             last, text = comments.pop(0)
             run.append(text)
         if not code.strip() and last + 1 < len(lines):
@@ -74,7 +74,7 @@ def fits_together(subject: Subject) -> list[Draft]:
     """What a section of the documentation says about the block that it names."""
     block = subject.block
     drafts = []
-    for section in subject.words.sections.get(block.id, ())[:1]:
+    for section in subject.notes.sections.get(block.id, ())[:1]:
         answer = f'`{section.document.path}` mentions `{block.name}` and says: "{section.quotation}"'
         drafts.append(draft_of("fits_together", subject, answer, beside=(section.document,)))
     return drafts

@@ -13,12 +13,15 @@ from ai_forge.data_pipeline.examples.families.base import (
     is_callable,
     is_class,
     listed,
+    plural,
 )
 from ai_forge.data_pipeline.examples.families.members import overridable, own_methods, required_members
 from ai_forge.data_pipeline.examples.families.ways_out import conditions_around, falls_through, raised_by, returned_by
 from ai_forge.data_pipeline.graph.symbols import overlap
 from ai_forge.data_pipeline.schemas import CodeBlock, Fact, Guard
 
+# What a function gives that comes to its end, in languages where no type has to be declared and no last value is
+# returned
 _NOTHING = {
     "python": "None",
     "javascript": "undefined",
@@ -27,15 +30,14 @@ _NOTHING = {
     "php": "null",
     "kotlin": "Unit",
 }
-"""What a function gives that comes to its end, in languages where no type has to be declared and no last value is returned."""
 _MAX_RETURNS = 3
 _WITHOUT_EXCEPTIONS = ("go", "rust", "c", "bash")
+# What may end a function by an exception without saying so in a statement
 _MAY_RAISE = re.compile(r"\b(?:raise|throw|fail|assert|require|check|error|abort|exit|die)\w*\b", re.IGNORECASE)
-"""What may end a function by an exception without saying so in a statement."""
 _MAX_GUARDS = 3
 _MAX_CALLEES = 2
+# Names of calls are read off the whole body: longer lists are where a small model makes names up
 _MAX_CALLS = 4
-"""Names of calls are read off the whole body: longer lists are where a small model makes names up."""
 
 
 def purpose(subject: Subject) -> list[Draft]:
@@ -59,8 +61,7 @@ def parameters(subject: Subject) -> list[Draft]:
         if int(block.id, 16) % 4:  # a few of these, so that "none" is learnt but does not become a habit
             return []
         return [draft_of("parameters", subject, f"`{block.name}` takes no parameters.", kinds=("parameter",))]
-    plural = "parameters" if len(names) > 1 else "parameter"
-    answer = f"`{block.name}` takes the {plural} {listed(names)}."
+    answer = f"`{block.name}` takes the {plural('parameter', names)} {listed(names)}."
     return [draft_of("parameters", subject, answer, facts_as("parameter", names))]
 
 
@@ -77,15 +78,18 @@ def returns(subject: Subject) -> list[Draft]:
     values, may_end = returned_by(block), falls_through(block)
     if not values or may_end is None or any(len(value) > MAX_QUOTED or "`" in value for value in values):
         return []
-    nothing = f", or {_NOTHING[block.language]} where it ends without one of these" if may_end else ""
-    quoted = [f"`{value}`" for value in values]
-    return [draft_of("returns", subject, f"`{block.name}` returns {' or '.join(quoted)}{nothing}.")]
+    answer = f"`{block.name}` returns {' or '.join(f'`{value}`' for value in values)}"
+    if may_end:
+        answer += f", or {_NOTHING[block.language]} where it ends without one of these"
+    return [draft_of("returns", subject, f"{answer}.")]
 
 
 def exceptions(subject: Subject) -> list[Draft]:
     """What its own body raises."""
     block = subject.block
-    raises = raised_by(block) if is_callable(block) and block.language not in _WITHOUT_EXCEPTIONS else None
+    if not is_callable(block) or block.language in _WITHOUT_EXCEPTIONS:
+        return []
+    raises = raised_by(block)
     if raises is None or len(raises) > MAX_LISTED:
         return []
     verb = "raise" if block.language == "python" else "throw"
@@ -107,13 +111,12 @@ def edge_case(subject: Subject) -> list[Draft]:
         around = conditions_around(block, guard) if effect else None
         if around is None:
             continue
-        conditions = around[0]
-        quoted = [*conditions, *([around[1]] if around[1] else [])]
-        if any("`" in part or len(part) > MAX_QUOTED for part in quoted) or len(conditions) > _MAX_GUARDS:
+        conditions, loop = around
+        if any("`" in part or len(part) > MAX_QUOTED for part in (*conditions, loop)) or len(conditions) > _MAX_GUARDS:
             continue
         condition = " and ".join(f"`{part}`" for part in conditions)
-        if around[1]:
-            condition += f" in the loop `{around[1]}`"
+        if loop:
+            condition += f" in the loop `{loop}`"
         answer = f"If {condition}, `{block.name}` {effect}."
         is_only = len(block.metadata.guards) == 1
         wording = "edge_case_which" if is_only and int(block.id, 16) % 2 else "edge_case"
@@ -133,10 +136,9 @@ def _effect(block: CodeBlock, guard: Guard) -> tuple[str, tuple[Fact, ...]]:
         verb = "raises" if block.language == "python" else "throws"
         return f"{verb} `{exception[0]}`", facts_as("exception", [exception[0]])
     if guard.outcome == "return":
-        return (
-            ("", ()) if block.metadata.returns else ("returns early, without a value", ())
-        )  # Go's results may have names
-    return (f"returns `{outcome}`", ()) if outcome and len(outcome) <= MAX_QUOTED else ("", ())
+        # Go's results may have names: such a `return` gives their values.
+        return "" if block.metadata.returns else "returns early, without a value", ()
+    return f"returns `{outcome}`" if 0 < len(outcome) <= MAX_QUOTED else "", ()
 
 
 def dependencies(subject: Subject) -> list[Draft]:
@@ -145,9 +147,8 @@ def dependencies(subject: Subject) -> list[Draft]:
     drafts: list[Draft] = []
     calls = tuple(name for name in meta.calls if name not in meta.raises)
     if is_callable(block) and 1 <= len(calls) <= _MAX_CALLS:
-        drafts.append(
-            draft_of("dependencies", subject, f"`{block.name}` calls {listed(calls)}.", facts_as("call", calls))
-        )
+        answer = f"`{block.name}` calls {listed(calls)}."
+        drafts.append(draft_of("dependencies", subject, answer, facts_as("call", calls)))
     n_explained = 0
     for callee in subject.graph.callees(block):
         sentence = documentation(callee)
@@ -155,16 +156,17 @@ def dependencies(subject: Subject) -> list[Draft]:
         if overlap(block, callee) or sentence is None or written is None or callee.name == block.name:
             continue
         answer = f'`{block.name}` calls `{written}`, whose documentation says: "{sentence}"'
+        facts, named = facts_as("call", [written]), f"`{written}`"
         drafts.append(
-            draft_of("dependencies", subject, answer, facts_as("call", [written]), others=(callee,),
-                   wording="callee", callee=f"`{written}`")
-        )  # fmt: skip
+            draft_of("dependencies", subject, answer, facts, others=(callee,), wording="callee", callee=named)
+        )
         n_explained += 1
         if n_explained == _MAX_CALLEES:
             break
     return drafts
 
 
+# Only those of the language and its library, whose meaning no project changes
 _KNOWN_DECORATORS = {
     "property": "so callers read it like an attribute, without parentheses",
     "cached_property": "so its value is computed once per object and then read like an attribute",
@@ -199,18 +201,14 @@ def pattern(subject: Subject) -> list[Draft]:
     bases = tuple(base for base in meta.bases if len(base) <= MAX_QUOTED and base != "object")
     if is_class(block) and 1 <= len(bases) <= MAX_LISTED:
         verb = {"go": "embeds", "python": "extends"}.get(block.language, "builds on")
-        drafts.append(draft_of("pattern", subject, f"`{block.name}` {verb} {listed(bases)}.", facts_as("base", bases),
-                             wording="bases"))  # fmt: skip
+        answer = f"`{block.name}` {verb} {listed(bases)}."
+        drafts.append(draft_of("pattern", subject, answer, facts_as("base", bases), wording="bases"))
     if is_callable(block) and meta.is_generator:
-        drafts.append(
-            draft_of("pattern", subject, f"`{block.name}` is a generator: it yields its results one at a time.",
-                   wording="generator")
-        )  # fmt: skip
-    elif is_callable(block) and meta.is_async:
-        drafts.append(
-            draft_of("pattern", subject, f"`{block.name}` is declared async, so its callers have to await it.",
-                   wording="async")
-        )  # fmt: skip
+        answer = f"`{block.name}` is a generator: it yields its results one at a time."
+        drafts.append(draft_of("pattern", subject, answer, wording="generator"))
+    elif is_callable(block) and meta.is_async:  # an async generator is not awaited, it is looped over
+        answer = f"`{block.name}` is declared async, so its callers have to await it."
+        drafts.append(draft_of("pattern", subject, answer, wording="async"))
     return drafts
 
 
@@ -220,8 +218,7 @@ def members(subject: Subject) -> list[Draft]:
     names = block.metadata.method_names if block.language == "python" else own_methods(block)
     if not 1 <= len(names) <= MAX_LISTED + 2:
         return []
-    plural = "methods" if len(names) > 1 else "method"
-    answer = f"`{block.name}` defines the {plural} {listed(names)}."
+    answer = f"`{block.name}` defines the {plural('method', names)} {listed(names)}."
     return [draft_of("members", subject, answer, facts_as("method", names))]
 
 
@@ -232,11 +229,8 @@ def extend(subject: Subject) -> list[Draft]:
         return _implement(subject)
     if block.block_type == "class":
         hooks = overridable(block)
-        if any(
-            "dataclass" in decorator for decorator in block.metadata.decorators
-        ):  # it holds values, nobody overrides it
-            return []
-        if not 1 <= len(hooks) <= MAX_LISTED:
+        holds_values = any("dataclass" in decorator for decorator in block.metadata.decorators)  # nobody overrides it
+        if holds_values or not 1 <= len(hooks) <= MAX_LISTED:
             return []
         answer = f"Subclass `{block.name}` and override {listed(hooks)} as needed."
         return [draft_of("extend", subject, answer, facts_as("method", hooks))]
@@ -249,23 +243,22 @@ def _implement(subject: Subject) -> list[Draft]:
     if required is None or not required[0] or not 1 <= len(required[0]) + len(required[1]) <= MAX_LISTED:
         return []
     methods, properties = required
-    answer = f"Implement `{block.name}` with its {'methods' if len(methods) > 1 else 'method'} {listed(methods)}"
+    answer = f"Implement `{block.name}` with its {plural('method', methods)} {listed(methods)}"
     if properties:
-        answer += f" and its {'properties' if len(properties) > 1 else 'property'} {listed(properties)}"
+        answer += f" and its {plural('property', properties)} {listed(properties)}"
     return [draft_of("extend", subject, f"{answer}.", facts_as("method", methods), wording="implement")]
 
 
 def _adapt(subject: Subject) -> list[Draft]:
     block, meta = subject.block, subject.block.metadata
-    optional = tuple(
-        name
-        for name in (meta.parameters if "=" in meta.signature else ())
-        if re.search(rf"(?<!\w){re.escape(name)}(\s*:[^,=]+)?\s*=[^=>]", meta.signature)
-    )
+    if "=" not in meta.signature:  # spares an expression compiled for each parameter
+        return []
+    preset = (rf"(?<!\w){re.escape(name)}(\s*:[^,=]+)?\s*=[^=>]" for name in meta.parameters)
+    found = zip(meta.parameters, preset, strict=True)
+    optional = tuple(name for name, pattern in found if re.search(pattern, meta.signature))
     if not 1 <= len(optional) <= MAX_LISTED:
         return []
-    plural = "parameters" if len(optional) > 1 else "parameter"
-    answer = f"`{block.name}` can be adapted through its optional {plural} {listed(optional)}."
+    answer = f"`{block.name}` can be adapted through its optional {plural('parameter', optional)} {listed(optional)}."
     return [draft_of("extend", subject, answer, facts_as("parameter", optional), wording="adapt")]
 
 

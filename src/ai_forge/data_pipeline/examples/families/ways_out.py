@@ -61,7 +61,7 @@ def raised_by(block: CodeBlock) -> tuple[str, ...] | None:
         if _is_caught(node, tree.body):
             return None
         match = _RAISED.match(node_text(node))
-        name = match[1] if match is not None else None
+        name = match and match[1]
         handled = _handled(node, tree.body)
         if handled is not None and name in (None, handled[1]):
             found |= dict.fromkeys(handled[0])
@@ -79,8 +79,9 @@ def _handled(node: Node, body: Node) -> tuple[list[str], str | None] | None:
             head = one_line(node_text(outer).partition(":")[0]).removeprefix("except").strip()
             types, _, name = head.partition(" as ")
             names = [part.strip() for part in types.strip("() ").split(",") if part.strip()]
-            is_plain = names and all(re.fullmatch(r"[\w.]+", part) for part in names)
-            return (names, name or None) if is_plain else None
+            if not names or not all(re.fullmatch(r"[\w.]+", part) for part in names):
+                return None  # bare, or types that are computed
+            return names, name or None
     return None
 
 
@@ -93,9 +94,8 @@ def conditions_around(block: CodeBlock, guard: Guard) -> tuple[list[str], str] |
     if tree is None or tree.body is None:
         return None
     row = guard.line - block.metadata.first_line + block.metadata.head_lines + tree.n_before
-    at = next(
-        (n for n in own_nodes(tree.body) if n.start_point[0] == row and one_line(node_text(n)) == guard.condition), None
-    )
+    on_row = (node for node in own_nodes(tree.body) if node.start_point[0] == row)
+    at = next((node for node in on_row if one_line(node_text(node)) == guard.condition), None)
     if at is None or (guard.action == "raise" and _is_caught(at, tree.body)):
         return None
     conditions = [guard.condition]
@@ -115,7 +115,7 @@ def conditions_around(block: CodeBlock, guard: Guard) -> tuple[list[str], str] |
             if loop:
                 return None
             inside = outer.child_by_field_name("body")
-            end = (inside.start_byte if inside is not None else outer.end_byte) - outer.start_byte
+            end = None if inside is None else inside.start_byte - outer.start_byte
             head = (outer.text or b"")[:end].decode("utf-8", "replace")
             loop = one_line(head).rstrip(" {:")
         elif outer.id != tree.body.id and (_OTHER_BRANCH.search(outer.type) or _HANDLER.match(outer.type)):
@@ -126,14 +126,15 @@ def conditions_around(block: CodeBlock, guard: Guard) -> tuple[list[str], str] |
 def _with_start(statement: Node, condition: str) -> str:
     """A condition with what Go runs before it: in `if n := len(a); n > 0` nobody knows `n` otherwise."""
     start = statement.child_by_field_name("initializer")
-    return f"{one_line(node_text(start))}; {condition}" if start is not None else condition
+    return condition if start is None else f"{one_line(node_text(start))}; {condition}"
 
 
 def _without_parentheses(condition: str) -> str:
     """A condition as the miner quotes it: the parentheses of C's `if` are no part of it."""
     inner = condition[1:-1]
-    is_wrapped = condition.startswith("(") and condition.endswith(")") and inner.find(")") >= inner.find("(")
-    return inner if is_wrapped and inner.count("(") == inner.count(")") else condition
+    is_wrapped = condition.startswith("(") and condition.endswith(")") and inner.count("(") == inner.count(")")
+    # In `(a) and (b)` the first and the last one do not belong together.
+    return inner if is_wrapped and inner.find(")") >= inner.find("(") else condition
 
 
 def returned_by(block: CodeBlock) -> tuple[str, ...] | None:
@@ -175,21 +176,19 @@ def falls_through(block: CodeBlock) -> bool | None:
         elif node.type == "with_statement":  # a manager may swallow an exception, which no one writes to return None
             left += [child for child in node.named_children if child.type == "block"]
         elif _IF.match(node.type):
-            others = [
-                child for child in node.named_children if child.type in ("elif_clause", "else_clause", "else_if_clause")
-            ]
+            clauses = ("elif_clause", "else_clause", "else_if_clause")
+            others = [child for child in node.named_children if child.type in clauses]
             then = node.child_by_field_name("consequence")
+            # Without an else it can be passed by; other languages' last `else if` lies in the else clause.
             if then is None or not any(child.type == "else_clause" for child in others):
                 return True
-            left += [then, *(_branch(child) for child in others)]
+            left += [then, *map(_branch, others)]
         elif _TRY.match(node.type):
             inside = node.child_by_field_name("body")
-            handlers = [
-                child for child in node.named_children if _HANDLER.match(child.type) or child.type == "else_clause"
-            ]
-            if inside is None or any(child.type == "else_clause" for child in handlers):
+            if inside is None or any(child.type == "else_clause" for child in node.named_children):
                 return None
-            left += [inside, *(_branch(child) for child in handlers)]
+            handlers = [child for child in node.named_children if _HANDLER.match(child.type)]
+            left += [inside, *map(_branch, handlers)]
         elif _LOOP.match(node.type):
             if not _ENDLESS.match(node_text(node)):
                 return True
@@ -203,5 +202,7 @@ def falls_through(block: CodeBlock) -> bool | None:
 def _branch(node: Node) -> Node:
     """What a clause runs: its block, or the one statement of `else return x;`."""
     inside = node.child_by_field_name("consequence") or node.child_by_field_name("body")
+    if inside is not None:
+        return inside
     blocks = [child for child in node.named_children if child.type in _BLOCKS]
-    return inside or (blocks[-1] if blocks else node.named_children[-1] if node.named_children else node)
+    return [node, *node.named_children, *blocks][-1]
