@@ -33,7 +33,9 @@ def test_a_named_recipe_lies_over_the_bases_and_under_everything_else() -> None:
     assert load_settings(*layers).settings.training.method_name == "QPiSSA"  # what the handbook's steps were tried with
     layers.append(("flag", {"training.max_steps": 5}))
     assert value_and_source(load_settings(*layers), "training.max_steps") == (5, "flag")
-    with pytest.raises(InputError, match=r"There is no recipe 'cookbook'\. Next: known are repository, handbook, dataset\."):
+    with pytest.raises(
+        InputError, match=r"There is no recipe 'cookbook'\. Next: known are repository, handbook, dataset\."
+    ):
         recipe_layer("cookbook")
 
 
