@@ -1,7 +1,7 @@
 """From an adapter to a verdict and to the files that are served.
 
     adapter ─ merge ─► model folder ─ evaluator ─► Evaluation ─ verdict ─► Verdict ─ report ─► report.html, report.md
-                            └ exporter, gguf_writer, kquants ─► GGUF ─ parity ─► is what is served what was trained?
+                            └ exporter (by `model_files`) ─► GGUF ─ parity ─► is what is served what was trained?
 
 A figure that could not be computed is None, "unscored", never 0; every estimate carries its interval (`statistics`).
 Nothing here trains or serves: models come in through `training.backends.base`. The exports are loaded on first use.
