@@ -22,6 +22,8 @@ class LlamaCpp:
         params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self._server = xllamacpp.Server(params)
+        # One that is destroyed before its loop has begun waits for that loop for ever: a completion goes through it.
+        self._post("/completion", {"prompt": "a", "n_predict": 0})
 
     def _post(self, route: str, body: dict[str, Any]) -> Any:
         request = urllib.request.Request(

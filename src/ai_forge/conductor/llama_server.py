@@ -13,6 +13,7 @@ machine at rest all cores are taken. A model that was loaded while the machine w
 One request at a time; others wait. xllamacpp is imported when the first model is loaded.
 """
 
+import contextlib
 import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -141,6 +142,10 @@ class LlamaServer:
 
     def close(self) -> None:
         """Stop the server and free the model."""
+        # Seen: a server that is destroyed before its loop has begun waits for that loop for ever. A completion goes through
+        # the loop, so once one was answered it runs.
+        with contextlib.suppress(httpx.HTTPError, RuntimeError):
+            self._client.post("/completion", json={"prompt": "a", "n_predict": 0})
         self._client.close()
         self._server = None
 

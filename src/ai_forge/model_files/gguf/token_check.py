@@ -117,7 +117,7 @@ def _llama_cpps(path: Path, texts: list[str], chats: list[list[Message]]) -> _An
 
 
 _SERVE = """
-import json, sys, urllib.error, urllib.request
+import json, os, sys, urllib.error, urllib.request
 import xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path = sys.argv[1]
@@ -141,7 +141,8 @@ def prompt_ids(chat):
         return None
 asked = json.load(sys.stdin)
 texts, prompts = [ids(text) for text in asked["texts"]], [prompt_ids(chat) for chat in asked["chats"]]
-print(json.dumps({"texts": texts, "prompts": prompts}))
+print(json.dumps({"texts": texts, "prompts": prompts}), flush=True)
+os._exit(0)  # the server would wait for its loop, which may not even have begun
 """
 
 
