@@ -160,8 +160,14 @@ def test_too_little_memory_is_found_before_training(home: Path, repo: Path, base
 
 
 def huge_base(folder: Path, n_parameters: int) -> Path:
-    """A base whose weights are a hole in a file: nothing on the disk, but as long as it says."""
-    tiny_base(folder, vocab_size=n_parameters // 64)
+    """A base whose weights are a hole in a file: nothing on the disk, but as long as it says.
+
+    It is the feed-forward layers that are wide: all that stands in the way is looked at, so a vocabulary would be built.
+    """
+    tiny_base(folder)
+    config = json.loads((folder / "config.json").read_text())
+    width = n_parameters // (3 * config["hidden_size"] * config["num_hidden_layers"])
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": width}))
     shapes = expected_shapes(json.loads((folder / "config.json").read_text()))
     rows, at = {}, 0
     for name, shape in shapes.items():
