@@ -379,9 +379,9 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_continues(home: Path, re
 
 
 def ended_of(home: Path) -> dict[str, list[str]]:
-    """By stage how it began and ended, each time."""
+    """By stage how it began and ended, each time, the run that was at work last at the end."""
     found: dict[str, list[str]] = {}
-    for path in home.glob("runs/*/events.jsonl"):
+    for path in sorted(home.glob("runs/*/events.jsonl"), key=lambda events: events.stat().st_mtime):
         for event in read_events(path):
             if event["event"] in ("StageStarted", "StageFinished", "StageFailed", "StageCancelled"):
                 found.setdefault(event["stage"], []).append(event["event"])
