@@ -60,7 +60,6 @@ def import_everything() -> None:
     """What a run imports, in the parent of the forks; nothing that starts threads."""
     import bm25s  # noqa: F401
     import matplotlib.figure  # noqa: F401
-    import sklearn.decomposition  # noqa: F401
 
     import ai_forge.cli.app
     import ai_forge.judge.report

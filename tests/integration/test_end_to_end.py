@@ -96,7 +96,6 @@ def test_a_run_ends_with_a_verdict_a_report_and_an_answer(forge: Forge) -> None:
         (
             "base",
             "mine",
-            "notes",
             "dataset",
             "index",
             "train",
