@@ -43,6 +43,7 @@ SETTINGS = {
     "export.parity_prompts": 2,
     "export.parity_tokens": 2,
     "runtime.kind": "embedded",
+    "runtime.embedder": "none",
     "runtime.num_predict": 16,
     "runtime.deploy": "always",
 }
