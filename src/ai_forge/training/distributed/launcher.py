@@ -206,7 +206,10 @@ def _listen(workers: Sequence[Worker], emit: Sink, cancel: CancelToken) -> Any:
                 problems.append(value)
                 silent_from = min(silent_from, time.monotonic() + GRACE_S)
     if problems:
-        raise min(problems, key=_remoteness)
+        nearest = min(problems, key=_remoteness)
+        if isinstance(nearest, CancelledError):
+            cancel.check()  # only rank 0 was told the reason, and another may have been heard first
+        raise nearest
     return results[0]
 
 
