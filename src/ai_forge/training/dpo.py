@@ -55,11 +55,11 @@ class PreferenceTrainer(FineTuneTrainer):
             InputError: no adapter was given, or no pair fits into `max_seq_len`.
             RefusedError: the loss diverged.
         """
+        require_whole_base(self.config)
         if self.adapter is None:
             raise InputError(
                 "Preference training needs a trained adapter to start from.", "train one first, and give its folder."
             )
-        require_whole_base(self.config)
         start, _ = self.group.broadcast(self.begin)
         config = self.config.model_copy(
             update={"learning_rate": self.config.dpo_learning_rate, "num_epochs": self.config.dpo_epochs}

@@ -111,6 +111,6 @@ def test_preferences_cannot_be_trained_on_pieces(base: Base, tmp_path: Path) -> 
     group = Alone()
     group.size = 2
     config, home = CONFIG.model_copy(update={"sharded": True, "nproc": 2}), Workspace.open(tmp_path)
-    trainer = PreferenceTrainer(config, base=base, folder=tmp_path, workspace=home, adapter=tmp_path, group=group)
+    trainer = PreferenceTrainer(config, base=base, folder=tmp_path, workspace=home, group=group)
     with pytest.raises(InputError, match="Preference training cannot shard the base"):
         trainer.train_preferences([], [])
