@@ -196,7 +196,8 @@ def check_served(runner: Runner, runtime: Runtime, deployment: Deployment) -> No
                 f"{deployment.model} is asked in another form than it was trained in: {difference}.",
                 f"report this with the base's name ({runner.opened.base.name}); the version before stays active.",
             )
-    if not "".join(runtime.chat(deployment.model, chats[-1], max_tokens=8)).strip():
+    answers = ("".join(runtime.chat(deployment.model, chat, max_tokens=32)) for chat in chats)
+    if not any(answer.strip() for answer in answers):
         raise RefusedError(f"{deployment.model} answers nothing.", "the version before stays active.")
 
 
