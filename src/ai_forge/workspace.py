@@ -85,6 +85,15 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second place without a second copy, where the file system can."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def replace_folder(new: Path, target: Path) -> None:
     """Rename `new` to `target`. What was there is moved aside first, so a crash leaves no half-removed folder."""
     old = target.with_name(f".{target.name}.old.tmp-{os.getpid()}")

@@ -124,9 +124,7 @@ def search(
         with options.running(repo) as (runner, _):
             runner.run_until("index")
             found = runner.opened.index(runner.outputs()).search(question, k)
-    fields = ("path", "first_line", "last_line", "name", "kind", "score", "why")
-    values = [{name: getattr(one, name) for name in fields} for one in found]
-
+    values = [one.row() | {"why": one.why} for one in found]
     rows = []
     for one in found:
         why = ", ".join(f"{ranking} {score:.2f}" for ranking, score in one.why.items())

@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     from ai_forge.conductor.llama_server import LlamaServer
     from ai_forge.conductor.ollama_manager import OllamaRuntime, modelfile_for
     from ai_forge.conductor.registry import Activation, Registry, Version
-    from ai_forge.conductor.runtime import Completion, HeldModel, RenderedPrompt, Runtime, prompt_difference
+    from ai_forge.conductor.runtime import (
+        Completion,
+        HeldModel,
+        RenderedPrompt,
+        Runtime,
+        prompt_difference,
+        with_system,
+    )
 
 _HOMES = {
     "choose_runtime": "choosing",
@@ -52,6 +59,7 @@ _HOMES = {
     "RenderedPrompt": "runtime",
     "Runtime": "runtime",
     "prompt_difference": "runtime",
+    "with_system": "runtime",
 }
 
 __all__ = [
@@ -79,6 +87,7 @@ __all__ = [
     "prompt_difference",
     "prune",
     "rollback",
+    "with_system",
 ]
 
 __getattr__ = lazy_exports(__name__, _HOMES)

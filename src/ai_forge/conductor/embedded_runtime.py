@@ -24,7 +24,7 @@ from pathlib import Path
 
 from ai_forge.conductor.deployment import LATEST, NAME, Deployment, FileStamp, read_deployment
 from ai_forge.conductor.llama_server import LlamaServer
-from ai_forge.conductor.runtime import Completion, HeldModel, Progress, RenderedPrompt, RuntimeKind, silent
+from ai_forge.conductor.runtime import Completion, HeldModel, Progress, RenderedPrompt, RuntimeKind, silent, with_system
 from ai_forge.errors import InputError, PrerequisiteError
 from ai_forge.prompting.prompt import Message
 from ai_forge.workspace import atomic_folder, atomic_write, file_sha256, require_disk
@@ -155,12 +155,12 @@ class EmbeddedRuntime:
             }
             wanted = {"n_predict": max_tokens, "temperature": temperature, "seed": seed}
             options |= {key: value for key, value in wanted.items() if value is not None}
-            yield from server.stream(server.render(_with_system(messages, deployment.system_prompt)), options)
+            yield from server.stream(server.render(with_system(messages, deployment.system_prompt)), options)
 
     def render(self, model: str, messages: Sequence[Message]) -> RenderedPrompt:
         """The prompt by the GGUF's own template, and its tokens as they are evaluated."""
         with self._using(model) as (deployment, server):
-            text = server.render(_with_system(messages, deployment.system_prompt))
+            text = server.render(with_system(messages, deployment.system_prompt))
             return RenderedPrompt(text, len(server.tokenize(text, add_special=True)))
 
     def greedy(self, model: str, prompt: str, max_tokens: int) -> Completion:
@@ -241,13 +241,6 @@ class EmbeddedRuntime:
                 return _read(record)[0]
         known = ", ".join(served.model for served in self.models()) or "none"
         raise InputError(f"There is no deployed model {model!r}; there are: {known}.", "deploy one: ai-forge deploy.")
-
-
-def _with_system(messages: Sequence[Message], system_prompt: str) -> list[Message]:
-    """`messages` with the deployment's system text where they bring none, as Ollama does it."""
-    if system_prompt and not any(message["role"] == "system" for message in messages):
-        return [{"role": "system", "content": system_prompt}, *messages]
-    return list(messages)
 
 
 def _write(record: Path, deployment: Deployment, stamp: FileStamp) -> None:

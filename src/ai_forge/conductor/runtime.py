@@ -146,3 +146,10 @@ def prompt_difference(rendered: RenderedPrompt, text: str, n_tokens: int) -> str
     if rendered.n_tokens != n_tokens:
         return f"the runtime's prompt has {rendered.n_tokens} tokens, the trainer's {n_tokens}"
     return None
+
+
+def with_system(messages: Sequence[Message], system_prompt: str) -> list[Message]:
+    """`messages` with the deployment's system text where they bring none, as Ollama does it."""
+    if system_prompt and not any(message["role"] == "system" for message in messages):
+        return [{"role": "system", "content": system_prompt}, *messages]
+    return list(messages)

@@ -5,7 +5,6 @@
 Whether the folder came from a hub, a GGUF file or Ollama is `Origin`; how a name becomes a `Base` is `training.bases`.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from typing import Any, Literal
 from ai_forge.errors import InputError
 from ai_forge.model_files.architectures import ARCHITECTURES, completed, expected_shapes, unserved
 from ai_forge.model_files.tensors import Weights
-from ai_forge.prompting.tokenizer_settings import SETTINGS, tokenizer_settings
+from ai_forge.prompting.tokenizer_settings import SETTINGS, read_json_object, tokenizer_settings
 
 Kind = Literal["wheel", "hub", "folder", "gguf", "ollama"]
 # names that tell of bits: of a quantised copy, not of the original
@@ -131,17 +130,6 @@ def chat_template(folder: Path) -> str | None:
     if not (folder / SETTINGS).is_file():
         return None
     return tokenizer_settings(folder).get("chat_template")
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """The object in the JSON file at `path`. Raises `InputError` where it holds none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} is not a JSON object.")
-    return value
 
 
 def n_parameters(folder: Path) -> int:

@@ -18,11 +18,12 @@ from ai_forge.conductor.deployer import ExpectedAnswer
 from ai_forge.data_pipeline.handbook.persona import persona_file, read_persona
 from ai_forge.errors import InputError, RefusedError
 from ai_forge.events import StageProgress
+from ai_forge.pipeline.stages.evaluate import JudgedSummary
 from ai_forge.pipeline.stages.export import gguf_of
 from ai_forge.pipeline.stages.parity import chats_of, parity_of
 from ai_forge.pipeline.stages.report import ReportSummary
 from ai_forge.pipeline.stages.train import adapter_stage
-from ai_forge.workspace import MANIFEST, Workspace, atomic_write
+from ai_forge.workspace import MANIFEST, Workspace, atomic_write, link_or_copy
 
 if TYPE_CHECKING:
     from ai_forge.conductor import Activation, AskSettings, Deployed, Deployment, Runtime
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from ai_forge.data_pipeline.handbook.persona import Persona
     from ai_forge.pipeline.run import Run
     from ai_forge.pipeline.runner import Runner
-    from ai_forge.prompting.prompt import Message
     from ai_forge.training.forge import TrainingPlan
 
 PROMPT_VERSION = 1
@@ -94,15 +94,17 @@ def persona_of(run: Run) -> Persona | None:
 
 def _asking(runner: Runner) -> AskSettings:
     run, settings = runner.run, runner.run.settings
-    repository = conductor.RepositoryRef(path=run.repository, name=run.repository_name, commit=run.commit)
-    if not runner.recipe.has_index:
-        return conductor.AskSettings(kind=run.recipe, prompt_version=PROMPT_VERSION, repository=repository)
-    shown = conductor.RetrievalSettings(
-        k=settings.judge.retrieved_documents, max_tokens=settings.synthesis.max_context_tokens
-    )
-    index = runner.workspace.served_dir / run.model / run.id / "index"
+    index = shown = None
+    if runner.recipe.has_index:
+        index = runner.workspace.served_dir / run.model / run.id / "index"
+        k, max_tokens = settings.judge.retrieved_documents, settings.synthesis.max_context_tokens
+        shown = conductor.RetrievalSettings(k=k, max_tokens=max_tokens)
     return conductor.AskSettings(
-        kind=run.recipe, prompt_version=PROMPT_VERSION, index_folder=index, retrieval=shown, repository=repository
+        kind=run.recipe,
+        prompt_version=PROMPT_VERSION,
+        index_folder=index,
+        retrieval=shown,
+        repository=conductor.RepositoryRef(path=run.repository, name=run.repository_name, commit=run.commit),
     )
 
 
@@ -113,14 +115,9 @@ def _keep_index(runner: Runner, deployment: Deployment) -> None:
     target = deployment.asking.index_folder
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(runner.outputs().folder("index"), target, copy_function=_link_or_copy)
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # some file systems know no hard links
-        shutil.copyfile(source, target)
+    shutil.copytree(
+        runner.outputs().folder("index"), target, copy_function=lambda old, new: link_or_copy(Path(old), Path(new))
+    )
 
 
 def write_modelfile(runner: Runner) -> Path:
@@ -186,7 +183,7 @@ def check_served(runner: Runner, runtime: Runtime, deployment: Deployment) -> No
         RefusedError: it is not.
     """
     tokenizer = runner.opened.tokenizer
-    chats = [with_system(chat, deployment.system_prompt) for chat in chats_of(runner.outputs())[:N_CHECKED]]
+    chats = [conductor.with_system(chat, deployment.system_prompt) for chat in chats_of(runner.outputs())[:N_CHECKED]]
     for chat in chats:
         text = tokenizer.render(chat)
         rendered = runtime.render(deployment.model, chat)
@@ -199,13 +196,6 @@ def check_served(runner: Runner, runtime: Runtime, deployment: Deployment) -> No
     answers = ("".join(runtime.chat(deployment.model, chat, max_tokens=32)) for chat in chats)
     if not any(answer.strip() for answer in answers):
         raise RefusedError(f"{deployment.model} answers nothing.", "the version before stays active.")
-
-
-def with_system(chat: list[Message], text: str) -> list[Message]:
-    """A chat as a runtime completes it: with the deployment's system text where it brings none."""
-    if not text or chat[0]["role"] == "system":
-        return chat
-    return [{"role": "system", "content": text}, *chat]
 
 
 def rollback(model: str, settings: RuntimeSettings, workspace: Workspace) -> Activation:
@@ -231,7 +221,8 @@ def rollback(model: str, settings: RuntimeSettings, workspace: Workspace) -> Act
 def first_question(runner: Runner) -> str:
     """What a freshly deployed model is asked first: one of the questions that it was judged on."""
     summary = runner.run_until("evaluate").summary
-    return str(summary.first_question)  # type: ignore[attr-defined]
+    assert isinstance(summary, JudgedSummary)
+    return summary.first_question
 
 
 def plan_training(runner: Runner) -> TrainingPlan | None:

@@ -46,11 +46,11 @@ def asks_for_notes(settings: Settings) -> bool:
 def read_code(path: Path, settings: Settings) -> Source:
     """A repository: its files, and where they matter its history and documentation."""
     repository = read_repository(path, max_file_bytes=settings.miner.max_file_bytes)
-    beside_code = [
-        entry.id for entry in entries_beside_code(repository)
-    ]  # what an index holds: documentation, commits …
+    # what an index holds beside code: documentation, configuration, commits. So a new commit is another run, of which only
+    # the index is made anew
+    beside_code = [entry.id for entry in entries_beside_code(repository)]
     states = {"files": files_state(repository), "beside_code": stage_key(entries=beside_code)}
-    # history counts only where something is made of it: else every commit would make another run
+    # what blame and dates say enters the keys of examples only where an example is made of it
     if asks_for_notes(settings):
         states["notes"] = stage_key(**state_of_notes(repository))
     if settings.split.by != "file":

@@ -33,12 +33,12 @@ def tokenizer_settings(folder: Path, has_token: Callable[[str], bool] = lambda _
     Raises:
         InputError: a file is missing or is no JSON object.
     """
-    settings = _read_object(folder / SETTINGS)
+    settings = read_json_object(folder / SETTINGS)
     name = str(settings.get("tokenizer_class", "")).removesuffix("Fast").removesuffix("Tokenizer")
     of_class = {key: token for key, token in CLASS_DEFAULTS.get(name, {}).items() if has_token(token)}
     settings = of_class | settings
     if "added_tokens_decoder" not in settings and (folder / SPECIAL_TOKENS_MAP).is_file():
-        settings |= _read_object(folder / SPECIAL_TOKENS_MAP)
+        settings |= read_json_object(folder / SPECIAL_TOKENS_MAP)
     for key, value in settings.items():
         if key.endswith("_token") and isinstance(value, dict):  # an AddedToken with its flags
             settings[key] = value.get("content")
@@ -54,11 +54,12 @@ def tokenizer_settings(folder: Path, has_token: Callable[[str], bool] = lambda _
     return settings
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object in the JSON file at `path`. Raises `InputError` where it holds none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}.") from error
+        raise InputError(f"{path} is not JSON: {error}.") from error
     if not isinstance(value, dict):
         raise InputError(f"{path} is not a JSON object.")
     return value

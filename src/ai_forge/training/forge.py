@@ -12,7 +12,6 @@ A trainer that is pointed at the same work folder again continues where the last
 
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,7 +53,7 @@ from ai_forge.training.tokens.packing import (
     tokenize_all,
     tokenize_chat,
 )
-from ai_forge.workspace import Workspace, atomic_write, read_json, stage_key
+from ai_forge.workspace import Workspace, atomic_write, link_or_copy, read_json, stage_key
 
 INITIALISATION_VERSION = 4
 INITIALISATION_SETTINGS = {
@@ -426,12 +425,3 @@ def within_context(config: FineTuneConfig, base: Base) -> FineTuneConfig:
     if not base.context_length:  # not known
         return config
     return config.model_copy(update={"max_seq_len": min(config.max_seq_len, base.context_length)})
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give a large file a second place without a second copy, where the file system can."""
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

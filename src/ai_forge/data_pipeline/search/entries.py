@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from ai_forge.data_pipeline.mining.filters import is_test_path
 from ai_forge.data_pipeline.schemas import CodeBlock, Document, content_id
@@ -45,23 +45,6 @@ _MIN_CONFIGURATION_LINES = 12
 _TRAILER = re.compile(r"^[A-Z][\w-]*(?:-[Bb]y|-[Ii]d)?: \S.*$|\S+@\S+\.\w+")
 _RST_RULE = re.compile(r"([=\-~^\"'`#*+.:_<>])\1{2,}\s*$")
 _ADOC_TITLE = re.compile(r"={1,6} (?P<title>\S.*)$")
-_PURPOSES = tuple(
-    (re.compile(pattern, re.I), words)
-    for pattern, words in (
-        (
-            r"(?:^|/)\.github/workflows/|\.gitlab-ci|\.circleci/|\.travis|azure-pipelines|jenkinsfile",
-            "ci workflow pipeline",
-        ),
-        (r"(?:^|/)(?:gnu)?makefile$|\.mk$|justfile$", "make targets"),
-        (r"(?:^|/)(?:docker|container)file|docker-compose", "docker container image"),
-        (r"(?:^|/)(?:tox\.ini|noxfile)", "test environments"),
-        (r"pre-commit|(?:^|/)\.golangci", "linter checks"),
-        (
-            r"(?:pyproject\.toml|setup\.cfg|package\.json|go\.mod|pom\.xml|cargo\.toml|build\.gradle\S*)$",
-            "dependencies package build",
-        ),
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,11 +179,6 @@ def entries_beside_code(repository: Repository, *, max_commits: int = _MAX_COMMI
     return [*found, *_commits(repository, max_commits)]
 
 
-def _purpose(path: str) -> str:
-    """What a configuration file is for, in the words of people: its name does not say it, its text neither."""
-    return next((words for pattern, words in _PURPOSES if pattern.search(path)), "")
-
-
 Spans = Iterator[tuple[int, int, tuple[str, ...]]]
 
 
@@ -307,8 +285,3 @@ def _commits(repository: Repository, max_commits: int) -> list[Entry]:
             subject, n_lines = text.partition("\n")[0], text.count("\n") + 1
             found.append(Entry(f"commit:{commit[:12]}", 1, n_lines, subject, "commit", "text", text, commit=commit))
     return found
-
-
-def read_entries(path: Path) -> list[Entry]:
-    """The entries of a file that holds one a line."""
-    return [Entry.from_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]

@@ -17,7 +17,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from ai_forge.errors import InputError
-from ai_forge.model_files.base import chat_template, read_json_object
+from ai_forge.model_files.base import chat_template
 from ai_forge.model_files.gguf.importer import TOKENIZER_GGUF
 from ai_forge.model_files.gguf.metadata import boolean, float32s, int32s, string, strings, uint32
 from ai_forge.model_files.gguf.reader import read_gguf
@@ -37,7 +37,7 @@ from ai_forge.model_files.tokenizers.gguf_tokenizer import (
 from ai_forge.model_files.tokenizers.pretokenizers import recognise
 from ai_forge.model_files.tokenizers.spm_vocabulary import BYTE_TOKEN, merge_pairs, scores_from_merges, space_prefix
 from ai_forge.prompting.chat import ChatTokenizer
-from ai_forge.prompting.tokenizer_settings import tokenizer_settings
+from ai_forge.prompting.tokenizer_settings import read_json_object, tokenizer_settings
 
 TEMPLATE_KEY = "tokenizer.chat_template"
 ADD_BOS_KEY = "tokenizer.ggml.add_bos_token"

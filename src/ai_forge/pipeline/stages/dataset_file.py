@@ -16,10 +16,10 @@ from ai_forge.data_pipeline.datasets.formats import read_dataset
 from ai_forge.data_pipeline.datasets.storage import read_jsonl, write_jsonl
 from ai_forge.data_pipeline.schemas.chats import ChatExample
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary, keyed_by_files
-from ai_forge.pipeline.stages.evaluate import WHAT_ONLY_THE_VERDICT_READS
+from ai_forge.pipeline.stages.evaluate import WHAT_ONLY_THE_VERDICT_READS, JudgedSummary
 from ai_forge.pipeline.stages.merge import load_generator
 from ai_forge.pipeline.stages.parity import parity_stage
-from ai_forge.pipeline.stages.report import ReportSummary, report_inputs, summary_of
+from ai_forge.pipeline.stages.report import ReportSummary, report_stage, summary_of
 from ai_forge.pipeline.stages.train import TrainSummary, run_training, training_stage
 from ai_forge.prompting.prompt import Message
 from ai_forge.workspace import atomic_write, stage_key
@@ -83,11 +83,10 @@ def _fit(context: StageContext) -> TrainingResult:
     return result
 
 
-class AnswersSummary(Summary):
-    """How many conversations were answered, and what a freshly deployed model is asked first."""
+class AnswersSummary(JudgedSummary):
+    """How many conversations were answered."""
 
     questions: int
-    first_question: str
 
     def sentence(self) -> str:
         """In a few words."""
@@ -144,5 +143,4 @@ FILE_DATASET = Stage("dataset", (), 1, keyed_by_files, _deal, ChatsSummary, SPLI
 FILE_TRAIN = training_stage(_fit, _content, ("ai_forge.training.chats",))
 FILE_EVALUATE = Stage("evaluate", ("merge", "dataset"), 1, _evaluate_inputs, _evaluate, AnswersSummary, JUDGE)
 FILE_PARITY = parity_stage(_chats, lambda run, outputs: _content(outputs), ("dataset",))
-REPORTED = ("dataset", "train", "evaluate", "parity")
-FILE_REPORT = Stage("report", REPORTED, 1, report_inputs, _report, ReportSummary, JUDGE)
+FILE_REPORT = report_stage(_report, JUDGE)

@@ -24,12 +24,17 @@ FILE = "evaluation.json"
 WHAT_ONLY_THE_VERDICT_READS = {"confidence", "forgetting_budget", "batch_tokens"}
 
 
-class EvaluateSummary(Summary):
-    """How much was asked, and what a freshly deployed model is asked first."""
+class JudgedSummary(Summary):
+    """Of every recipe's judging: what a freshly deployed model is asked first."""
+
+    first_question: str
+
+
+class EvaluateSummary(JudgedSummary):
+    """How much was asked."""
 
     questions: int
     code_files: int
-    first_question: str
 
     def sentence(self) -> str:
         """In a few words."""

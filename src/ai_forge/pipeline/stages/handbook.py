@@ -23,9 +23,10 @@ from ai_forge.data_pipeline.schemas.probes import ComplianceProbe
 from ai_forge.errors import InputError
 from ai_forge.events import Notice
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary, keyed_by_files
+from ai_forge.pipeline.stages.evaluate import JudgedSummary
 from ai_forge.pipeline.stages.merge import load_generator
 from ai_forge.pipeline.stages.parity import parity_stage
-from ai_forge.pipeline.stages.report import ReportSummary, report_inputs, summary_of
+from ai_forge.pipeline.stages.report import ReportSummary, report_stage, summary_of
 from ai_forge.pipeline.stages.train import run_training, training_stage
 from ai_forge.prompting.prompt import Message
 from ai_forge.workspace import atomic_write, stage_key
@@ -106,13 +107,12 @@ def _fit(context: StageContext) -> TrainingResult:
 # -- measurements -------------------------------------------------------------------------------------------------------
 
 
-class ComplianceSummary(Summary):
-    """How many probes base and tuned model pass, and what a freshly deployed model is asked first."""
+class ComplianceSummary(JudgedSummary):
+    """How many probes base and tuned model pass."""
 
     probes: int
     kept_by_base: int
     kept_by_tuned: int
-    first_question: str
 
     def sentence(self) -> str:
         """In a few words."""
@@ -195,5 +195,4 @@ HANDBOOK_DATASET = Stage("dataset", (), 2, keyed_by_files, _copy_data, HandbookS
 HANDBOOK_TRAIN = training_stage(_fit, _content, ("ai_forge.training.handbook",))
 HANDBOOK_EVALUATE = Stage("evaluate", ("merge", "dataset"), 2, _evaluate_inputs, _evaluate, ComplianceSummary, JUDGE)
 HANDBOOK_PARITY = parity_stage(_chats, lambda run, outputs: _content(outputs), ("dataset",))
-REPORTED = ("dataset", "train", "evaluate", "parity")
-HANDBOOK_REPORT = Stage("report", REPORTED, 1, report_inputs, _report, ReportSummary, JUDGE)
+HANDBOOK_REPORT = report_stage(_report, JUDGE)

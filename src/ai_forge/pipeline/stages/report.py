@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ai_forge.code_hash import code_hash
@@ -17,8 +17,6 @@ from ai_forge.pipeline.stages.train import TrainSummary
 if TYPE_CHECKING:
     from ai_forge.judge.verdict import Verdict
     from ai_forge.pipeline.run import Run
-
-MADE_OF = "ai_forge.judge.report"
 
 
 class CheckSummary(Summary):
@@ -48,11 +46,21 @@ def summary_of(verdict: Verdict, file: str) -> ReportSummary:
     return ReportSummary(headline=verdict.headline, better=verdict.better, checks=checks, file=file)
 
 
-def report_inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
-    """What every report depends on: all that was measured, how it is judged, and how it is written."""
-    measured = {name: outputs.key(name) for name in ("dataset", "train", "evaluate", "parity")}
-    # written anew whenever its code changes, not by version: it takes a moment, and nothing depends on it
-    return {**measured, "run": run.id, "judge": run.settings.judge.model_dump(), "code": code_hash(MADE_OF)}
+MEASURED = ("dataset", "train", "evaluate", "parity")
+
+
+def report_stage(
+    build: Callable[[StageContext], ReportSummary], made_of: tuple[str, ...], also_told: tuple[str, ...] = ()
+) -> Stage:
+    """The stage `report` of a recipe, which `build` writes with the code of `made_of`; `also_told` are other stages that it
+    tells of."""
+
+    def inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
+        measured = {name: outputs.key(name) for name in MEASURED}
+        # written anew whenever its code changes, not by version: it takes a moment, and nothing depends on it
+        return {**measured, "run": run.id, "judge": run.settings.judge.model_dump(), "code": code_hash(*made_of)}
+
+    return Stage("report", (*MEASURED, *also_told), 1, inputs, build, ReportSummary, made_of)
 
 
 def _build(context: StageContext) -> ReportSummary:
@@ -107,5 +115,4 @@ def _counts(context: StageContext) -> list[tuple[str, str]]:
     return rows
 
 
-REPORTED = ("mine", "dataset", "train", "prefer", "evaluate", "parity")
-REPORT = Stage("report", REPORTED, 1, report_inputs, _build, ReportSummary, (MADE_OF,))
+REPORT = report_stage(_build, ("ai_forge.judge.report",), also_told=("mine", "prefer"))

@@ -148,9 +148,8 @@ def preference_pairs(context: StageContext) -> list[PreferencePair]:
     records = read_dataset(Path(str(context.run.settings.training.preferences)), "preference").records
     # pairs are mined from the whole history, so some are about files that the judge asks about
     pairs = [record for record in records if isinstance(record, PreferencePair)]
-    held_out = set[
-        str
-    ]()  # a handbook's pairs are held out by rule, a dataset file's by conversation: no split of files
+    held_out: set[str] = set()
+    # a handbook's pairs are held out by rule, a dataset file's by conversation: neither has a split of files
     if (context.outputs.folder("dataset") / "split.json").is_file():
         sides = context.opened.split(context.outputs)
         held_out.update(sides["valid"], sides["test"])

@@ -5,12 +5,20 @@ re-exports are read, types where TypeScript declares them. A JSX element calls i
 beyond `A.prototype.f = …`, destructured values, namespaces, type aliases, and `this` of callbacks that are no arrows.
 """
 
-from tree_sitter import Node, Parser
+from tree_sitter import Node
 
 from ai_forge.data_pipeline.graph.scopes.javascript_expressions import base_chains, types, values
 from ai_forge.data_pipeline.graph.scopes.python_expressions import text_of
-from ai_forge.data_pipeline.graph.scopes.scope import Binding, CallSite, Chain, FileScopes, Scope, ScopeKind, Walk
-from ai_forge.data_pipeline.languages import load
+from ai_forge.data_pipeline.graph.scopes.scope import (
+    Binding,
+    CallSite,
+    Chain,
+    FileScopes,
+    Scope,
+    ScopeKind,
+    Walk,
+    scopes_with,
+)
 
 __all__ = ["javascript_scopes"]
 
@@ -23,14 +31,7 @@ _FIELDS = frozenset({"field_definition", "public_field_definition", "property_si
 
 def javascript_scopes(path: str, text: bytes, language: str) -> FileScopes | None:
     """The scopes of a file in `javascript`, `typescript` or `tsx` (UTF-8); None without that grammar."""
-    loaded = load(language)
-    if loaded is None:
-        return None
-    root = Parser(loaded[0]).parse(text).root_node
-    module = Scope("module", "", path, 1, root.end_point[0] + 1)
-    file = FileScopes(path, module, [module])
-    _Walk(file).walk(root)
-    return file
+    return scopes_with(_Walk, path, text, language)
 
 
 class _Walk(Walk):

@@ -5,11 +5,10 @@ Not followed: `global`, `del`, star arguments, match patterns, and what decorato
 function.
 """
 
-from tree_sitter import Node, Parser
+from tree_sitter import Node
 
 from ai_forge.data_pipeline.graph.scopes.python_expressions import text_of, type_chains, values
-from ai_forge.data_pipeline.graph.scopes.scope import Binding, CallSite, Chain, FileScopes, Scope, Walk
-from ai_forge.data_pipeline.languages import load
+from ai_forge.data_pipeline.graph.scopes.scope import Binding, CallSite, Chain, FileScopes, Scope, Walk, scopes_with
 
 __all__ = ["python_scopes"]
 
@@ -20,14 +19,7 @@ _ARGUMENT_TYPES = frozenset({"identifier", "attribute", "call"})
 
 def python_scopes(path: str, text: bytes) -> FileScopes | None:
     """The scopes of a Python file (UTF-8); None where the grammar is not installed."""
-    loaded = load("python")
-    if loaded is None:
-        return None
-    root = Parser(loaded[0]).parse(text).root_node
-    module = Scope("module", "", path, 1, root.end_point[0] + 1)
-    file = FileScopes(path, module, [module])
-    _Walk(file).walk(root)
-    return file
+    return scopes_with(_Walk, path, text, "python")
 
 
 class _Walk(Walk):

@@ -10,7 +10,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from tree_sitter import Node
+from tree_sitter import Node, Parser
+
+from ai_forge.data_pipeline.languages import load
 
 __all__ = ["Binding", "CallSite", "Chain", "FileScopes", "Scope", "Walk"]
 
@@ -146,3 +148,15 @@ class Walk:
     def enter(self, node: Node, scope: Scope) -> None:
         """Note what `node` says in `scope`, and visit what lies in it."""
         raise NotImplementedError
+
+
+def scopes_with(walk: type[Walk], path: str, text: bytes, language: str) -> FileScopes | None:
+    """The scopes of a file (UTF-8) as a language's `walk` finds them; None where the grammar is not installed."""
+    loaded = load(language)
+    if loaded is None:
+        return None
+    root = Parser(loaded[0]).parse(text).root_node
+    module = Scope("module", "", path, 1, root.end_point[0] + 1)
+    file = FileScopes(path, module, [module])
+    walk(file).walk(root)
+    return file
