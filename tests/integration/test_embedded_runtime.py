@@ -12,7 +12,12 @@ import gguf
 import numpy as np
 import pytest
 
-from ai_forge.conductor import (
+from ai_forge.config.settings import RuntimeSettings
+from ai_forge.errors import InputError, PrerequisiteError, RefusedError, TransientError
+from ai_forge.model_files.base import Base
+from ai_forge.prompting.chat import ChatTokenizer
+from ai_forge.prompting.prompt import SYSTEM_PROMPT, Message, messages_for
+from ai_forge.serving import (
     Deployment,
     EmbeddedRuntime,
     ExpectedAnswer,
@@ -25,12 +30,7 @@ from ai_forge.conductor import (
     prompt_difference,
     rollback,
 )
-from ai_forge.conductor.embedded_runtime import GGUF_FILE
-from ai_forge.config.settings import RuntimeSettings
-from ai_forge.errors import InputError, PrerequisiteError, RefusedError, TransientError
-from ai_forge.model_files.base import Base
-from ai_forge.prompting.chat import ChatTokenizer
-from ai_forge.prompting.prompt import SYSTEM_PROMPT, Message, messages_for
+from ai_forge.serving.embedded_runtime import GGUF_FILE
 from ai_forge.workspace import Workspace, file_sha256
 
 SETTINGS = RuntimeSettings(num_ctx=1024, num_predict=24)

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from ai_forge.conductor import OllamaRuntime, prompt_difference
-from ai_forge.conductor.served_model import ServedModel
 from ai_forge.config import Settings, load_settings
 from ai_forge.model_files.base import Base
 from ai_forge.pipeline.run import new_run
 from ai_forge.pipeline.runner import Runner
 from ai_forge.pipeline.stages.parity import chats_of
 from ai_forge.prompting.chat import ChatTokenizer
+from ai_forge.serving import OllamaRuntime, prompt_difference
+from ai_forge.serving.served_model import ServedModel
 from ai_forge.workspace import Workspace
 from cli_runs import Outcome, ai_forge, debris
 from real_ollama import OllamaProcess

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from ai_forge.conductor import OllamaRuntime, choose_runtime
-from ai_forge.conductor.ollama_http import OllamaServer
 from ai_forge.conductor.ollama_manager import check_ollama_status, query_model
 from ai_forge.config.settings import RuntimeSettings
 from ai_forge.errors import InputError, PrerequisiteError, TransientError
+from ai_forge.serving import OllamaRuntime, choose_runtime
+from ai_forge.serving.ollama_http import OllamaServer
 from ai_forge.workspace import Workspace
 
 

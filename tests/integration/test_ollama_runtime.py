@@ -8,19 +8,6 @@ from typing import Any
 
 import pytest
 
-from ai_forge.conductor import (
-    Deployment,
-    EmbeddedRuntime,
-    OllamaRuntime,
-    Registry,
-    Runtime,
-    choose_runtime,
-    deploy,
-    deployment_from_gguf,
-    ollama_manager,
-    prompt_difference,
-    rollback,
-)
 from ai_forge.conductor.ollama_manager import (
     check_ollama_status,
     create_ollama_model,
@@ -35,6 +22,19 @@ from ai_forge.judge.exporter import create_ollama_modelfile
 from ai_forge.model_files.base import Base
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.prompt import SYSTEM_PROMPT, Message, messages_for
+from ai_forge.serving import (
+    Deployment,
+    EmbeddedRuntime,
+    OllamaRuntime,
+    Registry,
+    Runtime,
+    choose_runtime,
+    deploy,
+    deployment_from_gguf,
+    ollama_manager,
+    prompt_difference,
+    rollback,
+)
 from ai_forge.workspace import Workspace
 from llama_cpp import LlamaCpp
 from real_ollama import OllamaProcess

@@ -9,7 +9,7 @@ import pytest
 
 from ai_forge import lazy
 
-PACKAGES = ("ai_forge.conductor", "ai_forge.data_pipeline", "ai_forge.judge", "ai_forge.training")
+PACKAGES = ("ai_forge.serving", "ai_forge.data_pipeline", "ai_forge.judge", "ai_forge.training")
 
 
 @pytest.mark.parametrize("name", PACKAGES)

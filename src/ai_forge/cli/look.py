@@ -34,8 +34,8 @@ def doctor(options: Options, json: AsJson = False) -> None:
 
 def models(home: Home = None, json: AsJson = False) -> None:
     """The bases that have a name, and the models that were made here."""
-    from ai_forge.conductor.registry import Registry
     from ai_forge.config.models import load_models
+    from ai_forge.serving.registry import Registry
     from ai_forge.workspace import Workspace
 
     with Registry(Workspace.open(home).registry_path) as registry:

@@ -12,8 +12,8 @@ from ai_forge.cli.options import AsJson, Options, Repo, with_options
 from ai_forge.cli.output import is_json, print_json, show, stderr, table, warn
 
 if TYPE_CHECKING:
-    from ai_forge.conductor.served_model import Reply, ServedModel
     from ai_forge.prompting.prompt import Message
+    from ai_forge.serving.served_model import Reply, ServedModel
 
 Question = Annotated[str, typer.Argument(help="A question about the repository.")]
 OfRepo = Annotated[Path, typer.Option("--repo", help="The repository, as it was called when it was trained.")]
@@ -23,8 +23,8 @@ OF_DEPLOYED = ("set", "config", "home", "recipe")  # flags of the commands for a
 
 def open_model(options: Options, repo: Path, model: str | None) -> ServedModel:
     """The deployed model that was asked for."""
-    from ai_forge.conductor.served_model import ServedModel
     from ai_forge.pipeline.identity import known_model_of
+    from ai_forge.serving.served_model import ServedModel
 
     runtime = options.settings().settings.runtime
     workspace = options.workspace()

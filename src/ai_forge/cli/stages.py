@@ -15,9 +15,9 @@ from ai_forge.errors import InputError
 
 if TYPE_CHECKING:
     from ai_forge.cli.display import Display
-    from ai_forge.conductor.served_model import Reply
     from ai_forge.pipeline.runner import Planned, Runner
     from ai_forge.pipeline.stages.report import ReportSummary
+    from ai_forge.serving.served_model import Reply
     from ai_forge.training.forge import TrainingPlan
 
 Act = Callable[["Runner"], tuple[Any, Callable[[], None] | str]]
@@ -118,8 +118,8 @@ def _deployment_line(runner: Runner, deployed: bool) -> str:
 
 def first_answer(runner: Runner) -> tuple[str, Reply]:
     """A first question, answered by the deployed model."""
-    from ai_forge.conductor.served_model import ServedModel
     from ai_forge.pipeline.actions import first_question
+    from ai_forge.serving.served_model import ServedModel
 
     question = first_question(runner)
     with ServedModel.open(runner.run.model, runner.workspace, runner.run.settings.runtime) as model:

@@ -13,8 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ai_forge import conductor
-from ai_forge.conductor.deployer import ExpectedAnswer
+from ai_forge import serving
 from ai_forge.data_pipeline.handbook.persona import persona_file, read_persona
 from ai_forge.errors import InputError, RefusedError
 from ai_forge.events import StageProgress
@@ -23,14 +22,15 @@ from ai_forge.pipeline.stages.export import gguf_of
 from ai_forge.pipeline.stages.parity import chats_of, parity_of
 from ai_forge.pipeline.stages.report import ReportSummary
 from ai_forge.pipeline.stages.train import adapter_stage
+from ai_forge.serving.deployer import ExpectedAnswer
 from ai_forge.workspace import MANIFEST, Workspace, atomic_write, link_or_copy
 
 if TYPE_CHECKING:
-    from ai_forge.conductor import Activation, AskSettings, Deployed, Deployment, Runtime
     from ai_forge.config.settings import RuntimeSettings
     from ai_forge.data_pipeline.handbook.persona import Persona
     from ai_forge.pipeline.run import Run
     from ai_forge.pipeline.runner import Runner
+    from ai_forge.serving import Activation, AskSettings, Deployed, Deployment, Runtime
     from ai_forge.training.forge import TrainingPlan
 
 PROMPT_VERSION = 1
@@ -53,7 +53,7 @@ def require_runtime(runner: Runner) -> None:
             f"runtime.num_ctx is {settings.num_ctx}; {base.name} was made for at most {base.context_length}.",
             f"add --set runtime.num_ctx={base.context_length}.",
         )
-    conductor.choose_runtime(settings, runner.workspace).close()
+    serving.choose_runtime(settings, runner.workspace).close()
 
 
 def deployment_of(runner: Runner) -> Deployment:
@@ -64,7 +64,7 @@ def deployment_of(runner: Runner) -> Deployment:
         system = runner.recipe.system_prompt(run.settings, runner.outputs())
     else:
         system = persona.system
-    made = conductor.deployment_from_gguf(
+    made = serving.deployment_from_gguf(
         run.model,
         run.id,
         gguf_of(run, runner.outputs()),
@@ -98,13 +98,13 @@ def _asking(runner: Runner) -> AskSettings:
     if runner.recipe.has_index:
         index = runner.workspace.served_dir / run.model / run.id / "index"
         k, max_tokens = settings.judge.retrieved_documents, settings.synthesis.max_context_tokens
-        shown = conductor.RetrievalSettings(k=k, max_tokens=max_tokens)
-    return conductor.AskSettings(
+        shown = serving.RetrievalSettings(k=k, max_tokens=max_tokens)
+    return serving.AskSettings(
         kind=run.recipe,
         prompt_version=PROMPT_VERSION,
         index_folder=index,
         retrieval=shown,
-        repository=conductor.RepositoryRef(path=run.repository, name=run.repository_name, commit=run.commit),
+        repository=serving.RepositoryRef(path=run.repository, name=run.repository_name, commit=run.commit),
     )
 
 
@@ -127,7 +127,7 @@ def write_modelfile(runner: Runner) -> Path:
         InputError: Ollama cannot follow the base's chat template.
     """
     path = runner.folder / "Modelfile"
-    atomic_write(path, conductor.modelfile_for(deployment_of(runner)))
+    atomic_write(path, serving.modelfile_for(deployment_of(runner)))
     return path
 
 
@@ -143,13 +143,13 @@ def deploy(runner: Runner) -> Deployed:
     run, settings = runner.run, runner.run.settings.runtime
     deployment = deployment_of(runner)
     with (
-        closing(conductor.choose_runtime(settings, runner.workspace)) as runtime,
+        closing(serving.choose_runtime(settings, runner.workspace)) as runtime,
         runner.reporting("deploy") as ending,
         runner.workspace.lock(f"model-{run.model}", wait_s=WAIT_FOR_MODEL_S, check=runner.cancel.check),
-        conductor.Registry(runner.workspace.registry_path) as registry,
+        serving.Registry(runner.workspace.registry_path) as registry,
     ):
         _keep_index(runner, deployment)  # before it is active: no version is ever served without its index
-        deployed = conductor.deploy(
+        deployed = serving.deploy(
             deployment,
             runtime,
             registry,
@@ -183,11 +183,11 @@ def check_served(runner: Runner, runtime: Runtime, deployment: Deployment) -> No
         RefusedError: it is not.
     """
     tokenizer = runner.opened.tokenizer
-    chats = [conductor.with_system(chat, deployment.system_prompt) for chat in chats_of(runner.outputs())[:N_CHECKED]]
+    chats = [serving.with_system(chat, deployment.system_prompt) for chat in chats_of(runner.outputs())[:N_CHECKED]]
     for chat in chats:
         text = tokenizer.render(chat)
         rendered = runtime.render(deployment.model, chat)
-        difference = conductor.prompt_difference(rendered, text, len(tokenizer.encode(text)))
+        difference = serving.prompt_difference(rendered, text, len(tokenizer.encode(text)))
         if difference:
             raise RefusedError(
                 f"{deployment.model} is asked in another form than it was trained in: {difference}.",
@@ -206,13 +206,13 @@ def rollback(model: str, settings: RuntimeSettings, workspace: Workspace) -> Act
     """
     with (
         workspace.lock(f"model-{model}", wait_s=WAIT_FOR_MODEL_S),
-        conductor.Registry(workspace.registry_path) as registry,
+        serving.Registry(workspace.registry_path) as registry,
     ):
         target = registry.rollback_target(model)
         # the version goes back to the runtime that it was deployed in, whatever is set by now
         chosen = settings.model_copy(update={"kind": target.runtime})
-        with closing(conductor.choose_runtime(chosen, workspace)) as runtime:
-            return conductor.rollback(model, runtime, registry)
+        with closing(serving.choose_runtime(chosen, workspace)) as runtime:
+            return serving.rollback(model, runtime, registry)
 
 
 # -- beside the stages --------------------------------------------------------------------------------------------------

@@ -15,10 +15,10 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from ai_forge.conductor.registry import Registry
 from ai_forge.errors import AIForgeError
 from ai_forge.pipeline.run import Run
 from ai_forge.pipeline.runner import Runner
+from ai_forge.serving.registry import Registry
 from ai_forge.workspace import MANIFEST, Workspace, read_json
 
 Kind = Literal["run", "output", "unfinished", "locks"]

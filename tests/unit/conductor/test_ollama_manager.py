@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from ai_forge.conductor import Deployment, OllamaRuntime, Registry, deploy, deployment_from_gguf, rollback
 from ai_forge.conductor.ollama_manager import (
     check_ollama_status,
     create_ollama_model,
@@ -21,6 +20,7 @@ from ai_forge.conductor.ollama_manager import (
 from ai_forge.config.settings import RuntimeSettings
 from ai_forge.errors import InputError, RefusedError, TransientError
 from ai_forge.model_files.gguf.writer import write_gguf
+from ai_forge.serving import Deployment, OllamaRuntime, Registry, deploy, deployment_from_gguf, rollback
 from local_ollama import LocalOllama, local_ollama
 from tiny_models import make_tiny
 

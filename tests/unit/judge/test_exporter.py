@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from ai_forge.errors import InputError
 from ai_forge.judge import exporter
 from ai_forge.judge.exporter import convert_to_gguf, create_ollama_modelfile, merge_adapters_to_base
+from ai_forge.model_files.gguf.modelfile import TEMPLATE_FILE
 from ai_forge.model_files.tensors import TensorSpec, Weights, f32_to_bf16, write_safetensors
 from ai_forge.prompting.chat_templates import alpaca_jinja
 from ai_forge.training.bases.resolve import resolve_base
@@ -184,7 +185,7 @@ def test_settings_that_a_modelfile_cannot_take_are_refused(options: dict[str, An
 
 
 def test_the_template_is_a_text_file_with_the_placeholders() -> None:
-    text = exporter.TEMPLATE_FILE.read_text(encoding="utf-8")
+    text = TEMPLATE_FILE.read_text(encoding="utf-8")
     for name in ("gguf_path", "system_prompt", "temperature", "top_k", "top_p"):
         assert f"{{{name}}}" in text
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ai_forge.conductor.llama_server import LlamaServer
 from ai_forge.errors import RefusedError
 from ai_forge.judge import parity as parity_module
 from ai_forge.judge.exporter import convert_to_gguf
 from ai_forge.judge.parity import Files, Parity, ServedFile, bucketed_kl, compare, first_difference
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.prompt import Message, messages_for
+from ai_forge.serving.llama_server import LlamaServer
 from ai_forge.training.backends.torch_model import TorchGenerator
 from tiny_models import make_tiny, with_gemma_tokenizer
 from tiny_training import raft_examples

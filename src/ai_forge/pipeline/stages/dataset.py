@@ -134,7 +134,7 @@ def _write(context: StageContext, dataset: Dataset) -> list[tuple[str, str]]:
 
 def _taught(context: StageContext, dataset: Dataset) -> tuple[Dataset, dict[str, Any]]:
     """The dataset in the teacher's words, and what that cost."""
-    from ai_forge.conductor.ollama_http import ollama_url
+    from ai_forge.serving.ollama_http import ollama_url
 
     settings = context.run.settings
     teacher = resolve_teacher(settings.synthesis.teacher, ollama_url(settings.runtime.ollama_host))

@@ -49,13 +49,13 @@ def parity_stage(made_for: Chats, depends_on: Callable[[Run, Outputs], Any], nee
         atomic_write(context.folder / CHATS, json.dumps(chats, ensure_ascii=False, indent=1))
         return ParitySummary(rows=result.rows)
 
-    made_of = ("ai_forge.judge.parity", "ai_forge.conductor.llama_server")
+    made_of = ("ai_forge.judge.parity", "ai_forge.serving.llama_server")
     return Stage("parity", ("export", *needs), 6, inputs, build, ParitySummary, made_of)
 
 
 def _compare(context: StageContext, chats: list[list[Message]]) -> Parity:
-    from ai_forge.conductor import LlamaServer
     from ai_forge.judge.parity import Files, compare
+    from ai_forge.serving import LlamaServer
     from ai_forge.training.backends import load_backend
 
     run, outputs = context.run, context.outputs

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ai_forge.conductor import AskSettings, Deployment, Registry, RepositoryRef, RetrievalSettings, Sampling
 from ai_forge.errors import AIForgeError, InputError, PrerequisiteError, RefusedError, TransientError
+from ai_forge.serving import AskSettings, Deployment, Registry, RepositoryRef, RetrievalSettings, Sampling
 
 
 def deployment(version: str, name: str = "demo", system_prompt: str = "Be brief.") -> Deployment:
@@ -197,7 +197,7 @@ def test_a_folder_that_does_not_exist_is_said_so(tmp_path: Path) -> None:
 
 
 def test_a_lock_held_by_another_process_is_worth_a_retry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ai_forge.conductor.registry.BUSY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("ai_forge.serving.registry.BUSY_TIMEOUT_S", 0.1)
     with Registry(tmp_path / "registry.db") as registry:
         filled(registry, "r1")
         other = sqlite3.connect(tmp_path / "registry.db", isolation_level=None)
@@ -212,7 +212,7 @@ def test_a_lock_held_by_another_process_is_worth_a_retry(tmp_path: Path, monkeyp
 WRITER = """
 import sys
 from pathlib import Path
-from ai_forge.conductor import Registry
+from ai_forge.serving import Registry
 registry = Registry(Path(sys.argv[1]))
 print("ready", flush=True)
 while True:

@@ -26,8 +26,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from ai_forge.conductor.runtime import Progress, context_error
 from ai_forge.errors import AIForgeError, InputError, PrerequisiteError, TransientError
+from ai_forge.serving.runtime import Progress, context_error
 
 DEFAULT_PORT = 11434
 OLDEST_VERSION = (0, 5, 5)  # the first whose /api/create takes files by hash

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-import ai_forge.conductor as conductor
-from ai_forge.conductor import RenderedPrompt, deployment_from_gguf, prompt_difference
-from ai_forge.conductor.ollama_http import ollama_url
-from ai_forge.conductor.ollama_manager import modelfile_for
 from ai_forge.config.settings import RuntimeSettings
 from ai_forge.errors import InputError, PrerequisiteError
+from ai_forge.serving import RenderedPrompt, deployment_from_gguf, prompt_difference
+from ai_forge.serving.ollama_http import ollama_url
+from ai_forge.serving.ollama_runtime import modelfile_for
 
 
 def make(gguf: Path, name: str = "demo", version: str = "r1", **settings: object):
@@ -25,16 +24,9 @@ def make(gguf: Path, name: str = "demo", version: str = "r1", **settings: object
     )
 
 
-def test_every_export_is_there() -> None:
-    assert sorted(conductor.__all__) == sorted(conductor._HOMES)
-    assert all(getattr(conductor, name) is not None for name in conductor.__all__)
-    with pytest.raises(AttributeError):
-        _ = conductor.nothing
-
-
 def test_importing_the_part_loads_neither_llama_cpp_nor_torch() -> None:
     code = (
-        "import sys, ai_forge.conductor as c; c.choose_runtime; c.Registry\n"
+        "import sys, ai_forge.serving as c; c.choose_runtime; c.Registry\n"
         "assert not {'xllamacpp', 'torch'} & set(sys.modules), 'loaded'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

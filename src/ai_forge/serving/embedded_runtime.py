@@ -22,11 +22,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ai_forge.conductor.deployment import LATEST, NAME, Deployment, FileStamp, read_deployment
-from ai_forge.conductor.llama_server import LlamaServer
-from ai_forge.conductor.runtime import Completion, HeldModel, Progress, RenderedPrompt, RuntimeKind, silent, with_system
 from ai_forge.errors import InputError, PrerequisiteError
 from ai_forge.prompting.prompt import Message
+from ai_forge.serving.deployment import LATEST, NAME, Deployment, FileStamp, read_deployment
+from ai_forge.serving.llama_server import LlamaServer
+from ai_forge.serving.runtime import Completion, HeldModel, Progress, RenderedPrompt, RuntimeKind, silent, with_system
 from ai_forge.workspace import atomic_folder, atomic_write, file_sha256, require_disk
 
 GGUF_FILE = "model.gguf"

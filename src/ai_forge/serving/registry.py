@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from ai_forge.conductor.deployment import Deployment, read_deployment
-from ai_forge.conductor.runtime import RuntimeKind
 from ai_forge.errors import InputError, PrerequisiteError, RefusedError, TransientError
+from ai_forge.serving.deployment import Deployment, read_deployment
+from ai_forge.serving.runtime import RuntimeKind
 
 SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 10.0

@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ai_forge.conductor.deployment import Deployment
-from ai_forge.conductor.registry import Activation, Registry
-from ai_forge.conductor.runtime import Progress, Runtime, silent
 from ai_forge.errors import AIForgeError, RefusedError
+from ai_forge.serving.deployment import Deployment
+from ai_forge.serving.registry import Activation, Registry
+from ai_forge.serving.runtime import Progress, Runtime, silent
 
 # asks the new version in the runtime and raises `RefusedError` where it is not as it was trained
 Check = Callable[[Runtime, Deployment], None]

@@ -3,11 +3,11 @@
 Ollama is started only where it was asked for by name: "auto" takes the machine as it is and never starts a service.
 """
 
-from ai_forge.conductor.embedded_runtime import EmbeddedRuntime
-from ai_forge.conductor.ollama_manager import OllamaRuntime
-from ai_forge.conductor.runtime import Runtime
 from ai_forge.config.settings import RuntimeSettings
 from ai_forge.errors import PrerequisiteError
+from ai_forge.serving.embedded_runtime import EmbeddedRuntime
+from ai_forge.serving.ollama_runtime import OllamaRuntime
+from ai_forge.serving.runtime import Runtime
 from ai_forge.workspace import Workspace
 
 MODELS_DIR = "models"

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from ai_forge.conductor import Activation, AskSettings, Deployment, RepositoryRef, Sampling
-from ai_forge.conductor.registry import Registry
-from ai_forge.conductor.served_model import Reply, ServedModel, changes_since, loop_at_end, searched_for
 from ai_forge.config import Settings
 from ai_forge.errors import InputError, PrerequisiteError, TransientError
 from ai_forge.pipeline import actions
 from ai_forge.prompting.prompt import Message
+from ai_forge.serving import Activation, AskSettings, Deployment, RepositoryRef, Sampling
+from ai_forge.serving.registry import Registry
+from ai_forge.serving.served_model import Reply, ServedModel, changes_since, loop_at_end, searched_for
 from ai_forge.workspace import Workspace
 from cli_runs import TinyRun, copy_of, runner_of
 from tiny_training import document

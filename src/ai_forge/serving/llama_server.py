@@ -23,10 +23,10 @@ from typing import Any
 import httpx
 import psutil
 
-from ai_forge.conductor.runtime import NEUTRAL, Completion, context_error
 from ai_forge.errors import AIForgeError, InputError, PrerequisiteError, TransientError
 from ai_forge.model_files.gguf.reader import check_gguf
 from ai_forge.prompting.prompt import Message
+from ai_forge.serving.runtime import NEUTRAL, Completion, context_error
 
 ANSWER_TIMEOUT_S = 600.0
 # no prompt cache: evaluating only the last token again gives other rounding, and with it sometimes another answer

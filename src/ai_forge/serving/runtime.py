@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from ai_forge.conductor.deployment import Deployment
 from ai_forge.errors import InputError
 from ai_forge.prompting.prompt import Message
+from ai_forge.serving.deployment import Deployment
 
 RuntimeKind = Literal["ollama", "embedded"]
 # called with what is being done, how much of it is done and how much there is (bytes, or 0 of 0)

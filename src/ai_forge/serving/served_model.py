@@ -16,20 +16,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ai_forge.conductor.choosing import choose_runtime
-from ai_forge.conductor.registry import Registry
 from ai_forge.data_pipeline.source.repository import git_output
 from ai_forge.data_pipeline.text.words import approximate_tokens
 from ai_forge.errors import InputError, PrerequisiteError
 from ai_forge.prompting.prompt import Message, citations_in, messages_for
+from ai_forge.serving.choosing import choose_runtime
+from ai_forge.serving.registry import Registry
 
 if TYPE_CHECKING:
-    from ai_forge.conductor.deployment import Deployment, RepositoryRef
-    from ai_forge.conductor.registry import Activation
-    from ai_forge.conductor.runtime import Runtime
     from ai_forge.config.settings import RuntimeSettings
     from ai_forge.data_pipeline.schemas import Document
     from ai_forge.data_pipeline.search.question_index import QuestionIndex
+    from ai_forge.serving.deployment import Deployment, RepositoryRef
+    from ai_forge.serving.registry import Activation
+    from ai_forge.serving.runtime import Runtime
     from ai_forge.workspace import Workspace
 
 POINTS_BACK = re.compile(r"\b(it|its|that|this|these|those|they|them|their|there|same|one|ones|and|also|else)\b", re.I)

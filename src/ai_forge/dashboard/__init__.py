@@ -1,0 +1,1 @@
+"""The pages of the service: server-rendered, vendored scripts, no build step."""
