@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 from ai_forge.cli.options import AsJson, Home, Options, with_options
 from ai_forge.cli.output import show, table
-from ai_forge.json_lines import JsonObject
 
 config_app = typer.Typer(help="Settings: their values and where each came from.", no_args_is_help=True)
 MARKS = {"ok": "✓", "missing": "✗", "optional": "–"}
@@ -63,59 +60,21 @@ def models(home: Home = None, json: AsJson = False) -> None:
 
 def runs(home: Home = None, json: AsJson = False) -> None:
     """The runs in the workspace, newest first, with how far each came."""
-    from ai_forge.workspace import Workspace, read_json
+    from ai_forge.pipeline.runs import runs_of
+    from ai_forge.workspace import Workspace
 
-    records = [(path.parent, read_json(path)) for path in Workspace.open(home).runs_dir.glob("*/run.json")]
-    # a folder whose record is torn, or of a version that wrote another, is passed over: the list is for finding runs
-    rows = [_row(folder, record) for folder, record in records if record and "run" in record]
-    rows.sort(key=lambda row: str(row["created"]), reverse=True)
+    found = runs_of(Workspace.open(home))
 
     def text() -> None:
-        if not rows:
+        if not found:
             print("no runs yet: ai-forge run REPO makes one")
             return
-        shown = [[row[key] or "" for key in ("run_id", "created", "model", "base", "state", "verdict")] for row in rows]
+        shown = [
+            [run.run_id, local_time(run.created), run.model, run.base, run.state, run.verdict or ""] for run in found
+        ]
         table(("run", "began", "model", "base", "state", "verdict"), shown)
 
-    show(rows, text, json)
-
-
-def _row(folder: Path, record: JsonObject) -> JsonObject:
-    """What `runs` says of a run, read off its record and its events."""
-    from ai_forge.events import read_events
-
-    state, verdict = "not begun", None
-    finished: dict[str, None] = {}  # in the order of the first time: a stage that is made again takes no run back
-    for event in read_events(folder / "events.jsonl"):
-        kind, stage = event.get("event"), event.get("stage", "")
-        if stage == "plan":  # a look at a run does not move it
-            continue
-        if kind == "StageStarted":
-            state = f"in {stage}"
-        elif kind == "StageFinished":
-            finished.setdefault(stage)
-            furthest = next(reversed(finished))
-            state = "deployed" if furthest == "deploy" else f"{furthest} done"
-            if stage == "report":
-                verdict = event.get("text")
-        elif kind == "StageFailed":
-            state = f"{stage} failed"
-        elif kind == "StageCancelled":
-            state = f"{stage} cancelled"
-    run = record["run"]
-    # by recipe: `report.html` of a repository, `compliance.md` of a handbook
-    report = next((str(path) for path in (folder / "report.html", folder / "compliance.md") if path.is_file()), None)
-    return {
-        "run_id": run["id"],
-        "created": local_time(record["created"]),
-        "model": run["model"],
-        "repository": run["repository"],
-        "recipe": run["recipe"],
-        "base": record["base"]["name"],
-        "state": state,
-        "verdict": verdict,
-        "report": report,
-    }
+    show([run.model_dump() | {"created": local_time(run.created)} for run in found], text, json)
 
 
 def local_time(text: str) -> str:

@@ -4,7 +4,7 @@ blocks → without near-duplicates → split → synthesise each side from what 
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ai_forge.config import Settings
@@ -39,6 +39,17 @@ class Dataset:
         """Examples of each side, `rejected` and `split`."""
         counts = {side: len(examples) for side, examples in self.sides.items()}
         return {**counts, "rejected": dict(self.rejected), "split": self.split.summary()}
+
+    def without(self, dropped: Collection[str]) -> "Dataset":
+        """The dataset without the examples of these ids on the sides that are trained and stopped on.
+
+        What is judged stays whole: a verdict without the questions that someone did not like would be no verdict.
+        """
+        kept = {side: [e for e in self.sides[side] if side == "test" or e.id not in dropped] for side in SIDES}
+        n_dropped = sum(len(self.sides[side]) - len(kept[side]) for side in SIDES)
+        if n_dropped == 0:
+            return self
+        return Dataset(kept, self.split, self.rejected + Counter(dropped_by_hand=n_dropped))
 
 
 def make_dataset(

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ai_forge.config import Settings
 from ai_forge.events import Sink, StageFinished, StageStarted, ignore
+from ai_forge.pipeline.dropped import dropped_examples
 from ai_forge.pipeline.identity import model_name_for, model_suffix
 from ai_forge.pipeline.recipes import recipe_named
 from ai_forge.pipeline.stages.train import HOW_IT_IS_COMPUTED
@@ -73,8 +74,11 @@ def new_run(
     text = f"{base.name}, {base.n_parameters / 1e6:.0f} M parameters{lossy}"
     emit(StageFinished("base", time.monotonic() - began, False, counts, text))
     model = model_name_for(source.root, source.name, model_suffix(chosen.name), workspace, wanted=name, emit=emit)
+    states = dict(source.states)
+    if dropped := dropped_examples(workspace, model):
+        states["dropped"] = stage_key(examples=sorted(dropped))
     decisive = settings.model_dump(exclude={"runtime": WHERE_IT_IS_SERVED, "training": HOW_IT_IS_COMPUTED})
-    decided = stage_key(recipe=chosen.name, sources=source.states, base=base.fingerprint, settings=decisive)
+    decided = stage_key(recipe=chosen.name, sources=states, base=base.fingerprint, settings=decisive)
     return Run(
         id=decided[:12],
         recipe=chosen.name,
@@ -83,6 +87,6 @@ def new_run(
         model=model,
         commit=source.commit,
         base=base.fingerprint,
-        sources=source.states,
+        sources=states,
         settings=settings,
     )

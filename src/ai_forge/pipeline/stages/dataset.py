@@ -22,6 +22,7 @@ from ai_forge.data_pipeline.teacher.prompt import PROMPT_VERSION
 from ai_forge.data_pipeline.teacher.rewording import AnswerCache
 from ai_forge.data_pipeline.validator import generate_quality_report
 from ai_forge.events import Notice
+from ai_forge.pipeline.dropped import dropped_examples
 from ai_forge.pipeline.embedder import with_address
 from ai_forge.pipeline.sources import dates_of
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
@@ -79,6 +80,8 @@ def _inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
         "synthesis": settings.synthesis.model_dump(),
         "validator": settings.validator.model_dump(),
         "prompt": prompt,
+        # only where there are any, so that nothing is made anew for those who never dropped one
+        **{name: run.sources[name] for name in ("dropped",) if name in run.sources},
     }
 
 
@@ -98,6 +101,7 @@ def _build(context: StageContext) -> DatasetSummary:
     cost = None
     if settings.synthesis.teacher:
         dataset, cost = _taught(context, dataset)
+    dataset = dataset.without(dropped_examples(context.workspace, context.run.model))
     require_no_leak(dataset)  # after the teacher, whose words are new text
     code = _write(context, dataset)
     ids = {side: [example.id for example in dataset.sides[side]] for side in SIDES}

@@ -1,0 +1,47 @@
+"""Examples that a person read and threw out: kept by model in `dropped/<model>.json`, left out when the data is made again."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from ai_forge.errors import InputError
+from ai_forge.workspace import Workspace, atomic_write
+
+EXAMPLE_ID = re.compile(r"[0-9a-f]{16}")
+
+
+def dropped_examples(workspace: Workspace, model: str) -> frozenset[str]:
+    """The ids of the examples that `model` is not to be trained on.
+
+    Raises:
+        InputError: the file that holds them is damaged; to pass over it would train on what was thrown out.
+    """
+    path = _file(workspace, model)
+    if not path.exists():
+        return frozenset()
+    try:
+        return frozenset(str(example) for example in json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path}, the list of dropped examples, cannot be read: {error}", "correct it, or remove it."
+        ) from error
+
+
+def drop_example(workspace: Workspace, model: str, example: str, *, keep: bool = False) -> None:
+    """Throw an example out, or with `keep` take it back. The same again is harmless.
+
+    Raises:
+        InputError: `example` is no id of an example.
+    """
+    if not EXAMPLE_ID.fullmatch(example):
+        raise InputError(f"{example!r} is no example's id.", "ai-forge data show prints them: 16 hexadecimal digits.")
+    with workspace.lock(f"dropped-{model}", wait_s=5.0):
+        known = dropped_examples(workspace, model)
+        changed = known - {example} if keep else known | {example}
+        atomic_write(_file(workspace, model), json.dumps(sorted(changed), indent=1))
+
+
+def _file(workspace: Workspace, model: str) -> Path:
+    return workspace.root / "dropped" / f"{model}.json"

@@ -1,0 +1,178 @@
+"""What the runs of a workspace did, read off their folders: nothing is opened, loaded or locked.
+
+`events.jsonl` is the one stream; here it is folded into what a reader wants to know of a run: how far it came, its curve,
+its figures of the moment. The command line lists runs with it, the pages show a run while it works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ai_forge.events import read_events
+from ai_forge.json_lines import JsonObject
+from ai_forge.workspace import Workspace, read_json
+
+StageState = Literal["running", "done", "failed", "cancelled"]
+PLAN = "plan"  # not a stage: a look at a run does not move it
+KEPT_SAMPLES = 4  # answers to the fixed question, the newest: a reader compares the last with the first
+
+
+class StageView(BaseModel):
+    """One stage as its events tell it. `done` of `total` units, 0 of 0 where nothing is known."""
+
+    name: str
+    state: StageState = "running"
+    seconds: float | None = None
+    done: int = 0
+    total: int = 0
+    note: str = ""
+    text: str = ""
+    next_step: str | None = None
+
+    @property
+    def share(self) -> float | None:
+        """How much of it is done, 0 to 1; None where it does not tell."""
+        if self.total <= 0:
+            return None
+        return min(1.0, self.done / self.total)
+
+
+class Moment(BaseModel):
+    """The newest training step: what it measured, and what is left (seconds)."""
+
+    step: int
+    n_steps: int
+    loss: float
+    tokens_per_s: float
+    memory_bytes: int
+    eta_s: float
+
+
+class Sample(BaseModel):
+    """An answer to the fixed held-out question after some steps."""
+
+    step: int
+    question: str
+    answer: str
+
+
+class RunOverview(BaseModel):
+    """A run in one line. `state` is in words; `report` the file that says how good the model is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: str
+    created: str
+    model: str
+    repository: str
+    recipe: str
+    base: str
+    state: str
+    verdict: str | None
+    report: str | None
+
+
+class RunView(BaseModel):
+    """A run while it works: what its events say so far."""
+
+    stages: dict[str, StageView] = Field(default_factory=dict)
+    losses: list[tuple[int, float]] = Field(default_factory=list)
+    held_out: list[tuple[int, float]] = Field(default_factory=list)
+    now: Moment | None = None
+    samples: list[Sample] = Field(default_factory=list)
+    notices: list[str] = Field(default_factory=list)
+    verdict: str | None = None
+    latest: str = ""
+
+    @property
+    def state(self) -> str:
+        """How far the run came, in words."""
+        moved = [stage for stage in self.stages.values() if stage.name != PLAN]
+        if not moved:
+            return "not begun"
+        last = self.stages.get(self.latest, moved[-1])
+        if last.state == "running":
+            return f"in {last.name}"
+        if last.state != "done":
+            return f"{last.name} {last.state}"
+        # in the order of the first time: a stage that is made again takes no run back
+        furthest = [stage for stage in moved if stage.state == "done"][-1]
+        if furthest.name == "deploy":
+            return "deployed"
+        return f"{furthest.name} done"
+
+    def take(self, event: JsonObject) -> None:
+        """Fold in one record of `events.jsonl`; what is not known is passed over, a later version may write more."""
+        kind = event.get("event")
+        if kind == "StageStarted":
+            self.stages[event["stage"]] = StageView(name=event["stage"])
+            if event["stage"] != PLAN:
+                self.latest = event["stage"]
+        elif kind == "StageProgress":
+            stage = self._stage(event)
+            stage.done, stage.total, stage.note = event["done"], event["total"], event.get("note", "")
+        elif kind == "StageFinished":
+            self._end(event, "done", event.get("text", ""))
+            if event["stage"] == "report":
+                self.verdict = event.get("text")
+        elif kind == "StageFailed":
+            self._end(event, "failed", event.get("message", "")).next_step = event.get("next_step")
+        elif kind == "StageCancelled":
+            self._end(event, "cancelled", event.get("reason", ""))
+        elif kind == "StepLogged":
+            self.now = Moment.model_validate(event)
+            self.losses.append((event["step"], event["loss"]))
+        elif kind == "EvalFinished":
+            self.held_out.append((event["step"], event["loss"]))
+        elif kind == "AnswerSampled":
+            self.samples = [*self.samples, Sample.model_validate(event)][-KEPT_SAMPLES:]
+        elif kind == "Notice":
+            self.notices.append(event["message"])
+
+    def _stage(self, event: JsonObject) -> StageView:
+        return self.stages.setdefault(event["stage"], StageView(name=event["stage"]))
+
+    def _end(self, event: JsonObject, state: StageState, text: str) -> StageView:
+        stage = self._stage(event)
+        stage.state, stage.seconds, stage.text, stage.note = state, event.get("seconds"), text, ""
+        return stage
+
+
+def view_of(events: Iterable[JsonObject]) -> RunView:
+    """All events of a run, folded."""
+    view = RunView()
+    for event in events:
+        view.take(event)
+    return view
+
+
+def runs_of(workspace: Workspace) -> list[RunOverview]:
+    """The runs in the workspace, newest first. A folder whose record is torn, or of a version that wrote another, is passed
+    over: the list is for finding runs."""
+    found = [overview_of(path.parent) for path in workspace.runs_dir.glob("*/run.json")]
+    return sorted((run for run in found if run is not None), key=lambda run: run.created, reverse=True)
+
+
+def overview_of(folder: Path) -> RunOverview | None:
+    """A run in one line; None where the folder holds none that can be read."""
+    record = read_json(folder / "run.json")
+    if record is None or not isinstance(record.get("run"), dict):
+        return None
+    run, view = record["run"], view_of(read_events(folder / "events.jsonl"))
+    # by recipe: `report.html` of a repository, `compliance.md` of a handbook
+    report = next((str(path) for path in (folder / "report.html", folder / "compliance.md") if path.is_file()), None)
+    return RunOverview(
+        run_id=run["id"],
+        created=record["created"],
+        model=run["model"],
+        repository=run["repository"],
+        recipe=run["recipe"],
+        base=record["base"]["name"],
+        state=view.state,
+        verdict=view.verdict,
+        report=report,
+    )
