@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ai_forge.config import Settings
+from ai_forge.data_pipeline.examples.asked import without_asked
 from ai_forge.data_pipeline.examples.project_notes import ProjectNotes
 from ai_forge.data_pipeline.examples.splits import Split, check_no_leak, split_by_file
 from ai_forge.data_pipeline.graph.symbols import SymbolGraph
@@ -15,6 +16,7 @@ from ai_forge.data_pipeline.miner import MiningResult
 from ai_forge.data_pipeline.mining.filters import without_near_duplicates
 from ai_forge.data_pipeline.raft_generator import synthesize
 from ai_forge.data_pipeline.schemas import CodeBlock, RAFTExample
+from ai_forge.data_pipeline.schemas.team_questions import TeamQuestion
 from ai_forge.data_pipeline.search.index import Index
 from ai_forge.data_pipeline.secrets.masking import without_secrets
 from ai_forge.data_pipeline.teacher.client import Teacher
@@ -117,6 +119,19 @@ def taught(
         sides[side], dropped = _passed([next(said) for _ in dataset.sides[side]], settings)
         rejected += dropped
     return Dataset(sides, dataset.split, rejected), {"name": teacher.name, **teaching.summary()}
+
+
+def without_team_questions(dataset: Dataset, questions: Sequence[TeamQuestion]) -> Dataset:
+    """The dataset without examples that ask what the team's own questions ask: those are judged on and never trained on.
+
+    The files that answer them may be trained on: that the model knows them is what the team wants.
+    """
+    sides: Sides = {}
+    rejected = dataset.rejected.copy()
+    for side, examples in dataset.sides.items():
+        sides[side], dropped = without_asked(examples, questions)
+        rejected += dropped
+    return Dataset(sides, dataset.split, rejected)
 
 
 def require_no_leak(dataset: Dataset) -> None:

@@ -13,6 +13,7 @@ from ai_forge.data_pipeline.handbook.handbook import COMPANIONS, FINE_TUNING_FIL
 from ai_forge.data_pipeline.search.entries import entries_beside_code
 from ai_forge.data_pipeline.source.file_dates import read_dates
 from ai_forge.data_pipeline.source.repository import Repository, read_repository
+from ai_forge.data_pipeline.source.team_questions import read_team_questions
 from ai_forge.errors import InputError
 from ai_forge.pipeline.opened import files_state
 from ai_forge.workspace import file_sha256, stage_key
@@ -55,6 +56,9 @@ def read_code(path: Path, settings: Settings) -> Source:
         states["notes"] = stage_key(**state_of_notes(repository))
     if settings.split.by != "file":
         states["dates"] = stage_key(dates=dates_of(repository, settings))
+    asked = read_team_questions(repository.root)
+    if asked is not None and asked.questions:
+        states["team_questions"] = asked.state
     states |= _preferences(settings)
     return Source(repository.root, repository.name, repository.commit, states)
 

@@ -40,6 +40,9 @@ _LEFT_OUT_FOLDERS = frozenset(
 )
 # What a log needs to be read by a program, whatever the repository's configuration or the user's says.
 PLAIN_LOG = ("--raw", "-r", "-z", "-O/dev/null", "--no-abbrev", "--no-show-signature", "--no-notes", "--no-color")
+OWN_FOLDER = ".ai-forge"
+"""What a repository holds for us: read where it is meant, and never as its documentation, or an index would find the team's
+questions when they are asked."""
 _GIT_TIMEOUT_S = 120
 _MAX_LICENCE_BYTES = 200_000
 _MAX_DOCUMENT_BYTES = 500_000
@@ -180,11 +183,15 @@ def read_repository(repo_path: str | Path, *, max_file_bytes: int = 1_000_000) -
 
 
 def read_documents(root: Path, suffixes: tuple[str, ...], max_files: int) -> Iterator[tuple[str, bytes]]:
-    """(path, bytes) of the first `max_files` files with one of `suffixes`, by path; as careful as `read_repository`."""
+    """(path, bytes) of the first `max_files` files with one of `suffixes`, by path; as careful as `read_repository`.
+
+    Those of `.ai-forge` are left out.
+    """
     ignored: Counter[str] = Counter()
     names, _ = _names(root, ignored)
     endings = tuple(suffix.encode() for suffix in suffixes)
-    wanted = [name for name in names if name.lower().endswith(endings)]
+    own = f"{OWN_FOLDER}/".encode()
+    wanted = [name for name in names if name.lower().endswith(endings) and not name.startswith(own)]
     for name in wanted[:max_files]:
         path = _showable(name, ignored)
         if path is None:
@@ -192,6 +199,25 @@ def read_documents(root: Path, suffixes: tuple[str, ...], max_files: int) -> Ite
         content = _read(root, path, _MAX_DOCUMENT_BYTES, ignored, {})
         if content is not None:
             yield path, content
+
+
+def read_one(root: Path, path: str, max_bytes: int) -> bytes | None:
+    """The bytes of one file below `root`, tracked or not, as careful as `read_repository`; None where there is none.
+
+    Raises:
+        InputError: it is there and cannot be read: a link, no file, longer than `max_bytes`.
+    """
+    skipped: Counter[str] = Counter()
+    content = _read(root.resolve(), path, max_bytes, skipped, {})
+    if content is not None or "missing" in skipped:
+        return content
+    why = {
+        "symlink": "a link is on the way to it, which is not followed",
+        "not_a_file": "it is no file",
+        "too_large": f"it is longer than {max_bytes:,} bytes",
+    }
+    reason = why.get(next(iter(skipped)), "the system does not let it be read")
+    raise InputError(f"{root / path} cannot be read: {reason}.", "put a file in its place, or remove it.")
 
 
 def _names(root: Path, skipped: Counter[str]) -> tuple[list[bytes], dict[bytes, str] | None]:

@@ -13,15 +13,26 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict
 
-from ai_forge.data_pipeline.dataset import SIDES, Dataset, make_dataset, require_no_leak, taught
+from ai_forge.data_pipeline.dataset import (
+    SIDES,
+    Dataset,
+    make_dataset,
+    require_no_leak,
+    taught,
+    without_team_questions,
+)
 from ai_forge.data_pipeline.datasets.storage import write_dataset
 from ai_forge.data_pipeline.schemas import RAFTExample
+from ai_forge.data_pipeline.schemas.team_questions import TeamQuestion
 from ai_forge.data_pipeline.secrets.masking import scrub
+from ai_forge.data_pipeline.source.team_questions import QUESTIONS_FILE, read_team_questions
 from ai_forge.data_pipeline.teacher.client import resolve_teacher
 from ai_forge.data_pipeline.teacher.prompt import PROMPT_VERSION
 from ai_forge.data_pipeline.teacher.rewording import AnswerCache
 from ai_forge.data_pipeline.validator import generate_quality_report
+from ai_forge.errors import InputError
 from ai_forge.events import Notice
+from ai_forge.json_lines import read_jsonl, write_jsonl
 from ai_forge.pipeline.dropped import dropped_examples
 from ai_forge.pipeline.embedder import with_address
 from ai_forge.pipeline.sources import dates_of
@@ -33,6 +44,7 @@ if TYPE_CHECKING:
     from ai_forge.pipeline.run import Run
 
 HELD_OUT_CODE = "held_out_code.json"
+TEAM_QUESTIONS = "team_questions.jsonl"
 RECORDED = ("miner", "split", "synthesis", "validator")  # the settings that say how the examples were made
 
 
@@ -80,8 +92,8 @@ def _inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
         "synthesis": settings.synthesis.model_dump(),
         "validator": settings.validator.model_dump(),
         "prompt": prompt,
-        # only where there are any, so that nothing is made anew for those who never dropped one
-        **{name: run.sources[name] for name in ("dropped",) if name in run.sources},
+        # only where there are any, so that nothing is made anew for those who have none
+        **{name: run.sources[name] for name in ("dropped", "team_questions") if name in run.sources},
     }
 
 
@@ -102,11 +114,15 @@ def _build(context: StageContext) -> DatasetSummary:
     if settings.synthesis.teacher:
         dataset, cost = _taught(context, dataset)
     dataset = dataset.without(dropped_examples(context.workspace, context.run.model))
+    asked = _team_questions(context)
+    dataset = without_team_questions(dataset, asked)  # after the teacher as well
     require_no_leak(dataset)  # after the teacher, whose words are new text
     code = _write(context, dataset)
     ids = {side: [example.id for example in dataset.sides[side]] for side in SIDES}
     content = stage_key(train=ids["train"], valid=ids["valid"])
     judged = stage_key(test=ids["test"], code=code)
+    if asked:
+        judged = stage_key(judged=judged, team=context.run.sources["team_questions"])
     return DatasetSummary.model_validate(dataset.summary() | {"content": content, "judged": judged, "teacher": cost})
 
 
@@ -150,6 +166,27 @@ def _taught(context: StageContext, dataset: Dataset) -> tuple[Dataset, dict[str,
         return taught(
             dataset, teacher, cache, settings, context.report, lambda text: context.emit(Notice("info", text))
         )
+
+
+def _team_questions(context: StageContext) -> tuple[TeamQuestion, ...]:
+    """The team's questions, kept with the examples: what is judged is what was asked when the run was made."""
+    if "team_questions" not in context.run.sources:
+        return ()
+    read = read_team_questions(context.run.repository)
+    if read is None or read.state != context.run.sources["team_questions"]:
+        raise InputError(
+            f"{QUESTIONS_FILE} changed while run {context.run.id} was at work.", "start it anew: ai-forge run."
+        )
+    write_jsonl(context.folder / TEAM_QUESTIONS, read.questions)
+    return read.questions
+
+
+def team_questions(outputs: Outputs) -> list[TeamQuestion]:
+    """The team's own questions, in the order of its file; none where it has none."""
+    path = outputs.folder("dataset") / TEAM_QUESTIONS
+    if not path.is_file():
+        return []
+    return read_jsonl(path, TeamQuestion)
 
 
 def held_out_code(outputs: Outputs) -> list[tuple[str, str]]:

@@ -1,0 +1,143 @@
+"""Whether a team's own question is answered right, by rule: found, cited, said.
+
+    found     retrieval brings one of the places that answer it first, or among the first three files
+    cited     the answer cites one of them, and nothing that it was not shown
+    said      it holds every word that it must, and none that it must not (where the question has such words)
+    likeness  ROUGE-L to the answer that the team wrote (where it wrote one)
+
+No model judges. What a question does not say is `None`: unscored, not wrong.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+from ai_forge.data_pipeline.schemas import Document
+from ai_forge.data_pipeline.schemas.team_questions import TeamQuestion, is_below
+from ai_forge.data_pipeline.search.entries import Entry
+from ai_forge.data_pipeline.search.question_index import QuestionIndex
+from ai_forge.judge.scoring import rouge_l
+from ai_forge.prompting.prompt import CITATION, citations_in
+
+AMONG = 3  # files that a reader looks through before asking somebody
+SEARCHED = 10  # places of which these are the files
+
+
+@dataclass(frozen=True)
+class Places:
+    """What answers a question in one state of a repository: its files, and the lines of its symbols in other files.
+
+    `missing` are the files and symbols of the question that the index does not hold.
+    """
+
+    question: TeamQuestion
+    definitions: tuple[tuple[str, int, int], ...]
+    missing: tuple[str, ...]
+
+    @classmethod
+    def of(cls, question: TeamQuestion, entries: Iterable[Entry]) -> "Places":
+        """The places among `entries`. A symbol is a definition's qualified name, or its end: `lock`, `Workspace.lock`."""
+        definitions: list[tuple[str, int, int]] = []
+        found = set[str]()
+        for entry in entries:
+            found |= {file for file in question.files if is_below(entry.path, file)}
+            if entry.kind in ("documentation", "configuration", "commit"):
+                continue
+            for symbol in question.symbols:
+                if entry.name == symbol or entry.name.endswith(f".{symbol}"):
+                    found.add(symbol)
+                    definitions.append((entry.path, entry.first_line, entry.last_line))
+        missing = tuple(name for name in (*question.files, *question.symbols) if name not in found)
+        return cls(question, tuple(definitions), missing)
+
+    def answer(self, path: str | None, first_line: int | None, last_line: int | None) -> bool:
+        """Whether lines `first_line` to `last_line` of `path` answer the question, or a part of them."""
+        if path is None:
+            return False
+        if self.question.is_in_files(path):
+            return True
+        first, last = first_line or 0, last_line or 0
+        return any(path == file and first <= end and start <= last for file, start, end in self.definitions)
+
+
+def rank_of(places: Places, index: QuestionIndex) -> int | None:
+    """The place of the first right file among the files that retrieval finds, from 1; None where it is not among them."""
+    files: list[str] = []
+    for found in index.search(places.question.question, SEARCHED):
+        if found.path not in files:
+            files.append(found.path)
+        if places.answer(found.path, found.first_line, found.last_line):
+            return files.index(found.path) + 1
+    return None
+
+
+class TeamScore(BaseModel):
+    """What is right about one answer to a team's question; None is unscored."""
+
+    model_config = ConfigDict(frozen=True)
+
+    found_first: bool
+    found_among: bool
+    citation_right: bool
+    said_right: bool | None
+    similarity: float | None
+
+    @property
+    def right(self) -> bool:
+        """Cited from a place that answers it, and nothing said that is wrong."""
+        return self.citation_right and self.said_right is not False
+
+
+def score_answer(answer: str, places: Places, rank: int | None, shown: Sequence[Document]) -> TeamScore:
+    """Score one answer. `rank` is that of `rank_of`, `shown` what the model was shown (nothing for one that is asked bare)."""
+    question = places.question
+    similarity = None
+    if question.answer is not None:
+        similarity = rouge_l(CITATION.sub(" ", answer), CITATION.sub(" ", question.answer))
+    return TeamScore(
+        found_first=rank == 1,
+        found_among=rank is not None and rank <= AMONG,
+        citation_right=_is_cited(answer, places, shown),
+        said_right=_is_said(answer, question),
+        similarity=similarity,
+    )
+
+
+def _is_cited(answer: str, places: Places, shown: Sequence[Document]) -> bool:
+    """Whether the answer cites a place that answers, and nothing that was not shown.
+
+    Whoever was shown nothing can know a place only from training: any lines of the right file count then.
+    """
+    cited = citations_in(answer)
+    if not shown:
+        return any(places.answer(*_place(citation)) for citation in cited)
+    by_citation = {document.citation: document for document in shown}
+    if not cited or any(citation not in by_citation for citation in cited):
+        return False
+    documents = [by_citation[citation] for citation in cited]
+    return any(places.answer(d.path, d.first_line, d.last_line) for d in documents)
+
+
+def _place(citation: str) -> tuple[str | None, int, int]:
+    path, _, lines = citation.rpartition(":")
+    first, _, last = lines.partition("-")
+    if not (first.isdecimal() and last.isdecimal()):  # a commit
+        return None, 0, 0
+    return path, int(first), int(last)
+
+
+def _is_said(answer: str, question: TeamQuestion) -> bool | None:
+    if not question.must and not question.must_not:
+        return None
+    text = CITATION.sub(" ", answer)  # a path in a citation is no statement
+    if any(_holds(text, term) for term in question.must_not):
+        return False
+    return all(_holds(text, term) for term in question.must)
+
+
+def _holds(text: str, term: str) -> bool:
+    """Whether whole words of `text` are `term`, in any case and spacing."""
+    words = r"\s+".join(re.escape(word) for word in term.split())
+    return re.search(rf"(?<!\w){words}(?!\w)", text, re.IGNORECASE) is not None
