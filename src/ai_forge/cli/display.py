@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
-from ai_forge.cli.output import duration, stderr
+from ai_forge.cli.output import stderr
 from ai_forge.events import (
     AdapterInitialised,
     AnswerSampled,
@@ -23,6 +23,7 @@ from ai_forge.events import (
     StepLogged,
     TrainingStopped,
 )
+from ai_forge.wording import duration
 
 
 class Display:

@@ -6,6 +6,7 @@ import typer
 
 from ai_forge.cli.options import AsJson, Home, Options, with_options
 from ai_forge.cli.output import show, table
+from ai_forge.wording import local_time
 
 config_app = typer.Typer(help="Settings: their values and where each came from.", no_args_is_help=True)
 MARKS = {"ok": "✓", "missing": "✗", "optional": "–"}
@@ -75,20 +76,6 @@ def runs(home: Home = None, json: AsJson = False) -> None:
         table(("run", "began", "model", "base", "state", "verdict"), shown)
 
     show([run.model_dump() | {"created": local_time(run.created)} for run in found], text, json)
-
-
-def local_time(text: str) -> str:
-    """An ISO time as this machine's clock shows it, to the minute.
-
-    >>> len(local_time("2026-01-02T03:04:05+00:00"))
-    16
-    """
-    import datetime
-
-    try:
-        return datetime.datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
-    except ValueError:
-        return text
 
 
 @config_app.command("show")

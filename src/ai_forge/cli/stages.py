@@ -10,8 +10,9 @@ import typer
 
 from ai_forge.cli.model import print_answer
 from ai_forge.cli.options import AsJson, Options, Repo, with_options
-from ai_forge.cli.output import duration, show, table
+from ai_forge.cli.output import show, table
 from ai_forge.errors import InputError
+from ai_forge.wording import duration
 
 if TYPE_CHECKING:
     from ai_forge.cli.display import Display

@@ -6,6 +6,8 @@ its figures of the moment. The command line lists runs with it, the pages show a
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -176,3 +178,32 @@ def overview_of(folder: Path) -> RunOverview | None:
         verdict=view.verdict,
         report=report,
     )
+
+
+class EventTail:
+    """Follows an `events.jsonl` that another process writes: each call gives what came since the last, with numbers from 1 on.
+
+    Only what is new is read, and only whole lines: the last may be half written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._number = 0
+
+    def __call__(self) -> list[tuple[int, JsonObject]]:
+        """The events since the last call; none where there is no file yet."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                new = file.read()
+        except FileNotFoundError:
+            return []
+        whole = new[: new.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        events = []
+        for line in whole.split(b"\n")[:-1]:
+            self._number += 1
+            with contextlib.suppress(ValueError):  # a line torn by a crash keeps its number and says nothing
+                events.append((self._number, json.loads(line)))
+        return events

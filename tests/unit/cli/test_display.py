@@ -6,7 +6,6 @@ import pytest
 from rich.console import Console
 
 from ai_forge.cli.display import Display
-from ai_forge.cli.output import duration
 from ai_forge.events import (
     AdapterInitialised,
     EvalFinished,
@@ -21,6 +20,7 @@ from ai_forge.events import (
     StepLogged,
     TrainingStopped,
 )
+from ai_forge.wording import duration
 
 EVENTS: list[Event] = [
     StageStarted("mine"),

@@ -1,0 +1,71 @@
+"""A run is read off its events: how far it came, its curve, its newest figures."""
+
+import json
+from pathlib import Path
+
+from ai_forge.events import EventStream, StageFailed, StageFinished, StageProgress, StageStarted, StepLogged
+from ai_forge.pipeline.runs import EventTail, RunView, runs_of, view_of
+from ai_forge.workspace import Workspace
+
+
+def told(path: Path, *events: object) -> RunView:
+    stream = EventStream(path)
+    for event in events:
+        stream(event)
+    return view_of(event for _, event in EventTail(path)())
+
+
+def step(n: int, loss: float) -> StepLogged:
+    return StepLogged(n, 40, loss, 0.5, 1e-3, 1.0, 700.0, 2_000_000_000, 60.0)
+
+
+def test_a_run_that_trains_shows_its_curve_and_its_newest_step(tmp_path: Path) -> None:
+    view = told(tmp_path / "events.jsonl", StageStarted("train"), step(1, 1.5), step(2, 1.25))
+    assert view.state == "in train"
+    assert view.losses == [(1, 1.5), (2, 1.25)]
+    assert view.now is not None
+    assert (view.now.step, view.now.eta_s) == (2, 60.0)
+
+
+def test_a_stage_that_is_made_again_takes_no_run_back(tmp_path: Path) -> None:
+    done = [StageFinished(name, 1.0, False) for name in ("train", "deploy")]
+    again = [StageStarted("train"), StageFinished("train", 1.0, True)]
+    path = tmp_path / "events.jsonl"
+    assert told(path, StageStarted("train"), done[0], StageStarted("deploy"), done[1], *again).state == "deployed"
+
+
+def test_a_failure_is_told_with_what_to_do(tmp_path: Path) -> None:
+    failed = StageFailed("train", 2.0, "out_of_memory", "too large", "set a smaller batch.")
+    view = told(tmp_path / "events.jsonl", StageStarted("train"), StageProgress("train", 1, 4), failed)
+    assert view.state == "train failed"
+    assert (view.stages["train"].text, view.stages["train"].next_step) == ("too large", "set a smaller batch.")
+
+
+def test_a_look_at_a_run_does_not_move_it(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    assert told(path, StageStarted("plan"), StageFinished("plan", 1.0, False)).state == "not begun"
+
+
+def test_a_tail_reads_whole_lines_once_and_numbers_them(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    tail = EventTail(path)
+    assert tail() == []
+    path.write_bytes(b'{"event": "A"}\n{"event": "B"}\n{"eve')
+    assert [(n, event["event"]) for n, event in tail()] == [(1, "A"), (2, "B")]
+    assert tail() == []
+    with path.open("ab") as file:
+        file.write(b'nt": "C"}\nnot json\n{"event": "D"}\n')
+    assert [(n, event["event"]) for n, event in tail()] == [(3, "C"), (5, "D")]
+
+
+def test_runs_are_listed_newest_first_and_torn_ones_passed_over(tmp_path: Path) -> None:
+    workspace = Workspace.open(tmp_path)
+    for name, created in (("a1", "2026-01-01T00:00:00+00:00"), ("b2", "2026-02-01T00:00:00+00:00")):
+        folder = workspace.runs_dir / name
+        folder.mkdir()
+        run = {"id": name, "model": "demo", "repository": "/r", "recipe": "repository"}
+        record = {"run": run, "created": created, "base": {"name": "tiny"}}
+        (folder / "run.json").write_text(json.dumps(record))
+    (workspace.runs_dir / "torn").mkdir()
+    (workspace.runs_dir / "torn" / "run.json").write_text('{"run": ')
+    assert [run.run_id for run in runs_of(workspace)] == ["b2", "a1"]
