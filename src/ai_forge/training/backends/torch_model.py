@@ -48,6 +48,13 @@ def describe_device(device: torch.device) -> str:
     return f"CPU, {torch.get_num_threads()} threads"
 
 
+def gpu_bytes(device: torch.device) -> int:
+    """Memory of a GPU; 0 for the CPU, whose memory is the machine's."""
+    if device.type != "cuda":
+        return 0
+    return int(torch.cuda.get_device_properties(device).total_memory)
+
+
 def compute_dtype(device: torch.device, *, exact: bool = False) -> torch.dtype:
     """bfloat16 where the hardware multiplies it natively and the result need not be `exact`, else float32."""
     if device.type == "cuda":

