@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ai_forge import __version__
+from ai_forge.cli.agent import agent_app
 from ai_forge.cli.clean import clean
 from ai_forge.cli.data import data_app, handbook
 from ai_forge.cli.look import config_app, doctor, models, runs
@@ -36,6 +37,7 @@ for command in (ask, chat, search, rollback, doctor, models, runs, clean, handbo
     app.command()(command)
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
+app.add_typer(agent_app, name="agent")
 
 
 def _version(value: bool) -> None:

@@ -100,34 +100,38 @@ class ServedModel:
         self._index: QuestionIndex | None = None
 
     @classmethod
-    def open(cls, name: str, workspace: Workspace, settings: RuntimeSettings) -> Self:
-        """The active version of `name`, in the runtime that it was deployed to.
+    def open(cls, name: str, workspace: Workspace, settings: RuntimeSettings, *, version: str | None = None) -> Self:
+        """The active version of `name`, or another one that is kept, in the runtime that it was deployed to.
 
         Raises:
-            InputError: no version is deployed, or one of a time when it was not recorded how it is asked.
+            InputError: no such version is deployed, or one of a time when it was not recorded how it is asked.
             PrerequisiteError: its runtime or its index is gone.
         """
         with Registry(workspace.registry_path) as registry:
             active = registry.active(name)
-            version = registry.find(name, active.version) if active is not None else None
-            known = sorted({version.deployment.name for version in registry.versions()})
-        if active is None or version is None:
+            wanted = version or (active.version if active is not None else "")
+            found = registry.find(name, wanted)
+            known = sorted({each.deployment.name for each in registry.versions()})
+            kept = [each.deployment.version for each in registry.versions(name)]
+        if active is not None and found is None:
+            raise InputError(f"{name} has no version {wanted}; it has {', '.join(kept)}.", "ai-forge models")
+        if active is None or found is None:
             message = f"No model {name} is deployed."
             if known:
                 message += f" Deployed are {', '.join(known)}."
             raise InputError(message, "make and deploy one: ai-forge run.")
-        asking = version.deployment.asking
+        asking = found.deployment.asking
         if asking is None:
             raise InputError(
-                f"{version.deployment.model} was deployed by an older AI Forge.", "deploy it again: ai-forge deploy."
+                f"{found.deployment.model} was deployed by an older AI Forge.", "deploy it again: ai-forge deploy."
             )
         if asking.index_folder is not None and not asking.index_folder.is_dir():
             raise PrerequisiteError(
-                f"The index {asking.index_folder} of {version.deployment.model} is gone.",
+                f"The index {asking.index_folder} of {found.deployment.model} is gone.",
                 "make it again: ai-forge deploy.",
             )
         runtime = choose_runtime(settings.model_copy(update={"kind": active.runtime}), workspace)
-        return cls(version.deployment, active, runtime)
+        return cls(found.deployment, active, runtime)
 
     def __enter__(self) -> Self:
         return self
