@@ -15,6 +15,7 @@ from ai_forge import __version__
 from ai_forge.cli.agent import agent_app
 from ai_forge.cli.clean import clean
 from ai_forge.cli.data import data_app, handbook
+from ai_forge.cli.jobs import jobs_app
 from ai_forge.cli.look import config_app, doctor, models, runs
 from ai_forge.cli.model import ask, chat, rollback, search
 from ai_forge.cli.stages import add_stage_commands, plan, run
@@ -38,6 +39,7 @@ for command in (ask, chat, search, rollback, doctor, models, runs, clean, handbo
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 app.add_typer(agent_app, name="agent")
+app.add_typer(jobs_app, name="jobs")
 
 
 def _version(value: bool) -> None:

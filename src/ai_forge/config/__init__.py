@@ -12,12 +12,13 @@ from ai_forge.config.loader import (
     load_settings,
     recipe_layer,
 )
-from ai_forge.config.settings import ExportSettings, JudgeSettings, RuntimeSettings, Settings
+from ai_forge.config.settings import ConductorSettings, ExportSettings, JudgeSettings, RuntimeSettings, Settings
 from ai_forge.config.training import ALL_LINEAR_MODULES, ATTENTION_MODULES, FineTuneConfig
 
 __all__ = [
     "ALL_LINEAR_MODULES",
     "ATTENTION_MODULES",
+    "ConductorSettings",
     "ExportSettings",
     "FineTuneConfig",
     "JudgeSettings",

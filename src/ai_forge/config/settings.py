@@ -59,6 +59,24 @@ class RuntimeSettings(BaseModel):
     deploy: Literal["if-better", "always", "never"] = Field("if-better", description="when `run` deploys what it made")
 
 
+class ConductorSettings(BaseModel):
+    """How jobs are queued and kept. No run depends on these: they are left out of its record and its id."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    database_url: str | None = Field(
+        None, description="postgresql://… for several machines on one queue; a SQLite file in the workspace otherwise"
+    )
+    trainings: int = Field(1, ge=1, le=64, description="trainings at a time; the others wait")
+    memory_retries: int = Field(2, ge=0, le=10, description="how often a job that ran out of memory is tried again")
+    keep_jobs_days: float = Field(
+        30.0, gt=0, description="finished jobs that are older are forgotten, with their uploads"
+    )
+    keep_jobs_bytes: int = Field(
+        20_000_000_000, ge=0, description="disk for the uploads and logs of finished jobs; the oldest go first"
+    )
+
+
 class Settings(BaseModel):
     """Everything that can be set."""
 
@@ -72,3 +90,4 @@ class Settings(BaseModel):
     judge: JudgeSettings = JudgeSettings()
     export: ExportSettings = ExportSettings()
     runtime: RuntimeSettings = RuntimeSettings()
+    conductor: ConductorSettings = ConductorSettings()

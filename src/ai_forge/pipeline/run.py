@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from ai_forge.config import Settings
+from ai_forge.config import ConductorSettings, Settings
 from ai_forge.events import Sink, StageFinished, StageStarted, ignore
 from ai_forge.pipeline.dropped import dropped_examples
 from ai_forge.pipeline.identity import model_name_for, model_suffix
@@ -77,7 +77,11 @@ def new_run(
     states = dict(source.states)
     if dropped := dropped_examples(workspace, model):
         states["dropped"] = stage_key(examples=sorted(dropped))
-    decisive = settings.model_dump(exclude={"runtime": WHERE_IT_IS_SERVED, "training": HOW_IT_IS_COMPUTED})
+    # how jobs are kept decides nothing, and a database's address may hold a password: no record of a run has it
+    settings = settings.model_copy(update={"conductor": ConductorSettings()})
+    decisive = settings.model_dump(
+        exclude={"runtime": WHERE_IT_IS_SERVED, "training": HOW_IT_IS_COMPUTED, "conductor": True}
+    )
     decided = stage_key(recipe=chosen.name, sources=states, base=base.fingerprint, settings=decisive)
     return Run(
         id=decided[:12],
