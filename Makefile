@@ -44,6 +44,7 @@ lab: $(VENV)/.installed-dev
 # What the miner finds against each language's own parser, on well-known packages. Fetches them: npm, go, mvn, cargo.
 oracles: $(VENV)/.installed-dev
 	$(BIN)/python tests/oracles/run.py $(LANGUAGES)
+	$(BIN)/python tests/oracles/run_codebleu.py
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py

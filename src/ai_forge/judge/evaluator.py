@@ -6,7 +6,6 @@ the same instruction, the same retrieved documents and greedy decoding. No quest
 scored here was seen in training: the split is by file and was made before synthesis.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,14 +14,35 @@ from pydantic import BaseModel, ConfigDict
 from ai_forge.config import JudgeSettings
 from ai_forge.data_pipeline.schemas import Document, RAFTExample
 from ai_forge.events import Sink, StageProgress, ignore
+from ai_forge.judge.metrics.codebleu import codebleu_components, compute_codebleu
+from ai_forge.judge.metrics.perplexity import code_windows, compute_perplexity, measure_perplexity
 from ai_forge.judge.scoring import citation_is_right, facts_are_right, rouge_l
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.prompt import Message, messages_for
 from ai_forge.training.backends.base import Generator
-from ai_forge.training.tokens.packing import TokenizedExample, collate
+from ai_forge.training.tokens.packing import collate
+
+__all__ = [
+    "CONTENDERS",
+    "TUNED",
+    "Answer",
+    "CodeScore",
+    "Contender",
+    "Evaluation",
+    "Evaluator",
+    "HeldOut",
+    "Reply",
+    "batches_of",
+    "code_windows",
+    "codebleu_components",
+    "compute_codebleu",
+    "compute_perplexity",
+    "measure_perplexity",
+    "replies_in_batches",
+    "scored",
+]
 
 Retrieve = Callable[[str], Sequence[Document]]
-CODE_WINDOW = 1024  # tokens of held-out code that are scored in one piece
 
 
 @dataclass(frozen=True)
@@ -171,7 +191,7 @@ class Evaluator:
         return [answers[i] for i in range(len(questions))]
 
     def _code_nats(self, model: Generator, text: str) -> float:
-        """Summed −log p of a file's text, in windows of `CODE_WINDOW` tokens; the first token of each is given."""
+        """Summed −log p of a file's text, in windows (`code_windows`); the first token of each is given."""
         windows = code_windows(self._tokenizer.encode(text))
         return sum(-float(model.log_probs(collate([window])).sum()) for window in windows)
 
@@ -236,26 +256,3 @@ def scored(contender: Contender, question: RAFTExample, documents: Sequence[Docu
         loss=reply.nats,
         n_tokens=reply.n_tokens,
     )
-
-
-def code_windows(ids: Sequence[int], size: int = CODE_WINDOW) -> list[TokenizedExample]:
-    """`ids` in pieces of at most `size` tokens; each piece begins with the last token of the one before.
-
-    >>> [(w.ids, w.n_prompt) for w in code_windows([1, 2, 3, 4], size=3)]
-    [((1, 2, 3), 1), ((3, 4), 1)]
-    """
-    starts = range(0, len(ids) - 1, size - 1)  # overlapping by the token that is given, so that each other counts once
-    return [TokenizedExample(tuple(ids[start : start + size]), 1) for start in starts]
-
-
-def compute_perplexity(model: Generator, eval_dataset: Sequence[TokenizedExample]) -> float:
-    """exp of the mean −log p over the supervised tokens of all examples: a token-weighted mean, as Hugging Face's is.
-
-    Raises:
-        ValueError: no token is supervised.
-    """
-    n_tokens = sum(example.n_supervised for example in eval_dataset)
-    if n_tokens == 0:
-        raise ValueError("perplexity needs at least one supervised token")
-    nats = sum(-float(model.log_probs(collate([example])).sum()) for example in eval_dataset)
-    return math.exp(nats / n_tokens)
