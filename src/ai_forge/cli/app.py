@@ -16,6 +16,7 @@ from ai_forge.cli.agent import agent_app
 from ai_forge.cli.clean import clean
 from ai_forge.cli.data import data_app, handbook
 from ai_forge.cli.jobs import jobs_app
+from ai_forge.cli.keys import keys_app
 from ai_forge.cli.look import config_app, doctor, models, runs
 from ai_forge.cli.model import ask, chat, rollback, search
 from ai_forge.cli.stages import add_stage_commands, plan, run
@@ -40,6 +41,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 app.add_typer(agent_app, name="agent")
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(keys_app, name="keys")
 
 
 def _version(value: bool) -> None:

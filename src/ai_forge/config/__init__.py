@@ -13,6 +13,7 @@ from ai_forge.config.loader import (
     recipe_layer,
 )
 from ai_forge.config.settings import ConductorSettings, ExportSettings, JudgeSettings, RuntimeSettings, Settings
+from ai_forge.config.service import ServiceSettings
 from ai_forge.config.training import ALL_LINEAR_MODULES, ATTENTION_MODULES, FineTuneConfig
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "LoadedSettings",
     "MinerSettings",
     "RuntimeSettings",
+    "ServiceSettings",
     "Settings",
     "SplitSettings",
     "SynthesisSettings",

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ai_forge.config.data import MinerSettings, SplitSettings, SynthesisSettings, ValidatorSettings
 from ai_forge.config.models import load_models
+from ai_forge.config.service import ServiceSettings
 from ai_forge.config.training import FineTuneConfig
 
 
@@ -91,3 +92,4 @@ class Settings(BaseModel):
     export: ExportSettings = ExportSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     conductor: ConductorSettings = ConductorSettings()
+    service: ServiceSettings = ServiceSettings()

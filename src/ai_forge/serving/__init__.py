@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ai_forge.serving.registry import Activation, Registry, Version
     from ai_forge.serving.runtime import (
         Completion,
+        Endpoint,
         HeldModel,
         RenderedPrompt,
         Runtime,
@@ -55,6 +56,7 @@ _HOMES = {
     "Registry": "registry",
     "Version": "registry",
     "Completion": "runtime",
+    "Endpoint": "runtime",
     "HeldModel": "runtime",
     "RenderedPrompt": "runtime",
     "Runtime": "runtime",
@@ -69,6 +71,7 @@ __all__ = [
     "Deployed",
     "Deployment",
     "EmbeddedRuntime",
+    "Endpoint",
     "ExpectedAnswer",
     "HeldModel",
     "LlamaServer",

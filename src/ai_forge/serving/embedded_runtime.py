@@ -26,7 +26,16 @@ from ai_forge.errors import InputError, PrerequisiteError
 from ai_forge.prompting.prompt import Message
 from ai_forge.serving.deployment import LATEST, NAME, Deployment, FileStamp, read_deployment
 from ai_forge.serving.llama_server import LlamaServer
-from ai_forge.serving.runtime import Completion, HeldModel, Progress, RenderedPrompt, RuntimeKind, silent, with_system
+from ai_forge.serving.runtime import (
+    Completion,
+    Endpoint,
+    HeldModel,
+    Progress,
+    RenderedPrompt,
+    RuntimeKind,
+    silent,
+    with_system,
+)
 from ai_forge.workspace import atomic_folder, atomic_write, file_sha256, require_disk
 
 GGUF_FILE = "model.gguf"
@@ -173,6 +182,12 @@ class EmbeddedRuntime:
         with self._using(model) as (_, server):
             return server.tokenize(text)
 
+    @contextlib.contextmanager
+    def endpoint(self, model: str) -> Iterator[Endpoint]:
+        """The model's llama.cpp."""
+        with self._using(model) as (deployment, server):
+            yield Endpoint(server.address, server.headers, deployment.model)
+
     def close(self) -> None:
         """Free the loaded model at once; an answer that is on its way ends with `TransientError`."""
         with self._lock:
@@ -194,7 +209,9 @@ class EmbeddedRuntime:
                     loaded.is_current, self._loaded = False, None
                     if not loaded.n_users:
                         loaded.server.close()  # before the next is loaded: memory holds one
-                server = LlamaServer(deployment.gguf_path, deployment.sampling.num_ctx, self._n_threads)
+                server = LlamaServer(
+                    deployment.gguf_path, deployment.sampling.num_ctx, self._n_threads, name=deployment.model
+                )
                 self._loaded = loaded = _Loaded(deployment, server)
             loaded.n_users += 1
         try:

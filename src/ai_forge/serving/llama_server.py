@@ -41,7 +41,7 @@ class LlamaServer:
         PrerequisiteError: llama.cpp could not load it.
     """
 
-    def __init__(self, gguf_path: Path, num_ctx: int, n_threads: int | None = None) -> None:
+    def __init__(self, gguf_path: Path, num_ctx: int, n_threads: int | None = None, *, name: str = "") -> None:
         import xllamacpp
 
         check_gguf(gguf_path)
@@ -49,6 +49,7 @@ class LlamaServer:
         params = xllamacpp.CommonParams()
         params.verbosity = -1
         params.model.path = str(gguf_path)
+        params.model_alias = {name or gguf_path.stem}  # what it calls itself in answers: else the whole path
         params.n_ctx = num_ctx
         params.n_parallel = 1
         params.api_keys = [key]
@@ -64,9 +65,11 @@ class LlamaServer:
                 "free some memory, set AI_FORGE_RUNTIME__NUM_CTX lower, or choose a smaller model.",
             ) from error
         self.num_ctx = num_ctx
+        self.address = str(self._server.listening_address)
+        self.headers = {"Authorization": f"Bearer {key}"}
         self._client = httpx.Client(
-            base_url=self._server.listening_address,
-            headers={"Authorization": f"Bearer {key}"},
+            base_url=self.address,
+            headers=self.headers,
             timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=5),
             trust_env=False,  # a proxy cannot reach this machine's loopback
         )

@@ -19,7 +19,16 @@ from ai_forge.model_files.gguf.ollama_prompt import ollama_prompt
 from ai_forge.prompting.prompt import Message
 from ai_forge.serving.deployment import LATEST, Deployment
 from ai_forge.serving.ollama_http import OllamaServer
-from ai_forge.serving.runtime import NEUTRAL, Completion, HeldModel, Progress, RenderedPrompt, RuntimeKind, silent
+from ai_forge.serving.runtime import (
+    NEUTRAL,
+    Completion,
+    Endpoint,
+    HeldModel,
+    Progress,
+    RenderedPrompt,
+    RuntimeKind,
+    silent,
+)
 
 
 class OllamaRuntime:
@@ -147,6 +156,11 @@ class OllamaRuntime:
     def tokenize(self, model: str, text: str) -> list[int] | None:
         """None: Ollama does not tell token ids."""
         return None
+
+    @contextlib.contextmanager
+    def endpoint(self, model: str) -> Iterator[Endpoint]:
+        """Ollama itself, which loads models as they are asked."""
+        yield Endpoint(self.server.host, {}, model)
 
     def close(self) -> None:
         """Close the connections."""

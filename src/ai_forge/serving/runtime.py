@@ -8,6 +8,7 @@ Runtimes know neither the registry nor the repository; retrieval and the prompt'
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -44,6 +45,15 @@ class RenderedPrompt:
 
     text: str | None
     n_tokens: int
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a held model answers OpenAI's routes over HTTP, for who passes requests on; `headers` let in."""
+
+    url: str
+    headers: Mapping[str, str]
+    model: str
 
 
 @dataclass(frozen=True)
@@ -114,6 +124,9 @@ class Runtime(Protocol):
 
     def tokenize(self, model: str, text: str) -> list[int] | None:
         """Token ids of `text`, special tokens recognised, none added; None where the runtime does not tell."""
+
+    def endpoint(self, model: str) -> AbstractContextManager[Endpoint]:
+        """Where `model` is asked directly; it stays loaded while the block runs."""
 
     def close(self) -> None:
         """Free what the runtime holds in this process."""

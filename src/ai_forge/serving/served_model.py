@@ -173,13 +173,17 @@ class ServedModel:
         """
         if documents is None:
             documents = self.documents_for(question, history)
+        chat = self.chat_for(question, history, documents)
+        return Reply(self.deployment.model, documents, self.runtime.chat(self.deployment.model, chat))
+
+    def chat_for(self, question: str, history: Sequence[Message], documents: Sequence[Document]) -> list[Message]:
+        """What the model is sent for a question: the prompt it was trained on, with the earlier turns that fit."""
         if self.index is None:
             messages: list[Message] = [{"role": "user", "content": question}]
         else:
             messages = messages_for(question, documents)
         *before, last = messages
-        chat = [*before, *self._fitting(history, messages), last]
-        return Reply(self.deployment.model, documents, self.runtime.chat(self.deployment.model, chat))
+        return [*before, *self._fitting(history, messages), last]
 
     def _fitting(self, history: Sequence[Message], messages: Sequence[Message]) -> list[Message]:
         """The newest whole exchanges of `history` that leave room for the question and its answer."""

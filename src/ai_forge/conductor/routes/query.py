@@ -1,0 +1,116 @@
+"""One question, one answer; and what retrieval finds for it."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field, StrictStr
+from starlette.concurrency import run_in_threadpool
+
+from ai_forge.conductor.gate import allow
+from ai_forge.conductor.openai_schemas import ChatMessage, ChatRequest, Citation
+from ai_forge.conductor.problems import ServiceError
+from ai_forge.conductor.routes.openai import _Asked, _whole_chat, example
+from ai_forge.conductor.service import TheService
+from ai_forge.conductor.streams import unless_left
+
+router = APIRouter(tags=["questions"])
+Text = Annotated[StrictStr, Field(min_length=1, max_length=100_000)]
+
+
+class Query(BaseModel):
+    """A question."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: Text = Field(description="the question")
+    model: StrictStr | None = Field(None, description="a deployed model; the one deployed last where it is left out")
+
+
+class QueryMetadata(BaseModel):
+    """How it was answered. `citations` are the places that were shown."""
+
+    model: str
+    citations: list[Citation]
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+
+
+class QueryAnswer(BaseModel):
+    """The answer."""
+
+    answer: str
+    metadata: QueryMetadata
+
+
+@router.post("/v1/query", openapi_extra=example({"prompt": "Where are settings loaded?"}))
+@allow("chat")
+async def query(request: Request, body: Query, service: TheService) -> QueryAnswer:
+    """Ask one question, with what is found of the repository."""
+    started = time.perf_counter()
+    deployed, plain = service.models.find(body.model)
+    chat = ChatRequest(messages=[ChatMessage(role="user", content=body.prompt)])
+    raw = await unless_left(request.receive, _whole_chat(_Asked(service, deployed), chat, plain))
+    answer: dict[str, Any] = json.loads(raw)
+    usage = answer.get("usage") or {}
+    return QueryAnswer(
+        answer=answer["choices"][0]["message"].get("content") or "",
+        metadata=QueryMetadata(
+            model=f"{deployed.activation.name}:{deployed.activation.version}",
+            citations=answer.get("citations", []),
+            prompt_tokens=usage.get("prompt_tokens", 0),
+            completion_tokens=usage.get("completion_tokens", 0),
+            seconds=round(time.perf_counter() - started, 3),
+        ),
+    )
+
+
+class Search(BaseModel):
+    """What to look for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: Text
+    model: StrictStr | None = Field(None, description="a deployed model; the one deployed last where it is left out")
+    k: Annotated[int, Field(ge=1, le=200, strict=True)] = Field(10, description="how many places")
+
+
+class FoundPlace(BaseModel):
+    """A place of the repository as it was when the model was trained. `why`: what each ranking added to the score."""
+
+    path: str
+    first_line: int
+    last_line: int
+    name: str
+    kind: str
+    score: float
+    why: dict[str, float]
+    text: str
+
+
+class SearchAnswer(BaseModel):
+    """The places, best first."""
+
+    model: str
+    results: list[FoundPlace]
+
+
+@router.post("/v1/search", openapi_extra=example({"query": "where is the file read?", "k": 3}))
+@allow("chat")
+async def search(body: Search, service: TheService) -> SearchAnswer:
+    """What retrieval finds: files with lines, and why."""
+    deployed, _ = service.models.find(body.model)
+    name = deployed.activation.name
+    async with service.models.using(deployed) as model:
+        index = model.served.index
+        if index is None:
+            raise ServiceError(
+                400, "unsupported", f"{name} has no index: it is asked without documents.", "name another model."
+            )
+        found = await run_in_threadpool(index.search, body.query, body.k)
+    results = [FoundPlace(**one.row(), why=one.why, text=one.entry.text) for one in found]
+    return SearchAnswer(model=f"{name}:{deployed.activation.version}", results=results)
