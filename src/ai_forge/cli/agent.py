@@ -1,15 +1,19 @@
-"""`ai-forge agent install|uninstall`: what coding agents drive AI Forge with."""
+"""`ai-forge agent install|uninstall` and `ai-forge mcp`: what coding agents drive AI Forge with."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from ai_forge.cli.options import AsJson, Repo
+from ai_forge.cli.options import AsJson, Options, Repo, with_options
 from ai_forge.cli.output import show
 
 agent_app = typer.Typer(help="Skills, workflows and MCP entries for coding agents.", no_args_is_help=True)
+Scope = Annotated[
+    list[str], typer.Option("--scope", help="What the agent may do: read, chat, train, deploy. May be repeated.")
+]
 
 
 @agent_app.command("install")
@@ -36,3 +40,18 @@ def _tell(paths: list[str], what: str, nothing: str, json: bool) -> None:
             print(nothing)
 
     show(paths, text, json)
+
+
+@with_options("set", "config", "home")
+def mcp(options: Options, scope: Scope = ["read", "chat", "train"]) -> None:  # noqa: B006 (typer's default; never changed)
+    """Serve agents over MCP on standard input and output: ask, search, status, plan, retrain, tail, cancel, deploy, …"""
+    from ai_forge.antigravity_agent.mcp_server import SCOPES, Forge, make_server
+    from ai_forge.conductor.job_queue import JobQueue
+    from ai_forge.errors import InputError
+
+    unknown = [name for name in scope if name not in SCOPES]
+    if unknown:
+        raise InputError(f"There is no scope {', '.join(unknown)}.", f"there are {', '.join(SCOPES)}.")
+    settings, workspace = options.settings().settings, options.workspace()
+    with JobQueue(workspace, settings, config=options.config) as queue:
+        make_server(Forge(workspace, settings, queue), scope).run("stdio")

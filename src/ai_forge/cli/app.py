@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ai_forge import __version__
-from ai_forge.cli.agent import agent_app
+from ai_forge.cli.agent import agent_app, mcp
 from ai_forge.cli.clean import clean
 from ai_forge.cli.data import data_app, handbook
 from ai_forge.cli.jobs import jobs_app
@@ -35,7 +35,7 @@ BROKEN_PIPE = 141
 app.command()(run)
 app.command()(plan)
 add_stage_commands(app)
-for command in (ask, chat, search, rollback, doctor, models, runs, clean, handbook):
+for command in (ask, chat, search, rollback, doctor, models, runs, clean, handbook, mcp):
     app.command()(command)
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")

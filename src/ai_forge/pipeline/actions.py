@@ -23,6 +23,7 @@ from ai_forge.pipeline.stages.parity import chats_of, parity_of
 from ai_forge.pipeline.stages.report import ReportSummary
 from ai_forge.pipeline.stages.train import adapter_stage
 from ai_forge.serving.deployer import ExpectedAnswer
+from ai_forge.serving.deployment import check_name
 from ai_forge.workspace import MANIFEST, Workspace, atomic_write, link_or_copy
 
 if TYPE_CHECKING:
@@ -204,6 +205,7 @@ def rollback(model: str, settings: RuntimeSettings, workspace: Workspace) -> Act
     Raises:
         InputError, RefusedError: there is none.
     """
+    check_name(model)  # before it becomes part of a lock's path
     with (
         workspace.lock(f"model-{model}", wait_s=WAIT_FOR_MODEL_S),
         serving.Registry(workspace.registry_path) as registry,

@@ -143,6 +143,19 @@ def read_deployment(values: Mapping[str, object]) -> Deployment:
 _STORED = TypeAdapter(Deployment)
 
 
+def check_name(text: str, what: str = "model name") -> None:
+    """Refuse what a path or a tag cannot hold.
+
+    Raises:
+        InputError: it is no name.
+    """
+    if not NAME.fullmatch(text) or text == LATEST:
+        raise InputError(
+            f"{text[:100]!r} cannot be a {what}.",
+            f"use 1 to 80 letters, digits, dots, dashes and underscores, a letter or digit first, not {LATEST!r}.",
+        )
+
+
 def deployment_from_gguf(
     name: str,
     version: str,
@@ -162,12 +175,8 @@ def deployment_from_gguf(
         PrerequisiteError: the file is missing.
         InputError: a name that is not allowed, a damaged file, no chat template, or a context longer than the model's.
     """
-    for what, text in (("model name", name), ("version", version)):
-        if not NAME.fullmatch(text) or text == LATEST:
-            raise InputError(
-                f"{text!r} cannot be a {what}.",
-                f"use 1 to 80 letters, digits, dots, dashes and underscores, a letter or digit first, not {LATEST!r}.",
-            )
+    check_name(name)
+    check_name(version, "version")
     if not gguf_path.is_file():
         raise PrerequisiteError(f"The model file {gguf_path} is missing.", "make it: ai-forge export.")
     summary = check_gguf(gguf_path)
