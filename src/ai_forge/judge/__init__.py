@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ai_forge.judge.compliance import Compliance, judge_compliance
     from ai_forge.judge.evaluator import Answer, CodeScore, Evaluation, Evaluator, HeldOut
     from ai_forge.judge.exporter import QUANTIZATIONS, convert_to_gguf, create_ollama_modelfile
+    from ai_forge.judge.human_eval import HumanEval, measure_human_eval, run_humaneval_subset
     from ai_forge.judge.parity import Parity, compare
     from ai_forge.judge.report import ReportData, write_report
     from ai_forge.judge.statistics import Estimate
@@ -29,6 +30,9 @@ _HOMES = {
     "Evaluation": "evaluator",
     "Evaluator": "evaluator",
     "HeldOut": "evaluator",
+    "HumanEval": "human_eval",
+    "measure_human_eval": "human_eval",
+    "run_humaneval_subset": "human_eval",
     "QUANTIZATIONS": "exporter",
     "convert_to_gguf": "exporter",
     "create_ollama_modelfile": "exporter",
@@ -54,6 +58,7 @@ __all__ = [
     "Evaluation",
     "Evaluator",
     "HeldOut",
+    "HumanEval",
     "Parity",
     "ReportData",
     "Row",
@@ -63,7 +68,9 @@ __all__ = [
     "create_ollama_modelfile",
     "judge",
     "judge_compliance",
+    "measure_human_eval",
     "merge_adapters_to_base",
+    "run_humaneval_subset",
     "write_report",
 ]
 

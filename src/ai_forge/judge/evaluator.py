@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from ai_forge.config import JudgeSettings
 from ai_forge.data_pipeline.schemas import Document, RAFTExample
 from ai_forge.events import Sink, StageProgress, ignore
+from ai_forge.judge.human_eval import run_humaneval_subset
 from ai_forge.judge.metrics.codebleu import codebleu_components, compute_codebleu
 from ai_forge.judge.metrics.perplexity import code_windows, compute_perplexity, measure_perplexity
 from ai_forge.judge.scoring import citation_is_right, facts_are_right, rouge_l
@@ -39,6 +40,7 @@ __all__ = [
     "compute_perplexity",
     "measure_perplexity",
     "replies_in_batches",
+    "run_humaneval_subset",
     "scored",
 ]
 

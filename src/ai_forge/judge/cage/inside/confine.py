@@ -1,0 +1,182 @@
+"""A room for one job: what bubblewrap gave to the worker is taken again from each fork, and more.
+
+`enter_room` gives the calling process a user, mount, process and IPC namespace of its own, with an empty /tmp and /dev/shm
+and nothing in /proc, so that whatever a job starts, writes or keeps is gone with it: when the first process of a process
+namespace ends, the kernel kills all others. `give_up` then takes capabilities and system calls from the process that will
+run the code. Linux only, but for `limit_resources`; the calls that Python 3.11 lacks go through ctypes.
+
+The filter denies what code never needs and kernels were broken by: namespaces, mounts, ptrace, keys, bpf, io_uring, and
+sockets other than unix and IP (a virtual machine's vsock is bound to no network namespace). Numbers are the kernel's, for x86-64
+(run) and arm64 (written from `asm-generic/unistd.h`, not run).
+"""
+
+import ctypes
+import os
+import platform
+import resource
+import struct
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x08000000, 0x10000000, 0x20000000
+CLONE_ANY_NEW = 0x7E020000
+MS_NOSUID, MS_NODEV, MS_RDONLY, MS_BIND, MS_REC = 2, 4, 1, 4096, 16384
+PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_CAPBSET_DROP, PR_SET_SECCOMP = 4, 38, 24, 22
+SECCOMP_MODE_FILTER = 2
+CAP_V3 = 0x20080522
+NOBODY = 65534
+SHM_BYTES = 16_000_000
+OPEN_FILES = 256
+WATCHERS = 2  # keeper and init count as processes of the room
+ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
+# (x86-64, arm64)
+CLONE, CLONE3, SOCKET = (56, 220), (435, 435), (41, 198)
+DENIED = {
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "kcmp": (312, 272),
+    "pidfd_getfd": (438, 438),
+    "process_madvise": (440, 440),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "chroot": (161, 51),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fspick": (433, 433),
+    "mount_setattr": (442, 442),
+    "name_to_handle_at": (303, 264),
+    "open_by_handle_at": (304, 265),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    "userfaultfd": (323, 282),
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    "shmget": (29, 194),
+    "msgget": (68, 186),
+    "personality": (135, 92),
+    "quotactl": (179, 60),
+    "acct": (163, 89),
+    "syslog": (103, 116),
+    "kexec_load": (246, 104),
+    "init_module": (175, 105),
+    "finit_module": (313, 273),
+    "reboot": (169, 142),
+    "swapon": (167, 224),
+}
+ALLOWED_SOCKETS = (1, 2, 10)  # unix, IPv4, IPv6
+EPERM, ENOSYS = 1, 38
+# classic BPF: load a word, compare, return
+LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+ALLOW, ERRNO, KILL = 0x7FFF0000, 0x00050000, 0x80000000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def become_nobody() -> None:
+    """Where the worker was started by root: root is bound by no limit on processes."""
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        # the change took it away, and with it a fork's right to write its own uid_map
+        _check(_libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0), "dumpable")
+    _check(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    seccomp_filter()  # now, so that an unknown machine is told before any code is run
+
+
+def enter_room(tmp_bytes: int, in_tmp: Sequence[str]) -> None:
+    """A namespace of each kind for the calling process and (processes) its children. Raises OSError.
+
+    What lies in /tmp outside the room is gone, but for the folders `in_tmp`.
+    """
+    uid, gid = os.getuid(), os.getgid()
+    _check(_libc.unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC), "unshare")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        with open(f"/proc/self/{name}", "w") as handle:  # noqa: PTH123  pathlib costs an import in every cage
+            handle.write(text)
+    kept = [(os.open(folder, os.O_PATH), folder) for folder in in_tmp]
+    _mount_empty("/tmp", f"size={tmp_bytes},nr_inodes=20000,mode=1777", 0)
+    for descriptor, folder in kept:
+        os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+        source = f"/proc/self/fd/{descriptor}".encode()
+        _check(_libc.mount(source, folder.encode(), None, MS_BIND | MS_REC, None), f"bind {folder}")
+        os.close(descriptor)
+    _mount_empty("/dev/shm", f"size={SHM_BYTES},nr_inodes=1000,mode=1777", 0)
+    _mount_empty("/proc", "size=4096,mode=555", MS_RDONLY)
+
+
+def _mount_empty(path: str, options: str, flags: int) -> None:
+    result = _libc.mount(b"tmpfs", path.encode(), b"tmpfs", MS_NOSUID | MS_NODEV | flags, options.encode())
+    _check(result, f"mount {path}")
+
+
+def limit_resources(limits: dict[str, Any]) -> None:
+    """Hold the calling process, and each that it starts, to `limits`."""
+    cpu_s = max(1, round(limits["cpu_s"]))
+    for kind, most in (
+        (resource.RLIMIT_CPU, cpu_s),
+        (resource.RLIMIT_AS, limits["memory_bytes"]),
+        (resource.RLIMIT_FSIZE, limits["file_bytes"]),
+        (resource.RLIMIT_NPROC, limits["n_processes"] + WATCHERS),
+        (resource.RLIMIT_NOFILE, OPEN_FILES),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_MEMLOCK, 0),
+    ):
+        try:
+            resource.setrlimit(kind, (most, most))
+        except (ValueError, OSError):
+            if sys.platform == "linux":  # macOS knows some of them by name only
+                raise
+
+
+def give_up() -> None:
+    """Take from the calling process all capabilities and the denied system calls, for good. Raises OSError."""
+    header, nothing = struct.pack("Ii", CAP_V3, 0), bytes(24)
+    for capability in range(64):
+        _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # fails beyond the last one that there is
+    _check(_libc.capset(header, nothing), "capset")
+    program = seccomp_filter()
+    buffer = ctypes.create_string_buffer(program, len(program))
+    described = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
+    _check(_libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, described, 0, 0), "seccomp")
+
+
+def seccomp_filter() -> bytes:
+    """The filter for this machine, as the kernel reads it. Raises OSError for another than x86-64 and arm64."""
+    machine = platform.machine()
+    if machine not in ARCHITECTURES:
+        raise OSError(ENOSYS, f"there is no system call filter for {machine}")
+    audit, column = ARCHITECTURES[machine]
+    rows = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, audit), (RETURN, 0, 0, KILL), (LOAD, 0, 0, 0)]
+    if machine == "x86_64":  # the x32 numbers would name the same calls a second time
+        rows += [(AT_LEAST, 0, 1, 0x40000000), (RETURN, 0, 0, ERRNO | EPERM)]
+    for numbers in DENIED.values():
+        rows += [(EQUAL, 0, 1, numbers[column]), (RETURN, 0, 0, ERRNO | EPERM)]
+    # its flags lie in memory, where a filter cannot look; libc falls back to clone
+    rows += [(EQUAL, 0, 1, CLONE3[column]), (RETURN, 0, 0, ERRNO | ENOSYS)]
+    rows += [(EQUAL, 0, 4, CLONE[column]), (LOAD, 0, 0, 16), (ANY_BIT, 0, 1, CLONE_ANY_NEW)]
+    rows += [(RETURN, 0, 0, ERRNO | EPERM), (RETURN, 0, 0, ALLOW)]
+    rows += [(EQUAL, 0, 2 + len(ALLOWED_SOCKETS), SOCKET[column]), (LOAD, 0, 0, 16)]
+    rows += [(EQUAL, len(ALLOWED_SOCKETS) - i, 0, family) for i, family in enumerate(ALLOWED_SOCKETS)]
+    rows += [(RETURN, 0, 0, ERRNO | EPERM), (RETURN, 0, 0, ALLOW)]
+    return b"".join(struct.pack("HBBI", *row) for row in rows)
