@@ -147,3 +147,17 @@ def test_code_is_found_in_answers_of_many_forms(answer: str):
     namespace: dict[str, object] = {}
     exec(program_from(answer, PROMPT, "f"), namespace)
     assert namespace["f"](2) == 3  # type: ignore[operator]
+
+
+@caged
+def test_a_model_that_answers_chats_is_asked_once_a_problem():
+    class Answers:
+        n_asked = 0
+
+        def reply(self, messages: Sequence[Message], max_new_tokens: int = 256) -> str:
+            self.n_asked += 1
+            return Knows(right=(0,)).write(messages, max_tokens=max_new_tokens)
+
+    model = Answers()
+    assert run_humaneval_subset(model, num_samples=3) == {"pass@1": 1.0, "pass@10": 1.0}
+    assert model.n_asked == 3
