@@ -15,6 +15,7 @@ from ai_forge import __version__
 from ai_forge.cli.agent import agent_app, mcp
 from ai_forge.cli.clean import clean
 from ai_forge.cli.data import data_app, handbook
+from ai_forge.cli.guardian import guardian_app
 from ai_forge.cli.jobs import jobs_app
 from ai_forge.cli.keys import keys_app
 from ai_forge.cli.look import config_app, doctor, models, runs
@@ -38,6 +39,7 @@ add_stage_commands(app)
 for command in (ask, chat, search, rollback, doctor, models, runs, clean, handbook, mcp):
     app.command()(command)
 app.add_typer(data_app, name="data")
+app.add_typer(guardian_app, name="guardian")
 app.add_typer(config_app, name="config")
 app.add_typer(agent_app, name="agent")
 app.add_typer(jobs_app, name="jobs")

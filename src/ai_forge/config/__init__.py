@@ -1,6 +1,7 @@
 """Settings: frozen models with their defaults, and the loader that lays file, environment and flags over them."""
 
 from ai_forge.config.data import MinerSettings, SplitSettings, SynthesisSettings, ValidatorSettings
+from ai_forge.config.guardian import GuardianSettings
 from ai_forge.config.loader import (
     Layer,
     LoadedSettings,
@@ -22,6 +23,7 @@ __all__ = [
     "ConductorSettings",
     "ExportSettings",
     "FineTuneConfig",
+    "GuardianSettings",
     "JudgeSettings",
     "Layer",
     "LoadedSettings",

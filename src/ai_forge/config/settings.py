@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ai_forge.config.data import MinerSettings, SplitSettings, SynthesisSettings, ValidatorSettings
+from ai_forge.config.guardian import GuardianSettings
 from ai_forge.config.models import load_models
 from ai_forge.config.service import ServiceSettings
 from ai_forge.config.training import FineTuneConfig
@@ -93,3 +94,4 @@ class Settings(BaseModel):
     runtime: RuntimeSettings = RuntimeSettings()
     conductor: ConductorSettings = ConductorSettings()
     service: ServiceSettings = ServiceSettings()
+    guardian: GuardianSettings = GuardianSettings()

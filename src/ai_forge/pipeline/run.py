@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from ai_forge.config import ConductorSettings, ServiceSettings, Settings
+from ai_forge.config import ConductorSettings, GuardianSettings, ServiceSettings, Settings
 from ai_forge.events import Sink, StageFinished, StageStarted, ignore
 from ai_forge.pipeline.dropped import dropped_examples
 from ai_forge.pipeline.identity import model_name_for, model_suffix
@@ -77,11 +77,15 @@ def new_run(
     states = dict(source.states)
     if dropped := dropped_examples(workspace, model):
         states["dropped"] = stage_key(examples=sorted(dropped))
-    # how jobs are kept and served decides nothing, and a database's address may hold a password: no record of a run has it
-    settings = settings.model_copy(update={"conductor": ConductorSettings(), "service": ServiceSettings()})
-    decisive = settings.model_dump(
-        exclude={"runtime": WHERE_IT_IS_SERVED, "training": HOW_IT_IS_COMPUTED, "conductor": True, "service": True}
-    )
+    # how jobs are kept, answers served and a guardian acts decides nothing, and an address may hold a password: no record has them
+    others = {"conductor": ConductorSettings(), "service": ServiceSettings(), "guardian": GuardianSettings()}
+    settings = settings.model_copy(update=others)
+    left_out: Mapping[str, set[str] | bool] = {
+        "runtime": WHERE_IT_IS_SERVED,
+        "training": HOW_IT_IS_COMPUTED,
+        **dict.fromkeys(others, True),
+    }
+    decisive = settings.model_dump(exclude=left_out)
     decided = stage_key(recipe=chosen.name, sources=states, base=base.fingerprint, settings=decisive)
     return Run(
         id=decided[:12],
