@@ -13,8 +13,8 @@ from ai_forge.config.loader import (
     load_settings,
     recipe_layer,
 )
-from ai_forge.config.settings import ConductorSettings, ExportSettings, JudgeSettings, RuntimeSettings, Settings
 from ai_forge.config.service import ServiceSettings
+from ai_forge.config.settings import ConductorSettings, ExportSettings, JudgeSettings, RuntimeSettings, Settings
 from ai_forge.config.training import ALL_LINEAR_MODULES, ATTENTION_MODULES, FineTuneConfig
 
 __all__ = [
