@@ -62,7 +62,7 @@ class OpenAIErrorAnswer(BaseModel):
     error: OpenAIErrorDetail
 
 
-class ServiceError(AIForgeError):
+class ServiceError(InputError):
     """An error with a status of its own."""
 
     def __init__(
