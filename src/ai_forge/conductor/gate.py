@@ -16,10 +16,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from fastapi.routing import iter_route_contexts
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
@@ -43,12 +45,13 @@ if TYPE_CHECKING:
     from ai_forge.conductor.metrics import Metrics
     from ai_forge.config import ServiceSettings
 
-__all__ = ["Gate", "Policy", "allow", "policies"]
+__all__ = ["KEY_COOKIE", "Gate", "Policy", "allow", "policies"]
 
 log = logging.getLogger(__name__)
 Endpoint = TypeVar("Endpoint")
 BODY_PAUSE_S = 30.0  # longest silence in the middle of a body: who sends a byte a minute holds a connection for ever
 GIVEN_ID = re.compile(r"[\w.-]{1,64}")
+KEY_COOKIE = "ai_forge_key"
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -163,6 +166,8 @@ class Gate:
         """
         kind, _, text = headers.get("authorization", "").partition(" ")
         text = text.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
+        if not text:  # a browser that was signed in on a page
+            text = cookie_parser(headers.get("cookie", "")).get(KEY_COOKIE, "")
         if demands_keys(self._settings):
             return self._keys.caller(text) if text else None
         if text.startswith(f"{PREFIX}_"):  # others are what clients send because they must send something
@@ -233,7 +238,11 @@ class _Passage:
         if self.scope["type"] == "websocket":
             await self._send({"type": "websocket.close", "code": 1008, "reason": str(error)[:100]})
             return
-        await answer_to(error, self.scope["path"])(self.scope, self.receive, self.send)
+        answer: Response = answer_to(error, self.scope["path"])
+        is_page = self.scope["method"] == "GET" and "text/html" in self.headers.get("accept", "")
+        if is_page and isinstance(error, ServiceError) and error.status == 401:
+            answer = RedirectResponse("/sign-in?" + urlencode({"next": self.scope["path"]}), 303)
+        await answer(self.scope, self.receive, self.send)
 
     def _tell(self, method: str, route: str) -> None:
         seconds = time.perf_counter() - self._started

@@ -32,6 +32,7 @@ from ai_forge.conductor.problems import ErrorAnswer, ServiceError, answer_to
 from ai_forge.conductor.upstream import Upstream
 
 if TYPE_CHECKING:
+    from ai_forge.conductor.job_queue import JobQueue
     from ai_forge.config import Settings
     from ai_forge.workspace import Workspace
 
@@ -42,10 +43,11 @@ DESCRIPTION = "Fine-tunes local models on a team's own repositories, judges, dep
 
 @dataclass(frozen=True)
 class ServiceContext:
-    """What the service is made of."""
+    """What the service is made of. Without `jobs` it answers from the deployed models and does nothing else."""
 
     workspace: Workspace
     settings: Settings
+    jobs: JobQueue | None = None
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,14 @@ def create_app(context: ServiceContext) -> FastAPI:
 
 @contextlib.asynccontextmanager
 async def _running(service: Service) -> AsyncIterator[None]:
+    jobs = service.context.jobs
+    if jobs is not None:
+        jobs.start()
     try:
         yield
     finally:
+        if jobs is not None:
+            await asyncio.to_thread(jobs.stop)  # saves what is at work, which takes seconds
         await service.models.close()
         await service.upstream.close()
 

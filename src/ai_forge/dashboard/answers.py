@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
+from ai_forge.conductor.problems import problem_of
 from ai_forge.errors import AIForgeError
 from ai_forge.prompting.prompt import CITATION
 
@@ -19,20 +20,23 @@ if TYPE_CHECKING:
 
 
 def answer_lines(reply: Reply) -> Iterator[bytes]:
-    """The answer in lines of JSON: `found`, then `text` piece by piece, at last `html` with its links; or `error`.
-
-    An error in mid-answer is a line too: the response has begun by then, and can say it no other way.
-    """
+    """The answer in lines of JSON: `found`, then `text` piece by piece, at last `html` with its links."""
     yield _line(found=found_html(reply.model, reply.documents))
-    try:
-        for piece in reply:
-            yield _line(text=piece)
-    except AIForgeError as error:
-        yield _line(error=str(error))
-        return
+    for piece in reply:
+        yield _line(text=piece)
     yield _line(html=answer_html(reply.text, reply.model, reply.documents, reply.invented))
     if reply.repeated:
         yield _line(error="The model repeated itself; the rest was cut off.")
+
+
+async def with_errors(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """`lines`, and where they break off a line with the `error`: the response has begun by then, and can say it no other way."""
+    try:
+        async for line in lines:
+            yield line
+    except AIForgeError as error:
+        problem = problem_of(error)
+        yield _line(error=f"{problem.message} Next: {problem.next_step}" if problem.next_step else problem.message)
 
 
 def found_html(model: str, documents: Sequence[Document]) -> str:

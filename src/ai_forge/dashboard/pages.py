@@ -12,22 +12,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, FastAPI, Form, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response, StreamingResponse
+from fastapi.routing import APIRoute
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.staticfiles import StaticFiles
 
 from ai_forge.conductor.gate import allow
-from ai_forge.conductor.problems import Problem
-from ai_forge.conductor.service import Service, TheService, service_of
-from ai_forge.dashboard.answers import answer_lines
-from ai_forge.dashboard.rendering import rendered
+from ai_forge.conductor.job_queue import JobQueue
+from ai_forge.conductor.problems import ServiceError, problem_of
+from ai_forge.conductor.service import Service, TheService, invalid, service_of
+from ai_forge.config import LoadedSettings
+from ai_forge.dashboard.answers import answer_lines, with_errors
+from ai_forge.dashboard.rendering import render, rendered
 from ai_forge.dashboard.session import Session, csrf_checked, session_of
 from ai_forge.dashboard.views import (
     code_of,
@@ -37,6 +41,7 @@ from ai_forge.dashboard.views import (
     quality_of,
     versions_of,
 )
+from ai_forge.errors import AIForgeError
 from ai_forge.json_lines import JsonObject
 from ai_forge.pipeline.dropped import drop_example, dropped_examples
 from ai_forge.pipeline.runs import EventTail, RunOverview, RunView, overview_of, runs_of, view_of
@@ -46,12 +51,35 @@ STREAM_PAUSE_S = 1.0
 N_RUNS = 30
 MAX_QUESTION = 8000  # characters: a longer one fits into no context
 
-router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+
+class PageRoute(APIRoute):
+    """A route whose errors are pages too."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler, with its errors told in HTML where a browser asks for a page."""
+        handle = super().get_route_handler()
+
+        async def told(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except (AIForgeError, RequestValidationError) as error:
+                if "text/html" not in request.headers.get("accept", ""):
+                    raise
+                if isinstance(error, RequestValidationError):
+                    error = invalid(error.errors())
+                problem = problem_of(error)
+                return rendered("problem.html", session_of(request), "", problem=problem, status=problem.status)
+
+        return told
+
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse, route_class=PageRoute)
 TheSession = Annotated[Session, Depends(session_of)]
 
 
-def add_pages(app: FastAPI) -> None:
-    """Put the pages and their static files on a service."""
+def add_pages(app: FastAPI, settings: LoadedSettings) -> None:
+    """Put the pages and their static files on a service; `settings` are shown with where each comes from."""
+    app.state.loaded_settings = settings
     files = StaticFiles(directory=str(resources.files("ai_forge.dashboard") / "static"))
     app.mount("/static", allow("everyone")(files))
     app.include_router(router)
@@ -76,7 +104,8 @@ async def overview_live(service: TheService, session: TheSession) -> Response:
 
 def _state(service: Service) -> JsonObject:
     workspace = service.context.workspace
-    waiting = [job for job in service.jobs.list() if job.finished_at is None]
+    jobs = service.context.jobs
+    waiting = [job for job in jobs.list() if job.finished_at is None] if jobs else []
     return {"models": models_of(workspace), "jobs": waiting, "runs": runs_of(workspace)[:N_RUNS]}
 
 
@@ -84,7 +113,7 @@ def _state(service: Service) -> JsonObject:
 @allow("read")
 async def job_page(job_id: str, service: TheService, session: TheSession) -> Response:
     """The page of the job's run; until it has one, the job."""
-    job = await run_in_threadpool(service.jobs.get, job_id)
+    job = await run_in_threadpool(_queue(service).get, job_id)
     if job.run_id:
         return RedirectResponse(f"/runs/{job.run_id}", 303)
     return rendered("job.html", session, "/", job=job)
@@ -98,7 +127,8 @@ async def run_page(run_id: str, service: TheService, session: TheSession) -> Res
     run = _run_of(folder)
     events = EventTail(folder / "events.jsonl")()
     view = view_of(event for _, event in events)
-    jobs = [job for job in await run_in_threadpool(service.jobs.list) if job.run_id == run_id]
+    queue = service.context.jobs
+    jobs = [job for job in await run_in_threadpool(queue.list) if job.run_id == run_id] if queue else []
     return rendered(
         "run.html",
         session,
@@ -133,7 +163,7 @@ async def _stream(path: Path, after: int) -> AsyncIterator[bytes]:
                 n_losses, n_held_out, n_before = len(view.losses), len(view.held_out), seen
         if seen > n_before:
             moved = {
-                "html": rendered("run_live.html", None, "/", view=view).body.decode(),
+                "html": render("run_live.html", None, "/", view=view),
                 **curve_of(view.losses[n_losses:], view.held_out[n_held_out:]),
             }
             yield f"id: {seen}\nevent: view\ndata: {json.dumps(moved)}\n\n".encode()
@@ -148,7 +178,7 @@ async def run_report(run_id: str, service: TheService) -> Response:
     """The report as it was written."""
     run = _run_of(_run_folder(service, run_id))
     if run.report is None:
-        raise Problem(404, "not_found", f"Run {run_id} has no report yet.", "wait until it was judged.")
+        raise ServiceError(404, "not_found", f"Run {run_id} has no report yet.", "wait until it was judged.")
     kind = "text/html" if run.report.endswith(".html") else "text/markdown"
     return FileResponse(run.report, media_type=kind)
 
@@ -190,9 +220,9 @@ async def deployments_page(service: TheService, session: TheSession) -> Response
 
 @router.get("/settings")
 @allow("read")
-async def settings_page(service: TheService, session: TheSession) -> Response:
+async def settings_page(request: Request, session: TheSession) -> Response:
     """Every setting, and where it comes from."""
-    return rendered("settings.html", session, "/settings", rows=service.context.loaded.rows())
+    return rendered("settings.html", session, "/settings", rows=request.app.state.loaded_settings.rows())
 
 
 @router.get("/code")
@@ -224,7 +254,7 @@ async def ask(
             async for line in iterate_in_threadpool(answer_lines(reply)):
                 yield line
 
-    return StreamingResponse(lines(), media_type="application/x-ndjson")
+    return StreamingResponse(with_errors(lines()), media_type="application/x-ndjson")
 
 
 @router.post("/compare/ask", dependencies=[Depends(csrf_checked)])
@@ -239,11 +269,11 @@ async def ask_version(
 
     name, _, version = model.partition(":")
     context = service.context
-    served = await run_in_threadpool(
-        lambda: ServedModel.open(name, context.workspace, context.settings.runtime, version=version)
-    )
 
     async def lines() -> AsyncIterator[bytes]:
+        served = await run_in_threadpool(
+            lambda: ServedModel.open(name, context.workspace, context.settings.runtime, version=version)
+        )
         try:
             reply = await run_in_threadpool(served.ask, question)
             async for line in iterate_in_threadpool(answer_lines(reply)):
@@ -251,16 +281,18 @@ async def ask_version(
         finally:
             await run_in_threadpool(served.close)
 
-    return StreamingResponse(lines(), media_type="application/x-ndjson")
+    return StreamingResponse(with_errors(lines()), media_type="application/x-ndjson")
 
 
 def _turns(history: str) -> list[Message]:
     try:
         turns: list[Message] = [{"role": turn["role"], "content": str(turn["content"])} for turn in json.loads(history)]
     except (ValueError, TypeError, KeyError):
-        raise Problem(422, "bad_input", "The history is no list of turns.", "begin a new conversation.") from None
+        raise ServiceError(422, "bad_input", "The history is no list of turns.", "begin a new conversation.") from None
     if [turn["role"] for turn in turns] != ["user", "assistant"] * (len(turns) // 2):
-        raise Problem(422, "bad_input", "The history is not user and assistant in turn.", "begin a new conversation.")
+        raise ServiceError(
+            422, "bad_input", "The history is not user and assistant in turn.", "begin a new conversation."
+        )
     return turns
 
 
@@ -271,14 +303,10 @@ def _turns(history: str) -> list[Message]:
 @allow("train")
 async def act_on_job(job_id: str, what: str, service: TheService) -> Response:
     """Cancel, pause, resume or retry a job, then back to its page."""
-    actions = {
-        "cancel": service.jobs.cancel,
-        "pause": service.jobs.pause,
-        "resume": service.jobs.resume,
-        "retry": service.jobs.retry,
-    }
+    queue = _queue(service)
+    actions = {"cancel": queue.cancel, "pause": queue.pause, "resume": queue.resume, "retry": queue.retry}
     if what not in actions:
-        raise Problem(404, "not_found", f"There is nothing like {what!r}.", f"there are {', '.join(actions)}.")
+        raise ServiceError(404, "not_found", f"There is nothing like {what!r}.", f"there are {', '.join(actions)}.")
     await run_in_threadpool(actions[what], job_id)
     return RedirectResponse(f"/jobs/{job_id}/live", 303)
 
@@ -288,7 +316,7 @@ async def act_on_job(job_id: str, what: str, service: TheService) -> Response:
 async def drop(run_id: str, what: str, service: TheService, example: Annotated[str, Form()]) -> Response:
     """Drop an example from later training data, or keep it after all."""
     if what not in ("drop", "keep"):
-        raise Problem(404, "not_found", f"There is nothing like {what!r}.", "there are drop and keep.")
+        raise ServiceError(404, "not_found", f"There is nothing like {what!r}.", "there are drop and keep.")
     run = _run_of(_run_folder(service, run_id))
     drop_example(service.context.workspace, run.model, example, keep=what == "keep")
     return RedirectResponse(f"/data/{run_id}", 303)
@@ -322,7 +350,7 @@ async def sign_in(request: Request, key: Annotated[str, Form()], next: Annotated
     service = service_of(request)
     try:
         service.keys.caller(key.strip())
-    except Problem as problem:
+    except ServiceError as problem:
         return rendered("sign_in.html", session_of(request), "", next=next, wrong=str(problem), status=401)
     # a path of this service, whatever the form says: else a link could send someone elsewhere after signing in
     target = next if next.startswith("/") and not next.startswith("//") else "/"
@@ -340,14 +368,20 @@ async def sign_out() -> Response:
     return answer
 
 
+def _queue(service: Service) -> JobQueue:
+    if service.context.jobs is None:
+        raise ServiceError(404, "not_found", "This service takes no jobs.", "ai-forge serve starts one that does.")
+    return service.context.jobs
+
+
 def _run_folder(service: Service, run_id: str) -> Path:
     if not run_id.isalnum():  # a run's id is hexadecimal; anything else could lead out of the folder of runs
-        raise Problem(404, "not_found", f"There is no run {run_id[:40]!r}.", "ai-forge runs lists them.")
+        raise ServiceError(404, "not_found", f"There is no run {run_id[:40]!r}.", "ai-forge runs lists them.")
     return service.context.workspace.runs_dir / run_id
 
 
 def _run_of(folder: Path) -> RunOverview:
     run = overview_of(folder)
     if run is None:
-        raise Problem(404, "not_found", f"There is no run {folder.name!r}.", "ai-forge runs lists them.")
+        raise ServiceError(404, "not_found", f"There is no run {folder.name!r}.", "ai-forge runs lists them.")
     return run

@@ -37,9 +37,13 @@ def environment() -> Environment:
     return made
 
 
-def rendered(template: str, session: Session | None, here: str, *, status: int = 200, **values: object) -> HTMLResponse:
-    """A page, or with no session a part of one. `here` is the entry of the menu that it belongs to."""
+def render(template: str, session: Session | None, here: str, **values: object) -> str:
+    """The text of a page, or with no session of a part of one. `here` is the entry of the menu that it belongs to."""
     csrf, signed_in = (session.csrf, session.signed_in) if session else ("", False)
-    text = environment().get_template(template).render(csrf=csrf, signed_in=signed_in, here=here, **values)
+    return environment().get_template(template).render(csrf=csrf, signed_in=signed_in, here=here, **values)
+
+
+def rendered(template: str, session: Session, here: str, *, status: int = 200, **values: object) -> HTMLResponse:
+    """The same as a response."""
     headers = {"content-security-policy": POLICY, "referrer-policy": "same-origin"}
-    return HTMLResponse(text, status, headers=headers)
+    return HTMLResponse(render(template, session, here, **values), status, headers=headers)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fastapi import Request, Response
 
 from ai_forge.conductor.gate import KEY_COOKIE
-from ai_forge.conductor.problems import Problem
+from ai_forge.conductor.problems import ServiceError
 
 MONTH_S = 30 * 24 * 3600
 _SECRET = secrets.token_bytes(32)
@@ -49,9 +49,9 @@ async def csrf_checked(request: Request) -> None:
     """Let through what a page of this service sent.
 
     Raises:
-        Problem: 403 where the form carries no token or another one.
+        ServiceError: 403 where the form carries no token or another one.
     """
     form = await request.form()
     given = request.headers.get("x-csrf-token") or str(form.get("csrf") or "")
     if not hmac.compare_digest(given.encode(), session_of(request).csrf.encode()):
-        raise Problem(403, "stale_page", "This page is too old: the service began anew.", "load the page again.")
+        raise ServiceError(403, "stale_page", "This page is too old: the service began anew.", "load the page again.")

@@ -7,7 +7,7 @@ function drawCurve(place, curve) {
   const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line") } };
   const options = {
     width: place.clientWidth, height: 260, scales: { x: { time: false } },
-    axes: [{ ...axis, label: "step" }, { ...axis, label: "loss (nats per token)" }],
+    axes: [{ ...axis, label: "step", incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000] }, { ...axis, label: "loss (nats per token)" }],
     series: [
       { label: "step" },
       { label: "training", stroke: colour("--accent"), width: 1.5, spanGaps: true },
