@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 from mcp.server import MCPServer, ServerRequestContext
 from mcp.server.context import CallNext, HandlerResult
 from mcp.server.mcpserver.exceptions import ResourceError, ToolError
+from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, Field
 
 from ai_forge import __version__
+from ai_forge.conductor.gate import allow
 from ai_forge.conductor.job_queue import JobQueue
 from ai_forge.conductor.schemas import DEPLOY, FINE_TUNE, Job, JobEvent, JobRequest, RunSource
 from ai_forge.config import Settings
@@ -30,6 +32,9 @@ from ai_forge.pipeline.runs import RunOverview, overview_of, runs_of
 from ai_forge.serving.registry import Registry
 from ai_forge.serving.served_model import ServedModel
 from ai_forge.workspace import Workspace
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -326,6 +331,24 @@ def make_server(forge: Forge, granted: Iterable[str]) -> MCPServer[Any]:
         return _report(forge.workspace, run_id)
 
     return server
+
+
+def add_mcp(app: FastAPI, forge: Forge) -> None:
+    """Serve the same tools at `/mcp` of a service (streamable HTTP); what a caller may do is what its key may."""
+    server = make_server(forge, granted=())
+    # the service's gate has looked at Host and Origin before
+    security = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    mounted = server.streamable_http_app(streamable_http_path="/", transport_security=security)
+    app.mount("/mcp", allow("read")(mounted))
+    before = app.router.lifespan_context
+
+    @contextlib.asynccontextmanager
+    async def with_sessions(started: FastAPI) -> AsyncIterator[Any]:
+        # a mounted application's own lifespan is not run
+        async with before(started) as state, server.session_manager.run():
+            yield state
+
+    app.router.lifespan_context = with_sessions
 
 
 def _tool(

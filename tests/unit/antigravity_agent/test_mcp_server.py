@@ -10,15 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 from mcp import MCPError
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
 
-from ai_forge.antigravity_agent.mcp_server import SCOPES, Forge, make_server
+from ai_forge.antigravity_agent.mcp_server import SCOPES, Forge, add_mcp, make_server
+from ai_forge.conductor.auth import KeyStore
 from ai_forge.conductor.job_queue import JobQueue
 from ai_forge.config import Settings
 from ai_forge.workspace import Workspace
+from service_app import running, service_at
 
 TOOLS = {
     "ask": "chat",
@@ -193,3 +198,28 @@ def test_the_command_serves_over_standard_input_and_output(tmp_path: Path) -> No
             assert "needs the scope train" in await said(client, "cancel", job_id="x")
 
     anyio.run(check)
+
+
+@pytest.mark.parametrize("scope", ["read", "train"])
+def test_over_http_a_key_decides_what_may_be_done(tmp_path: Path, scope: str) -> None:
+    workspace, settings = Workspace.open(tmp_path / "home"), Settings()
+    key, _ = KeyStore(workspace).add("agent", ("read", scope))
+    app = service_at(workspace.root, service__host="0.0.0.0")
+
+    async def check(url: str) -> None:
+        headers = {"Authorization": f"Bearer {key}"}
+        async with (
+            create_mcp_http_client(headers=headers) as http,
+            Client(streamable_http_client(f"{url}/mcp/", http_client=http)) as client,
+        ):
+            assert {tool.name for tool in (await client.list_tools()).tools} == set(TOOLS)
+            assert (await client.call_tool("status", {})).structured_content["jobs"] == []
+            text = await said(client, "cancel", job_id="x")
+            assert ("needs the scope train" in text) is (scope == "read"), text
+
+    with JobQueue(workspace, settings) as queue:
+        add_mcp(app, Forge(workspace, settings, queue))
+        with running(app) as service:
+            anyio.run(check, service.url)
+            without_key = httpx.post(f"{service.url}/mcp/", json={})
+            assert without_key.status_code == 401
