@@ -20,6 +20,7 @@ from ai_forge.cli.jobs import jobs_app
 from ai_forge.cli.keys import keys_app
 from ai_forge.cli.look import config_app, doctor, models, runs
 from ai_forge.cli.model import ask, chat, rollback, search
+from ai_forge.cli.questions import questions_app
 from ai_forge.cli.stages import add_stage_commands, plan, run
 from ai_forge.errors import AIForgeError, CancelledError, InputError, PrerequisiteError
 
@@ -40,6 +41,7 @@ for command in (ask, chat, search, rollback, doctor, models, runs, clean, handbo
     app.command()(command)
 app.add_typer(data_app, name="data")
 app.add_typer(guardian_app, name="guardian")
+app.add_typer(questions_app, name="questions")
 app.add_typer(config_app, name="config")
 app.add_typer(agent_app, name="agent")
 app.add_typer(jobs_app, name="jobs")

@@ -14,18 +14,24 @@ from ai_forge.errors import InputError
 
 KeepRuns = Annotated[int, typer.Option("--keep-runs", min=1, help="Runs of each model that stay, the newest.")]
 OlderThan = Annotated[str, typer.Option("--older-than", help="Only what was written longer ago: 12h, 30d.")]
+AndAsked = Annotated[bool, typer.Option("--asked", help="Also what models were asked; corrections stay.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Remove it. Without this nothing is removed.")]
 
 
 def clean(
-    keep_runs: KeepRuns = 3, older_than: OlderThan = "7d", yes: Yes = False, home: Home = None, json: AsJson = False
+    keep_runs: KeepRuns = 3,
+    older_than: OlderThan = "7d",
+    asked: AndAsked = False,
+    yes: Yes = False,
+    home: Home = None,
+    json: AsJson = False,
 ) -> None:
     """Old runs and outputs that nothing needs: listed, and removed with --yes. Deployed versions stay whatever is asked."""
     from ai_forge.pipeline.cleaning import removable, remove
     from ai_forge.workspace import Workspace
 
     workspace = Workspace.open(home)
-    found = removable(workspace, keep_runs=keep_runs, older_than_s=age_of(older_than))
+    found = removable(workspace, keep_runs=keep_runs, older_than_s=age_of(older_than), with_asked=asked)
     total = sum(one.n_bytes for one in found)
     freed = 0
     if yes:

@@ -13,6 +13,7 @@ from ai_forge.cli.output import is_json, print_json, show, stderr, table, warn
 
 if TYPE_CHECKING:
     from ai_forge.prompting.prompt import Message
+    from ai_forge.serving.ask_log import Correction
     from ai_forge.serving.served_model import Reply, ServedModel
 
 Question = Annotated[str, typer.Argument(help="A question about the repository.")]
@@ -33,13 +34,25 @@ def open_model(options: Options, repo: Path, model: str | None) -> ServedModel:
 
 
 @with_options(*OF_DEPLOYED)
-def ask(options: Options, question: Question, repo: OfRepo = Path(), model: Model = None, json: AsJson = False) -> None:
+def ask(
+    options: Options,
+    question: Question,
+    repo: OfRepo = Path(),
+    model: Model = None,
+    wrong: Annotated[
+        str | None,
+        typer.Option("--wrong", help="The answer is wrong: what is right. Kept as a question and as a pair."),
+    ] = None,
+    json: AsJson = False,
+) -> None:
     """Ask the deployed model about the repository; prints the places it found, the answer and the code it cites."""
     with open_model(options, repo, model) as served:
         reply = _asked(served, question, quiet=is_json(json))
+        _keep(options, served, question, reply)
+        kept = None if wrong is None else _correct(options, served, question, reply, wrong)
         changes = served.changes()
     if is_json(json):
-        value = {
+        value: dict[str, object] = {
             "question": question,
             "answer": reply.text,
             "cited": [document.citation for document in reply.cited],
@@ -49,11 +62,34 @@ def ask(options: Options, question: Question, repo: OfRepo = Path(), model: Mode
             "model": reply.model,
             "changed_since": changes,
         }
+        if kept is not None:
+            value["correction"] = kept.model_dump(exclude={"wrong"})
         print_json(value)
         return
     print_citations(reply)
+    if kept is not None:
+        print(f"Kept for {', '.join(kept.files) or 'no file'}. `ai-forge questions suggest` offers it as a question.")
     if changes:
         warn(f"  {changes}")
+
+
+def _keep(options: Options, served: ServedModel, question: str, reply: Reply) -> None:
+    """Note what was asked, where that is wanted."""
+    from ai_forge.serving.ask_log import AskLog
+
+    if options.settings().settings.runtime.keep_questions:
+        try:
+            AskLog(options.workspace(), served.deployment.name).record(question, reply.documents, reply.cited)
+        except OSError as error:  # the answer is there: a full disk is no reason to end with an error
+            warn(f"  The question could not be kept: {error.strerror}.")
+
+
+def _correct(options: Options, served: ServedModel, question: str, reply: Reply, right: str) -> Correction:
+    """Keep what is right in place of an answer."""
+    from ai_forge.serving.ask_log import AskLog
+
+    log = AskLog(options.workspace(), served.deployment.name)
+    return log.correct(question, served.chat_for(question, (), reply.documents), reply.documents, reply.text, right)
 
 
 def _asked(served: ServedModel, question: str, *, quiet: bool, history: list[Message] | None = None) -> Reply:
@@ -91,6 +127,7 @@ def chat(options: Options, repo: OfRepo = Path(), model: Model = None) -> None:
                 print("\n(stopped)")
                 continue
             print_citations(reply)
+            _keep(options, served, question, reply)
             history += [{"role": "user", "content": question}, {"role": "assistant", "content": reply.text}]
 
 

@@ -58,6 +58,9 @@ class RuntimeSettings(BaseModel):
     top_k: int = Field(40, ge=1, le=1000, description="sampling: most likely tokens considered")
     top_p: float = Field(0.9, gt=0, le=1, description="sampling: probability mass considered")
     keep_versions: int = Field(3, ge=1, le=100, description="deployed versions kept for rollback")
+    keep_questions: bool = Field(
+        True, description="whether what is asked is kept in the workspace, for `ai-forge questions`"
+    )
     deploy: Literal["if-better", "always", "never"] = Field("if-better", description="when `run` deploys what it made")
 
 

@@ -18,16 +18,17 @@ from pydantic import ValidationError
 from ai_forge.errors import AIForgeError
 from ai_forge.pipeline.run import Run
 from ai_forge.pipeline.runner import Runner
+from ai_forge.serving.ask_log import FOLDER as ASKED
 from ai_forge.serving.registry import Registry
 from ai_forge.workspace import MANIFEST, Workspace, read_json
 
-Kind = Literal["run", "output", "unfinished", "locks"]
+Kind = Literal["run", "output", "unfinished", "locks", "asked"]
 SHARED = {"bases", "files", "teacher", "vectors"}  # folders of the cache that are no stages' outputs
 
 
 @dataclass(frozen=True)
 class Removable:
-    """A folder that may go: what it is, when it was last written (s since 1970), its size."""
+    """A folder or file that may go: what it is, when it was last written (s since 1970), its size."""
 
     kind: Kind
     path: Path
@@ -35,13 +36,16 @@ class Removable:
     n_bytes: int
 
 
-def removable(workspace: Workspace, *, keep_runs: int, older_than_s: float) -> list[Removable]:
+def removable(
+    workspace: Workspace, *, keep_runs: int, older_than_s: float, with_asked: bool = False
+) -> list[Removable]:
     """What may go, the largest first.
 
     Args:
         workspace: where to look.
         keep_runs: how many runs of each model stay, the newest.
         older_than_s: what was written within so many seconds stays.
+        with_asked: also what models were asked; what a person corrected stays all the same.
     """
     active = _served(workspace)
     kept, old = _runs(workspace, keep_runs, active)
@@ -55,6 +59,8 @@ def removable(workspace: Workspace, *, keep_runs: int, older_than_s: float) -> l
             if folder.is_dir() and folder.resolve() not in needed:
                 kind: Kind = "unfinished" if folder.suffix == ".work" else "output"
                 found.append(_removable(kind, folder))
+    if with_asked:
+        found += [_removable_file("asked", file) for file in sorted((workspace.root / ASKED).glob("*/asked.jsonl"))]
     return sorted((one for one in found if one.written < before), key=lambda one: -one.n_bytes)
 
 
@@ -62,7 +68,10 @@ def remove(found: Iterable[Removable]) -> int:
     """Remove what was found; returns the bytes that were freed."""
     freed = 0
     for one in found:
-        shutil.rmtree(one.path, ignore_errors=True)
+        if one.path.is_dir():
+            shutil.rmtree(one.path, ignore_errors=True)
+        else:
+            one.path.unlink(missing_ok=True)
         if not one.path.exists():
             freed += one.n_bytes
     return freed
@@ -116,3 +125,8 @@ def _removable(kind: Kind, folder: Path) -> Removable:
     else:
         written = max((status.st_mtime for status in files), default=0.0)
     return Removable(kind, folder, written, sum(status.st_size for status in files))
+
+
+def _removable_file(kind: Kind, file: Path) -> Removable:
+    status = file.stat()
+    return Removable(kind, file, status.st_mtime, status.st_size)

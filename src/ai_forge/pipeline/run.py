@@ -23,7 +23,7 @@ from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.workspace import Workspace, stage_key
 
 # settings of a runtime that change no version: how it answers makes another one, where it does so does not
-WHERE_IT_IS_SERVED = {"kind", "ollama_host", "keep_versions", "deploy"}
+WHERE_IT_IS_SERVED = {"kind", "ollama_host", "keep_versions", "keep_questions", "deploy"}
 
 
 class Run(BaseModel):

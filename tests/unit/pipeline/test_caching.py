@@ -157,7 +157,7 @@ def test_preference_pairs_train_the_adapter_further_and_never_on_held_out_files(
     report = (second.run_until("report").folder / "report.html").read_text(encoding="utf-8")
     assert "preference pairs (sigmoid), held-out loss 0.693" in report
     notices = [event.message for event in events if isinstance(event, Notice)]
-    assert "1 of 5 preference pairs are about held-out files and left out." in notices
+    assert "1 of 5 preference pairs are about held-out files and are left out." in notices
     assert {event.stage for event in finished_stages(events) if not event.cached} == {
         *("prefer", "merge", "evaluate", "export", "parity", "report")
     }

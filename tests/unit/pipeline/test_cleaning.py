@@ -13,6 +13,7 @@ from ai_forge.errors import InputError
 from ai_forge.pipeline.cleaning import removable, remove
 from ai_forge.pipeline.run import Run
 from ai_forge.pipeline.runner import Runner
+from ai_forge.serving.ask_log import AskLog
 from ai_forge.workspace import Workspace, write_manifest
 
 DAY_S = 86400.0
@@ -71,3 +72,16 @@ def test_what_is_young_stays_and_what_nothing_needs_goes(tmp_path: Path) -> None
 def test_an_age_has_a_unit() -> None:
     with pytest.raises(InputError, match="'soon' is not an age"):
         age_of("soon")
+
+
+def test_what_was_asked_goes_where_that_is_asked_for_and_corrections_stay(tmp_path: Path) -> None:
+    workspace = Workspace.open(tmp_path)
+    log = AskLog(workspace, "demo")
+    log.record("Who?", [], [])
+    log.correct("Who?", [{"role": "user", "content": "Who?"}], [], "You.", "The caller.")
+    assert removable(workspace, keep_runs=1, older_than_s=0) == []
+    assert removable(workspace, keep_runs=1, older_than_s=DAY_S, with_asked=True) == []
+    (found,) = removable(workspace, keep_runs=1, older_than_s=-1, with_asked=True)
+    assert (found.kind, found.path.name) == ("asked", "asked.jsonl")
+    assert remove([found]) == found.n_bytes > 0
+    assert (log.asked(), len(log.corrections())) == ([], 1)

@@ -201,6 +201,13 @@ def read_documents(root: Path, suffixes: tuple[str, ...], max_files: int) -> Ite
             yield path, content
 
 
+def file_names(repo_path: Path) -> list[str]:
+    """Paths of all files of a repository, tracked ones where it is under git, whatever they hold."""
+    ignored: Counter[str] = Counter()
+    names, _ = _names(repo_path.expanduser().resolve(), ignored)
+    return [path for name in names if (path := _showable(name, ignored)) is not None]
+
+
 def read_one(root: Path, path: str, max_bytes: int) -> bytes | None:
     """The bytes of one file below `root`, tracked or not, as careful as `read_repository`; None where there is none.
 

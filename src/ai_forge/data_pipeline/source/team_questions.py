@@ -19,7 +19,7 @@ from ai_forge.data_pipeline.schemas.team_questions import MAX_QUESTIONS, TeamQue
 from ai_forge.data_pipeline.source.repository import OWN_FOLDER, read_one
 from ai_forge.errors import InputError
 
-__all__ = ["QUESTIONS_FILE", "TeamQuestions", "read_team_questions"]
+__all__ = ["QUESTIONS_FILE", "TeamQuestions", "parse_team_questions", "read_team_questions"]
 
 QUESTIONS_FILE = f"{OWN_FOLDER}/questions.yaml"
 MAX_BYTES = 1_000_000
@@ -54,6 +54,11 @@ def read_team_questions(root: Path) -> TeamQuestions | None:
     content = read_one(root, QUESTIONS_FILE, MAX_BYTES)
     if content is None:
         return None
+    return parse_team_questions(path, content)
+
+
+def parse_team_questions(path: Path, content: bytes) -> TeamQuestions:
+    """The questions in the bytes of the file at `path`. Raises `InputError` as `read_team_questions`."""
     return TeamQuestions(path, *_questions(path, content))
 
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ai_forge.data_pipeline.datasets.formats import read_dataset
+from ai_forge.data_pipeline.examples.asked import asks_the_same
 from ai_forge.data_pipeline.schemas.preference_pairs import PreferencePair
 from ai_forge.events import Notice
 from ai_forge.model_files.gguf.writer import check_exportable
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
+from ai_forge.pipeline.stages.dataset import team_questions
 from ai_forge.preflight import Check, require
 from ai_forge.workspace import require_disk
 
@@ -140,7 +142,7 @@ def room_checks(context: StageContext) -> list[Check]:
 
 
 def preference_pairs(context: StageContext) -> list[PreferencePair]:
-    """The pairs of `training.preferences` that are not about held-out files.
+    """The pairs of `training.preferences` that are neither about held-out files nor ask what the team's questions ask.
 
     Raises:
         InputError: the file is not there, or holds something else.
@@ -154,10 +156,22 @@ def preference_pairs(context: StageContext) -> list[PreferencePair]:
         sides = context.opened.split(context.outputs)
         held_out.update(sides["valid"], sides["test"])
     kept = [pair for pair in pairs if pair.origin.path not in held_out]
-    if len(kept) < len(pairs):
-        left_out = f"{len(pairs) - len(kept)} of {len(pairs)} preference pairs are about held-out files"
-        context.emit(Notice("info", f"{left_out} and left out."))
-    return kept
+    _tell_left_out(context, len(pairs) - len(kept), len(pairs), "are about held-out files")
+    # a correction is a pair at first; once it stands in the team's file it is judged on and trained on no more
+    team = team_questions(context.outputs)
+    fair = [pair for pair in kept if not any(asks_the_same(q.question, _asked_in(pair)) for q in team)]
+    _tell_left_out(context, len(kept) - len(fair), len(pairs), "ask what the team's own questions ask")
+    return fair
+
+
+def _asked_in(pair: PreferencePair) -> str:
+    """The question of a pair, without the documents before it."""
+    return pair.prompt[-1].content.rpartition("Question: ")[2]
+
+
+def _tell_left_out(context: StageContext, n: int, n_all: int, why: str) -> None:
+    if n:
+        context.emit(Notice("info", f"{n} of {n_all} preference pairs {why} and are left out."))
 
 
 def check_preferences(context: StageContext) -> None:
@@ -170,7 +184,10 @@ def check_preferences(context: StageContext) -> None:
 
 def _prefer_inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
     config = run.settings.training.model_dump(exclude=HOW_IT_IS_COMPUTED | {"preferences"})
-    return {"train": outputs.key("train"), "pairs": run.sources.get("preferences"), "config": config}
+    team = {
+        name: run.sources[name] for name in ("team_questions",) if name in run.sources
+    }  # pairs that ask these are left out
+    return {"train": outputs.key("train"), "pairs": run.sources.get("preferences"), "config": config, **team}
 
 
 def _prefer(context: StageContext) -> TrainSummary:
