@@ -14,7 +14,17 @@ from ai_forge.events import AnswerSampled, EvalFinished, Event, PlanMade, StepLo
 if TYPE_CHECKING:
     from ai_forge.data_pipeline.validator import Assessment
 
-__all__ = ["CheckRow", "Checklist", "Dashboard", "DataQuality", "ExampleRow", "Summary", "TaskRow", "Validation"]
+__all__ = [
+    "CheckRow",
+    "Checklist",
+    "Dashboard",
+    "DataQuality",
+    "ExampleRow",
+    "ProbeRow",
+    "Summary",
+    "TaskRow",
+    "Validation",
+]
 
 N_SHOWN = 20
 FEW_EXAMPLES = 100
@@ -208,7 +218,7 @@ def _recommendations(
             )
     weak = sum(1 for score in made.scores if score.quality < settings.min_quality)
     if weak:
-        texts.append(f"{weak} examples score below {settings.min_quality:.2f}: read the first of them below.")
+        texts.append(f"Examples that score below {settings.min_quality:.2f}: {weak}. Read the first of them below.")
     n_double = metrics.n_duplicates + metrics.n_near_duplicates
     if n and n_double >= HIGH_SHARE * n:
         texts.append(f"{n_double} examples repeat others: the code behind them repeats itself.")
@@ -226,14 +236,25 @@ class ContenderRow(_Data):
     facts: str
 
 
+class ProbeRow(_Data):
+    """A rule of a handbook and whether each model's answer keeps it."""
+
+    rule: str
+    base: str
+    before: str
+    tuned: str
+
+
 class Validation(_Data):
-    """The verdict on a tuned model, and the figures behind it where the recipe has contenders."""
+    """The verdict on a tuned model, and the figures behind it: of contenders, or of a handbook's probes."""
 
     status: str
     headline: str
     checks: tuple[CheckRow, ...]
     report: str
     rows: tuple[ContenderRow, ...] = ()
+    probes: tuple[ProbeRow, ...] = ()
+    kept: str = ""
 
 
 class Checklist(_Data):

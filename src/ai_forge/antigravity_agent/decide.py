@@ -1,6 +1,7 @@
 """Decide: whether to retrain, a pure function of what was observed and the settings. It reads numbers and counts names.
 
-The default: 20 or more files changed since the last training, or a tag `release/*`. Other triggers are off until they are set.
+The default: 20 or more files changed since the last training, or a tag `release/*`. Other triggers are off until they are set. Of a
+handbook any change that makes other training pairs is enough.
 """
 
 from __future__ import annotations
@@ -41,13 +42,19 @@ def decide(observation: Observation, settings: GuardianSettings) -> Decision:
     if triggers:
         return Decision(should_retrain=True, reason="; ".join(triggers), metrics=metrics)
     n = len(observation.files)
-    text = f"{n} of {settings.min_files} files changed since the last training" if n else "nothing changed"
+    text = "nothing changed"
+    if n:
+        text = f"{n} of {settings.min_files} files changed since the last training"
     return Decision(should_retrain=False, reason=text, metrics=metrics)
 
 
 def _triggers(seen: Observation, settings: GuardianSettings) -> Iterator[str]:
     """What asks for a training, in words without any of the repository's own."""
     n = len(seen.files)
+    if seen.recipe == "handbook":  # its files are named only where other pairs would be trained on: one is enough
+        if n:
+            yield "the handbook's rules changed"
+        return
     if n >= settings.min_files:
         yield f"{n} files changed since the last training (at least {settings.min_files})"
     if seen.tags:

@@ -19,6 +19,7 @@ from ai_forge.antigravity_agent.artifact_data import (
     Dashboard,
     DataQuality,
     Documentation,
+    ProbeRow,
     Validation,
 )
 from ai_forge.antigravity_agent.artifacts import Artifact, ArtifactWriter, Status
@@ -32,12 +33,13 @@ from ai_forge.antigravity_agent.tasks import (
     ValidateDataTask,
     ValidateModelTask,
 )
-from ai_forge.antigravity_agent.trained import Known, LastTraining, known_in, known_to, withdrawn
+from ai_forge.antigravity_agent.trained import Known, LastTraining, known_in, known_to, read_run, withdrawn
 from ai_forge.config import GuardianSettings
 from ai_forge.errors import InputError, InternalError, RefusedError
 from ai_forge.events import Event
 from ai_forge.pipeline import actions
 from ai_forge.pipeline.runner import Runner
+from ai_forge.pipeline.stage import NotMadeError
 from ai_forge.pipeline.stages.dataset import DatasetSummary
 from ai_forge.pipeline.stages.export import gguf_of
 from ai_forge.pipeline.stages.mine import MineSummary
@@ -49,6 +51,7 @@ from ai_forge.workspace import atomic_write, file_sha256
 __all__ = ["Executor", "rollback_line"]
 
 REWRITE_S = 5.0  # how often the page of a training at work is written anew
+KEEPS: dict[bool | None, str] = {True: "keeps it", False: "breaks it", None: "not asked"}
 SIDES = ("train", "valid", "test")
 
 
@@ -57,6 +60,17 @@ def rollback_line(runner: Runner) -> str:
     run = runner.run
     of_recipe = f" --recipe {run.recipe}" if run.recipe != "repository" else ""
     return f"ai-forge rollback {run.repository}{of_recipe}"
+
+
+def _kept(probes: tuple[ProbeRow, ...]) -> str:
+    if not probes:
+        return ""
+    kept = {side: sum(getattr(row, side) == KEEPS[True] for row in probes) for side in ("base", "before", "tuned")}
+    asked = sum(row.before != KEEPS[None] for row in probes)
+    return (
+        f"Of {len(probes)} probes the base keeps {kept['base']}, this model {kept['tuned']}; the version before kept "
+        + (f"{kept['before']} of the {asked} that it was asked.")
+    )
 
 
 def _speaks(known: Known | None) -> float | None:
@@ -208,6 +222,8 @@ class Executor:
             headline=report.headline,
             checks=checks,
             rows=self._contenders(),
+            probes=(probes := self._probes()),
+            kept=_kept(probes),
             report=str(self._runner.folder / report.file),
         )
         return self._writer.write("validation_report", "passed" if report.better else "refused", report.headline, data)
@@ -236,6 +252,33 @@ class Executor:
             )
             for row in rows
         )
+
+    def _probes(self) -> tuple[ProbeRow, ...]:
+        """What base, the version before and this one make of each probe of a handbook; nothing for other recipes."""
+        if self._runner.run.recipe != "handbook":
+            return ()
+        from ai_forge.judge.compliance import Compliance
+        from ai_forge.pipeline.stages.handbook import ANSWERS
+
+        answers = self._runner.outputs().read("evaluate", ANSWERS, Compliance).answers
+        before: dict[str, bool] = {}
+        run = None if self._before is None else read_run(self._folder_of(self._before.version) / "run.json")
+        if run is not None:
+            with contextlib.suppress(NotMadeError):  # cleaned away since
+                kept = Runner(run, self._runner.workspace).outputs().read("evaluate", ANSWERS, Compliance)
+                before = {answer.probe.id: answer.tuned_passes for answer in kept.answers}
+        return tuple(
+            ProbeRow(
+                rule=answer.probe.rule,
+                base=KEEPS[answer.base_passes],
+                before=KEEPS[before.get(answer.probe.id)],
+                tuned=KEEPS[answer.tuned_passes],
+            )
+            for answer in answers
+        )
+
+    def _folder_of(self, version: str) -> Path:
+        return self._runner.workspace.runs_dir / version
 
     # -- deployment -----------------------------------------------------------------------------------------------------
 

@@ -17,8 +17,9 @@ from markdown_it import MarkdownIt
 
 __all__ = ["as_code", "as_page", "as_text", "render"]
 
-# what begins or ends something in Markdown, and `@` and `:`, which viewers make mentions and links of
-MARKS = re.compile(r"[\\`*_{}\[\]<>#|~!&@:$^=]")
+# what begins or ends something in Markdown, and `@`, `://` and `:name:`, which viewers make mentions, links and pictures of; an
+# underscore within a word is none of these, and names are full of them
+MARKS = re.compile(r"[\\`*{}\[\]<>#|~!&@$^=]|(?<![^\W_])_|_(?![^\W_])|:(?=\S)")
 LINE_START = re.compile(r"^(\s*)([-+]|\d+[.)])(?=\s)")
 # control characters, line separators and direction overrides: nothing of them could be shown as it is
 UNSHOWABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")

@@ -87,14 +87,17 @@ class Watch:
             self.look()
             next_look = time.monotonic() + settings.check_every_h * 3600
             while not self._cancel.cancelled:
+                is_due = time.monotonic() >= next_look
                 if changed.wait(0.2):
                     self._settle(changed, settings.debounce_s)
                     if self._cancel.cancelled:
                         break
-                elif time.monotonic() < next_look:
+                elif not is_due:
                     continue
-                self.look()
-                next_look = time.monotonic() + settings.check_every_h * 3600
+                # the deployed model is loaded and asked on schedule, not with every commit
+                self.look(ask_model=is_due)
+                if is_due:
+                    next_look = time.monotonic() + settings.check_every_h * 3600
         finally:
             ended.set()
             thread.join(10)
@@ -121,22 +124,26 @@ class Watch:
         ):
             changed.set()
 
-    def look(self) -> list[tuple[Decision, CycleRecord | None]]:
-        """Observe, decide, and run what is due, for each guardian; what cannot be done is told, and the watch goes on."""
+    def look(self, *, ask_model: bool = True) -> list[tuple[Decision, CycleRecord | None]]:
+        """Observe, decide, and run what is due, for each guardian; what cannot be done is told, and the watch goes on.
+
+        With `ask_model` the deployed version is asked what it was asked when it was deployed, and taken back where it fails.
+        """
         results = []
         for make in self._make:
             if self._cancel.cancelled:
                 break
             guardian = make()
             try:
-                results.append(self._look(guardian))
+                results.append(self._look(guardian, ask_model))
             except AIForgeError as error:
                 self._emit(Notice("warning", str(error)))
         return results
 
-    def _look(self, guardian: RepoGuardian) -> tuple[Decision, CycleRecord | None]:
+    def _look(self, guardian: RepoGuardian, ask_model: bool) -> tuple[Decision, CycleRecord | None]:
         (guardian.cycles.folder / NOTE).unlink(missing_ok=True)
-        if text := take_back_if_broken(guardian):
+        text = take_back_if_broken(guardian) if ask_model else None
+        if text is not None:
             self._emit(Notice("warning", text))
         cut_off = guardian.was_cut_off()
         waiting = guardian.cycles.asked()

@@ -132,12 +132,23 @@ def _print_cycle(record: CycleRecord) -> None:
 
 
 @guardian_app.command()
-@with_options("home", "recipe")
+@with_options("home", "recipe", "config")
 def stop(options: Options, repo: Repo = Path(), json: AsJson = False) -> None:
-    """Stop the cycle at work where nothing is lost; `run` or `watch` continues it."""
+    """Stop the cycle at work where nothing is lost; `run` or `watch` continues it. One of the queue's is paused there."""
     from ai_forge.antigravity_agent.cycle import CycleStore
+    from ai_forge.conductor.job_queue import JobQueue
 
-    asked = CycleStore(options.workspace(), readable(repo), options.recipe or "repository").ask_to_stop()
+    workspace = options.workspace()
+    cycles = CycleStore(workspace, readable(repo), options.recipe or "repository")
+    last = cycles.last()
+    if last is not None and last.state == "running" and last.job_id is not None:
+        # the queue would go on with a job that was stopped behind its back
+        with JobQueue(workspace, options.settings().settings, config=options.config) as queue:
+            queue.pause(last.job_id)
+        text = f"job {last.job_id} is asked to pause; go on with it: ai-forge jobs resume {last.job_id}"
+        show({"stopping": True, "job_id": last.job_id}, text, json)
+        return
+    asked = cycles.ask_to_stop()
     text = "asked to stop: the step in hand is finished and saved" if asked else "no cycle is at work"
     show({"stopping": asked}, text, json)
 

@@ -1,0 +1,220 @@
+"""`kill -9` of a guardian's cycle at moments spread over all of it: does it always end, with one trainer, and no half deployment?
+
+    python bench/kill_guardian.py --kills 20            (a tiny base; `make soak`)
+    python bench/kill_guardian.py --kills 2             (what CI runs)
+
+A home with a deployed version is made once. For each kill a copy of it gets a changed repository and a cycle whose verdict is yes;
+the cycle's process is killed, and two processes then ask for a cycle at once, as a watch and a person may. Told for each kill on
+stderr, a JSON report on stdout; ends with 1 where a cycle does not end, two train, what is active is neither the version
+before nor the whole new one, the adapter differs from that of an undisturbed cycle, or something half-written is left.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from ai_forge.antigravity_agent.cycle import CycleStore
+from ai_forge.antigravity_agent.repo_guardian import RepoGuardian
+from ai_forge.config import load_settings
+from ai_forge.events import read_events
+from ai_forge.pipeline.recipes import REPOSITORY, Recipe
+from ai_forge.pipeline.stage import StageContext, Summary
+from ai_forge.pipeline.stages.report import REPORT, ReportSummary
+from ai_forge.serving.registry import Registry
+from ai_forge.serving.served_model import ServedModel
+from ai_forge.workspace import Workspace
+from kill_run import import_everything, killed_after, wait
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from cli_runs import SETTINGS, stdlib_copy, tiny_base
+
+TRIES = 3
+SHORT = {"training.max_steps": 12, "training.save_steps": 3, "training.eval_steps": 6}
+ADDED = '\n\ndef added(value: int) -> int:\n    """Add one to the value."""\n    return value + 1\n'
+
+
+def promoting() -> Recipe:
+    """The repository's recipe with a verdict that is always yes: a random base learns nothing that a judge would see."""
+
+    def build(context: StageContext) -> Summary:
+        made = REPORT.build(context)
+        assert isinstance(made, ReportSummary)
+        return made.model_copy(update={"better": True, "headline": "Better than the base: for this test."})
+
+    report = dataclasses.replace(REPORT, build=build, version=1_000)
+    stages = tuple(report if stage.name == "report" else stage for stage in REPOSITORY.stages)
+    return dataclasses.replace(REPOSITORY, stages=stages)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A home and a repository with a base."""
+
+    folder: Path
+    settings: dict[str, Any]
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    @property
+    def repo(self) -> Path:
+        return self.folder / "repo"
+
+    def guardian(self) -> RepoGuardian:
+        project = {"repository": self.repo, "home": self.home, "name": "killed", "settings": self.settings}
+        return RepoGuardian(project, recipe=promoting())
+
+    def store(self) -> CycleStore:
+        return CycleStore(Workspace.open(self.home), self.repo, "repository")
+
+    def copied(self, folder: Path) -> "Place":
+        for name in ("home", "repo"):
+            shutil.copytree(self.folder / name, folder / name, symlinks=True)
+        # the copy is another repository by its path: the name it is called by is given to it
+        (folder / "home" / "repositories.json").unlink()
+        return Place(folder, self.settings)
+
+    def active(self) -> str | None:
+        with Registry(self.home / "registry.db") as registry:
+            found = registry.active("killed")
+        return found.version if found else None
+
+
+def forked_cycle(place: Place, log: Path) -> int:
+    """The pid of a child that runs a cycle; its exit code is 0 where the cycle ended well or joined another."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 70
+    try:
+        with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+            os.dup2(file.fileno(), 2)
+            record = place.guardian().run_cycle("a kill")
+            print(record)
+            code = 0 if record is None or record.state == "deployed" else 1
+    except BaseException:  # noqa: BLE001 - the child's exit code is all that is told
+        import traceback
+
+        with log.open("a") as file:
+            traceback.print_exc(file=file)
+    finally:
+        os._exit(code)
+
+
+def digest(home: Path, run_id: str) -> str:
+    """Of the adapter that a run's folder links to."""
+    return hashlib.sha256((home / "runs" / run_id / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+def trainers(home: Path, run_id: str) -> int:
+    """How often the steps of a run's training went back: 0 or 1 after one kill, more with two trainers."""
+    events = read_events(home / "runs" / run_id / "events.jsonl")
+    steps = [event["step"] for event in events if event["event"] == "StepLogged"]
+    return sum(1 for before, after in itertools.pairwise(steps) if after <= before)
+
+
+def left_behind(home: Path) -> list[str]:
+    """What is half-written."""
+    return [str(path.relative_to(home)) for path in home.rglob("*") if ".tmp-" in path.name]
+
+
+def main() -> int:
+    """Make a home, kill, ask again twice at once, look."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+    chance = random.Random(chosen.seed)
+    import_everything()
+
+    with tempfile.TemporaryDirectory(prefix="kill-guardian-") as name:
+        root = Path(name)
+        base = tiny_base(root / "base")
+        stdlib_copy(root / "source")
+        settings = SETTINGS | SHORT | {"training.base_model": str(base), "guardian.desktop": False}
+        load_settings(("flag", settings))
+        log = root / "log"
+        first = Place(root / "first", settings)
+        shutil.copytree(root / "source", first.repo)
+        if wait(forked_cycle(first, log)):
+            print(log.read_text(), file=sys.stderr)
+            return 1
+        old = first.active()
+        straight = first.copied(root / "straight")
+        path = next(straight.repo.rglob("*.py"))
+        changed = path.relative_to(straight.repo)
+        path.write_text(path.read_text() + ADDED)
+        began = time.monotonic()
+        if wait(forked_cycle(straight, log)):
+            print(log.read_text(), file=sys.stderr)
+            return 1
+        seconds, new = time.monotonic() - began, straight.active()
+        expected = digest(straight.home, str(new))
+        kills: list[dict[str, Any]] = []
+        for index in range(chosen.kills):
+            place = root / f"killed-{index}"
+            part = (index + chance.random()) / chosen.kills
+            for _ in range(TRIES):
+                shutil.rmtree(place, ignore_errors=True)
+                killed = first.copied(place)
+                (killed.repo / changed).write_text((killed.repo / changed).read_text() + ADDED)
+                code = killed_after(forked_cycle(killed, log), seconds * part)
+                if code == -signal.SIGKILL:
+                    break
+                seconds *= 0.9  # it was through before: the machine is faster now
+            between = killed.active()
+            record = killed.store().last()
+            at_work = [task.name for task in record.tasks if task.state == "running"] if record else []
+            codes = sorted(wait(pid) for pid in [forked_cycle(killed, log), forked_cycle(killed, log)])
+            active = killed.active()
+            answer = ""
+            with ServedModel.open(
+                "killed", Workspace.open(killed.home), killed.guardian().project.settings.runtime
+            ) as model:
+                reply = model.ask("What does this do?")
+                for _ in reply:
+                    pass
+                answer = reply.model
+            kills.append(
+                {
+                    "after_s": round(seconds * part, 2),
+                    "killed": code == -signal.SIGKILL,
+                    "task": (at_work or ["between"])[0],
+                    "active_after_kill": "old" if between == old else "new" if between == new else "neither",
+                    "reruns": codes,
+                    "ended": active == new and not killed.store().is_working and killed.store().asked() is None,
+                    "served": answer == f"killed:{new}",
+                    "same_bytes": active == new and digest(killed.home, str(new)) == expected,
+                    "repeated": trainers(killed.home, str(new)),
+                    "left": left_behind(killed.home),
+                }
+            )
+            print(f"{index + 1} of {chosen.kills}: {json.dumps(kills[-1])}", file=sys.stderr, flush=True)
+            if codes != [0, 0]:
+                print(log.read_text()[-3000:], file=sys.stderr)
+            shutil.rmtree(place)
+        print(json.dumps({"cycle_s": round(seconds, 2), "kills": kills}, indent=1))
+    return int(any(not is_sound(kill) for kill in kills))
+
+
+def is_sound(kill: dict[str, Any]) -> bool:
+    """Whether a kill did no harm."""
+    whole = kill["ended"] and kill["served"] and kill["same_bytes"] and kill["left"] == []
+    return whole and kill["reruns"] == [0, 0] and kill["active_after_kill"] != "neither" and kill["repeated"] <= 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
