@@ -26,6 +26,7 @@ from ai_forge.data_pipeline.schemas import CodeBlock, Import
 from ai_forge.data_pipeline.source.repository import Repository, SourceFile, read_repository
 from ai_forge.errors import AIForgeError, InputError, PrerequisiteError
 from ai_forge.events import Progress
+from ai_forge.json_lines import JsonObject
 
 __all__ = [
     "MiningResult",
@@ -126,7 +127,7 @@ class MiningResult:
             "set miner.require_docstring to false to ask about those too."
         )
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> JsonObject:
         """Counts, for a report or a progress line."""
         by_type: Counter[str] = Counter()
         by_language: Counter[str] = Counter()

@@ -22,6 +22,7 @@ import numpy as np
 from ai_forge.config import FineTuneConfig
 from ai_forge.config.training import ALL_LINEAR
 from ai_forge.errors import InputError
+from ai_forge.json_lines import JsonObject
 from ai_forge.model_files.tensors import PICKLE_SUFFIXES, SafetensorsFile
 
 Value = TypeVar("Value")
@@ -51,7 +52,7 @@ def of_layer(pattern: Mapping[str, Value], name: str, otherwise: Value) -> Value
     return otherwise
 
 
-def peft_config(config: FineTuneConfig, base_name: str) -> dict[str, Any]:
+def peft_config(config: FineTuneConfig, base_name: str) -> JsonObject:
     """What `adapter_config.json` says of an adapter made with `config`."""
     modules = list(config.target_modules)
     return {
@@ -78,7 +79,7 @@ def scaling_in(config: Mapping[str, Any], layer: str, rank: int) -> float:
     return alpha / rank
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> JsonObject:
     """`adapter_config.json`, if it is that of a plain LoRA.
 
     Raises:

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from ai_forge.json_lines import JsonObject
+
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -152,7 +154,7 @@ _GEMMA_DEFAULTS = {
     "rms_norm_eps": 1e-6,
 }
 # what published `config.json` leave out because it is transformers' default
-DEFAULTS: dict[str, dict[str, Any]] = {
+DEFAULTS: dict[str, JsonObject] = {
     "gemma2": _GEMMA_DEFAULTS
     | {"max_position_embeddings": 8192, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
     "gemma3_text": _GEMMA_DEFAULTS
@@ -162,7 +164,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 SWA_PATTERN = {"gemma2": 2, "gemma3_text": 6}
 
 
-def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+def completed(config: Mapping[str, Any]) -> JsonObject:
     """A `config.json` with the settings that it leaves to transformers' defaults."""
     known = {"num_key_value_heads": config.get("num_attention_heads")} | DEFAULTS.get(str(config.get("model_type")), {})
     return {**known, **config}
@@ -266,7 +268,7 @@ def named_layers(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     return {f"model.layers.{i}.{name}": shape for i in range(n_layers) for name, shape in linear.items()}
 
 
-def expected_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+def expected_shapes(config: JsonObject) -> dict[str, tuple[int, ...]]:
     """Hugging Face name → shape of every tensor that a model with this (completed) `config.json` has."""
     hidden, kind = config["hidden_size"], config["model_type"]
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}

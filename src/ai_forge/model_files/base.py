@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ai_forge.errors import InputError
+from ai_forge.json_lines import JsonObject
 from ai_forge.model_files.architectures import ARCHITECTURES, completed, expected_shapes, unserved
 from ai_forge.model_files.tensors import Weights
 from ai_forge.prompting.tokenizer_settings import SETTINGS, read_json_object, tokenizer_settings
@@ -59,7 +60,7 @@ class Base:
         return chat_template(self.folder)
 
 
-def check_folder(folder: Path) -> dict[str, Any]:
+def check_folder(folder: Path) -> JsonObject:
     """The `config.json` of a Hugging Face style folder, after checking that the folder can be trained.
 
     Raises:

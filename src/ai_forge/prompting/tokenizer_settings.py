@@ -11,9 +11,9 @@ the default.
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ai_forge.errors import InputError
+from ai_forge.json_lines import JsonObject
 
 SETTINGS, TEMPLATE, SPECIAL_TOKENS_MAP = "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"
 # what the tokenizer classes of the trained families say of themselves; the class is named in the config
@@ -25,7 +25,7 @@ CLASS_DEFAULTS: dict[str, dict[str, str]] = {
 }
 
 
-def tokenizer_settings(folder: Path, has_token: Callable[[str], bool] = lambda _: False) -> dict[str, Any]:
+def tokenizer_settings(folder: Path, has_token: Callable[[str], bool] = lambda _: False) -> JsonObject:
     """The settings, with the special tokens as text and `chat_template` a string or absent.
 
     `has_token` tells which tokens the vocabulary has: only those are taken from the tokenizer class.
@@ -54,7 +54,7 @@ def tokenizer_settings(folder: Path, has_token: Callable[[str], bool] = lambda _
     return settings
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> JsonObject:
     """The object in the JSON file at `path`. Raises `InputError` where it holds none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

@@ -26,6 +26,7 @@ from ai_forge.config import FineTuneConfig
 from ai_forge.data_pipeline.schemas import RAFTExample
 from ai_forge.errors import InputError
 from ai_forge.events import AdapterInitialised, Notice, Sink, StageProgress, ignore
+from ai_forge.json_lines import JsonObject
 from ai_forge.model_files.adapter import CHAT_TEMPLATE, CONFIG, INITIAL, WEIGHTS, AdapterFolder, peft_config
 from ai_forge.model_files.base import Base
 from ai_forge.prompting.chat import ChatTokenizer
@@ -296,7 +297,7 @@ class FineTuneTrainer:
         around = Surroundings(self._emit, sample, self.group, self.cancel)
         return run_loop(trainee, task, config, schedule, self.folder, around)
 
-    def _recorded(self, config: FineTuneConfig, result: LoopResult) -> dict[str, Any]:
+    def _recorded(self, config: FineTuneConfig, result: LoopResult) -> JsonObject:
         """What every training's record holds."""
         return {
             "config": config.model_dump(mode="json"),

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ai_forge.config import FineTuneConfig
+from ai_forge.json_lines import JsonObject
 from ai_forge.model_files.architectures import completed, named_layers
 from ai_forge.training.adapters.initialisation import chosen_layers, rank_of, require_fitting_patterns
 
@@ -99,9 +100,9 @@ class Sizes:
         )
 
 
-def shape_in(folder: Path) -> dict[str, Any]:
+def shape_in(folder: Path) -> JsonObject:
     """The content of a base's `config.json`."""
-    shape: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    shape: JsonObject = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return shape
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ai_forge.errors import InputError
+from ai_forge.json_lines import JsonObject
 from ai_forge.model_files.architectures import (
     ARCHITECTURES,
     DEFAULTS,
@@ -38,7 +39,7 @@ SERVED_SCALINGS = {
 LLAMA3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 
-def rope_of(config: Mapping[str, Any]) -> dict[str, Any]:
+def rope_of(config: Mapping[str, Any]) -> JsonObject:
     """Rope settings in transformers 5's form, from either form of `config.json`; of the layers that see everything."""
     rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
     if isinstance(
@@ -186,7 +187,7 @@ def _unlike_llama_cpps(config: Mapping[str, Any], rope: Mapping[str, Any], facto
 
 def config_from_gguf(
     metadata: Mapping[str, Any], *, vocab_size: int, tied: bool, rope_freqs: np.ndarray | None
-) -> dict[str, Any]:
+) -> JsonObject:
     """The `config.json` of a GGUF's model. Raises `InputError` for another architecture or a missing setting."""
     arch = metadata.get("general.architecture")
     known = sorted(set(GGUF_ARCHITECTURES.values()))
@@ -207,7 +208,7 @@ def config_from_gguf(
     hidden = int(need("embedding_length"))
     if heads < 1 or (hidden % heads and f"{arch}.attention.key_length" not in metadata):
         raise InputError(f"The GGUF claims {hidden} hidden units in {heads} heads, which does not divide.")
-    config: dict[str, Any] = {
+    config: JsonObject = {
         "architectures": [ARCHITECTURES[MODEL_TYPES[arch]]],
         "model_type": MODEL_TYPES[arch],
         "vocab_size": vocab_size,
@@ -236,7 +237,7 @@ def config_from_gguf(
     return config
 
 
-def _phi3_from_gguf(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+def _phi3_from_gguf(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> JsonObject:
     whole = head_dim(config)
     rotated = int(metadata.get("phi3.rope.dimension_count", whole))
     rope = dict(config["rope_parameters"])
@@ -252,9 +253,9 @@ def _phi3_from_gguf(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> d
     }
 
 
-def _gemma_from_gguf(metadata: Mapping[str, Any], arch: str, config: Mapping[str, Any]) -> dict[str, Any]:
+def _gemma_from_gguf(metadata: Mapping[str, Any], arch: str, config: Mapping[str, Any]) -> JsonObject:
     defaults = DEFAULTS[config["model_type"]]
-    made: dict[str, Any] = {
+    made: JsonObject = {
         "hidden_act": defaults["hidden_activation"],
         "hidden_activation": defaults["hidden_activation"],
         "head_dim": int(metadata.get(f"{arch}.attention.key_length", defaults["head_dim"])),
@@ -271,10 +272,10 @@ def _gemma_from_gguf(metadata: Mapping[str, Any], arch: str, config: Mapping[str
     return made
 
 
-def _rope_from_gguf(metadata: Mapping[str, Any], arch: str, rope_freqs: np.ndarray | None) -> dict[str, Any]:
+def _rope_from_gguf(metadata: Mapping[str, Any], arch: str, rope_freqs: np.ndarray | None) -> JsonObject:
     default_theta = 1_000_000.0 if arch == "gemma3" else 10_000.0  # as in `rope_of`
     theta = float(metadata.get(f"{arch}.rope.freq_base", default_theta))
-    rope: dict[str, Any]
+    rope: JsonObject
     if rope_freqs is not None:
         # Llama 3.1+ stores only the resulting factors; their maximum is `factor`, the other three never varied.
         rope = {"rope_type": "llama3", "rope_theta": theta, "factor": float(rope_freqs.max()), **LLAMA3_ROPE}

@@ -13,13 +13,13 @@ import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize
 
 from ai_forge.errors import InputError
+from ai_forge.json_lines import JsonObject
 from ai_forge.model_files.architectures import expected_shapes, hf_name, norm_shift, permuted_heads, unpermute
 from ai_forge.model_files.gguf.config import config_from_gguf
 from ai_forge.model_files.gguf.metadata import encode_header
@@ -41,7 +41,7 @@ TOKENIZER_GGUF = "tokenizer.gguf"
 CHUNK_ELEMENTS = 16 * 1024 * 1024  # 64 MB of float32
 
 
-def check_convertible(file: GGUFFile) -> dict[str, Any]:
+def check_convertible(file: GGUFFile) -> JsonObject:
     """The `config.json` that the file will get, after every check that can fail. Writes nothing.
 
     Raises:
@@ -157,7 +157,7 @@ def _plan(file: GGUFFile) -> list[tuple[GGUFTensor, TensorSpec]]:
 
 
 def _converted(
-    file: GGUFFile, plan: list[tuple[GGUFTensor, TensorSpec]], config: dict[str, Any]
+    file: GGUFFile, plan: list[tuple[GGUFTensor, TensorSpec]], config: JsonObject
 ) -> Iterator[tuple[TensorSpec, np.ndarray]]:
     for tensor, spec in plan:
         heads = permuted_heads(file.architecture, tensor.name, config)
@@ -185,7 +185,7 @@ def _dequantized(file: GGUFFile, tensor: GGUFTensor, spec: TensorSpec) -> np.nda
     return values
 
 
-def _check_tensors(file: GGUFFile, config: dict[str, Any]) -> None:
+def _check_tensors(file: GGUFFile, config: JsonObject) -> None:
     # before the names are listed: a damaged header may claim billions of layers
     if not 1 <= config["num_hidden_layers"] <= len(file.tensors):
         raise InputError(

@@ -23,6 +23,7 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from ai_forge.errors import InputError
+from ai_forge.json_lines import JsonObject
 
 MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
@@ -58,7 +59,7 @@ class GGUFFile:
     """A checked GGUF file: metadata, tensor table and a read-only map of the bytes."""
 
     path: Path
-    metadata: dict[str, Any]
+    metadata: JsonObject
     tensors: dict[str, GGUFTensor]
     raw_values: dict[str, bytes] = field(repr=False)
     _map: mmap.mmap = field(repr=False)
@@ -173,8 +174,8 @@ def read_gguf(path: Path) -> GGUFFile:
     return GGUFFile(path, metadata, tensors, raw_values, data)
 
 
-def _read_metadata(cursor: _Cursor, n_keys: int) -> tuple[dict[str, Any], dict[str, bytes]]:
-    metadata: dict[str, Any] = {}
+def _read_metadata(cursor: _Cursor, n_keys: int) -> tuple[JsonObject, dict[str, bytes]]:
+    metadata: JsonObject = {}
     raw: dict[str, bytes] = {}
     for _ in range(n_keys):
         key = cursor.name()
@@ -186,7 +187,7 @@ def _read_metadata(cursor: _Cursor, n_keys: int) -> tuple[dict[str, Any], dict[s
     return metadata, raw
 
 
-def _read_tensors(cursor: _Cursor, n_tensors: int, metadata: dict[str, Any]) -> dict[str, GGUFTensor]:
+def _read_tensors(cursor: _Cursor, n_tensors: int, metadata: JsonObject) -> dict[str, GGUFTensor]:
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or not 8 <= alignment <= 65536 or alignment & (alignment - 1):
         raise cursor.fail(f"general.alignment {alignment!r} is not a power of two between 8 and 65536")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ai_forge.errors import InputError
+from ai_forge.json_lines import JsonObject
 from ai_forge.model_files.tokenizers.pretokenizers import WHOLE_PIECES, byte_level, pre_tokenizer_json
 from ai_forge.model_files.tokenizers.spm_vocabulary import SPACE, decoder_json, merges_from_scores, normalizer_json
 from ai_forge.prompting.chat_templates import END_TOKENS
@@ -28,10 +29,8 @@ PHI3_NAME = re.compile(r"phi-?3", re.IGNORECASE)
 # llama.cpp drops the whitespace after every special token but these where `general.name` says Phi-3, and nowhere else
 PHI3_UNSTRIPPED = frozenset({"<unk>", "<s>", "<|endoftext|>"})
 
-JSON = dict[str, Any]
 
-
-def tokenizer_files(metadata: Mapping[str, Any]) -> dict[str, JSON]:
+def tokenizer_files(metadata: Mapping[str, Any]) -> dict[str, JsonObject]:
     """`tokenizer.json`, `tokenizer_config.json` and `generation_config.json` for a GGUF's metadata.
 
     Raises:
@@ -78,7 +77,7 @@ def tokenizer_files(metadata: Mapping[str, Any]) -> dict[str, JSON]:
     }
 
 
-_BPE: JSON = {
+_BPE: JsonObject = {
     "type": "BPE",
     "dropout": None,
     "unk_token": None,
@@ -90,7 +89,7 @@ _BPE: JSON = {
 }
 
 
-def _byte_level_parts(metadata: Mapping[str, Any], vocab: Mapping[str, int]) -> JSON:
+def _byte_level_parts(metadata: Mapping[str, Any], vocab: Mapping[str, int]) -> JsonObject:
     pre = str(metadata.get("tokenizer.ggml.pre", "default"))
     merges = _merges(metadata.get("tokenizer.ggml.merges", []), vocab)
     return {
@@ -102,7 +101,7 @@ def _byte_level_parts(metadata: Mapping[str, Any], vocab: Mapping[str, int]) -> 
     }
 
 
-def _sentencepiece_parts(metadata: Mapping[str, Any], tokens: list[str], types: list[int]) -> JSON:
+def _sentencepiece_parts(metadata: Mapping[str, Any], tokens: list[str], types: list[int]) -> JsonObject:
     scores: list[float] = metadata.get("tokenizer.ggml.scores", [])
     if len(scores) != len(tokens):
         raise InputError(f"The GGUF's vocabulary is damaged: {len(tokens)} tokens, {len(scores)} scores.")
@@ -148,8 +147,8 @@ def _merges(lines: list[str], vocab: Mapping[str, int]) -> list[list[str]]:
     return pairs
 
 
-def _with_begin_token(bos: str, vocab: Mapping[str, int], before: JSON | None) -> JSON:
-    template: JSON = {
+def _with_begin_token(bos: str, vocab: Mapping[str, int], before: JsonObject | None) -> JsonObject:
+    template: JsonObject = {
         "type": "TemplateProcessing",
         "single": [{"SpecialToken": {"id": bos, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
         "pair": [
@@ -163,9 +162,9 @@ def _with_begin_token(bos: str, vocab: Mapping[str, int], before: JSON | None) -
     return {"type": "Sequence", "processors": [before, template]} if before else template
 
 
-def _config(metadata: Mapping[str, Any], tokens: list[str], *, add_bos: bool) -> JSON:
+def _config(metadata: Mapping[str, Any], tokens: list[str], *, add_bos: bool) -> JsonObject:
     arch = metadata.get("general.architecture")
-    config: JSON = {
+    config: JsonObject = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": int(metadata.get(f"{arch}.context_length", 0)) or int(1e30),
         "clean_up_tokenization_spaces": False,
@@ -181,13 +180,13 @@ def _config(metadata: Mapping[str, Any], tokens: list[str], *, add_bos: bool) ->
     return config
 
 
-def _generation_config(metadata: Mapping[str, Any], vocab: Mapping[str, int]) -> JSON:
+def _generation_config(metadata: Mapping[str, Any], vocab: Mapping[str, int]) -> JsonObject:
     eos = metadata.get("tokenizer.ggml.eos_token_id")
     # llama.cpp ends generation at these whatever the file's eos is (llama-vocab.cpp, special_eog_ids)
     ends = [vocab[token] for token in END_TOKENS if token in vocab and vocab[token] != eos]
     if eos is not None:
         ends.insert(0, eos)
-    config: JSON = {"eos_token_id": ends}
+    config: JsonObject = {"eos_token_id": ends}
     for key, role in (("bos_token_id", "bos"), ("pad_token_id", "padding")):
         if (index := metadata.get(f"tokenizer.ggml.{role}_token_id")) is not None:
             config[key] = index

@@ -12,31 +12,28 @@ the trainer must see what the runtime will see. SentencePiece vocabularies are n
 Source of the expressions: llama.cpp `src/llama-vocab.cpp` and the families' published `tokenizer.json`.
 """
 
-from typing import Any
-
 from ai_forge.errors import InputError
+from ai_forge.json_lines import JsonObject
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _LLAMA3 = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _QWEN2 = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
 
-JSON = dict[str, Any]
 
-
-def _split(pattern: str) -> JSON:
+def _split(pattern: str) -> JsonObject:
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
 
 
-def byte_level(*, use_regex: bool) -> JSON:
+def byte_level(*, use_regex: bool) -> JsonObject:
     """The step by which text becomes GPT-2's letters; `use_regex` splits it as GPT-2 does first."""
     return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
 
 
-_DIGITS: JSON = {"type": "Digits", "individual_digits": True}
+_DIGITS: JsonObject = {"type": "Digits", "individual_digits": True}
 
 # llama.cpp's name → the steps of the pre-tokenizer
-STEPS: dict[str, list[JSON]] = {
+STEPS: dict[str, list[JsonObject]] = {
     "gpt-2": [byte_level(use_regex=True)],
     "smollm": [_DIGITS, byte_level(use_regex=True)],
     "llama-bpe": [_split(_LLAMA3), byte_level(use_regex=False)],
@@ -83,7 +80,7 @@ WHOLE_PIECES = {"llama-bpe", "llama3", "llama-v3", "falcon3"}
 _BY_MERGES_ONLY = {"llama-bpe": "smaug-bpe"}
 
 
-def pre_tokenizer_json(name: str) -> JSON:
+def pre_tokenizer_json(name: str) -> JsonObject:
     """The `pre_tokenizer` entry of `tokenizer.json` for llama.cpp's name. Raises `InputError` for an unknown one."""
     steps = STEPS.get(ALIASES.get(name, name))
     if steps is None:
@@ -97,7 +94,7 @@ def pre_tokenizer_json(name: str) -> JSON:
     return {"type": "Sequence", "pretokenizers": steps}
 
 
-def recognise(pre_tokenizer: JSON | None, ignore_merges: bool = False) -> str:
+def recognise(pre_tokenizer: JsonObject | None, ignore_merges: bool = False) -> str:
     """llama.cpp's name for the `pre_tokenizer` entry of a `tokenizer.json`, from its split expressions.
 
     `ignore_merges`: the model takes a whole piece that is a token before it tries merges.
@@ -115,7 +112,7 @@ def recognise(pre_tokenizer: JSON | None, ignore_merges: bool = False) -> str:
     )
 
 
-def _flatten(pre_tokenizer: JSON | None) -> list[JSON]:
+def _flatten(pre_tokenizer: JsonObject | None) -> list[JsonObject]:
     if not pre_tokenizer:
         return []
     if pre_tokenizer.get("type") == "Sequence":
@@ -123,7 +120,7 @@ def _flatten(pre_tokenizer: JSON | None) -> list[JSON]:
     return [pre_tokenizer]
 
 
-def _entry(step: JSON) -> tuple[str, str]:
+def _entry(step: JsonObject) -> tuple[str, str]:
     """What of a step decides the cuts, and nothing else: its kind, and its expression or option."""
     kind = str(step.get("type"))
     if kind == "Split":

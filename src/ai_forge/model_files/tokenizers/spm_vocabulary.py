@@ -20,29 +20,29 @@ from itertools import pairwise
 from typing import Any, Literal, cast
 
 from ai_forge.errors import InputError
+from ai_forge.json_lines import JsonObject
 
 SPACE = "▁"  # stands for a space inside tokens
 UNREACHED = -1e6  # the score of a token that no merge makes; the rank of a merge stays above it
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 
-JSON = dict[str, Any]
 # where a space is put in: before every text between special tokens, before the first one only, nowhere
 Prefix = Literal["always", "first", "never"]
 
-_PREPEND: JSON = {"type": "Prepend", "prepend": SPACE}
-_REPLACE: JSON = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+_PREPEND: JsonObject = {"type": "Prepend", "prepend": SPACE}
+_REPLACE: JsonObject = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
 
 
-def normalizer_json(*, add_space_prefix: bool) -> JSON:
+def normalizer_json(*, add_space_prefix: bool) -> JsonObject:
     """The `normalizer` of `tokenizer.json`."""
     if add_space_prefix:
         return {"type": "Sequence", "normalizers": [_PREPEND, _REPLACE]}
     return _REPLACE
 
 
-def decoder_json(*, add_space_prefix: bool) -> JSON:
+def decoder_json(*, add_space_prefix: bool) -> JsonObject:
     """The `decoder` of `tokenizer.json`: spaces, bytes, and the space that was put in taken off."""
-    steps: list[JSON] = [
+    steps: list[JsonObject] = [
         {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
         {"type": "ByteFallback"},
         {"type": "Fuse"},
@@ -77,7 +77,7 @@ def space_prefix(data: Mapping[str, Any]) -> Prefix:
     )
 
 
-def _flat(step: JSON | None, parts: str) -> list[JSON]:
+def _flat(step: JsonObject | None, parts: str) -> list[JsonObject]:
     if not step:
         return []
     if step.get("type") != "Sequence":

@@ -32,7 +32,7 @@ from ai_forge.data_pipeline.teacher.rewording import AnswerCache
 from ai_forge.data_pipeline.validator import generate_quality_report
 from ai_forge.errors import InputError
 from ai_forge.events import Notice
-from ai_forge.json_lines import read_jsonl, write_jsonl
+from ai_forge.json_lines import JsonObject, read_jsonl, write_jsonl
 from ai_forge.pipeline.dropped import dropped_examples
 from ai_forge.pipeline.embedder import with_address
 from ai_forge.pipeline.sources import dates_of
@@ -70,7 +70,7 @@ class DatasetSummary(Summary):
     split: SplitSummary
     content: str
     judged: str
-    teacher: dict[str, Any] | None = None
+    teacher: JsonObject | None = None
 
     def sentence(self) -> str:
         """In a few words."""
@@ -152,7 +152,7 @@ def _write(context: StageContext, dataset: Dataset) -> list[tuple[str, str]]:
     return code
 
 
-def _taught(context: StageContext, dataset: Dataset) -> tuple[Dataset, dict[str, Any]]:
+def _taught(context: StageContext, dataset: Dataset) -> tuple[Dataset, JsonObject]:
     """The dataset in the teacher's words, and what that cost."""
     from ai_forge.serving.ollama_http import ollama_url
 

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ai_forge.errors import InputError
+from ai_forge.json_lines import JsonObject
 from ai_forge.model_files.architectures import completed, unserved
 from ai_forge.model_files.gguf.config import attention_factor, rope_of
 from ai_forge.model_files.tensors import weight_files
@@ -67,7 +68,7 @@ def compute_dtype(*, exact: bool = False) -> mx.Dtype:
     return mx.bfloat16
 
 
-def _translated(config: dict[str, Any]) -> dict[str, Any]:
+def _translated(config: JsonObject) -> JsonObject:
     """The settings of a Hugging Face folder under the names that mlx-lm reads.
 
     Raises:
@@ -107,7 +108,7 @@ def _translated(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _yarn_for_mlx(rope: dict[str, Any]) -> dict[str, Any]:
+def _yarn_for_mlx(rope: JsonObject) -> JsonObject:
     """YaRN as mlx-lm reads it: no attention factor, but an `mscale`, which counts there even where transformers ignores it."""
     factor = float(rope["factor"])
     wanted = attention_factor(rope, factor)

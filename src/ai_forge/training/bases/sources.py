@@ -17,10 +17,10 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ai_forge.config.models import WheelSource
 from ai_forge.errors import InputError, PrerequisiteError
+from ai_forge.json_lines import JsonObject
 from ai_forge.model_files.tensors import weight_files
 from ai_forge.workspace import atomic_write, file_sha256, require_disk
 
@@ -133,7 +133,7 @@ def hub_folder(repo_id: str, cache_dir: Path | None = None, *, download: bool = 
     import huggingface_hub
     from huggingface_hub import constants, errors
 
-    where: dict[str, Any] = {
+    where: JsonObject = {
         "repo_id": repo_id,
         "cache_dir": cache_dir,
         "allow_patterns": HUB_PATTERNS,
