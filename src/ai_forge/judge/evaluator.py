@@ -6,6 +6,7 @@ the same instruction, the same retrieved documents and greedy decoding. No quest
 scored here was seen in training: the split is by file and was made before synthesis.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,9 @@ from ai_forge.data_pipeline.schemas import Document, RAFTExample
 from ai_forge.events import Sink, StageProgress, ignore
 from ai_forge.judge.human_eval import run_humaneval_subset
 from ai_forge.judge.metrics.codebleu import codebleu_components, compute_codebleu
+from ai_forge.judge.metrics.hallucination import evaluate_hallucination_rate, measure_hallucination
 from ai_forge.judge.metrics.perplexity import code_windows, compute_perplexity, measure_perplexity
+from ai_forge.judge.metrics.reconstruction import evaluate_reconstruction
 from ai_forge.judge.scoring import citation_is_right, facts_are_right, rouge_l
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.prompt import Message, messages_for
@@ -38,6 +41,9 @@ __all__ = [
     "codebleu_components",
     "compute_codebleu",
     "compute_perplexity",
+    "evaluate_hallucination_rate",
+    "evaluate_reconstruction",
+    "measure_hallucination",
     "measure_perplexity",
     "replies_in_batches",
     "run_humaneval_subset",
@@ -258,3 +264,9 @@ def scored(contender: Contender, question: RAFTExample, documents: Sequence[Docu
         loss=reply.nats,
         n_tokens=reply.n_tokens,
     )
+
+
+if __name__ == "__main__":
+    from ai_forge.judge.metrics.command import main
+
+    sys.exit(main())
