@@ -1,5 +1,6 @@
 """The embedded runtime on the real SmolLM2: deployed, asked, rolled back, without Ollama."""
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -111,6 +112,54 @@ def test_an_answer_that_is_left_half_way_frees_the_model(loaded: EmbeddedRuntime
     started = time.monotonic()
     assert loaded.greedy("demo:bare", "def f", 1).n_tokens == 1
     assert time.monotonic() - started < 5
+
+
+def test_slots_answer_several_chats_as_one_slot_does(base_gguf: Path, tmp_path: Path) -> None:
+    shared = messages_for("What is 2+2? Answer with a number.", [])[0]
+    chats: list[list[Message]] = [
+        [shared, {"role": "user", "content": f"What is the capital of {country}?"}]
+        for country in ("France", "Italy", "Japan", "Spain", "Egypt", "Peru")
+    ]
+    answers = {}
+    for n_slots in (1, 3):
+        with contextlib.closing(EmbeddedRuntime(tmp_path / f"{n_slots}", 1, n_slots)) as several:
+            several.create(version_of(base_gguf, "r1"))
+            answers[n_slots] = several.answers("demo:r1", chats, 12)
+    assert [a.n_prompt_tokens for a in answers[1]] == [a.n_prompt_tokens for a in answers[3]]
+    for one, three in zip(answers[1], answers[3], strict=True):
+        assert one.token_ids == three.token_ids
+    assert "Paris" in answers[3][0].text
+
+
+def test_a_long_answer_does_not_hold_up_the_next_one_and_closing_ends_both(base_gguf: Path, tmp_path: Path) -> None:
+    several = EmbeddedRuntime(tmp_path / "models", 1, n_slots=2)
+    several.create(version_of(base_gguf, "r1"))
+    long = several.chat("demo:r1", [{"role": "user", "content": "Count to one thousand."}], max_tokens=900)
+    next(long)
+    assert several.greedy("demo:r1", "def f", 1).n_tokens == 1  # with one slot it would come after 900 tokens
+    next(long)
+    several.close()
+    with pytest.raises(TransientError):
+        list(long)
+
+
+def test_many_threads_ask_while_models_are_closed_and_loaded(base_gguf: Path, tmp_path: Path) -> None:
+    several = EmbeddedRuntime(tmp_path / "models", 1, n_slots=3)
+    several.create(version_of(base_gguf, "r1"))
+
+    def ask(number: int) -> str:
+        try:
+            return several.greedy("demo:r1", f"The number {number} is", 6).text
+        except TransientError:
+            return "closed"
+
+    with ThreadPoolExecutor(6) as pool:
+        asked = [pool.submit(ask, number) for number in range(24)]
+        for _ in range(3):
+            time.sleep(0.4)
+            several.close()
+        assert all(future.result(timeout=60) for future in asked)
+    several.close()
 
 
 def test_a_seed_repeats_a_sampled_answer(loaded: EmbeddedRuntime) -> None:

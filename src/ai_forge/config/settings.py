@@ -53,6 +53,9 @@ class RuntimeSettings(BaseModel):
         None, description="a YAML file with the SYSTEM text and stop words that the model is served with"
     )
     num_ctx: int = Field(4096, ge=256, le=1_048_576, description="context length of the deployed model, tokens")
+    slots: int = Field(
+        4, ge=1, le=64, description="answers that the embedded runtime gives at once; each takes a context's memory"
+    )
     num_predict: int = Field(256, ge=1, le=32768, description="longest answer, tokens")
     temperature: float = Field(0.0, ge=0, le=2, description="0 is greedy")
     top_k: int = Field(40, ge=1, le=1000, description="sampling: most likely tokens considered")

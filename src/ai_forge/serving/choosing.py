@@ -38,7 +38,7 @@ def choose_runtime(settings: RuntimeSettings, workspace: Workspace, *, may_start
             ollama.close()
             raise
         ollama.close()
-    embedded = EmbeddedRuntime(workspace.root / MODELS_DIR)
+    embedded = EmbeddedRuntime(workspace.root / MODELS_DIR, n_slots=settings.slots)
     if not embedded.is_available():
         raise PrerequisiteError(
             "No Ollama answers and llama.cpp (xllamacpp) cannot be imported.", "install it: pip install xllamacpp."

@@ -8,8 +8,9 @@ A version's folder is filled beside its place and renamed, so it is whole or abs
 what is written to them later: the file is hashed again before it is loaded when its size, time or inode are not those
 recorded (15 GB take some 20 s; a stamp takes none).
 
-The model of the last request stays loaded, for all threads; asking another one frees it when its last answer ends, so a
-service of several models at once wants Ollama. Nothing is shared with other processes: each that asks loads its own.
+The model of the last request stays loaded, for all threads, and answers as many at once as it has slots; asking another one
+frees it when its last answer ends, so a service of several models at once wants Ollama. Nothing is shared with other
+processes: each that asks loads its own.
 """
 
 import contextlib
@@ -58,9 +59,10 @@ class EmbeddedRuntime:
 
     kind: RuntimeKind = "embedded"
 
-    def __init__(self, models_dir: Path, n_threads: int | None = None) -> None:
+    def __init__(self, models_dir: Path, n_threads: int | None = None, n_slots: int = 1) -> None:
         self._dir = models_dir
         self._n_threads = n_threads
+        self._n_slots = n_slots
         self._lock = threading.Lock()
         self._loaded: _Loaded | None = None
 
@@ -166,6 +168,12 @@ class EmbeddedRuntime:
             options |= {key: value for key, value in wanted.items() if value is not None}
             yield from server.stream(server.render(with_system(messages, deployment.system_prompt)), options)
 
+    def answers(self, model: str, chats: Sequence[Sequence[Message]], max_tokens: int) -> list[Completion]:
+        """Greedy answers, as many at once as there are slots."""
+        with self._using(model) as (deployment, server):
+            asked = [with_system(chat, deployment.system_prompt) for chat in chats]
+            return server.answers(asked, max_tokens, deployment.stop)
+
     def render(self, model: str, messages: Sequence[Message]) -> RenderedPrompt:
         """The prompt by the GGUF's own template, and its tokens as they are evaluated."""
         with self._using(model) as (deployment, server):
@@ -209,8 +217,9 @@ class EmbeddedRuntime:
                     loaded.is_current, self._loaded = False, None
                     if not loaded.n_users:
                         loaded.server.close()  # before the next is loaded: memory holds one
+                num_ctx = deployment.sampling.num_ctx
                 server = LlamaServer(
-                    deployment.gguf_path, deployment.sampling.num_ctx, self._n_threads, name=deployment.model
+                    deployment.gguf_path, num_ctx, self._n_threads, self._n_slots, name=deployment.model
                 )
                 self._loaded = loaded = _Loaded(deployment, server)
             loaded.n_users += 1

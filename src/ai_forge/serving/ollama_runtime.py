@@ -11,6 +11,7 @@ Ollama is not told to pull, push or merge.
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ai_forge.errors import InputError, TransientError
@@ -29,6 +30,8 @@ from ai_forge.serving.runtime import (
     RuntimeKind,
     silent,
 )
+
+REQUESTS_AT_ONCE = 4
 
 
 class OllamaRuntime:
@@ -132,6 +135,19 @@ class OllamaRuntime:
             finished = bool(event.get("done"))
         if not finished:
             raise TransientError(f"Ollama ended in the middle of the answer of {model}.", "ask again.")
+
+    def answers(self, model: str, chats: Sequence[Sequence[Message]], max_tokens: int) -> list[Completion]:
+        """Greedy answers; how many are computed at once is the server's to say (OLLAMA_NUM_PARALLEL)."""
+
+        def answer(chat: Sequence[Message]) -> Completion:
+            options = {"num_predict": max_tokens, "temperature": 0}
+            told = self.server.ask("POST", "/api/chat", _chat(model, chat) | {"options": options, "stream": False})
+            text = str(told.get("message", {}).get("content", ""))
+            n_tokens = int(told.get("eval_count", 0))
+            return Completion(text, int(told.get("prompt_eval_count", 0)), n_tokens, token_ids=None)
+
+        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+            return list(pool.map(answer, chats))
 
     def render(self, model: str, messages: Sequence[Message]) -> RenderedPrompt:
         """The prompt as Ollama shows it (text None where this Ollama does not), and the tokens it evaluates."""

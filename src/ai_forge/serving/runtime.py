@@ -116,6 +116,9 @@ class Runtime(Protocol):
             InputError: no such model, or the prompt is longer than its context: it is never cut silently.
         """
 
+    def answers(self, model: str, chats: Sequence[Sequence[Message]], max_tokens: int) -> list[Completion]:
+        """Greedy answers in the order of `chats`, several at a time; else as deployed. Raises as `chat`."""
+
     def render(self, model: str, messages: Sequence[Message]) -> RenderedPrompt:
         """What prompt the runtime makes of `messages`."""
 
