@@ -9,7 +9,7 @@ ARM_MAC := $(filter Darwin-arm64,$(shell uname -sm | tr ' ' -))
 COMMA   := ,
 LINUX   := $(filter Linux,$(shell uname -s))
 
-.PHONY: run base test check bench lab oracles docs docs-samples clean
+.PHONY: run base test check bench soak lab oracles docs docs-samples clean
 .DEFAULT_GOAL := run
 
 # The main job: this repository (or REPO=...) mined, trained on, judged, exported, deployed and asked.
@@ -36,6 +36,11 @@ check: $(VENV)/.installed-dev
 # Figures, never tests: each benchmark checks that its result is right, then measures it beside its rival.
 bench: $(VENV)/.installed-dev
 	@for file in bench/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+# 300 kills of server, worker and job process, and 100 cancellations; prints what it measured. About 20 minutes.
+soak: $(VENV)/.installed-dev
+	$(BIN)/python bench/soak_jobs.py
+	$(BIN)/python bench/kill_guardian.py
 
 # The learning lab: make lab STUDY=families REPO=path; hours, continued when it is started again.
 lab: $(VENV)/.installed-dev

@@ -177,10 +177,7 @@ class Workspace:
         Raises:
             PrerequisiteError: the folder cannot be made or written.
         """
-        chosen = root or Path(
-            os.environ.get("AI_FORGE_HOME") or platformdirs.user_data_dir("ai-forge", appauthor=False)
-        )
-        workspace = cls(chosen.expanduser().absolute())
+        workspace = cls(cls.root_at(root))
         # tried, not asked for: what the rights say and what a read-only or full disk allows are two things
         try:
             workspace.cache_dir.mkdir(parents=True, exist_ok=True)
@@ -196,6 +193,14 @@ class Workspace:
         for pattern in ("cache/*/.*.tmp-*", "cache/*/*.work/.*.tmp-*", "runs/.*.tmp-*", "runs/*/.*.tmp-*"):
             remove_debris(workspace.root, pattern)
         return workspace
+
+    @staticmethod
+    def root_at(root: Path | None) -> Path:
+        """Where the workspace lies or will lie; nothing is made."""
+        chosen = root or Path(
+            os.environ.get("AI_FORGE_HOME") or platformdirs.user_data_dir("ai-forge", appauthor=False)
+        )
+        return chosen.expanduser().absolute()
 
     def stage_folder(self, stage: str, key: str) -> Path:
         """Where the output of `stage` with `key` lies or will lie."""

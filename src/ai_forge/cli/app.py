@@ -17,10 +17,12 @@ from ai_forge.cli.clean import clean
 from ai_forge.cli.data import data_app, handbook
 from ai_forge.cli.guardian import guardian_app
 from ai_forge.cli.jobs import jobs_app
+from ai_forge.cli.keep import backup, restore
 from ai_forge.cli.keys import keys_app
 from ai_forge.cli.look import config_app, doctor, models, runs
 from ai_forge.cli.model import ask, chat, rollback, search
 from ai_forge.cli.questions import questions_app
+from ai_forge.cli.serve import serve
 from ai_forge.cli.stages import add_stage_commands, plan, run
 from ai_forge.errors import AIForgeError, CancelledError, InputError, PrerequisiteError
 
@@ -38,6 +40,8 @@ app.command()(run)
 app.command()(plan)
 add_stage_commands(app)
 for command in (ask, chat, search, rollback, doctor, models, runs, clean, handbook, mcp):
+    app.command()(command)
+for command in (serve, backup, restore):
     app.command()(command)
 app.add_typer(data_app, name="data")
 app.add_typer(guardian_app, name="guardian")

@@ -150,12 +150,12 @@ class JobQueue:
         return self._changed(job_id, changed, "paused")
 
     def resume(self, job_id: str) -> Job:
-        """Go on with a paused job."""
+        """Go on with a paused job, on the state of its repository that it began with."""
         return self._again(job_id, ("paused",), "resumed")
 
     def retry(self, job_id: str) -> Job:
-        """Do a failed or cancelled job again; what it had made is used."""
-        return self._again(job_id, ("failed", "cancelled"), "retried")
+        """Do a failed or cancelled job again, on its repository as it is now; what it had made is used where it still holds."""
+        return self._again(job_id, ("failed", "cancelled"), "retried", prepared=None)
 
     def delete(self, job_id: str) -> None:
         """Forget a job that is over, with its uploads and its log. What it made stays in the workspace."""
@@ -167,10 +167,11 @@ class JobQueue:
     def events(self, job_id: str, after: int = 0, limit: int = 1000) -> Events:
         """The events behind the one with the id `after`, oldest first, at most `limit`."""
         row = self._row(job_id)
-        if row.events is None or not Path(row.events).exists():
+        path = self._events_of(row)
+        if path is None:
             return []
         found: Events = []
-        with Path(row.events).open("rb") as file:
+        with path.open("rb") as file:
             file.seek(row.events_from + after)
             for line in file:
                 after += len(line)
@@ -196,17 +197,24 @@ class JobQueue:
             raise InputError(f"There is no job {job_id!r}.", "see which there are: ai-forge jobs list.")
         return row
 
+    def _events_of(self, row: Row) -> Path | None:
+        """The file of a job's events, once there is one."""
+        if row.events is None:
+            return None
+        path = self._workspace.root / row.events
+        return path if path.exists() else None
+
     def _settle(self, job_id: str, statuses: Sequence[str], status: str) -> bool:
         return self._store.update(job_id, statuses=statuses, status=status, wanted=None, finished_at=time.time())
 
-    def _again(self, job_id: str, statuses: Sequence[str], done: str) -> Job:
+    def _again(self, job_id: str, statuses: Sequence[str], done: str, **changes: None) -> Job:
         row = self._row(job_id)
         changed = self._store.update(
             job_id,
             statuses=statuses,
             at_attempt=row.attempt,
             **{"status": "queued", "attempt": row.attempt + 1, "restarts": 0, "wanted": None},
-            **{"finished_at": None, "error": None, "error_code": None},
+            **{"finished_at": None, "error": None, "error_code": None, **changes},
         )
         return self._changed(job_id, changed, done)
 
@@ -219,7 +227,7 @@ class JobQueue:
     def _job(self, row: Row) -> Job:
         progress, metrics = row.progress, dict(row.metrics)
         if row.status in ACTIVE:
-            fraction, live = _live(row)
+            fraction, live = _live(self._events_of(row), row.current_step)
             progress, metrics = min(progress + fraction * row.step_weight, 1.0), live | metrics
         return Job(
             job_id=row.job_id,
@@ -264,19 +272,19 @@ def _tail(path: Path, n_bytes: int) -> bytes:
         return file.read()
 
 
-def _live(row: Row) -> tuple[float, JsonObject]:
+def _live(events: Path | None, step: str | None) -> tuple[float, JsonObject]:
     """How far the step at work is, and what its newest events measured."""
-    if row.events is None or not Path(row.events).exists():
+    if events is None:
         return 0.0, {}
-    lines = _tail(Path(row.events), TAIL_BYTES).splitlines(keepends=True)
+    lines = _tail(events, TAIL_BYTES).splitlines(keepends=True)
     view = view_of(record for record in map(_record, lines) if record is not None)
     share, metrics = 0.0, JsonObject()
-    if row.current_step in view.stages:
-        share = view.stages[row.current_step].share or 0.0
+    if step in view.stages:
+        share = view.stages[step].share or 0.0
     if view.held_out:
         metrics["held_out_loss"] = view.held_out[-1][1]
     if view.now is not None:
         metrics |= view.now.model_dump()
-        if row.current_step in (TRAIN, PREFER):
+        if step in (TRAIN, PREFER):
             share = view.now.step / view.now.n_steps
     return share, metrics

@@ -34,7 +34,7 @@ from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, WorkflowStatus
 from ai_forge.conductor.job_queue import TASKS, TRAINING
 from ai_forge.conductor.jobs.cleaning import remove_old
 from ai_forge.conductor.jobs.handle import JobProcess, Wish
-from ai_forge.conductor.jobs.kinds import Prepared, Step, load_kinds
+from ai_forge.conductor.jobs.kinds import Prepared, Step
 from ai_forge.conductor.jobs.presence import Presence, present
 from ai_forge.conductor.jobs.process import PREPARE, Answer, Task
 from ai_forge.conductor.jobs.store import JobStore, Row, database_url
@@ -60,9 +60,9 @@ _WORKER: list[Worker] = []  # DBOS calls functions of this module; a process has
 
 
 @DBOS.workflow(name="job", max_recovery_attempts=RECOVERIES)
-def job_workflow(job_id: str, attempt: int) -> str:
-    """A job from its first step to its last; what is returned is how it ended."""
-    return _WORKER[0].work(job_id, attempt)
+def job_workflow(job_id: str, attempt: int, prepared: str | None = None) -> str:
+    """A job from its first step to its last; what is returned is how it ended. `prepared`: what an earlier attempt found out."""
+    return _WORKER[0].work(job_id, attempt, prepared)
 
 
 @DBOS.step(name="step")
@@ -75,7 +75,6 @@ class Worker:
     """Does jobs until it is told to stop."""
 
     def __init__(self, task: WorkerTask) -> None:
-        load_kinds(task.kinds)
         self._task = task
         self._workspace = Workspace.open(task.home)
         self._limits = task.settings.conductor
@@ -150,7 +149,7 @@ class Worker:
 
     # -- a job ----------------------------------------------------------------------------------------------------
 
-    def work(self, job_id: str, attempt: int) -> str:
+    def work(self, job_id: str, attempt: int, prepared: str | None) -> str:
         """The job's steps, those that were done before from DBOS's memory; then its row says how it ended."""
         row = self._store.get(job_id)
         if row is None or row.attempt != attempt or row.status not in RUNNABLE:
@@ -164,21 +163,24 @@ class Worker:
         with JobProcess(task, folder / "log.txt") as process:
             self._at_work[job_id] = process
             try:
-                answer, metrics = self._steps(row, process)
+                answer, metrics = self._steps(job_id, prepared, process)
                 process.end()  # before the row says that it is over
                 return self._finish(row, answer, metrics)
             finally:
                 del self._at_work[job_id]
 
-    def _steps(self, row: Row, process: JobProcess) -> tuple[Answer, JsonObject]:
-        answer = Answer.model_validate(job_step(row.job_id, PREPARE))
-        if answer.outcome != "done":
-            return answer, {}
-        prepared = Prepared.model_validate(answer.result["prepared"])
-        process.knows(answer.result["prepared"])
-        metrics: JsonObject = {}
+    def _steps(self, job_id: str, before: str | None, process: JobProcess) -> tuple[Answer, JsonObject]:
+        answer, metrics = Answer(outcome="done"), JsonObject()
+        if before is None:
+            answer = Answer.model_validate(job_step(job_id, PREPARE))
+            if answer.outcome != "done":
+                return answer, metrics
+            prepared = Prepared.model_validate(answer.result["prepared"])
+        else:
+            prepared = Prepared.model_validate_json(before)
+        process.knows(prepared.model_dump(mode="json"))
         for step in prepared.steps:
-            answer = Answer.model_validate(job_step(row.job_id, step.name))
+            answer = Answer.model_validate(job_step(job_id, step.name))
             if answer.outcome != "done":
                 break
             metrics |= answer.result
@@ -253,16 +255,15 @@ class Worker:
 
     def _tell_prepared(self, job_id: str, found: JsonObject) -> None:
         prepared = Prepared.model_validate(found["prepared"])
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = {"prepared": prepared.model_dump_json()}
         if prepared.run is not None:
-            values = {"run_id": prepared.run.id, "model": prepared.run.model}
+            values |= {"run_id": prepared.run.id, "model": prepared.run.model}
         row = self._store.get(job_id)
         if (
             row is not None and row.events != found["events"]
         ):  # a job that goes on keeps the place where its events begin
             values |= {"events": found["events"], "events_from": found["events_from"]}
-        if values:
-            self._store.update(job_id, **values)
+        self._store.update(job_id, **values)
 
     def _finish(self, row: Row, answer: Answer, metrics: JsonObject) -> str:
         now = self._store.get(row.job_id)
@@ -307,6 +308,7 @@ class Worker:
             {"workflow_name": "job", "queue_name": row.queue, "workflow_id": workflow_id, "app_version": VERSION},
             row.job_id,
             row.attempt,
+            row.prepared,
         )
 
     def _is_lost(self, status: WorkflowStatus, row: Row, presence: Presence, lost: set[str]) -> bool:

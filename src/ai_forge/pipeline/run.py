@@ -15,11 +15,6 @@ from pydantic import BaseModel, ConfigDict
 
 from ai_forge.config import ConductorSettings, GuardianSettings, ServiceSettings, Settings
 from ai_forge.events import Sink, StageFinished, StageStarted, ignore
-from ai_forge.pipeline.dropped import dropped_examples
-from ai_forge.pipeline.identity import model_name_for, model_suffix
-from ai_forge.pipeline.recipes import recipe_named
-from ai_forge.pipeline.stages.train import HOW_IT_IS_COMPUTED
-from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.workspace import Workspace, stage_key
 
 # settings of a runtime that change no version: how it answers makes another one, where it does so does not
@@ -64,6 +59,13 @@ def new_run(
     Raises:
         InputError: there is no such repository, recipe or base, or the name belongs to another repository.
     """
+    # here, because they bring every stage along: a queue that only passes runs on starts without them
+    from ai_forge.pipeline.dropped import dropped_examples
+    from ai_forge.pipeline.identity import model_name_for, model_suffix
+    from ai_forge.pipeline.recipes import recipe_named
+    from ai_forge.pipeline.stages.train import HOW_IT_IS_COMPUTED
+    from ai_forge.training.bases.resolve import resolve_base
+
     chosen = recipe_named(recipe)
     source = chosen.read_source(repository, settings)  # a wrong path is told before anything is loaded
     began = time.monotonic()

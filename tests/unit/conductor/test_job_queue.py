@@ -1,7 +1,9 @@
 """The queue as its callers see it while nobody works on it: requests checked, states changed, events and logs read."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -120,13 +122,13 @@ def test_events_go_on_after_the_last_one_seen(queue: JobQueue, workspace: Worksp
     lines = [
         json.dumps({"time": 2.0 + n, "event": "StageProgress", "stage": "a", "done": n, "total": 4}) for n in range(3)
     ]
-    file = tmp_path / "events.jsonl"
+    file = workspace.root / "events.jsonl"
     file.write_text(
         earlier + lines[0] + "\n" + '{"time": 9, "ev\n' + lines[1] + "\n" + lines[2]
     )  # torn, and half written
     store = JobStore(database_url(workspace, None))
     changes = {"status": "training", "current_step": "a", "progress": 0.5, "step_weight": 0.4}
-    store.update(job_id, events=str(file), events_from=len(earlier), **changes)
+    store.update(job_id, events=file.name, events_from=len(earlier), **changes)
     store.close()
     seen = queue.events(job_id)
     assert [(event.event, event.data["done"], event.time) for event in seen] == [
@@ -155,3 +157,14 @@ def test_a_database_that_is_not_there_is_told_without_its_password(workspace: Wo
     with pytest.raises(PrerequisiteError, match="database of jobs") as told:
         JobQueue(workspace, settings)
     assert "secret" not in str(told.value)
+
+
+def test_a_table_of_an_older_version_gets_its_new_columns(workspace: Workspace, tmp_path: Path) -> None:
+    with JobQueue(workspace, load_settings().settings, kinds=("job_kinds",)) as queue:
+        job_id = queue.submit(count(tmp_path)).job_id
+    with closing(sqlite3.connect(workspace.root / "jobs.db")) as database, database:
+        database.execute("ALTER TABLE ai_forge_jobs DROP COLUMN prepared")
+    with JobQueue(workspace, load_settings().settings) as queue:
+        assert queue.get(job_id).status == "queued"
+    with closing(sqlite3.connect(workspace.root / "jobs.db")) as database:
+        assert database.execute("SELECT prepared FROM ai_forge_jobs").fetchall() == [(None,)]

@@ -181,7 +181,8 @@ class Doing:
             events = events_file(self.context.folder, self.context.workspace, self.prepared)
             size = events.stat().st_size if events.exists() else 0
             found = self.prepared.model_dump(mode="json")
-            return {"prepared": found, "events": str(events), "events_from": size}
+            place = events.relative_to(self.context.workspace.root)  # a workspace may be moved, or restored elsewhere
+            return {"prepared": found, "events": str(place), "events_from": size}
         if self._perform is None:
             if self.prepared.run is None:
                 self._sink = EventStream(self.context.folder / "events.jsonl")

@@ -2,6 +2,7 @@
 
 Each stage is a step. A stage keeps what it made under the hash of what went into it, so a step that is done again finds it, and a
 training continues from its newest checkpoint. Deploying a version that is active already changes nothing.
+The pipeline is imported in the functions that need it: the queue knows these kinds without loading it.
 """
 
 from __future__ import annotations
@@ -18,15 +19,12 @@ from ai_forge.config import Settings, environment_layer, file_layer, load_settin
 from ai_forge.errors import InputError, RefusedError, TransientError
 from ai_forge.events import Notice
 from ai_forge.json_lines import JsonObject
-from ai_forge.pipeline import actions
-from ai_forge.pipeline.recipes import recipe_named
 from ai_forge.pipeline.run import Run, new_run
-from ai_forge.pipeline.runner import WAIT_FOR_ANOTHER_S, Runner
-from ai_forge.pipeline.stages.report import ReportSummary
 from ai_forge.workspace import LOCK_POLL_S
 
 if TYPE_CHECKING:
     from ai_forge.conductor.schemas import ActiveStatus
+    from ai_forge.pipeline.runner import Runner
 
 STATUS: dict[str, ActiveStatus] = {
     **{"evaluate": "validating", "parity": "validating", "report": "validating"},
@@ -59,6 +57,8 @@ def _asked(request: JobRequest) -> Run | RunSource:
 
 
 def _check(request: JobRequest, config: Path | None) -> None:
+    from ai_forge.pipeline.recipes import recipe_named
+
     source = _asked(request)
     stages = {stage.name for stage in recipe_named(source.recipe).stages}
     if request.until not in stages:
@@ -78,6 +78,9 @@ def _run_of(context: JobContext) -> Run:
 
 
 def _prepare(context: JobContext) -> Prepared:
+    from ai_forge.pipeline import actions
+    from ai_forge.pipeline.runner import Runner
+
     run = _run_of(context)
     runner = Runner(run, context.workspace)
     if context.request.deploy:
@@ -94,6 +97,8 @@ def _prepare(context: JobContext) -> Prepared:
 @contextlib.contextmanager
 def _runner(context: JobContext, run: Run) -> Iterator[Runner]:
     """The run, held. Another process may have it, such as `ai-forge run`: it is waited for."""
+    from ai_forge.pipeline.runner import WAIT_FOR_ANOTHER_S, Runner
+
     runner = Runner(run, context.workspace, context.emit, context.cancel, tuple(context.early))
     waited = 0.0
     while True:
@@ -115,6 +120,9 @@ def _runner(context: JobContext, run: Run) -> Iterator[Runner]:
 
 @contextlib.contextmanager
 def _open(context: JobContext, prepared: Prepared) -> Iterator[Perform]:
+    from ai_forge.pipeline import actions
+    from ai_forge.pipeline.stages.report import ReportSummary
+
     assert prepared.run is not None
     with _runner(context, prepared.run) as runner:
 
@@ -135,6 +143,9 @@ def _open(context: JobContext, prepared: Prepared) -> Iterator[Perform]:
 
 def _deploy(runner: Runner, context: JobContext) -> JsonObject:
     """Deploy, where the policy `runtime.deploy` and the gate let it. Raises `RefusedError` where deployment was all that was asked."""
+    from ai_forge.pipeline import actions
+    from ai_forge.pipeline.stages.report import ReportSummary
+
     report = runner.run_until("report").summary
     assert isinstance(report, ReportSummary)
     policy = runner.run.settings.runtime.deploy
@@ -151,6 +162,8 @@ def _deploy(runner: Runner, context: JobContext) -> JsonObject:
 
 
 def _prepare_deployment(context: JobContext) -> Prepared:
+    from ai_forge.pipeline.runner import Runner
+
     run = _run_of(context)
     runner = Runner(run, context.workspace)
     missing = [planned.name for planned in runner.plan("report") if planned.state != "done"]

@@ -49,14 +49,18 @@ JOBS = sa.Table(
     sa.Column("run_id", sa.Text),
     sa.Column("events", sa.Text),
     sa.Column("events_from", sa.Integer, nullable=False),
+    sa.Column("prepared", sa.Text),
 )
 BUSY_TIMEOUT_MS = 30_000
 
 
 @dataclass(frozen=True)
 class Row:
-    """A job as it is stored. `events` is the file that its events are in, from byte `events_from` on; times are seconds since
-    1970; `step_weight` is the share of the whole that the current step has."""
+    """A job as it is stored.
+
+    `events` is the file in the workspace that its events are in, from byte `events_from` on. Times are seconds since 1970.
+    `step_weight` is the share of the whole that the current step has. `prepared` is what the job found out that it has to do.
+    """
 
     job_id: str
     kind: str
@@ -80,6 +84,7 @@ class Row:
     run_id: str | None = None
     events: str | None = None
     events_from: int = 0
+    prepared: str | None = None
 
 
 def database_url(workspace: Workspace, chosen: str | None) -> str:
@@ -107,8 +112,22 @@ class JobStore:
         self._engine = sa.create_engine(url, pool_pre_ping=not self.is_sqlite)
         if self.is_sqlite:
             event.listen(self._engine, "connect", _configure)
-        with self._transaction() as connection:
-            METADATA.create_all(connection)
+        self._make_table()
+
+    def _make_table(self) -> None:
+        """The table, if it is not there, and the columns that a later version brought; none of those is ever taken away."""
+        try:
+            with self._transaction() as connection:
+                METADATA.create_all(connection)
+                there = {column["name"] for column in sa.inspect(connection).get_columns(JOBS.name)}
+                for column in JOBS.columns:
+                    if column.name not in there:
+                        kind = column.type.compile(self._engine.dialect)
+                        connection.execute(sa.text(f"ALTER TABLE {JOBS.name} ADD COLUMN {column.name} {kind}"))
+        except PrerequisiteError:
+            # two processes may make it at once: whoever was second finds all that it needs
+            with self._transaction() as connection:
+                connection.execute(sa.select(JOBS).limit(1))
 
     def close(self) -> None:
         """Close every connection."""

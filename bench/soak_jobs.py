@@ -1,0 +1,262 @@
+"""`kill -9` of server, worker and job process, at random and at every step boundary: is a job ever lost, stuck or done twice at once?
+
+    python bench/soak_jobs.py --kills 300 --trainings 5        (`make soak`)
+
+A queue has jobs that count, and for the last part real fine-tunings of a tiny base, each in a home of its own and compared with one
+that was left alone. After each kill the time to progress is measured: until a job has done something new. Prints a JSON report and
+exits with 1 where something is wrong: a job that does not end well, two processes at work on one job, two activations of one version,
+another adapter, a cancelled job of which something lives after five seconds.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from ai_forge.conductor.job_queue import JobQueue
+from ai_forge.conductor.schemas import FINISHED, JobRequest, RunSource
+from ai_forge.serving.registry import Registry
+from ai_forge.workspace import Workspace
+from cli_runs import SETTINGS, stdlib_copy, tiny_base
+from queue_owner import PROCESS, WORKER, descendants, queue_of, start_owner, wait_until
+
+WHOM = ("owner", "worker", "process")
+IN_FLIGHT = 3
+STUCK_S = 120.0
+STEPS = {"training.max_steps": 24, "training.save_steps": 4, "training.eval_steps": 8}
+
+
+class Owner:
+    """The process that owns a queue, started again whenever it was killed."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._process = start_owner(home)
+
+    def victims(self, whom: str) -> list[int]:
+        """The processes that would be killed."""
+        if whom == "owner":
+            return [self._process.pid]
+        return descendants(self._process.pid, WORKER if whom == "worker" else PROCESS)
+
+    def kill(self, whom: str) -> bool:
+        """Kill -9; false where there is no such process just now."""
+        victims = self.victims(whom)
+        for pid in victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if whom == "owner":
+            self._process.wait()
+            self._process = start_owner(self._home)
+        return bool(victims)
+
+    def end(self) -> None:
+        """Stop for good."""
+        self._process.kill()
+        self._process.wait()
+
+
+def at_step_boundary(queue: JobQueue) -> None:
+    """Wait until a job has just come to another step."""
+
+    def steps() -> set[tuple[str, str | None]]:
+        return {(job.job_id, job.current_step) for job in queue.list() if job.status not in FINISHED}
+
+    before = steps()
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: steps() - before, 5.0)
+
+
+def kill_once(owner: Owner, queue: JobQueue, chance: random.Random, work: Any, index: int) -> dict[str, Any]:
+    """One kill, and how long it took until there was progress again."""
+    boundary = index % 2 == 1
+    if boundary:
+        at_step_boundary(queue)
+    else:
+        time.sleep(chance.uniform(0.0, 1.0))
+    whom = WHOM[index % 3]
+    before = work()
+    hit = owner.kill(whom)
+    if not hit:  # between two jobs there is no process of a job: the worker then
+        whom = "worker"
+        hit = owner.kill(whom)
+    seconds = wait_until(lambda: work() != before, STUCK_S)
+    return {"whom": whom, "boundary": boundary, "hit": hit, "seconds": round(seconds, 2)}
+
+
+def soak_counting(root: Path, n_kills: int, chance: random.Random) -> dict[str, Any]:
+    """Jobs that count under kills, always a few of them in the queue."""
+    marks = root / "marks"
+    marks.mkdir(parents=True)
+    sent: list[str] = []
+
+    def work() -> str:
+        """Changes whenever a job counts, or another one begins to."""
+        counted = [path.read_text() for job in sent for path in sorted((root / "home" / "jobs" / job).glob("[abc]"))]
+        return "|".join(counted)
+
+    with queue_of(root / "home") as queue:
+        owner = Owner(root / "home")
+        try:
+            kills = []
+            for index in range(n_kills):
+                while sum(job.status not in FINISHED for job in queue.list(limit=IN_FLIGHT + 1)) < IN_FLIGHT:
+                    options = {"marks": str(marks), "n": chance.randint(10, 40), "pause": 0.02}
+                    sent.append(queue.submit(JobRequest(kind="count", options=options)).job_id)
+                kills.append(kill_once(owner, queue, chance, work, index))
+            wait_until(lambda: all(queue.get(job).status in FINISHED for job in sent), STUCK_S + 10 * len(sent))
+            states = Counter(queue.get(job).status for job in sent)
+            done = Counter((marks / "done").read_text().split("\n")[:-1])
+        finally:
+            owner.end()
+    expected = {f"{job} {step}" for job in sent for step in "abc"}
+    return {
+        "jobs": len(sent),
+        "states": dict(states),
+        "lost_steps": len(expected - set(done)),
+        "repeated_steps": sum(
+            n - 1 for n in done.values()
+        ),  # a step is done at least once: killed after it, before that was kept
+        "two_at_once": (marks / "two").exists(),
+        "kills": kills,
+    }
+
+
+def soak_cancels(root: Path, n: int, chance: random.Random) -> list[float]:
+    """Seconds from each cancellation until nothing of the job's process group lives; every fifth job does not listen."""
+    marks = root / "marks"
+    marks.mkdir(parents=True)
+    seconds = []
+    with queue_of(root / "home") as queue:
+        owner = Owner(root / "home")
+        try:
+            for index in range(n):
+                options: dict[str, Any] = {"marks": str(marks), "n": 1 if index % 5 == 0 else 10_000}
+                options |= {"fail": "deaf"} if index % 5 == 0 else {}
+                job = queue.submit(JobRequest(kind="count", options=options)).job_id
+                wait_until(lambda job=job: queue.get(job).current_step in ("a", "b"))
+                (pid,) = owner.victims("process")
+                time.sleep(chance.uniform(0.0, 0.5))
+                queue.cancel(job)
+                seconds.append(wait_until(lambda pid=pid: not group_lives(pid), STUCK_S))
+                wait_until(lambda job=job: queue.get(job).status == "cancelled", STUCK_S)
+        finally:
+            owner.end()
+    return seconds
+
+
+def group_lives(pid: int) -> bool:
+    """Whether any process of the group that `pid` led is there."""
+    try:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def digest(home: Path) -> str:
+    """Of the one finished adapter."""
+    (path,) = home.glob("cache/train/*/adapter_model.safetensors")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def train(root: Path, request: JobRequest, n_kills: int, chance: random.Random) -> dict[str, Any]:
+    """A fine-tuning in a home of its own, killed `n_kills` times."""
+    home = root / "home"
+    with queue_of(home) as queue:
+        owner = Owner(home)
+        try:
+            job = queue.submit(request).job_id
+
+            def work() -> int | str:
+                row = queue.get(job)
+                return row.status if row.status in FINISHED else sum(1 for _ in queue.events(job))
+
+            kills = []
+            for index in range(n_kills):
+                if queue.get(job).status in FINISHED:
+                    break
+                if index % 2 == 0:
+                    time.sleep(chance.uniform(0.0, 6.0))
+                kills.append(kill_once(owner, queue, chance, work, chance.randrange(6)))
+            wait_until(lambda: queue.get(job).status in FINISHED, 300.0)
+            ended = queue.get(job)
+        finally:
+            owner.end()
+    with Registry(Workspace(home).registry_path) as registry:
+        versions = [version.deployment.version for version in registry.versions()]
+    return {
+        "status": ended.status,
+        "error": ended.error,
+        "adapter": digest(home),
+        "versions": len(versions),
+        "deployed": ended.metrics.get("deployed"),
+        "kills": kills,
+    }
+
+
+def main() -> int:
+    """Kill, count, compare, tell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=300)
+    parser.add_argument("--trainings", type=int, default=5, help="fine-tunings of a tiny base, four kills each")
+    parser.add_argument("--cancels", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+    chance = random.Random(chosen.seed)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        root = Path(folder)
+        trained: list[dict[str, Any]] = []
+        if chosen.trainings:
+            settings = SETTINGS | STEPS | {"training.base_model": str(tiny_base(root / "base"))}
+            source = RunSource(path=stdlib_copy(root / "repo"), settings=settings)
+            request = JobRequest(run=source, project_name="soak", deploy=True)
+            trained = [train(root / f"training-{n}", request, 4 * bool(n), chance) for n in range(chosen.trainings + 1)]
+        n_left = chosen.kills - sum(len(one["kills"]) for one in trained)
+        counted = soak_counting(root / "counting", max(n_left, 0), chance)
+        cancels = sorted(soak_cancels(root / "cancels", chosen.cancels, chance))
+    kills = [*counted.pop("kills"), *(kill for one in trained for kill in one["kills"])]
+    seconds = sorted(kill["seconds"] for kill in kills)
+    good = (
+        counted["states"] == {"ready": counted["jobs"]}
+        and not counted["two_at_once"]
+        and counted["lost_steps"] == 0
+        and all(one["status"] == "ready" and one["versions"] == 1 for one in trained)
+        and (not cancels or cancels[-1] <= 5.0)
+        and len({one["adapter"] for one in trained}) <= 1
+    )
+    report = {
+        "good": good,
+        "kills": len(kills),
+        "by_victim": dict(Counter(kill["whom"] for kill in kills)),
+        "at_a_boundary": sum(kill["boundary"] for kill in kills),
+        "seconds_to_progress": {
+            "p50": round(statistics.median(seconds), 2),
+            "p95": seconds[int(0.95 * (len(seconds) - 1))],
+            "max": seconds[-1],
+        },
+        "cancels": {"n": len(cancels), "slowest_s": round(max(cancels, default=0.0), 2)},
+        "counting": counted,
+        "trainings": [one | {"kills": len(one["kills"])} for one in trained],
+        "wall_s": round(time.monotonic() - began, 1),
+        "cores": os.cpu_count(),
+    }
+    print(json.dumps(report, indent=1))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""`ai-forge serve`: the service put together and run. What else it serves (pages, MCP, the guardian) is added to `EXTENSIONS`."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ai_forge.cli.options import Config, Home, Options, Set, readable
+from ai_forge.cli.output import warn
+from ai_forge.errors import PrerequisiteError
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from ai_forge.conductor.job_queue import JobQueue
+    from ai_forge.config import Settings
+    from ai_forge.workspace import Workspace
+
+KINDS = ("ai_forge.antigravity_agent.job",)
+"""Modules that register kinds of job."""
+GRACE_S = 20  # for answers that are under way when the service is stopped
+Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1")]
+Port = Annotated[int | None, typer.Option("--port", help="Port to listen on; 0 takes a free one.", show_default="8000")]
+
+
+def serve(host: Host = None, port: Port = None, home: Home = None, config: Config = None, set: Set = None) -> None:
+    """Serve the deployed models, take jobs and do them; Ctrl-C saves what is at work and stops."""
+    chosen = [f"service.{name}={value}" for name, value in (("host", host), ("port", port)) if value is not None]
+    options = Options(home=home, config=config and readable(config), set=[*(set or []), *chosen])
+    settings, workspace = options.settings().settings, options.workspace()
+    from ai_forge.conductor.job_queue import JobQueue
+    from ai_forge.conductor.logs import log_as_json
+
+    with (
+        _one_at_a_time(workspace, settings),
+        closing(_listen(settings)) as listening,
+        _until_saved(),
+        log_as_json(),
+        JobQueue(workspace, settings, config=options.config, kinds=KINDS) as queue,
+    ):
+        server = _server(workspace, settings, queue)
+        for line in greeting(workspace, settings, listening.getsockname()[1]):
+            warn(line, style="default")
+        server.run(sockets=[listening])
+    warn("Stopped. What was at work goes on at the next start.", style="default")
+
+
+@contextmanager
+def _one_at_a_time(workspace: Workspace, settings: Settings) -> Iterator[None]:
+    """Raises `TransientError` where another service is at work in the workspace; with PostgreSQL several may be."""
+    with ExitStack() as held:
+        if settings.conductor.database_url is None:
+            held.enter_context(workspace.lock("serve"))
+        yield
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """The socket, bound before anything slow: a port that is taken is told at once."""
+    host, port = settings.service.host, settings.service.port
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        raise PrerequisiteError(
+            f"{host}:{port} cannot be listened on: {error.strerror or error}.",
+            "choose another: --port 0 takes a free one.",
+        ) from error
+
+
+def _server(workspace: Workspace, settings: Settings, queue: JobQueue) -> uvicorn.Server:
+    import uvicorn
+
+    from ai_forge.conductor.service import ServiceContext, create_app
+
+    app = create_app(ServiceContext(workspace, settings, queue))
+    return uvicorn.Server(
+        uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_S, server_header=False)
+    )
+
+
+@contextmanager
+def _until_saved() -> Iterator[None]:
+    """SIGTERM and Ctrl-C end no more than the server: it hears them first, and raises them again when it has ended, which is
+    when we still have to save what is at work."""
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def greeting(workspace: Workspace, settings: Settings, port: int) -> list[str]:
+    """Where it listens, with which model, and a line that can be pasted into a shell."""
+    from ai_forge.serving.registry import Registry
+
+    with Registry(workspace.registry_path) as registry:
+        names = sorted({version.deployment.name for version in registry.versions()})
+        active = [name for name in names if registry.active(name) is not None]
+    host = settings.service.host
+    if host in ("0.0.0.0", "::"):  # every address of this machine, of which this is one
+        host = "127.0.0.1"
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    lines = [f"AI Forge listens on {url} (API: {url}/docs), workspace {workspace.root}."]
+    if not active:
+        return [*lines, "No model is deployed yet: `ai-forge run REPO` makes one, or send a job:", _curl_job(url)]
+    return [*lines, f"Models: {', '.join(active)}. Ask one:", _curl_chat(url, active[0])]
+
+
+def _curl_chat(url: str, model: str) -> str:
+    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "What does this project do?"}}]}}'
+    return f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'"
+
+
+def _curl_job(url: str) -> str:
+    return f"  curl {url}/v1/fine-tune -F project_name=demo -F data_file=@examples.jsonl"
