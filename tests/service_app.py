@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from ai_forge.conductor.job_queue import JobQueue
 from ai_forge.conductor.service import ServiceContext, create_app
 from ai_forge.config import load_settings
 from ai_forge.data_pipeline.search.entries import Entry
@@ -62,10 +63,19 @@ def deploy_version(home: Path, gguf: Path, name: str = "demo", version: str = "r
         registry.activate(name, version, "embedded")
 
 
+class Waiting(JobQueue):
+    """A queue on which nobody works."""
+
+    def start(self) -> None:
+        pass
+
+
 def service_at(home: Path, **changes: Any) -> FastAPI:
     """The application on a workspace; changes are written as `service__port=1`."""
     chosen = SERVED | {key.replace("__", ".", 1): value for key, value in changes.items()}
-    return create_app(ServiceContext(Workspace.open(home), load_settings(("test", chosen)).settings))
+    settings = load_settings(("test", chosen)).settings
+    workspace = Workspace.open(home)
+    return create_app(ServiceContext(workspace, settings, Waiting(workspace, settings, kinds=("job_kinds",))))
 
 
 @dataclass(frozen=True)

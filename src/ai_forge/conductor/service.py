@@ -62,6 +62,17 @@ class Service:
     metrics: Metrics
     audit: Audit
 
+    @property
+    def jobs(self) -> JobQueue:
+        """The queue.
+
+        Raises:
+            ServiceError: 503, this service has none.
+        """
+        if self.context.jobs is None:
+            raise ServiceError(503, "no_queue", "This service takes no jobs.", "start it with `ai-forge serve`.")
+        return self.context.jobs
+
 
 def service_of(request: Request) -> Service:
     """The service that answers this request."""
@@ -78,7 +89,7 @@ def create_app(context: ServiceContext) -> FastAPI:
     Raises:
         PrerequisiteError: it is to listen beyond this machine and there is no API key.
     """
-    from ai_forge.conductor.routes import health, models, openai, query
+    from ai_forge.conductor.routes import health, jobs, models, openai, query, training
 
     workspace, settings = context.workspace, context.settings.service
     keys = KeyStore(workspace)
@@ -110,7 +121,7 @@ def create_app(context: ServiceContext) -> FastAPI:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.allowed_origins, allow_methods=["*"], allow_headers=["*"]
         )
-    for router in (health.router, models.router, openai.router, query.router):
+    for router in (health.router, models.router, openai.router, query.router, training.router, jobs.router):
         app.include_router(router)
     return app
 
@@ -136,8 +147,8 @@ async def _told(request: Request, error: Exception) -> JSONResponse:
 def _as_problem(error: Exception) -> Exception:
     if isinstance(error, RequestValidationError):
         return invalid(error.errors())
-    if isinstance(error.__cause__, ServiceError):  # the gate stopped the body while the framework was reading it
-        return error.__cause__
+    if isinstance(error, HTTPException) and isinstance(error.__cause__, ServiceError):
+        return error.__cause__  # the gate stopped the body while the framework was reading it
     if isinstance(error, HTTPException):  # the framework's own: no such route, no such method, an odd form
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_input")
         return ServiceError(error.status_code, code, f"{error.detail}.", "see /openapi.json.", headers=error.headers)
@@ -153,8 +164,3 @@ def invalid(errors: Any) -> ServiceError:
     first = next(iter(errors))["loc"]
     param = ".".join(str(part) for part in first[1:]) or None
     return ServiceError(422, "bad_input", f"{'; '.join(told)}.", "correct it; /docs shows an example.", param=param)
-
-
-async def in_thread(function: Any, *values: Any) -> Any:
-    """A call that may wait for a disk, outside the event loop."""
-    return await asyncio.to_thread(function, *values)

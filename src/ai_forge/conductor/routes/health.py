@@ -57,6 +57,7 @@ def _readiness(service: Service) -> Readiness:
     checks: dict[str, Callable[[], object]] = {
         "registry": service.models.deployed,
         "disk": lambda: require_disk(workspace.root, LEAST_DISK_BYTES, "The service"),
+        "queue": lambda: service.jobs.list(limit=1),
         "runtime": lambda: choose_runtime(runtime, workspace, may_start=False).close(),
     }
     told = {}
