@@ -2,7 +2,8 @@
 
 Writes `judge/metrics/standard_names/LANGUAGE.txt.gz`: a line for each module or type, `container name name …`. Python tells by
 inspection, Go by its `api` files, Java by reflection over its modules, JavaScript by node and TypeScript's declarations, Rust by
-the documentation of its toolchain, C++ by its headers. Only own trusted code is imported.
+the documentation of its toolchain, C++ by its headers. Only own trusted code is imported. `--add` keeps what the file holds already:
+so the lists of several versions become one.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tokenize
 import warnings
 from collections import defaultdict
 from pathlib import Path
@@ -64,7 +66,7 @@ def _assigned(kind: type) -> set[str]:
     """Attributes that a class gives its instances in its own text."""
     try:
         return set(re.findall(r"\bself\.([A-Za-z]\w*)\s*(?::[^=\n]+)?=", inspect.getsource(kind)))
-    except (OSError, TypeError):
+    except (OSError, TypeError, SyntaxError, tokenize.TokenError):
         return set()
 
 
@@ -158,12 +160,18 @@ MAKERS = {"python": python, "go": go, "java": java, "javascript": javascript, "r
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("languages", nargs="*", default=list(MAKERS))
+    parser.add_argument("--add", action="store_true")
+    given = parser.parse_args()
     TARGET.mkdir(exist_ok=True)
-    for language in parser.parse_args().languages:
+    for language in given.languages:
         names = MAKERS[language]()
+        path = TARGET / f"{language}.txt.gz"
+        if given.add and path.exists():
+            for line in gzip.decompress(path.read_bytes()).decode().splitlines():
+                name, *members = line.split(" ")
+                names.setdefault(name, set()).update(members)
         kept = {name: sorted(n for n in members if n.isidentifier()) for name, members in sorted(names.items())}
         lines = "".join(" ".join([name, *members]) + "\n" for name, members in kept.items())
-        path = TARGET / f"{language}.txt.gz"
         path.write_bytes(gzip.compress(lines.encode(), 9, mtime=0))
         print(
             f"{language}: {len(kept)} modules and types, {sum(map(len, kept.values()))} names, {path.stat().st_size} bytes"
