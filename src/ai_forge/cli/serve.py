@@ -1,4 +1,4 @@
-"""`ai-forge serve`: the service put together and run. What else it serves (pages, MCP, the guardian) is added to `EXTENSIONS`."""
+"""`ai-forge serve`: the service put together, with its pages, its agents and its guardian, and run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     import uvicorn
 
     from ai_forge.conductor.job_queue import JobQueue
-    from ai_forge.config import Settings
+    from ai_forge.conductor.schemas import Job, RunSource
+    from ai_forge.config import LoadedSettings, Settings
     from ai_forge.workspace import Workspace
 
 KINDS = ("ai_forge.antigravity_agent.job",)
@@ -32,7 +34,8 @@ def serve(host: Host = None, port: Port = None, home: Home = None, config: Confi
     """Serve the deployed models, take jobs and do them; Ctrl-C saves what is at work and stops."""
     chosen = [f"service.{name}={value}" for name, value in (("host", host), ("port", port)) if value is not None]
     options = Options(home=home, config=config and readable(config), set=[*(set or []), *chosen])
-    settings, workspace = options.settings().settings, options.workspace()
+    loaded, workspace = options.settings(), options.workspace()
+    settings = loaded.settings
     from ai_forge.conductor.job_queue import JobQueue
     from ai_forge.conductor.logs import log_as_json
 
@@ -43,7 +46,7 @@ def serve(host: Host = None, port: Port = None, home: Home = None, config: Confi
         log_as_json(),
         JobQueue(workspace, settings, config=options.config, kinds=KINDS) as queue,
     ):
-        server = _server(workspace, settings, queue)
+        server = _server(workspace, loaded, queue)
         for line in greeting(workspace, settings, listening.getsockname()[1]):
             warn(line, style="default")
         server.run(sockets=[listening])
@@ -72,12 +75,26 @@ def _listen(settings: Settings) -> socket.socket:
         ) from error
 
 
-def _server(workspace: Workspace, settings: Settings, queue: JobQueue) -> uvicorn.Server:
+def _server(workspace: Workspace, loaded: LoadedSettings, queue: JobQueue) -> uvicorn.Server:
     import uvicorn
 
+    from ai_forge.antigravity_agent.job import request_retraining
+    from ai_forge.antigravity_agent.mcp_server import Forge, add_mcp
     from ai_forge.conductor.service import ServiceContext, create_app
+    from ai_forge.dashboard.pages import add_pages
 
-    app = create_app(ServiceContext(workspace, settings, queue))
+    settings = loaded.settings
+
+    def cycle(source: RunSource, name: str) -> Job:
+        recipe = source.recipe or "repository"
+        return request_retraining(
+            queue, workspace, source.path, reason="POST /v1/retrain", recipe=recipe, name=name, settings=source.settings
+        )
+
+    app = create_app(ServiceContext(workspace, settings, queue, cycle))
+    add_pages(app, loaded)
+    roots = tuple(Path(root).expanduser() for root in settings.service.repository_roots)
+    add_mcp(app, Forge(workspace, settings, queue, roots))
     return uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_S, server_header=False)
     )
@@ -106,7 +123,7 @@ def greeting(workspace: Workspace, settings: Settings, port: int) -> list[str]:
     if host in ("0.0.0.0", "::"):  # every address of this machine, of which this is one
         host = "127.0.0.1"
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    lines = [f"AI Forge listens on {url} (API: {url}/docs), workspace {workspace.root}."]
+    lines = [f"AI Forge listens on {url} (pages: {url}/, API: {url}/docs, MCP: {url}/mcp), workspace {workspace.root}."]
     if not active:
         return [*lines, "No model is deployed yet: `ai-forge run REPO` makes one, or send a job:", _curl_job(url)]
     return [*lines, f"Models: {', '.join(active)}. Ask one:", _curl_chat(url, active[0])]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,11 +33,14 @@ from ai_forge.conductor.upstream import Upstream
 
 if TYPE_CHECKING:
     from ai_forge.conductor.job_queue import JobQueue
+    from ai_forge.conductor.schemas import Job, RunSource
     from ai_forge.config import Settings
     from ai_forge.workspace import Workspace
 
 __all__ = ["Service", "ServiceContext", "TheService", "create_app", "service_of"]
 
+# queues a guardian's cycle on what a model of this name is made of: training, judging, and deployment where it is better
+Cycle = Callable[["RunSource", str], "Job"]
 DESCRIPTION = "Fine-tunes local models on a team's own repositories, judges, deploys and serves them."
 
 
@@ -48,6 +51,7 @@ class ServiceContext:
     workspace: Workspace
     settings: Settings
     jobs: JobQueue | None = None
+    cycle: Cycle | None = None
 
 
 @dataclass(frozen=True)

@@ -277,7 +277,10 @@ class Named(BaseModel):
 class Retrain(Named):
     """A model to train again."""
 
-    deploy: StrictBool = Field(False, description="deploy it where it was shown to be better")
+    deploy: StrictBool = Field(
+        False,
+        description="a guardian's cycle: judged against the active version, deployed where it was shown to be better",
+    )
 
 
 @router.post("/v1/retrain", status_code=202, openapi_extra=example({"model": "demo"}))
@@ -285,8 +288,12 @@ class Retrain(Named):
 async def retrain(request: Request, body: Retrain, service: TheService) -> Submitted:
     """Train a model again, on its repository as it is now, in the way of its last training here."""
     source = await asyncio.to_thread(_source_of, service, body.model)
-    wanted = JobRequest(kind=FINE_TUNE, project_name=body.model, run=source, deploy=body.deploy)
-    job = await asyncio.to_thread(service.jobs.submit, wanted)
+    cycle = service.context.cycle
+    if body.deploy and cycle is not None and source.recipe in (None, "repository", "handbook"):
+        job = await asyncio.to_thread(cycle, source, body.model)
+    else:
+        wanted = JobRequest(kind=FINE_TUNE, project_name=body.model, run=source, deploy=body.deploy)
+        job = await asyncio.to_thread(service.jobs.submit, wanted)
     record(service, request, "retrain", job, model=body.model)
     return Submitted(job_id=job.job_id, status=job.status, model=body.model)
 
