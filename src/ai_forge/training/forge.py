@@ -426,3 +426,11 @@ def within_context(config: FineTuneConfig, base: Base) -> FineTuneConfig:
     if not base.context_length:  # not known
         return config
     return config.model_copy(update={"max_seq_len": min(config.max_seq_len, base.context_length)})
+
+
+if __name__ == "__main__":
+    import sys
+
+    from ai_forge.training.command import main
+
+    sys.exit(main())

@@ -20,6 +20,7 @@ from ai_forge.pipeline.recipes import REPOSITORY, Recipe
 from ai_forge.pipeline.stage import StageContext, Summary
 from ai_forge.pipeline.stages.report import ReportSummary
 from ai_forge.serving.registry import Registry
+from ai_forge.serving.served_model import ServedModel
 from cli_runs import SETTINGS, TinyRun, copy_of
 
 NAMES = ["extract_data", "validate_data", "train", "validate_model", "export", "deploy"]
@@ -114,8 +115,16 @@ def test_a_model_that_is_not_better_is_not_deployed_and_every_artifact_says_so(r
     assert guardian_of(run).monitor_repository().reason == "nothing changed"
 
 
+def answer(run: TinyRun) -> str:
+    """What the deployed model says to a fixed question."""
+    guardian = guardian_of(run)
+    with ServedModel.open("repo", guardian.workspace, guardian.project.settings.runtime) as model:
+        return "".join(model.ask("What does `bisect_left` do?"))
+
+
 def test_a_better_model_is_deployed_and_what_was_rolled_back_is_not_deployed_again(run: TinyRun) -> None:
-    before = active(run)
+    before, said = active(run), answer(run)
+    assert said
     change(run)
     record = guardian_of(run, recipe=promoting()).run_cycle()
     assert record is not None
@@ -127,10 +136,11 @@ def test_a_better_model_is_deployed_and_what_was_rolled_back_is_not_deployed_aga
     guardian = guardian_of(run, recipe=promoting())
     assert broken(guardian) is None
     actions.rollback("repo", guardian.project.settings.runtime, guardian.workspace)
+    assert answer(run) == said, "byte for byte"
     again = guardian.run_cycle()
     assert again is not None
     assert (again.state, again.text) == ("held back", "not deployed: this very version was rolled back before")
-    assert active(run) == before
+    assert (active(run), answer(run)) == (before, said)
 
 
 def test_a_deployed_version_that_answers_otherwise_is_taken_back(run: TinyRun) -> None:
@@ -307,3 +317,21 @@ def test_documentation_that_no_longer_speaks_of_its_code_is_not_trained_on(run: 
     assert "documentation speaks of its code in" in record.text
     allowed = guardian_of(run, guardian__max_documentation_fall=1.0)
     assert allowed.execute_task(allowed.plan_training_cycle().tasks[1]).passed
+
+
+def test_the_deployed_models_loss_on_changed_code_is_measured_where_there_is_time(run: TinyRun) -> None:
+    assert guardian_of(run, guardian__loss_budget_s=60.0).observe().loss_rise is None, "nothing changed"
+    change(run)
+    assert guardian_of(run).observe().loss_rise is None, "it was not asked for"
+    code = guardian_of(run, guardian__loss_budget_s=60.0).observe().loss_rise
+    assert code is not None
+    assert -0.9 < code < 5
+    (run.repo / "bisect.py").write_text(
+        "".join(f'q{index} = "{index * 7919 % 10007}zq{index}"\n' for index in range(60))
+    )
+    noise = guardian_of(run, guardian__loss_budget_s=60.0).observe().loss_rise
+    assert noise is not None
+    assert noise > code, "what the model has never seen the like of is harder to predict"
+    decision = guardian_of(run, guardian__loss_budget_s=60.0, guardian__max_loss_rise=noise / 2).monitor_repository()
+    assert decision.should_retrain is (noise > 0)
+    assert guardian_of(run, guardian__loss_budget_s=1e-6).observe().loss_rise is None, "no time, no figure"
