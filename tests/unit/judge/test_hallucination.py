@@ -133,6 +133,30 @@ def test_the_rate_is_the_share_of_answers_that_invent() -> None:
         evaluate_hallucination_rate(Parrot(), [])
 
 
+def test_a_model_without_a_tokenizer_is_refused_in_words() -> None:
+    with pytest.raises(TypeError, match=r"give Scoring\(generator, tokenizer\)"):
+        evaluate_hallucination_rate(object(), raft_examples(1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "`a` takes takes parameters " * 5000,
+        "```python\n" + "(" * 50_000,
+        "`" * 100_000,
+        "a_b " * 50_000,
+        "[" * 50_000,
+        "\n" * 100_000,
+        f"```python\n{'a' * 100_000}\n```",
+    ],
+    ids=["takes", "brackets", "ticks", "words", "citations", "lines", "name"],
+)
+@pytest.mark.timeout(20)
+def test_hostile_answers_take_no_longer_than_others(answer: str, known: KnownNames) -> None:
+    inventions_in(answer, "What?", (), known, "python")
+    known.add_text(answer)
+
+
 @pytest.mark.parametrize("language", languages_with_names())
 def test_every_language_has_its_standard_names(language: str) -> None:
     assert len(standard_names(language).words) > 5_000

@@ -40,6 +40,9 @@ def evaluate_file(
     known = _known(repository, examples)
     with opened(model, workspace) as asked:
         answers = [asked.reply(messages_for(e.question, e.shown_documents), max_new_tokens) for e in examples]
+        if isinstance(asked, Served) and repository is None:
+            for document in asked.documents():
+                known.add_document(document)
         perplexity, speed = _perplexity(asked, examples), _speed(asked, examples)
     pairs = list(zip(answers, examples, strict=True))
     inventions = [inventions_in(answer, e.question, e.shown_documents, known) for answer, e in pairs]
@@ -109,7 +112,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "model", help="a deployed model's name, a GGUF file, a folder of weights, or the name of a base"
     )
     parser.add_argument("dataset", type=Path, help="RAFT examples, JSON Lines")
-    parser.add_argument("--repository", type=Path, help="where the code lies: its names are no inventions")
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        help="where the code lies: its names exist (default: a deployed model's index)",
+    )
     parser.add_argument("--limit", type=int, default=0, metavar="N", help="ask the first N questions only")
     parser.add_argument(
         "--max-tokens", type=int, default=MAX_NEW_TOKENS, help="tokens of an answer (default: %(default)s)"

@@ -8,7 +8,7 @@ from pathlib import Path
 from ai_forge.data_pipeline.schemas import CodeBlock, RAFTExample
 from ai_forge.judge.metrics.inventions import Invention, inventions_in
 from ai_forge.judge.metrics.known_names import KnownNames
-from ai_forge.judge.metrics.models import MAX_NEW_TOKENS, Answering, opened
+from ai_forge.judge.metrics.models import MAX_NEW_TOKENS, Answering, Served, opened
 from ai_forge.prompting.prompt import messages_for
 
 
@@ -46,7 +46,8 @@ def measure_hallucination(
 
     Args:
         model: see `models`: a name or path, or whatever has `reply`.
-        blocks: what was mined of the repository; without it only what the examples show is known to exist.
+        blocks: what was mined of the repository. Without it a deployed model's index says what exists, for any other model
+            only what the examples show.
         known: names that were gathered already, instead of `blocks`.
 
     Raises:
@@ -54,13 +55,17 @@ def measure_hallucination(
     """
     if not raft_test_set:
         raise ValueError("a hallucination rate needs at least one question")
+    given = list(blocks)
     if known is None:
-        known = KnownNames.of(blocks)
+        known = KnownNames.of(given)
     for example in raft_test_set:
         for document in example.shown_documents:
             known.add_document(document)
     found = []
     with opened(model) as asked:
+        if isinstance(asked, Served) and not given:
+            for document in asked.documents():
+                known.add_document(document)
         for example in raft_test_set:
             answer = asked.reply(messages_for(example.question, example.shown_documents), max_new_tokens)
             found.append(inventions_in(answer, example.question, example.shown_documents, known))

@@ -141,7 +141,10 @@ class _Check:
 
     def _root(self, name: str) -> bool:
         return (
-            name in self.known.roots or self.known.has_file(f"{name}/__init__.py") or self.known.has_file(f"{name}.py")
+            name in self.known.roots
+            or self.known.has_file(f"{name}/__init__.py")
+            or self.known.has_file(f"{name}.py")
+            or self.known.has_folder(name)
         )
 
     def _has_module(self, module: str, language: str) -> bool:

@@ -19,14 +19,15 @@ from ai_forge.data_pipeline.schemas import CodeBlock, Document
 
 WORD = re.compile(r"[A-Za-z_$][\w$]*")
 _BOUND = re.compile(
-    r"^\s*(?:export |const |let |var |static |final |public |type )*([A-Za-z_]\w*)\s*(?::[^=\n]+)?[:=]", re.MULTILINE
-)
-_IMPORTED = re.compile(
-    r"""(?:require\(|from |import |^\s*(?:\w+ )?)['"]([\w@./:-]+)['"]"""
-    r"""|^\s*import (?:static )?([\w.]+\*?)|^\s*(?:from|import) ([\w.]+)""",
+    r"^[ \t]*(?:export |const |let |var |static |final |public |type )*([A-Za-z_]\w*)[ \t]*(?::[^=\n]+)?[:=]",
     re.MULTILINE,
 )
-_EMBEDDED = re.compile(r"^\s*\*?((?:\w+\.)?[A-Z]\w*)\s*(?:`.*)?$", re.MULTILINE)
+_IMPORTED = re.compile(
+    r"""(?:require\(|from |import |^[ \t]*(?:\w+ )?)['"]([\w@./:-]+)['"]"""
+    r"""|^[ \t]*import (?:static )?([\w.]+\*?)|^[ \t]*(?:from|import) ([\w.]+)""",
+    re.MULTILINE,
+)
+_EMBEDDED = re.compile(r"^[ \t]*\*?((?:\w+\.)?[A-Z]\w*)[ \t]*(?:`.*)?$", re.MULTILINE)
 """Of a Go struct the types that stand in it without a name: it has their members."""
 _CLASSES = frozenset({"class", "interface", "type"})
 _LISTS = {"typescript": "javascript", "tsx": "javascript", "c": "cpp"}
@@ -62,6 +63,9 @@ class KnownNames:
     citations: set[str] = field(default_factory=set)
     packages: frozenset[str] = frozenset()
     """Importable names of installed packages."""
+    _endings: set[str] = field(default_factory=set, repr=False)
+    _folders: set[str] = field(default_factory=set, repr=False)
+    _n_indexed: int = 0
 
     @classmethod
     def of(
@@ -104,7 +108,7 @@ class KnownNames:
         self.citations.add(document.citation)
         if document.path is not None:
             self._add_file(document.path, document.last_line or 0)
-        else:
+        elif not document.citation.startswith("commit:"):
             path, _, lines = document.citation.rpartition(":")
             last = lines.rpartition("-")[2]
             self._add_file(path, int(last) if last.isdigit() else 0)
@@ -127,13 +131,26 @@ class KnownNames:
 
     def has_file(self, path: str, *suffixes: str) -> bool:
         """Whether a file's path ends in `path`, as it stands or with one of `suffixes`."""
-        wanted = tuple(f"{path.strip('/')}{suffix}" for suffix in ("", *suffixes))
-        return any(known == want or known.endswith(f"/{want}") for known in self.last_lines for want in wanted)
+        endings, _ = self._places()
+        path = path.strip("/")
+        return path in endings or any(f"{path}{suffix}" in endings for suffix in suffixes)
 
     def has_folder(self, path: str) -> bool:
         """Whether files lie below a folder of that path."""
-        part = f"/{path.strip('/')}/"
-        return any(part in f"/{known}" for known in self.last_lines)
+        _, folders = self._places()
+        return path.strip("/") in folders
+
+    def _places(self) -> tuple[set[str], set[str]]:
+        """The ends of all files' paths, and every run of folders in them; made again when files were added."""
+        if self._n_indexed != len(self.last_lines):
+            self._endings, self._folders = set(), set()
+            for known in self.last_lines:
+                parts = known.split("/")
+                self._endings.update("/".join(parts[start:]) for start in range(len(parts)))
+                for start in range(len(parts) - 1):
+                    self._folders.update("/".join(parts[start:end]) for end in range(start + 1, len(parts)))
+            self._n_indexed = len(self.last_lines)
+        return self._endings, self._folders
 
     def has_lines(self, citation: str) -> bool:
         """Whether `path:first-last` lies in a file that is known."""

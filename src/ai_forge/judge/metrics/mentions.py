@@ -28,7 +28,7 @@ _MADE = re.compile(
 _TAKES = re.compile(r"`([\w.]+)`[^.`]*?\btakes?\b[^.`]*?\bparameters?\b[^.`]*?((?:`\w+`(?:,? (?:and )?|, )?)+)")
 _DEFINES = re.compile(
     r"\b(?:def|class|func|function|fn|interface|struct|type|const|let|var|enum|trait|void|record)\s+(\w+)"
-    r"|([A-Za-z_]\w*)\s*(?::[^=\n(]+)?(?<![=!<>])=(?![=>])|\bfunc \(\w* ?\*?\w+\) (\w+)"
+    r"|\b([A-Za-z_]\w*)\s*(?::[^=\n(]+)?(?<![=!<>])=(?![=>])|\bfunc \(\w* ?\*?\w+\) (\w+)"
 )
 _FENCE_NAMES = {
     "py": "python", "python3": "python", "js": "javascript", "jsx": "javascript", "ts": "typescript", "golang": "go",

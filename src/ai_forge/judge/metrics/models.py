@@ -19,6 +19,7 @@ from ai_forge.errors import InputError
 from ai_forge.prompting.prompt import Message
 
 if TYPE_CHECKING:
+    from ai_forge.data_pipeline.schemas import Document
     from ai_forge.prompting.chat import ChatTokenizer
     from ai_forge.serving.llama_server import LlamaServer
     from ai_forge.serving.served_model import ServedModel
@@ -62,6 +63,12 @@ class Served:
             served.runtime.chat(served.deployment.model, messages, max_tokens=max_new_tokens, temperature=0.0)
         )
 
+    def documents(self) -> Iterator["Document"]:
+        """All that it may be shown of its repository: what its index holds."""
+        index = self.model.index
+        if index is not None:
+            yield from (entry.document() for entry in index.entries)
+
 
 @dataclass(frozen=True)
 class InLlamaCpp:
@@ -79,10 +86,15 @@ def opened(model: "Answering | str | Path", workspace: "Workspace | None" = None
     """The model that answers; one that is opened here is closed after.
 
     Raises:
+        TypeError: it cannot answer chats, a bare `Generator` for one, which has no tokenizer.
         InputError: nothing is known by that name.
         PrerequisiteError: what it needs is not installed, or its file is gone.
     """
     if not isinstance(model, str | Path):
+        if not isinstance(model, Answering):
+            raise TypeError(
+                f"{type(model).__name__} has no `reply`: give Scoring(generator, tokenizer), or a name or path"
+            )
         yield model
     elif str(model).endswith(".gguf"):
         from ai_forge.serving.llama_server import LlamaServer

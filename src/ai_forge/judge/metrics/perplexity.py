@@ -41,18 +41,25 @@ class Perplexity:
     n_bytes: int | None
 
 
-def compute_perplexity(model: "Generator | Scoring | str | Path", eval_dataset: Sequence[Measured]) -> float:
+def compute_perplexity(
+    model: "Generator | Scoring | str | Path", eval_dataset: Sequence[Measured], *, window: int = WINDOW
+) -> float:
     """Perplexity per token over all of `eval_dataset`. Arguments and errors as `measure_perplexity`."""
-    return measure_perplexity(model, eval_dataset).per_token
+    return measure_perplexity(model, eval_dataset, window=window).per_token
 
 
 def measure_perplexity(
-    model: "Generator | Scoring | str | Path", eval_dataset: Sequence[Measured], *, batch_size: int = 8
+    model: "Generator | Scoring | str | Path",
+    eval_dataset: Sequence[Measured],
+    *,
+    batch_size: int = 8,
+    window: int = WINDOW,
 ) -> Perplexity:
     """Perplexity of `model` per token, word, byte and batch of `batch_size` examples.
 
     Args:
         model: a `Scoring`, a folder of weights or the name of a base; a bare `Generator` for examples that are tokenized.
+        window: tokens of a longer text that are read in one piece; what stands before a piece is not seen.
 
     Raises:
         ValueError: no token is supervised.
@@ -64,7 +71,7 @@ def measure_perplexity(
     generator = model
     if isinstance(model, Scoring):
         generator, tokenizer = model.generator, model.tokenizer
-    examples = [example for given in eval_dataset for example in _tokenized(given, tokenizer)]
+    examples = [example for given in eval_dataset for example in _tokenized(given, tokenizer, window)]
     n_tokens = sum(example.n_supervised for example in examples)
     if n_tokens == 0:
         raise ValueError("perplexity needs at least one supervised token")
@@ -98,14 +105,14 @@ def _lengths(examples: Iterable[TokenizedExample]) -> int:
     return sum(example.n_supervised for example in examples)
 
 
-def _tokenized(given: Measured, tokenizer: "ChatTokenizer | None") -> list[TokenizedExample]:
+def _tokenized(given: Measured, tokenizer: "ChatTokenizer | None", window: int) -> list[TokenizedExample]:
     if isinstance(given, TokenizedExample):
         return [given]
     if tokenizer is None:
         raise TypeError("a bare generator has no tokenizer: give tokenized examples, or Scoring(generator, tokenizer)")
     if isinstance(given, RAFTExample):
         return [tokenize(given, tokenizer)]
-    return code_windows(tokenizer.encode(given))
+    return code_windows(tokenizer.encode(given), window)
 
 
 def code_windows(ids: Sequence[int], size: int = WINDOW) -> list[TokenizedExample]:
