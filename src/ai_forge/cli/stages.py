@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -241,7 +241,6 @@ VERBS: tuple[tuple[str, str, Act], ...] = (
     ("synthesize", "Split by commit date or by file, write and validate the examples.", _stage("dataset")),
     ("validate", "The quality report of the examples.", _validate),
     ("train", "Train the adapter; continues where it was cut off.", _train),
-    ("evaluate", "Judge the tuned model against the base; write the report.", _evaluate),
     ("export", "Merge, write the GGUF files and a Modelfile.", _export),
     ("deploy", "Make the tuned model the active one, whatever the verdict; parity must hold.", _deploy),
 )
@@ -251,6 +250,59 @@ def add_stage_commands(app: typer.Typer) -> None:
     """Give `app` a command for each verb."""
     for name, text, act in VERBS:
         app.command(name)(_command(act, text))
+        if name == "train":
+            app.command("evaluate")(evaluate)
+
+
+@with_options()
+def evaluate(
+    options: Options,
+    repo: Repo = Path(),
+    completion: Annotated[
+        bool, typer.Option("--completion", help="Instead: complete what the newest commits wrote, base against tuned.")
+    ] = False,
+    gaps: Annotated[int, typer.Option("--gaps", min=2, max=2000, help="How many pieces of code to complete.")] = 48,
+    for_at_most: Annotated[str, typer.Option("--for", help="Time for completing, such as 3m.")] = "5m",
+    json: AsJson = False,
+) -> None:
+    """Judge the tuned model against the base; write the report."""
+    from ai_forge.cli.options import seconds_of
+
+    with options.running(repo) as (runner, _):
+        value, printed = _completion(runner, gaps, seconds_of(for_at_most)) if completion else _evaluate(runner)
+    show(value, printed, json)
+
+
+def _completion(runner: Runner, n_gaps: int, budget_s: float) -> tuple[Any, Callable[[], None] | str]:
+    """Base and tuned model on pieces of code that were taken away."""
+    from ai_forge.judge.completion.measure import figures_of
+    from ai_forge.pipeline.completing import FILE, measure_completion
+
+    made = measure_completion(runner, n_gaps=n_gaps, budget_s=budget_s)
+    figures = figures_of(made.rows, runner.run.settings.judge.confidence)
+    value = {
+        **made.model_dump(exclude={"rows"}),
+        "figures": [one.model_dump() for one in figures],
+        "file": str(runner.folder / FILE),
+    }
+
+    def text() -> None:
+        where = f"{made.n_commits} newest commits" if made.source == "commits" else "held-out files (no history)"
+        print(f"Completing what was taken out of {where}, asked by {made.form}:")
+        rows = []
+        for one in figures:
+            for name, estimate in one.difference.items():
+                interval = "none: one file"
+                if estimate.low is not None and estimate.high is not None:
+                    interval = f"{estimate.low:+.3f} … {estimate.high:+.3f}"
+                shown = [f"{one.base[name]:.3f}", f"{one.tuned[name]:.3f}", f"{estimate.value:+.3f}", interval]
+                rows.append(["retrieved" if one.context else "file alone", name.replace("_", " "), *shown])
+        table(("shown", "figure", "base", "tuned", "difference", "95 % interval"), rows, right=("base", "tuned"))
+        if figures:
+            print(f"{figures[0].n} gaps in {figures[0].n_files} files. Nats per byte: lower is better.")
+        print(runner.folder / FILE)
+
+    return value, text
 
 
 # a function of its own, because a closure in the loop above would see the last verb only

@@ -21,7 +21,7 @@ from cli_runs import TinyRun, ai_forge, copy_of, flags
 VERBS = {
     *("run", "mine", "synthesize", "validate", "train", "evaluate", "export", "deploy", "plan"),
     *("ask", "chat", "search", "rollback", "doctor", "models", "runs", "clean", "config", "data", "handbook"),
-    *("questions", "guardian", "agent", "mcp", "jobs", "keys", "serve", "backup", "restore"),
+    *("questions", "complete", "guardian", "agent", "mcp", "jobs", "keys", "serve", "backup", "restore"),
 }  # fmt: skip
 STAGES = ("base", "mine", "notes", "dataset", "index", "train", "merge", "evaluate", "export", "parity", "report")
 RECIPE = load_models().models["SmolLM2-135M-Instruct"].recipe

@@ -1,0 +1,79 @@
+"""A deployed model completes code at a place in a file, as an editor would ask it.
+
+Fill-in-the-middle where the deployed file's vocabulary has the tokens, else a chat turn that is begun for the model; both are
+raw continuations, so nothing stands around what it writes. A runtime that does not tell its prompt (Ollama) is asked as a chat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ai_forge.data_pipeline.languages import language_of
+from ai_forge.data_pipeline.search.excerpt import excerpt
+from ai_forge.model_files.gguf.reader import read_gguf
+from ai_forge.prompting.completion import FimTokens, completion_chat, completion_opening, fim_prompt, trimmed
+
+if TYPE_CHECKING:
+    from ai_forge.data_pipeline.schemas import Document
+    from ai_forge.serving.served_model import ServedModel
+
+MAX_TOKENS = 128
+SHOWN_TOKENS = 220
+_QUERY_LINES = 8
+
+
+class CodeCompletion(BaseModel):
+    """What the model would put there, how it was asked, and which places of the repository it was shown."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: str
+    form: Literal["fill-in-the-middle", "chat"]
+    shown: tuple[str, ...]
+    model: str
+
+
+def complete_code(served: ServedModel, path: str, prefix: str, suffix: str, *, k: int = 0) -> CodeCompletion:
+    """What `served` would write between `prefix` and `suffix` of the file `path`, with `k` places found for what stands before.
+
+    In the middle of a line it is asked for the rest of that line, at an empty place for more.
+
+    Raises:
+        InputError: the prompt is longer than the deployed context.
+    """
+    model, runtime = served.deployment.model, served.runtime
+    documents = _documents(served, path, prefix, k)
+    language = language_of(path, (prefix + suffix).encode()) or ""
+    tokens = set(read_gguf(served.deployment.gguf_path).metadata.get("tokenizer.ggml.tokens", []))
+    fim = FimTokens.of(tokens.__contains__)
+    form: Literal["fill-in-the-middle", "chat"] = "chat" if fim is None else "fill-in-the-middle"
+    if fim is not None:
+        written = runtime.greedy(model, fim_prompt(fim, path, prefix, suffix, documents), MAX_TOKENS).text
+    else:
+        chat = completion_chat(path, language, prefix, suffix, documents)
+        prompt = runtime.render(model, chat).text
+        if prompt is not None:
+            written = runtime.greedy(model, prompt + completion_opening(language, prefix), MAX_TOKENS).text
+        else:
+            written = _unfenced("".join(runtime.chat(model, chat, max_tokens=MAX_TOKENS, temperature=0.0)), prefix)
+    line = prefix.rpartition("\n")[2]
+    text = trimmed(written, suffix, one_line=bool(line.strip() or suffix.partition("\n")[0].strip()))
+    return CodeCompletion(text=text, form=form, shown=tuple(d.citation for d in documents), model=model)
+
+
+def _documents(served: ServedModel, path: str, prefix: str, k: int) -> Sequence[Document]:
+    index = served.index
+    if index is None or k == 0:
+        return ()
+    query = "\n".join(prefix.split("\n")[-_QUERY_LINES:])
+    found = [one.entry.document() for one in index.search(query, 4 * k) if one.path != path and one.kind != "commit"]
+    return [one.model_copy(update={"text": excerpt(one.text, query, SHOWN_TOKENS)}) for one in found[:k]]
+
+
+def _unfenced(answer: str, prefix: str) -> str:
+    """The code of an answer without its fence, and without the beginning of the line where it was repeated."""
+    body = answer.partition("```")[2].partition("\n")[2] if "```" in answer else answer
+    return body.removeprefix(prefix.rpartition("\n")[2])
