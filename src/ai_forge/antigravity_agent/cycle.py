@@ -22,7 +22,7 @@ from ai_forge.errors import TransientError
 from ai_forge.pipeline.identity import identity_of, model_suffix
 from ai_forge.workspace import Workspace, atomic_write
 
-__all__ = ["CycleRecord", "CycleStore", "Ending", "TaskRecord", "TaskState", "wait"]
+__all__ = ["CycleRecord", "CycleStore", "Ending", "GuardianView", "TaskRecord", "TaskState", "guardians_of", "wait"]
 
 TaskState = Literal["running", "done", "no", "failed", "cancelled"]
 Ending = Literal["running", "deployed", "held back", "refused", "failed", "cancelled"]
@@ -176,6 +176,32 @@ class CycleStore:
     def is_to_stop(self) -> bool:
         """Whether someone has asked."""
         return self._stop.exists()
+
+
+class GuardianView(BaseModel):
+    """A guardian in three lines: whose model, how its newest cycle stands, why it ran."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    state: str
+    reason: str
+
+
+def guardians_of(workspace: Workspace) -> list[GuardianView]:
+    """The guardians of the workspace that ever ran a cycle, the newest first. Nothing is locked or loaded."""
+    records = [_read(path) for path in (workspace.root / "guardian").glob("*/cycle.json")]
+    known = sorted(
+        (record for record in records if record is not None), key=lambda record: record.started, reverse=True
+    )
+    views = []
+    for record in known:
+        state = f"{record.state}: {record.text}" if record.text else record.state
+        at_work = [task.name for task in record.tasks if task.state == "running"]
+        if record.state == "running" and at_work:
+            state = f"at work: {at_work[0].replace('_', ' ')}"
+        views.append(GuardianView(name=record.model or record.repository.name, state=state, reason=record.reason))
+    return views
 
 
 def _read(path: Path) -> CycleRecord | None:

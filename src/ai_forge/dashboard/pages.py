@@ -25,6 +25,7 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.staticfiles import StaticFiles
 
+from ai_forge.antigravity_agent.cycle import guardians_of
 from ai_forge.conductor.gate import allow
 from ai_forge.conductor.job_queue import JobQueue
 from ai_forge.conductor.problems import ServiceError, problem_of
@@ -106,7 +107,8 @@ def _state(service: Service) -> JsonObject:
     workspace = service.context.workspace
     jobs = service.context.jobs
     waiting = [job for job in jobs.list() if job.finished_at is None] if jobs else []
-    return {"models": models_of(workspace), "jobs": waiting, "runs": runs_of(workspace)[:N_RUNS]}
+    runs, guardians = runs_of(workspace)[:N_RUNS], guardians_of(workspace)
+    return {"models": models_of(workspace), "jobs": waiting, "runs": runs, "guardians": guardians}
 
 
 @router.get("/jobs/{job_id}/live")

@@ -10,7 +10,7 @@ import pytest
 
 from ai_forge.antigravity_agent import RepoGuardian, repo_guardian
 from ai_forge.antigravity_agent.after_deployment import broken, take_back_if_broken
-from ai_forge.antigravity_agent.cycle import CycleStore
+from ai_forge.antigravity_agent.cycle import CycleStore, guardians_of
 from ai_forge.antigravity_agent.tasks import KINDS, SummaryTask, TrainTask
 from ai_forge.cancel import CancelToken
 from ai_forge.errors import TransientError
@@ -113,6 +113,9 @@ def test_a_model_that_is_not_better_is_not_deployed_and_every_artifact_says_so(r
     assert "base + retrieval + worked examples" in (folder / "validation_report.md").read_text()
     assert "0 of 20 files changed" not in guardian_of(run).monitor_repository().reason
     assert guardian_of(run).monitor_repository().reason == "nothing changed"
+    (view,) = guardians_of(guardian_of(run).workspace)
+    assert (view.name, view.reason) == ("repo", "a test")
+    assert view.state.startswith("held back: Not shown to be better")
 
 
 def answer(run: TinyRun) -> str:
