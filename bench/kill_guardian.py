@@ -1,7 +1,7 @@
 """`kill -9` of a guardian's cycle at moments spread over all of it: does it always end, with one trainer, and no half deployment?
 
     python bench/kill_guardian.py --kills 20            (a tiny base; `make soak`)
-    python bench/kill_guardian.py --kills 2             (what CI runs)
+    python bench/kill_guardian.py --kills 2 --steps 12  (what CI runs)
 
 A home with a deployed version is made once. For each kill a copy of it gets a changed repository and a cycle whose verdict is yes;
 the cycle's process is killed, and two processes then ask for a cycle at once, as a watch and a person may. Told for each kill on
@@ -41,7 +41,6 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from cli_runs import SETTINGS, stdlib_copy, tiny_base
 
 TRIES = 3
-SHORT = {"training.max_steps": 12, "training.save_steps": 3, "training.eval_steps": 6}
 ADDED = '\n\ndef added(value: int) -> int:\n    """Add one to the value."""\n    return value + 1\n'
 
 
@@ -136,6 +135,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=200, help="of the training: more of them, more kills within it")
     chosen = parser.parse_args()
     chance = random.Random(chosen.seed)
     import_everything()
@@ -144,7 +144,9 @@ def main() -> int:
         root = Path(name)
         base = tiny_base(root / "base")
         stdlib_copy(root / "source")
-        settings = SETTINGS | SHORT | {"training.base_model": str(base), "guardian.desktop": False}
+        steps = {"max_steps": chosen.steps, "save_steps": chosen.steps // 4, "eval_steps": chosen.steps // 2}
+        settings = SETTINGS | {f"training.{key}": value for key, value in steps.items()}
+        settings |= {"training.base_model": str(base), "guardian.desktop": False}
         load_settings(("flag", settings))
         log = root / "log"
         first = Place(root / "first", settings)

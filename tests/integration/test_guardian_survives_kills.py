@@ -14,7 +14,7 @@ N_KILLS = 2
 
 @pytest.mark.slow
 def test_a_killed_cycle_is_ended_by_the_next_and_deploys_the_same_bytes() -> None:
-    command = [sys.executable, str(SCRIPT), "--kills", str(N_KILLS)]
+    command = [sys.executable, str(SCRIPT), "--kills", str(N_KILLS), "--steps", "12"]
     done = subprocess.run(
         command,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
