@@ -122,7 +122,9 @@ def test_a_runtime_that_fails_in_creation_leaves_the_old_version(
 
 
 def test_what_is_not_finished_is_not_deployed(queue: JobQueue, deployed: TinyRun, tmp_path: Path) -> None:
-    other = run_of(deployed).model_copy(update={"id": "0123456789ab", "sources": {"files": "other"}})
+    other = run_of(deployed).model_copy(
+        update={"id": "0123456789ab", "sources": {**run_of(deployed).sources, "files": "other"}}
+    )
     failed = finished(queue, deploy(queue, other).job_id)
     assert (failed.status, failed.error_code) == ("failed", "bad_input")
     assert "is not finished" in str(failed.error)

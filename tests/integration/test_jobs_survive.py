@@ -1,6 +1,7 @@
 """Jobs in real worker and job processes: done, stopped, tried again, and gone on with after `kill -9` of any of them."""
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -8,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import ai_forge
 from ai_forge.conductor.job_queue import JobQueue
 from ai_forge.conductor.schemas import ACTIVE, JobRequest
-from queue_owner import PROCESS, TESTS, WORKER, descendants, finished, queue_of, start_owner, wait_until
+from queue_owner import PROCESS, TESTS, WORKER, descendants, environment, finished, queue_of, start_owner, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -147,3 +149,27 @@ def test_a_stopped_queue_goes_on_with_the_step_when_it_starts_again(queue: JobQu
     wait_until(lambda: int((queue.folder(job) / "a").read_text()) > kept)
     queue.cancel(job)
     assert finished(queue, job).status == "cancelled"
+
+
+def test_an_upgrade_in_mid_job_strands_nothing(tmp_path: Path, marks: Path) -> None:
+    newer = tmp_path / "newer"
+    shutil.copytree(Path(ai_forge.__file__).parent, newer / "ai_forge", ignore=shutil.ignore_patterns("__pycache__"))
+    (newer / "ai_forge" / "__init__.py").write_text('__version__ = "99.0.0"\n')
+    worker = newer / "ai_forge" / "conductor" / "worker.py"  # whose functions DBOS calls
+    worker.write_text(worker.read_text().replace("Do jobs until `stop` is called.", "Do jobs, in a newer way."))
+    home = tmp_path / "home"
+    with queue_of(home) as queue:
+        job = queue.submit(counting(marks, n=20, pause=0.05)).job_id
+        owner = start_owner(home)
+        try:
+            at_work(queue, job, "b")
+            owner.kill()
+            owner.wait()
+            path = os.pathsep.join([str(newer), environment()["PYTHONPATH"]])
+            owner = start_owner(home, PYTHONPATH=path)
+            ended = finished(queue, job)
+        finally:
+            owner.kill()
+            owner.wait()
+    assert (ended.status, ended.attempt) == ("ready", 1)
+    assert (marks / "done").read_text() == "".join(f"{job} {step}\n" for step in "abc")

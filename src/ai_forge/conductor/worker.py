@@ -55,6 +55,7 @@ RESTARTS = 5  # of a job whose workflow DBOS could not finish: the database fail
 RECOVERIES = 1000  # a job that was cut off this often has another problem than bad luck
 VERSION = "jobs-1"
 RUNNABLE = ("queued", *ACTIVE)
+OVER = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]  # of workflows, as DBOS says it
 
 _WORKER: list[Worker] = []  # DBOS calls functions of this module; a process has one worker
 
@@ -101,7 +102,7 @@ class Worker:
                     if presence.leads():
                         self._look_after_jobs(presence)
                     if time.monotonic() >= next_cleaning:
-                        remove_old(self._store, self._workspace, self._limits)
+                        self._clean()
                         next_cleaning = time.monotonic() + CLEANING_S
                 except PrerequisiteError as error:  # a full disk, a database that restarts: it is tried again
                     print(f"worker: {error}", file=sys.stderr)
@@ -156,10 +157,12 @@ class Worker:
             return "not wanted any more"
         folder = self._workspace.root / "jobs" / job_id
         task = Task(
-            **{"job_id": job_id, "request": JobRequest.model_validate_json(row.request)},
+            **{"job_id": job_id, "attempt": attempt, "request": JobRequest.model_validate_json(row.request)},
             **{"home": self._workspace.root, "config": self._task.config},
             **{"settings": self._task.settings, "kinds": self._task.kinds},
         )
+        while job_id in self._at_work:  # an attempt that was stopped a moment ago
+            time.sleep(PASS_S)
         with JobProcess(task, folder / "log.txt") as process:
             self._at_work[job_id] = process
             try:
@@ -234,7 +237,12 @@ class Worker:
             row = self._store.get(job_id)
         except PrerequisiteError:  # the database is away for a moment
             return None
-        if row is None:
+        process = self._at_work.get(job_id)
+        if row is None or process is None or row.attempt != process.task.attempt:
+            return "cancel"
+        if row.status == "paused":  # asked for while it was still waiting, a moment before it began
+            return "pause"
+        if row.status not in RUNNABLE:
             return "cancel"
         return row.wanted
 
@@ -302,6 +310,15 @@ class Worker:
             elif status.status not in ("ENQUEUED", "DELAYED"):
                 self._restart(row, status)
         self._lost_sight_of = lost
+
+    def _clean(self) -> None:
+        """Forget old jobs, and what DBOS remembers of jobs that are not there any more."""
+        remove_old(self._store, self._workspace, self._limits)
+        over = DBOS.list_workflows(name="job", status=OVER, load_input=False, load_output=False)
+        known = {row.job_id for row in self._store.rows()}
+        forgotten = [status.workflow_id for status in over if status.workflow_id.rpartition("-")[0] not in known]
+        if forgotten:
+            DBOS.delete_workflows(forgotten)
 
     def _enqueue(self, workflow_id: str, row: Row) -> None:
         DBOS.enqueue_workflow_with_options(

@@ -1,4 +1,5 @@
-"""Jobs that are over are forgotten by age, and by the disk that their uploads and logs take: the oldest first."""
+"""Jobs that are over are forgotten by age, and by the disk that their uploads and logs take: the oldest first. So are uploads that
+never became a job."""
 
 from __future__ import annotations
 
@@ -25,6 +26,10 @@ def remove_old(store: JobStore, workspace: Workspace, limits: ConductorSettings)
         if (ended < oldest_kept or total > limits.keep_jobs_bytes) and store.delete(row.job_id, FINISHED):
             shutil.rmtree(folder, ignore_errors=True)
             n_removed += 1
+    for folder in (workspace.root / "jobs").glob("*/"):
+        is_old = folder.stat().st_mtime < time.time() - DAY_S
+        if is_old and store.get(folder.name) is None:  # whoever was uploading is gone
+            shutil.rmtree(folder, ignore_errors=True)
     return n_removed
 
 

@@ -43,6 +43,7 @@ class Task(BaseModel):
     """What the process is told first. `prepared` is what an earlier process of the job found out, if there was one."""
 
     job_id: str
+    attempt: int = 1
     request: JobRequest
     home: Path
     config: Path | None
