@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
+from ai_forge.cli.model import Model, open_model
 from ai_forge.cli.options import AsJson, Options, Repo, with_options
 from ai_forge.cli.output import print_json, show, table, warn
 from ai_forge.errors import InputError
@@ -92,6 +93,40 @@ def _tell_missing(asked: list[Places]) -> None:
     missing = sorted({name for places in asked for name in places.missing})
     if missing:
         warn(f"Not in the index: {', '.join(missing)}. See `ai-forge questions check`.")
+
+
+@questions_app.command("ask")
+@with_options("set", "config", "home", "recipe")
+def ask_all(options: Options, repo: Repo = Path(), model: Model = None, json: AsJson = False) -> None:
+    """Ask the deployed model each question and score the answers by rule: found, cited, said."""
+    from ai_forge.cli.display import Display
+    from ai_forge.events import StageFinished, StageProgress, StageStarted
+    from ai_forge.judge.team_questions import ask_deployed, shares_of
+
+    written = _written(repo)
+    with Display() as display, open_model(options, repo, model) as served:
+        display(StageStarted("questions"))
+        answers = ask_deployed(
+            served,
+            written.questions,
+            lambda done, total, note="": display(StageProgress("questions", done, total, note)),
+        )
+        display(StageFinished("questions", 0.0, False, {}, f"{len(answers)} asked"))
+        name = served.deployment.model
+    shares = shares_of(answers)
+    values = [answer.model_dump(mode="json") | {"right": answer.score.right} for answer in answers]
+    value = {"model": name, "shares": {key: vars(one) for key, one in shares.items()}, "answers": values}
+
+    def text() -> None:
+        marks = {True: "✓", False: "✗", None: "–"}
+        rows = []
+        for one in answers:
+            rows.append([_found(one.rank), marks[one.score.citation_right], marks[one.score.said_right], one.question])
+        table(("found", "cited", "said", "question"), rows)
+        for key, share in shares.items():
+            print(f"{key:<18} {share.value:>4.0%}  ({share.low:.0%} to {share.high:.0%}, n = {share.n})")
+
+    show(value, text, json)
 
 
 @questions_app.command("add")

@@ -8,9 +8,12 @@
 No model judges. What a question does not say is `None`: unscored, not wrong.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,8 +21,14 @@ from ai_forge.data_pipeline.schemas import Document
 from ai_forge.data_pipeline.schemas.team_questions import TeamQuestion, is_below
 from ai_forge.data_pipeline.search.entries import Entry
 from ai_forge.data_pipeline.search.question_index import QuestionIndex
+from ai_forge.errors import InputError
+from ai_forge.events import Progress
 from ai_forge.judge.scoring import rouge_l
+from ai_forge.judge.statistics import Estimate, proportion
 from ai_forge.prompting.prompt import CITATION, citations_in
+
+if TYPE_CHECKING:
+    from ai_forge.serving.served_model import ServedModel
 
 AMONG = 3  # files that a reader looks through before asking somebody
 SEARCHED = 10  # places of which these are the files
@@ -37,7 +46,7 @@ class Places:
     missing: tuple[str, ...]
 
     @classmethod
-    def of(cls, question: TeamQuestion, entries: Iterable[Entry]) -> "Places":
+    def of(cls, question: TeamQuestion, entries: Iterable[Entry]) -> Places:
         """The places among `entries`. A symbol is a definition's qualified name, or its end: `lock`, `Workspace.lock`."""
         definitions: list[tuple[str, int, int]] = []
         found = set[str]()
@@ -103,6 +112,56 @@ def score_answer(answer: str, places: Places, rank: int | None, shown: Sequence[
         said_right=_is_said(answer, question),
         similarity=similarity,
     )
+
+
+class TeamAnswer(BaseModel):
+    """A team's question, the answer of a model, and what is right about it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    question: str
+    answer: str
+    rank: int | None
+    score: TeamScore
+
+
+def ask_deployed(served: ServedModel, questions: Sequence[TeamQuestion], progress: Progress) -> list[TeamAnswer]:
+    """Ask a deployed model a team's questions, as a person asks it, and score each answer.
+
+    Raises:
+        InputError: it is a model that is asked without documents, such as a handbook's.
+    """
+    index = served.index
+    if index is None:
+        raise InputError(
+            f"{served.deployment.model} is asked without documents; questions about files are no test of it.",
+            "ask a model of a repository's code.",
+        )
+    answers: list[TeamAnswer] = []
+    for number, question in enumerate(questions):
+        progress(number, len(questions), question.question)
+        places = Places.of(question, index.entries)
+        rank = rank_of(places, index)
+        reply = served.ask(question.question)
+        for _ in reply:  # read to its end: its text comes of that
+            pass
+        score = score_answer(reply.text, places, rank, reply.documents)
+        answers.append(TeamAnswer(question=question.question, answer=reply.text, rank=rank, score=score))
+    return answers
+
+
+def shares_of(answers: Sequence[TeamAnswer], confidence: float = 0.95) -> dict[str, Estimate]:
+    """Shares with their intervals: found first, found among three, cited, said, right; without what was never scored."""
+    scores = [answer.score for answer in answers]
+    counted = {
+        "found first": [score.found_first for score in scores],
+        "found among three": [score.found_among for score in scores],
+        "cited": [score.citation_right for score in scores],
+        "said": [score.said_right for score in scores if score.said_right is not None],
+        "right": [score.right for score in scores],
+    }
+    estimates = {name: proportion(successes, confidence) for name, successes in counted.items()}
+    return {name: estimate for name, estimate in estimates.items() if estimate is not None}
 
 
 def _is_cited(answer: str, places: Places, shown: Sequence[Document]) -> bool:

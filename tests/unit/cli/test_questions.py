@@ -92,3 +92,23 @@ def test_nothing_is_kept_where_that_is_turned_off(run: TinyRun) -> None:
     assert ai_forge("ask", "What does `heappush` do?", *words).code == 0
     assert AskLog(Workspace.open(run.home), "repo").asked() == []
     assert not (run.home / "asked").exists()
+
+
+def test_the_deployed_model_is_asked_and_scored(run: TinyRun) -> None:
+    add(run, "How do I keep a list sorted while I insert?", "--file", "bisect.py", "--must", "no such word")
+    add(run, "Who splits a shell command into words?", "--file", "shlex.py", "--answer", "The shlex class does.")
+    asked = ai_forge("questions", "ask", run.repo, "--home", run.home, *flags())
+    assert asked.code == 0, asked.err
+    told = asked.json
+    assert told["model"].startswith("repo:")
+    assert [row["score"]["said_right"] for row in told["answers"]] == [False, None]
+    assert told["answers"][1]["score"]["similarity"] is not None
+    assert told["shares"]["found first"]["value"] == 1.0
+    assert (told["shares"]["cited"]["value"], told["shares"]["right"]["value"]) == (
+        0.0,
+        0.0,
+    )  # random weights cite nothing
+    assert told["shares"]["said"]["n"] == 1
+    shown = ai_forge("questions", "ask", run.repo, "--home", run.home, *flags(), on_terminal=True).out
+    assert "cited                0%  (0% to " in shown
+    assert "first" in shown
