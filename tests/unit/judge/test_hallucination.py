@@ -90,6 +90,8 @@ def test_finds_what_people_labelled(half: str) -> None:
         ),
         ("```python\ndef broken(:\n    my_thing.do_it(\n```", ["attribute: my_thing.do_it"]),
         ("```csharp\nusing System.Imaginary;\n```", []),
+        ("```python\nChecks that it is a string.\nRaises where it is none.\n```", []),
+        ("```go\npackage a\n\nfunc f() { gone.\n\tThing() }\n```", ["attribute: gone.Thing"]),
         ("Nothing to see in `this` or `None`.", []),
         ("", []),
     ],

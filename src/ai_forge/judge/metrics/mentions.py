@@ -256,6 +256,9 @@ class _Reader:
             owner = self._object(node)
             if owner is None:  # Java's `name()`
                 return tuple(reversed(parts))
+            between = self.text[owner.end_byte : name.start_byte]
+            if self.language != "go" and b"\n" in between.partition(b".")[2]:  # the end of a sentence in a fence
+                return ()
             node = owner
         if node.type in _NAMES or node.type in ("this", "self", "super"):
             parts.append(self._word(node))
