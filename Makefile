@@ -40,6 +40,8 @@ bench: $(VENV)/.installed-dev
 # 300 kills of server, worker and job process, and 100 cancellations; prints what it measured. About 20 minutes.
 soak: $(VENV)/.installed-dev
 	$(BIN)/python bench/soak_jobs.py
+	$(BIN)/python bench/bench_service.py --seconds 600 --write
+	SCHEMATHESIS_EXAMPLES=4200 $(BIN)/python -m pytest --timeout 0 tests/integration/test_service_contract.py
 	$(BIN)/python bench/kill_guardian.py
 
 # The learning lab: make lab STUDY=families REPO=path; hours, continued when it is started again.

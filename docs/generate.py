@@ -21,11 +21,14 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from ai_forge.conductor.api_page import api_markdown
+from ai_forge.conductor.service import ServiceContext, create_app
 from ai_forge.config import FineTuneConfig, Settings, load_recipes, load_settings
 from ai_forge.config.models import load_models
 from ai_forge.pipeline.recipes import RECIPES
 from ai_forge.training.apple import MLX_LM_MODULES, apple_defaults
 from ai_forge.training.memory import memory_of, mlx_memory_of
+from ai_forge.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -284,7 +287,15 @@ def stages() -> str:
     return "\n".join([*lines, "```"])
 
 
+def api() -> str:
+    """Every route of the service with a curl line."""
+    with tempfile.TemporaryDirectory() as folder:
+        app = create_app(ServiceContext(Workspace.open(Path(folder)), Settings()))
+        return api_markdown(app.openapi())
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "api": api,
     "parts": parts,
     "rooms": rooms,
     "stages": stages,

@@ -67,7 +67,10 @@ def _listen(settings: Settings) -> socket.socket:
     host, port = settings.service.host, settings.service.port
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=512)
+        listening = socket.create_server((host, port), family=family, backlog=512)
+        # what is accepted inherits it: asyncio does not see that this is TCP, and with Nagle's algorithm pieces wait for 40 ms
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listening
     except OSError as error:
         raise PrerequisiteError(
             f"{host}:{port} cannot be listened on: {error.strerror or error}.",

@@ -17,7 +17,11 @@ HEAD = """# API
 
 Made of the service's OpenAPI description (`/openapi.json`; `/docs` shows this page). `ai-forge serve` listens on
 http://127.0.0.1:8000. Where keys are demanded, each request brings one: `-H "Authorization: Bearer $AI_FORGE_KEY"`, made by
-`ai-forge keys add NAME --scope chat`.
+`ai-forge keys add NAME --scope chat`. In the lines below `JOB_ID`, `RUN_ID` and `MODEL` are variables of your shell.
+
+Errors of our routes are `{"error": {"code", "message", "next_step", "request_id"}}`, those of the OpenAI routes as OpenAI's:
+`{"error": {"message", "type", "param", "code"}}`. 400 and 422: the request; 401, 403: the key; 404: what is named; 409: not now;
+413, 429: too much; 503, 507: the machine, try again.
 """
 METHODS = ("get", "post", "put", "patch", "delete")
 JsonSchema = Mapping[str, Any]
@@ -34,33 +38,24 @@ def operations(openapi: JsonSchema) -> list[tuple[str, str, JsonSchema]]:
 
 
 def curl_of(method: str, path: str, operation: JsonSchema, base_url: str = "http://127.0.0.1:8000") -> str:
-    """The curl line of an operation, with the examples of its parameters and body."""
+    """The curl line of an operation: the example of its body, a shell variable for each id in its path."""
     words = ["curl"]
     if method != "GET":
         words += ["-X", method]
-    query = []
     for parameter in operation.get("parameters", ()):
-        example = _example_of(parameter)
         if parameter["in"] == "path":
-            path = path.replace(f"{{{parameter['name']}}}", str(example))
-        elif parameter["in"] == "query" and example is not None:
-            query.append(f"{parameter['name']}={example}")
-        elif parameter["in"] == "header" and example is not None:
-            words += ["-H", shlex.quote(f"{parameter['name']}: {example}")]
-    url = base_url + path + ("?" + "&".join(query) if query else "")
-    words.append(shlex.quote(url))
+            choices = parameter["schema"].get("enum")
+            value = choices[0] if choices else f"${parameter['name'].upper()}"
+            path = path.replace(f"{{{parameter['name']}}}", value)
+    words.append(f'"{base_url}{path}"')
     content = operation.get("requestBody", {}).get("content", {})
     if "multipart/form-data" in content:
         for name, value in content["multipart/form-data"]["example"].items():
             words += ["-F", shlex.quote(f"{name}={value}")]
-    elif "application/json" in content and "example" in content["application/json"]:
+    elif "example" in content.get("application/json", {}):
         words += ["-H", "'Content-Type: application/json'", "-d"]
         words.append(shlex.quote(json.dumps(content["application/json"]["example"], ensure_ascii=False)))
     return " ".join(words)
-
-
-def _example_of(parameter: JsonSchema) -> Any:
-    return parameter.get("example", parameter.get("schema", {}).get("example"))
 
 
 def api_markdown(openapi: JsonSchema) -> str:

@@ -41,6 +41,12 @@ class Deployed:
     activation: Activation
     version: Version
 
+    @property
+    def has_index(self) -> bool:
+        """Whether it is asked with what is found of its repository."""
+        asking = self.version.deployment.asking
+        return asking is not None and asking.index_folder is not None
+
 
 @dataclass(eq=False)
 class OpenModel:

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
@@ -25,6 +26,7 @@ from ai_forge import __version__
 from ai_forge.conductor.auth import KeyStore, require_keys_to_listen
 from ai_forge.conductor.embedding import Embedding
 from ai_forge.conductor.gate import Gate
+from ai_forge.conductor.gauges import gauges
 from ai_forge.conductor.logs import AUDIT_FILE, Audit
 from ai_forge.conductor.metrics import Metrics
 from ai_forge.conductor.open_models import OpenModels
@@ -84,7 +86,11 @@ def service_of(request: Request) -> Service:
     return service
 
 
-TheService = Annotated[Service, Depends(service_of)]
+async def _depended_on(request: Request) -> Service:  # async: the framework calls other functions in a thread
+    return service_of(request)
+
+
+TheService = Annotated[Service, Depends(_depended_on)]
 
 
 def create_app(context: ServiceContext) -> FastAPI:
@@ -102,11 +108,12 @@ def create_app(context: ServiceContext) -> FastAPI:
         context=context,
         keys=keys,
         models=OpenModels(workspace, context.settings.runtime, limit=settings.max_models),
-        upstream=Upstream(settings.answer_timeout_s),
+        upstream=Upstream(),
         embedding=Embedding(context.settings.runtime.embedder),
         metrics=Metrics(),
         audit=Audit(workspace.root / AUDIT_FILE),
     )
+    service.metrics.read_when_asked(partial(gauges, service))
     app = FastAPI(
         title="AI Forge",
         version=__version__,
@@ -141,7 +148,6 @@ async def _running(service: Service) -> AsyncIterator[None]:
         if jobs is not None:
             await asyncio.to_thread(jobs.stop)  # saves what is at work, which takes seconds
         await service.models.close()
-        await service.upstream.close()
 
 
 async def _told(request: Request, error: Exception) -> JSONResponse:

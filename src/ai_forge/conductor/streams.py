@@ -20,6 +20,13 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
+class ReaderLeftError(ServiceError):
+    """Nobody is there to be answered."""
+
+    def __init__(self) -> None:
+        super().__init__(499, "left", "The caller went away.")
+
+
 class Events(Response):
     """Server-sent events from an iterator of bytes.
 
@@ -37,7 +44,8 @@ class Events(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send them."""
-        await unless_left(receive, self._send_all(scope, receive, send))
+        with contextlib.suppress(ReaderLeftError):
+            await unless_left(receive, self._send_all(scope, receive, send))
 
     async def _send_all(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = False
@@ -48,6 +56,9 @@ class Events(Response):
                         begun = True
                         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    await asyncio.sleep(
+                        0
+                    )  # where many are there at once: that the reader has left is heard between them
             except AIForgeError as error:
                 if not begun:
                     raise
@@ -63,7 +74,7 @@ async def unless_left(receive: Receive, work: Awaitable[Result]) -> Result:
     """The result of `work`, which is cancelled when the caller closes the connection.
 
     Raises:
-        ServiceError: 499, which nobody reads.
+        ReaderLeftError: it did.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_left(receive))
@@ -71,7 +82,7 @@ async def unless_left(receive: Receive, work: Awaitable[Result]) -> Result:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        raise ServiceError(499, "left", "The caller went away.")
+        raise ReaderLeftError
     finally:
         for task in (working, leaving):
             task.cancel()

@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
+from urllib.parse import urlsplit
 
-import httpx
+import h11
 
+from ai_forge.conductor.ollama_raw import GENERATE, completion_of, generate_body, probe_body
 from ai_forge.conductor.open_models import OpenModel
 from ai_forge.conductor.openai_schemas import ChatRequest, CompletionRequest
 from ai_forge.conductor.problems import ServiceError, without_paths
@@ -21,8 +23,11 @@ from ai_forge.json_lines import JsonObject
 from ai_forge.prompting.prompt import Message
 from ai_forge.serving.runtime import NEUTRAL, with_system
 
-__all__ = ["Upstream", "chat_body", "completion_body"]
+__all__ = ["CHAT", "COMPLETIONS", "Upstream", "chat_body", "completion_body"]
 
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CONNECT_S = 5.0
+CHUNK_BYTES = 65536
 OURS = {
     "model",
     "stream",
@@ -52,43 +57,83 @@ CALLERS_FAULT = (
 )
 
 
+class Answer:
+    """A runtime's answer on its way."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self.protocol = h11.Connection(h11.CLIENT)
+        self.status = 0
+        self._reader = reader
+
+    async def _next(self) -> h11.Response | h11.Data | h11.EndOfMessage:
+        while True:
+            event = self.protocol.next_event()
+            if event is h11.NEED_DATA:
+                self.protocol.receive_data(await self._reader.read(CHUNK_BYTES))
+            elif isinstance(event, h11.Response | h11.Data | h11.EndOfMessage):
+                return event
+            elif not isinstance(event, h11.InformationalResponse):
+                raise h11.RemoteProtocolError("it closed the connection")
+
+    async def head(self) -> None:
+        """Wait for the status."""
+        event = await self._next()
+        assert isinstance(event, h11.Response)
+        self.status = event.status_code
+
+    async def pieces(self) -> AsyncGenerator[bytes]:
+        """The body as it comes."""
+        while isinstance(event := await self._next(), h11.Data):
+            yield bytes(event.data)
+
+    async def read(self) -> bytes:
+        """The whole body."""
+        return b"".join([piece async for piece in self.pieces()])
+
+    async def lines(self) -> AsyncGenerator[str]:
+        """The lines of the body, without their ends."""
+        rest = b""
+        async with contextlib.aclosing(self.pieces()) as pieces:
+            async for piece in pieces:
+                *whole, rest = (rest + piece).split(b"\n")
+                for line in whole:
+                    yield line.decode("utf-8", "replace").rstrip("\r")
+
+
 class Upstream:
-    """The connections to all runtimes."""
+    """Asks runtimes. Connections are not kept: one within a machine takes a tenth of a millisecond.
 
-    def __init__(self, timeout_s: float) -> None:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
-        timeout = httpx.Timeout(timeout_s, connect=5, pool=None)
-        self._client = httpx.AsyncClient(limits=limits, timeout=timeout, trust_env=False)
-
-    async def close(self) -> None:
-        """Close them."""
-        await self._client.aclose()
+    h11 and not httpx, which adds a third of a millisecond to the first token.
+    """
 
     @contextlib.asynccontextmanager
-    async def post(self, model: OpenModel, path: str, body: JsonObject) -> AsyncIterator[httpx.Response]:
+    async def post(self, model: OpenModel, path: str, body: JsonObject) -> AsyncIterator[Answer]:
         """The runtime's answer; leaving the block before its end stops the model.
 
         Raises:
             ServiceError: the runtime refuses the request.
             TransientError: it does not answer, or breaks off.
         """
-        endpoint = model.endpoint
-        request = self._client.build_request(
-            "POST",
-            endpoint.url + path,
-            content=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", **endpoint.headers},
-        )
+        url = urlsplit(model.endpoint.url)
+        content = json.dumps(body).encode()
+        headers = {"Host": url.netloc, "Content-Type": "application/json", "Content-Length": str(len(content))}
+        headers |= {"Connection": "close", **model.endpoint.headers}
         try:
-            response = await self._client.send(request, stream=True)
+            async with asyncio.timeout(CONNECT_S):
+                port = url.port or {"http": 80, "https": 443}[url.scheme]
+                reader, writer = await asyncio.open_connection(url.hostname, port, ssl=url.scheme == "https" or None)
             try:
-                if response.is_error:
-                    await response.aread()
-                    raise _refusal(response)
-                yield response
+                answer = Answer(reader)
+                request = h11.Request(method="POST", target=url.path + path, headers=list(headers.items()))
+                sent = (request, h11.Data(data=content), h11.EndOfMessage())
+                writer.write(b"".join(answer.protocol.send(event) or b"" for event in sent))
+                await answer.head()
+                if answer.status >= 400:
+                    raise _refusal(answer.status, await answer.read())
+                yield answer
             finally:
-                await response.aclose()
-        except (httpx.TransportError, httpx.StreamError) as error:
+                writer.close()
+        except (OSError, h11.RemoteProtocolError) as error:  # a TimeoutError is an OSError
             raise TransientError(f"The runtime did not answer ({type(error).__name__}).", "ask again.") from error
 
     async def ask(self, model: OpenModel, path: str, body: JsonObject, n: int = 1) -> bytes:
@@ -104,14 +149,28 @@ class Upstream:
         return json.dumps(merged, ensure_ascii=False).encode()
 
     async def _whole(self, model: OpenModel, path: str, body: JsonObject) -> bytes:
-        async with self.post(model, path, body) as response:
-            return await response.aread()
+        if is_raw(model, path):
+            async with self.post(model, GENERATE, generate_body(body)) as answer:
+                return json.dumps(completion_of(await answer.read()), ensure_ascii=False).encode()
+        await self._require_room(model, path, body)
+        async with self.post(model, path, body) as answer:
+            return await answer.read()
+
+    async def _require_room(self, model: OpenModel, path: str, body: JsonObject) -> None:
+        """Raise where Ollama would cut the prompt."""
+        if model.activation.runtime != "ollama" or path != CHAT:
+            return
+        # no text has more tokens than bytes: what is shorter than that needs no asking
+        if len(json.dumps(body["messages"], ensure_ascii=False).encode()) > model.served.deployment.sampling.num_ctx:
+            async with self.post(model, "/api/chat", probe_body(body)) as answer:
+                await answer.read()
 
     async def pieces(self, model: OpenModel, path: str, body: JsonObject, n: int = 1) -> AsyncGenerator[bytes]:
         """The stream as it comes, byte for byte; of `n` answers one after the other."""
-        if n == 1:
-            async with self.post(model, path, body) as response:
-                async for piece in response.aiter_raw():
+        if n == 1 and not is_raw(model, path):
+            await self._require_room(model, path, body)
+            async with self.post(model, path, body) as answer, contextlib.aclosing(answer.pieces()) as pieces:
+                async for piece in pieces:
                     yield piece
             return
         async with contextlib.aclosing(self.lines(model, path, body, n)) as lines:
@@ -125,10 +184,20 @@ class Upstream:
             TransientError: the runtime broke off.
         """
         usage: JsonObject = {}
+        raw = is_raw(model, path)
+        await self._require_room(model, path, body)
         for i in range(n):
             done = False
-            async with self.post(model, path, _seeded(body, i)) as response:
-                async for line in response.aiter_lines():
+            sent = generate_body(_seeded(body, i)) if raw else _seeded(body, i)
+            async with (
+                self.post(model, GENERATE if raw else path, sent) as answer,
+                contextlib.aclosing(answer.lines()) as lines,
+            ):
+                async for line in lines:
+                    if raw and line:
+                        chunk = completion_of(line)
+                        done = "usage" in chunk
+                        line = "data: " + json.dumps(chunk, ensure_ascii=False)
                     done = done or line.startswith("data: [DONE]")
                     if not line.startswith("data: {"):
                         continue
@@ -148,6 +217,11 @@ class Upstream:
         yield "data: [DONE]"
 
 
+def is_raw(model: OpenModel, path: str) -> bool:
+    """Whether Ollama has to be asked by its own route, or it would put the text into a chat."""
+    return path == COMPLETIONS and model.activation.runtime == "ollama"
+
+
 def _seeded(body: JsonObject, i: int) -> JsonObject:
     """The request for answer `i`: with the same seed all would be the same."""
     if i and "seed" in body:
@@ -163,14 +237,13 @@ def _add_usage(to: JsonObject, other: JsonObject) -> None:
         }
 
 
-def _refusal(response: httpx.Response) -> Exception:
-    try:
-        error = response.json()["error"]
-        message = str(error["message"]) if isinstance(error, dict) else str(error)
-    except (ValueError, KeyError, TypeError):
-        message = response.text
+def _refusal(status: int, content: bytes) -> Exception:
+    message = content.decode("utf-8", "replace")
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        error = json.loads(content)["error"]
+        message = str(error["message"] if isinstance(error, dict) else error)
     message = without_paths(" ".join(message.split()))[:300].rstrip(".")
-    is_callers = response.status_code < 500 or any(word in message.lower() for word in CALLERS_FAULT)
+    is_callers = status < 500 or any(word in message.lower() for word in CALLERS_FAULT)
     if is_callers:
         code = "context_length_exceeded" if "context" in message and "exceed" in message else "bad_input"
         return ServiceError(

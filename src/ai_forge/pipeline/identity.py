@@ -18,6 +18,7 @@ from ai_forge.events import Notice, Sink, ignore
 from ai_forge.workspace import Workspace, atomic_write, read_json
 
 NAMES = "repositories.json"
+UPLOADS = "jobs"  # in the workspace: what was sent to a service lies in the folder of its job
 _CREDENTIALS = re.compile(rb"(?<=://)[^/@\s]*@")
 
 
@@ -67,7 +68,12 @@ def model_name_for(
         )
     with workspace.lock("repositories", wait_s=10):  # two runs that start at once must not take one name
         known = _read(workspace)
-        taken = {record["model"]: record["path"] for other, record in known.items() if other != identity}
+        taken = {
+            record["model"]: record["path"]
+            for other, record in known.items()
+            # an upload has no place of its own: what is sent under a name is the next state of what was sent under it
+            if other != identity and not (_is_upload(root, workspace) and _is_upload(Path(record["path"]), workspace))
+        }
         # a name of no Latin letter or digit leaves nothing: then the identity's first digits make one
         own = (slug(name) or f"repository-{identity[:6]}") + suffix
         model = wanted or known.get(identity, {}).get("model") or own
@@ -83,6 +89,10 @@ def model_name_for(
         if known.get(identity) != entry:
             atomic_write(workspace.root / NAMES, json.dumps(known | {identity: entry}, indent=1))
     return model
+
+
+def _is_upload(root: Path, workspace: Workspace) -> bool:
+    return root.resolve().is_relative_to((workspace.root / UPLOADS).resolve())
 
 
 def model_suffix(recipe: str | None) -> str:

@@ -80,7 +80,7 @@ async def change_job(request: Request, job_id: Id, action: Action, service: TheS
     return status_of(job)
 
 
-@router.get("/{job_id}/logs", response_class=PlainTextResponse)
+@router.get("/{job_id}/logs", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 @allow("read")
 async def logs(
     job_id: Id, service: TheService, max_bytes: Annotated[int, Query(ge=1, le=10_000_000)] = 1_000_000

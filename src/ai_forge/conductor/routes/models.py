@@ -80,7 +80,7 @@ def _info(deployed: Deployed, is_open: bool) -> ModelInfo:
         runtime=activation.runtime,
         base=deployment.base,
         kind=asking.kind if asking else "repository",
-        retrieval=asking is not None and asking.index_folder is not None,
+        retrieval=deployed.has_index,
         open=is_open,
         activated_at=activation.activated_at,
         metrics=dict(deployed.version.metrics),

@@ -31,13 +31,12 @@ from ai_forge.conductor.problems import ServiceError
 from ai_forge.conductor.routes.models import OPENAI_ERROR
 from ai_forge.conductor.service import Service, TheService
 from ai_forge.conductor.streams import Events, unless_left
-from ai_forge.conductor.upstream import chat_body, completion_body
+from ai_forge.conductor.upstream import CHAT, COMPLETIONS, chat_body, completion_body
 from ai_forge.data_pipeline.text.words import approximate_tokens
 from ai_forge.json_lines import JsonObject
 
 router = APIRouter(tags=["OpenAI"])
 COUNTED = re.compile(rb'"(prompt|completion)_tokens"\s*:\s*(\d+)')
-CHAT = "/v1/chat/completions"
 ASKED = {"messages": [{"role": "user", "content": "Where are settings loaded?"}], "max_tokens": 64}
 STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"model": ChatCompletion, "content": {"text/event-stream": {}}, "description": "The answer."}
@@ -147,7 +146,7 @@ async def _streamed_chat(asked: _Asked, body: ChatRequest, plain: bool) -> Async
 
 
 @router.post(
-    "/v1/completions",
+    COMPLETIONS,
     response_model=None,
     responses=OPENAI_ERROR | STREAMED,
     openapi_extra=example({"prompt": "def add(a, b):\n", "max_tokens": 16}),
@@ -165,7 +164,7 @@ async def completions(request: Request, body: CompletionRequest, service: TheSer
 async def _whole_completion(asked: _Asked, body: CompletionRequest) -> bytes:
     async with asked.open() as model:
         sent = completion_body(body, model, await _prompt(body, model), asked.limit)
-        answer = await asked.service.upstream.ask(model, "/v1/completions", sent, body.n or 1)
+        answer = await asked.service.upstream.ask(model, COMPLETIONS, sent, body.n or 1)
         asked.ended(answer[-2000:])
         return answer
 
@@ -173,7 +172,7 @@ async def _whole_completion(asked: _Asked, body: CompletionRequest) -> bytes:
 async def _streamed_completion(asked: _Asked, body: CompletionRequest) -> AsyncGenerator[bytes]:
     async with asked.open() as model:
         sent = completion_body(body, model, await _prompt(body, model), asked.limit)
-        pieces = asked.service.upstream.pieces(model, "/v1/completions", sent, body.n or 1)
+        pieces = asked.service.upstream.pieces(model, COMPLETIONS, sent, body.n or 1)
         async with aclosing(asked.counted(pieces)) as counted:
             async for piece in counted:
                 yield piece

@@ -14,7 +14,7 @@ from ai_forge.conductor.gate import allow
 from ai_forge.conductor.openai_schemas import ChatMessage, ChatRequest, Citation
 from ai_forge.conductor.problems import ServiceError
 from ai_forge.conductor.routes.openai import _Asked, _whole_chat, example
-from ai_forge.conductor.service import TheService
+from ai_forge.conductor.service import Service, TheService
 from ai_forge.conductor.streams import unless_left
 
 router = APIRouter(tags=["questions"])
@@ -75,7 +75,7 @@ class Search(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     query: Text
-    model: StrictStr | None = Field(None, description="a deployed model; the one deployed last where it is left out")
+    model: StrictStr | None = Field(None, description="a deployed model; the last with an index where it is left out")
     k: Annotated[int, Field(ge=1, le=200, strict=True)] = Field(10, description="how many places")
 
 
@@ -92,6 +92,12 @@ class FoundPlace(BaseModel):
     text: str
 
 
+def _searched(service: Service) -> str | None:
+    """The model that was deployed last of those that have an index."""
+    indexed = [one for one in service.models.deployed().values() if one.has_index]
+    return max(indexed, key=lambda one: one.activation.id).activation.name if indexed else None
+
+
 class SearchAnswer(BaseModel):
     """The places, best first."""
 
@@ -103,7 +109,7 @@ class SearchAnswer(BaseModel):
 @allow("chat")
 async def search(body: Search, service: TheService) -> SearchAnswer:
     """What retrieval finds: files with lines, and why."""
-    deployed, _ = service.models.find(body.model)
+    deployed, _ = service.models.find(body.model or _searched(service))
     name = deployed.activation.name
     async with service.models.using(deployed) as model:
         index = model.served.index
