@@ -20,7 +20,7 @@ from ai_forge.conductor.job_queue import JobQueue
 from ai_forge.conductor.jobs.kinds import JobContext, Kind, Perform, Prepared, Step, register_kind
 from ai_forge.conductor.jobs.runs import settings_of
 from ai_forge.conductor.schemas import ActiveStatus, Job, JobRequest, RunSource
-from ai_forge.errors import CancelledError, InputError, TransientError
+from ai_forge.errors import InputError, TransientError
 from ai_forge.json_lines import JsonObject
 from ai_forge.pipeline import actions
 from ai_forge.pipeline.runner import Runner
@@ -115,15 +115,17 @@ def _open(context: JobContext, prepared: Prepared) -> Iterator[Perform]:
     with guardian.cycles.working():  # an `ai-forge guardian run` may be at work: then the job is tried again
         plan = guardian.plan_of(prepared.run)
         last = guardian.cycles.last()
-        if last is None or last.job_id != context.job_id or last.state != "running":
+        if last is not None and last.job_id == context.job_id and last.run_id == prepared.run.id:
+            guardian.reopen_cycle()  # paused or tried again: what its tasks said before still holds
+        else:
             guardian.begin_cycle(plan, str(context.request.options.get("reason", "asked for")), context.job_id)
 
         def perform(step: str) -> JsonObject:
             try:
                 return _performed(guardian, plan, step)
-            except (CancelledError, TransientError):
-                raise  # paused, cancelled or tried again: the queue goes on with it or does not
-            except Exception as error:
+            except TransientError:
+                raise  # the queue tries it again
+            except Exception as error:  # stopped, too: whether it was paused or cancelled only the queue knows
                 guardian.end_cycle(error)
                 raise
 

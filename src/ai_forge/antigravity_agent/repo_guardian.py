@@ -286,6 +286,13 @@ class RepoGuardian:
         self.cycles.keep(record)
         return record
 
+    def reopen_cycle(self) -> None:
+        """Go on with the newest cycle, as its tasks left it."""
+        last = self.cycles.last()
+        if last is not None and last.state != "running":
+            again = {"state": "running", "ended": None, "text": "", "next_step": None, "error": None}
+            self.cycles.keep(last.model_copy(update=again))
+
     def advance(self, task: Task) -> Artifact:
         """Do a task of the cycle that was begun, try again where that may help, and write down how it ended.
 

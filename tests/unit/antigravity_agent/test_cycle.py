@@ -257,7 +257,9 @@ def test_what_may_succeed_later_is_tried_again_and_what_may_not_fails(
     assert record is not None
     assert (record.state, record.error, record.next_step, len(tries)) == ("failed", "try_again", "start it.", 3)
     assert [task.state for task in record.tasks] == ["done", "done", "done", "failed"]
-    told = [event.message for event in heard if isinstance(event, Notice) and "Trying again" in event.message]
+    told = [
+        event.message for event in heard if isinstance(event, Notice) and "Trying validate_model again" in event.message
+    ]
     assert len(told) == 2
 
 
