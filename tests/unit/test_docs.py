@@ -54,7 +54,7 @@ def test_every_named_base_has_a_shape_with_its_number_of_parameters(generate: Mo
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_settings_and_links_on_a_page_exist(page: Path) -> None:
     text = page.read_text()
-    assert set(re.findall(r"(?:^|`)ai-forge ([a-z]+)", text, flags=re.M)) <= COMMANDS
+    assert set(re.findall(r"(?:^|`)ai-forge ([a-z][a-z-]*)", text, flags=re.M)) <= COMMANDS
     assert set(re.findall(r"--set ([\w.]+)=", text)) <= set(known_keys())
     assert {name.lower().replace("__", ".") for name in re.findall(r"AI_FORGE_([A-Z]+__[A-Z_]+)=", text)} <= set(
         known_keys()
@@ -64,7 +64,7 @@ def test_commands_settings_and_links_on_a_page_exist(page: Path) -> None:
 
 
 def test_the_readme_names_every_command() -> None:
-    assert set(re.findall(r"^\| `ai-forge (\w+)", (ROOT / "README.md").read_text(), flags=re.M)) == COMMANDS
+    assert set(re.findall(r"^\| `ai-forge ([\w-]+)", (ROOT / "README.md").read_text(), flags=re.M)) == COMMANDS
 
 
 def test_every_error_class_stands_in_the_troubleshooting_page_with_its_code() -> None:

@@ -22,6 +22,7 @@ from ai_forge.cli.keep import backup, restore
 from ai_forge.cli.keys import keys_app
 from ai_forge.cli.look import config_app, doctor, models, runs
 from ai_forge.cli.model import ask, chat, rollback, search
+from ai_forge.cli.own_tests import own_tests
 from ai_forge.cli.questions import questions_app
 from ai_forge.cli.serve import serve
 from ai_forge.cli.stages import add_stage_commands, plan, run
@@ -42,7 +43,7 @@ app.command()(plan)
 add_stage_commands(app)
 for command in (ask, chat, complete, search, rollback, doctor, models, runs, clean, handbook, mcp):
     app.command()(command)
-for command in (serve, backup, restore):
+for command in (serve, backup, restore, own_tests):
     app.command()(command)
 app.add_typer(data_app, name="data")
 app.add_typer(guardian_app, name="guardian")

@@ -188,6 +188,9 @@ def _stage(name: str) -> Act:
     return act
 
 
+Also = Annotated[str, typer.Option("--also", help="safetensors, adapter or both, with a comma between.")]
+
+
 def _train(runner: Runner) -> tuple[Any, Callable[[], None] | str]:
     from ai_forge.pipeline.stages.train import adapter_stage
 
@@ -210,19 +213,6 @@ def _evaluate(runner: Runner) -> tuple[Any, str]:
     return value, "\n".join([*lines, f"report    {value['report']}"])
 
 
-def _export(runner: Runner) -> tuple[Any, str]:
-    from ai_forge.events import Notice
-    from ai_forge.pipeline.actions import write_modelfile
-
-    value, text = _stage("export")(runner)
-    try:
-        modelfile = write_modelfile(runner)
-    except InputError as error:  # the files are good all the same: the embedded runtime follows any template
-        runner.emit(Notice("warning", f"no Modelfile: {error}"))
-        return value, str(text)
-    return {**value, "modelfile": str(modelfile)}, f"{text}\n{modelfile}"
-
-
 def _deploy(runner: Runner) -> tuple[Any, str]:
     from ai_forge.pipeline import actions
 
@@ -241,7 +231,6 @@ VERBS: tuple[tuple[str, str, Act], ...] = (
     ("synthesize", "Split by commit date or by file, write and validate the examples.", _stage("dataset")),
     ("validate", "The quality report of the examples.", _validate),
     ("train", "Train the adapter; continues where it was cut off.", _train),
-    ("export", "Merge, write the GGUF files and a Modelfile.", _export),
     ("deploy", "Make the tuned model the active one, whatever the verdict; parity must hold.", _deploy),
 )
 
@@ -252,6 +241,7 @@ def add_stage_commands(app: typer.Typer) -> None:
         app.command(name)(_command(act, text))
         if name == "train":
             app.command("evaluate")(evaluate)
+            app.command("export")(export)
 
 
 @with_options()
@@ -314,3 +304,24 @@ def _command(act: Act, text: str) -> Callable[..., None]:
 
     command.__doc__ = text
     return with_options()(command)
+
+
+@with_options()
+def export(options: Options, repo: Repo = Path(), also: Also = "", json: AsJson = False) -> None:
+    """Merge, write the GGUF files and a Modelfile; with --also the merged weights or the adapter as files for other tools."""
+    from ai_forge.events import Notice
+    from ai_forge.pipeline.actions import write_also, write_modelfile
+
+    kinds = [kind.strip() for kind in also.split(",") if kind.strip()]
+    with options.running(repo) as (runner, _):
+        others = write_also(runner, kinds)
+        value, text = _stage("export")(runner)
+        lines = [str(text), *map(str, others.values())]
+        value |= {kind: str(path) for kind, path in others.items()}
+        try:
+            modelfile = str(write_modelfile(runner))
+            value["modelfile"] = modelfile
+            lines.append(modelfile)
+        except InputError as error:  # the files are good all the same: the embedded runtime follows any template
+            runner.emit(Notice("warning", f"no Modelfile: {error}"))
+    show(value, "\n".join(lines), json)

@@ -32,7 +32,9 @@ class ExportSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    quantization: Literal["f16", "q4_k_m", "q5_k_m", "q6_k"] = Field("q4_k_m", description="type of the deployed GGUF")
+    quantization: Literal["f16", "q4_k_m", "q5_k_m", "q6_k", "q8_0"] = Field(
+        "q4_k_m", description="type of the deployed GGUF"
+    )
     parity_prompts: int = Field(20, ge=1, le=500, description="prompts compared between trainer and GGUF")
     parity_tokens: int = Field(32, ge=1, le=512, description="greedy tokens compared on each")
 

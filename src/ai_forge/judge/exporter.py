@@ -1,7 +1,7 @@
 """From a trained adapter to files that llama.cpp and Ollama run: merge, convert, Modelfile.
 
     merge_adapters_to_base   base + adapter → one model folder, on the weights the adapter was trained on
-    convert_to_gguf          model folder → f16, q4_k_m, q5_k_m or q6_k
+    convert_to_gguf          model folder → f16, q4_k_m, q5_k_m, q6_k or q8_0
     create_ollama_modelfile  GGUF → Modelfile with template, system text, stop words and sampling settings
 
 The Modelfile names its template, stop words, context and answer length outright: what Ollama would guess from the file
@@ -11,7 +11,7 @@ adapters nor quantises on import, so both are done here. Nothing in this part ne
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ai_forge.errors import AIForgeError
@@ -33,6 +33,7 @@ __all__ = [
     "create_ollama_modelfile",
     "gguf_tensor_types",
     "merge_adapters_to_base",
+    "metadata_of",
     "ollama_prompt",
 ]
 
@@ -40,22 +41,34 @@ __all__ = [
 def convert_to_gguf(
     model: Base | Path | str,
     output_path: Path | str,
-    quantization: str = "q4_k_m",
+    quantization: str = "f16",
     *,
     name: str | None = None,
+    about: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Writes a model as GGUF and returns the path.
 
     `model` is a base or a model folder; `quantization` one of `QUANTIZATIONS`, whatever its case; `name` is what the
-    file says it is called; `progress(done, total)` is called after each tensor.
+    file says it is called, `about` more of what it says of itself (`metadata_of`); `progress(done, total)` is called
+    after each tensor.
 
     Raises:
         InputError: another quantization, or a model that cannot be exported.
         PrerequisiteError: too little disk, or no quantiser on this machine.
     """
     folder = model.folder if isinstance(model, Base) else Path(model)
-    return write_gguf(folder, Path(output_path), quantization, name=name, progress=progress)
+    return write_gguf(folder, Path(output_path), quantization, name=name, about=about, progress=progress)
+
+
+def metadata_of(*, licence: str = "", base: str = "", data: str = "", run: str = "") -> dict[str, str]:
+    """What a file says of where it comes from: licence and base under GGUF's own keys, data and run under ours.
+
+    >>> metadata_of(licence="Apache-2.0", run="12ab")
+    {'general.license': 'Apache-2.0', 'ai_forge.run': '12ab'}
+    """
+    told = {"general.license": licence, "ai_forge.base": base, "ai_forge.data": data, "ai_forge.run": run}
+    return {key: text for key, text in told.items() if text}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

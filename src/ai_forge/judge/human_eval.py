@@ -203,7 +203,7 @@ def program_from(answer: str, prompt: str, entry_point: str) -> str:
     "def f(x):\\n    'One.'\\n    return 1\\n"
     """
     starts = re.compile(rf"^(async )?def {re.escape(entry_point)}\b", re.MULTILINE)
-    blocks = [textwrap.dedent(match[1]) for match in FENCED.finditer(answer)]
+    blocks = blocks_of(answer)
     whole = [block for block in blocks if starts.search(block)]
     if whole or (not blocks and starts.search(answer)):
         code = max(whole, key=len) if whole else _from_first_code_line(answer)
@@ -215,6 +215,11 @@ def program_from(answer: str, prompt: str, entry_point: str) -> str:
     forms = [textwrap.indent(textwrap.dedent(body), "    "), "    " + body]
     programs = [prompt.rstrip("\n") + "\n" + form + "\n" for form in forms]
     return next(filter(_parses, programs), programs[0])
+
+
+def blocks_of(answer: str) -> list[str]:
+    """The fenced blocks of an answer, without an indent that they share; the last one may have been cut off."""
+    return [textwrap.dedent(match[1]) for match in FENCED.finditer(answer)]
 
 
 def _from_first_code_line(answer: str) -> str:

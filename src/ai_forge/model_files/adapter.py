@@ -186,10 +186,20 @@ class AdapterFolder:
 
     def frozen(self, layer: str, n_rows: int | None = None) -> np.ndarray | None:
         """The weight [out, in] that `layer` was trained on, or its first rows, float32; None where that is the base's own."""
+        return self.frozen_rows(layer, 0, n_rows)
+
+    def frozen_rows(self, layer: str, first: int, last: int | None) -> np.ndarray | None:
+        """Some rows of `frozen`."""
         name = f"{layer}.weight"
         if self.residual is None or name not in self.residual.specs:
             return None
-        return self.residual.load(name, n_rows)
+        return self.residual.rows(name, first, last)
+
+    def release(self) -> None:
+        """Let go of the pages that were read."""
+        for file in (self.file, self.residual):
+            if file is not None:
+                file.release()
 
 
 def _optional(path: Path) -> SafetensorsFile | None:

@@ -22,9 +22,11 @@ from ai_forge.model_files.adapter import CHAT_TEMPLATE, RESIDUAL, AdapterFolder
 from ai_forge.model_files.base import Base, check_folder
 from ai_forge.model_files.gguf.importer import TOKENIZER_GGUF
 from ai_forge.model_files.tensors import (
+    STORAGE,
     WEIGHTS_NAME,
     TensorSpec,
     Weights,
+    slices,
     to_storage,
     write_safetensors,
 )
@@ -106,14 +108,28 @@ def _merged(
 ) -> Iterator[tuple[TensorSpec, np.ndarray]]:
     layers = {f"{layer}.weight": layer for layer in adapter.layers}
     for done, spec in enumerate(specs, 1):
-        layer = layers.get(spec.name)
-        if layer is None:
-            values = weights.load(spec.name)
-        else:
-            a, b = adapter.pair(layer)
-            frozen = adapter.frozen(layer)  # for plain LoRA there is none: it was trained on the base's own
-            start = weights.load(spec.name) if frozen is None else frozen
-            values = start + np.float32(adapter.scaling(layer)) * (b @ a)
-        yield spec, to_storage(values, spec.dtype, spec.name)
+        yield spec, _whole(weights, adapter, spec, layers.get(spec.name))
+        weights.release()
+        adapter.release()
         if progress:
             progress(done, len(specs))
+
+
+def _whole(weights: Weights, adapter: AdapterFolder, spec: TensorSpec, layer: str | None) -> np.ndarray:
+    """One tensor in storage type; only slices of it exist in float32."""
+    values = np.empty(spec.shape, STORAGE[spec.dtype])
+    if layer is not None:
+        a, b = adapter.pair(layer)
+        scaling = np.float32(adapter.scaling(layer))
+    for first, last in slices(spec.shape):
+        start = None
+        if layer is not None:
+            start = adapter.frozen_rows(
+                layer, first, last
+            )  # for plain LoRA there is none: it was trained on the base's own
+        if start is None:
+            start = weights.rows(spec.name, first, last)
+        if layer is not None:
+            start += scaling * (b[first:last] @ a)
+        values[first:last] = to_storage(start, spec.dtype, spec.name)
+    return values

@@ -27,6 +27,7 @@ INDEX_NAME = "model.safetensors.index.json"
 WEIGHTS_NAME = "model.safetensors"
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+SLICE_ELEMENTS = 8_000_000  # 32 MB of float32
 STORAGE: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 
@@ -64,6 +65,16 @@ def to_storage(values: np.ndarray, dtype: str, name: str = "tensor") -> np.ndarr
             )
         return half
     return values.astype(np.float32, copy=False)
+
+
+def slices(shape: tuple[int, ...], n_elements: int = SLICE_ELEMENTS) -> list[tuple[int, int]]:
+    """The rows of a tensor in slices of about `n_elements`: what is computed with them never exists as a whole.
+
+    >>> slices((5, 4), n_elements=8)
+    [(0, 2), (2, 4), (4, 5)]
+    """
+    step = max(1, n_elements // max(1, int(np.prod(shape[1:], dtype=np.int64))))
+    return [(first, min(first + step, shape[0])) for first in range(0, shape[0], step)]
 
 
 @dataclass(frozen=True)
@@ -124,10 +135,18 @@ class SafetensorsFile:
 
     def load(self, name: str, n_rows: int | None = None) -> np.ndarray:
         """The tensor, or its first `n_rows`, as float32."""
-        stored = self.stored(name)[:n_rows]
+        return self.rows(name, 0, n_rows)
+
+    def rows(self, name: str, first: int, last: int | None) -> np.ndarray:
+        """Rows `first` to before `last` (None: to the end) of the tensor, as float32."""
+        stored = self.stored(name)[first:last]
         if self.specs[name].dtype == "BF16":
             return bf16_to_f32(stored)
         return stored.astype(np.float32)
+
+    def release(self) -> None:
+        """Let go of the pages that were read: they would count as this process's memory. Reading them again is all it costs."""
+        self._map.madvise(mmap.MADV_DONTNEED)
 
 
 class Weights:
@@ -152,6 +171,15 @@ class Weights:
     def load(self, name: str) -> np.ndarray:
         """The tensor as float32."""
         return self._home[name].load(name)
+
+    def rows(self, name: str, first: int, last: int | None) -> np.ndarray:
+        """Some rows of the tensor as float32."""
+        return self._home[name].rows(name, first, last)
+
+    def release(self) -> None:
+        """Let go of the pages that were read."""
+        for file in self.files:
+            file.release()
 
 
 def weight_files(folder: Path) -> list[Path]:

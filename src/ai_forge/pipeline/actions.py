@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +20,13 @@ from ai_forge.errors import InputError, RefusedError
 from ai_forge.events import StageProgress
 from ai_forge.pipeline.stages.evaluate import JudgedSummary
 from ai_forge.pipeline.stages.export import gguf_of
+from ai_forge.pipeline.stages.merge import merged_folder
 from ai_forge.pipeline.stages.parity import chats_of, parity_of
 from ai_forge.pipeline.stages.report import ReportSummary
 from ai_forge.pipeline.stages.train import adapter_stage
 from ai_forge.serving.deployer import ExpectedAnswer
 from ai_forge.serving.deployment import check_name
-from ai_forge.workspace import MANIFEST, Workspace, atomic_write, link_or_copy
+from ai_forge.workspace import MANIFEST, Workspace, atomic_folder, atomic_write, link_or_copy
 
 if TYPE_CHECKING:
     from ai_forge.config.settings import RuntimeSettings
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from ai_forge.training.forge import TrainingPlan
 
 PROMPT_VERSION = 1
+ALSO = ("safetensors", "adapter")
 # chats that the deployed model is asked before it becomes active: each costs seconds, and one wrong template shows in all
 N_CHECKED = 2
 N_HELD_TO = 4  # chats whose answers must begin as the trainer's
@@ -130,6 +133,29 @@ def write_modelfile(runner: Runner) -> Path:
     path = runner.folder / "Modelfile"
     atomic_write(path, serving.modelfile_for(deployment_of(runner)))
     return path
+
+
+def write_also(runner: Runner, kinds: Sequence[str]) -> dict[str, Path]:
+    """The merged weights ("safetensors") and the adapter in PEFT's format ("adapter") as folders of the run, for other tools.
+
+    Raises:
+        InputError: another kind.
+    """
+    for kind in kinds:
+        if kind not in ALSO:
+            raise InputError(f"{kind!r} is not exported.", f"name one of {', '.join(ALSO)}, with commas between.")
+    runner.run_until("merge")
+    outputs = runner.outputs()
+    sources = {"safetensors": merged_folder(outputs), "adapter": outputs.folder(adapter_stage(outputs))}
+    written = {}
+    for kind in kinds:
+        source, target = sources[kind], runner.folder / kind
+        with atomic_folder(target) as folder:
+            for file in source.iterdir():
+                if file.is_file() and file.name != MANIFEST:
+                    link_or_copy(file, folder / file.name)
+        written[kind] = target
+    return written
 
 
 def deploy(runner: Runner) -> Deployed:

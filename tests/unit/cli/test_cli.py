@@ -21,7 +21,7 @@ from cli_runs import TinyRun, ai_forge, copy_of, flags
 VERBS = {
     *("run", "mine", "synthesize", "validate", "train", "evaluate", "export", "deploy", "plan"),
     *("ask", "chat", "search", "rollback", "doctor", "models", "runs", "clean", "config", "data", "handbook"),
-    *("questions", "complete", "guardian", "agent", "mcp", "jobs", "keys", "serve", "backup", "restore"),
+    *("questions", "complete", "guardian", "agent", "mcp", "jobs", "keys", "serve", "backup", "restore", "own-tests"),
 }  # fmt: skip
 STAGES = ("base", "mine", "notes", "dataset", "index", "train", "merge", "evaluate", "export", "parity", "report")
 RECIPE = load_models().models["SmolLM2-135M-Instruct"].recipe
@@ -48,7 +48,7 @@ def without_torch(*words: object) -> "subprocess.CompletedProcess[str]":
 def test_help_lists_every_verb_with_what_it_does_and_loads_no_torch() -> None:
     done = without_torch("--help")
     assert done.returncode == 0, done.stderr
-    listed = re.findall(r"^  (\w+)  +\S", done.stdout.partition("Commands:")[2], re.MULTILINE)
+    listed = re.findall(r"^  ([\w-]+)  +\S", done.stdout.partition("Commands:")[2], re.MULTILINE)
     assert set(listed) == VERBS
 
 
@@ -179,6 +179,19 @@ def test_what_is_not_better_is_not_deployed(finished: TinyRun, deploy: str, told
 
 
 # -- one stage at a time --------------------------------------------------------------------------------------------
+
+
+def test_the_weights_and_the_adapter_are_exported_for_other_tools(finished: TinyRun) -> None:
+    outcome = ai_forge(*finished.words("export"), "--also", "safetensors, adapter")
+    assert outcome.code == 0, outcome.err
+    merged, adapter = Path(outcome.json["safetensors"]), Path(outcome.json["adapter"])
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in merged.iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in adapter.iterdir()}
+    wrong = ai_forge(*finished.words("export"), "--also", "onnx")
+    assert (
+        wrong.complaint
+        == "bad_input: 'onnx' is not exported. Next: name one of safetensors, adapter, with commas between."
+    )
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_all_problems_are_told_together(tmp_path: Path) -> None:
         f"zebra (file {path}) is not a setting",
         f"training.rank (file {path}) is 0: Input should be greater than or equal to 1",
         "judge.confidence (environment) is 2: Input should be less than 1",
-        "export.quantization (environment) is 'q3': Input should be 'f16', 'q4_k_m', 'q5_k_m' or 'q6_k'",
+        "export.quantization (environment) is 'q3': Input should be 'f16', 'q4_k_m', 'q5_k_m', 'q6_k' or 'q8_0'",
         "train + valid + test must be 1, got 1.2",
     ):
         assert part in message, part

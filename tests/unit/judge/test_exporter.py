@@ -11,10 +11,12 @@ from safetensors.numpy import load_file, save_file
 
 from ai_forge.errors import InputError
 from ai_forge.judge import exporter
-from ai_forge.judge.exporter import convert_to_gguf, create_ollama_modelfile, merge_adapters_to_base
+from ai_forge.judge.exporter import convert_to_gguf, create_ollama_modelfile, merge_adapters_to_base, metadata_of
 from ai_forge.model_files.gguf.modelfile import TEMPLATE_FILE
+from ai_forge.model_files.gguf.reader import read_gguf
 from ai_forge.model_files.tensors import TensorSpec, Weights, f32_to_bf16, write_safetensors
 from ai_forge.prompting.chat_templates import alpaca_jinja
+from ai_forge.serving.llama_server import LlamaServer
 from ai_forge.training.bases.resolve import resolve_base
 from tiny_models import make_tiny
 
@@ -97,6 +99,22 @@ def test_a_merged_folder_is_a_base_again_and_exports(tmp_path: Path) -> None:
     assert again.gguf_metadata is not None
     assert again.fingerprint != base.fingerprint
     assert exporter.check_gguf(convert_to_gguf(again, tmp_path / "out.gguf", "q6_k")).quantization == "Q8_0"
+
+
+def test_a_file_says_where_it_comes_from_and_is_f16_unless_asked(tmp_path: Path) -> None:
+    about = metadata_of(licence="Apache-2.0", base="tiny (12ab)", data="34cd", run="56ef")
+    path = convert_to_gguf(make_tiny(tmp_path / "base"), tmp_path / "out.gguf", name="mine", about=about)
+    told = read_gguf(path).metadata
+    assert {key: told[key] for key in (*about, "general.name")} == {
+        "general.license": "Apache-2.0",
+        "ai_forge.base": "tiny (12ab)",
+        "ai_forge.data": "34cd",
+        "ai_forge.run": "56ef",
+        "general.name": "mine",
+    }
+    assert exporter.check_gguf(path).quantization == "F16"
+    with LlamaServer(path, num_ctx=128) as server:  # which passes over keys that it does not know
+        assert server.tokenize("def")
 
 
 def _spoil(adapter: Path, **tensors: np.ndarray) -> None:

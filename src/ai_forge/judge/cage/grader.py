@@ -2,6 +2,7 @@
 
 import dataclasses
 import hmac
+import math
 import os
 import secrets
 import socket
@@ -14,6 +15,7 @@ from typing import Self
 from ai_forge.judge.cage.cage import Cage, Limits
 from ai_forge.judge.cage.inside import plain
 
+GRADERS_PER_CORE, SAMPLES_PER_GRADER = 2, 8
 LATE_S = 0.5  # the grader's own deadline lies behind the code's: what is late is then told as late
 
 
@@ -100,14 +102,15 @@ def grade_all(
     n_graders: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Verdict]:
-    """Grade `samples`, several at once (by default one a core), in their order.
+    """Grade `samples`, several at once, in their order.
 
     Raises:
         PrerequisiteError: the cages cannot be made here. Nothing was run.
     """
     if not samples:
         return []
-    n = min(n_graders or os.cpu_count() or 1, len(samples))
+    # two for a core: each sample is a chain of processes that wait for each other; few samples do not pay for starting many
+    n = n_graders or min(GRADERS_PER_CORE * (os.cpu_count() or 1), math.ceil(len(samples) / SAMPLES_PER_GRADER))
     verdicts: dict[int, Verdict] = {}
     places: Iterator[int] = iter(range(len(samples)))
     lock = threading.Lock()

@@ -1,11 +1,11 @@
 """K-quants: which type each tensor gets, and the quantisation itself by ggml's own code.
 
-Method: the choice repeats llama.cpp's `llama_tensor_get_type` (src/llama-quant.cpp) for the three mixes offered here,
+Method: the choice repeats llama.cpp's `llama_tensor_get_type` (src/llama-quant.cpp) for the mixes offered here,
 so that a file is the one `llama-quantize` would make. The bytes come from `ggml_quantize_chunk`, which the shared
 object of the `xllamacpp` wheel exports; ctypes releases the GIL, so threads work on slices of rows.
 
 Measured against llama-quantize on the same float16 file: SmolLM2-135M and small Llama and Qwen2 models of different
-head counts, q4_k_m, q5_k_m and q6_k: whole files byte-identical. SmolLM2 to q4_k_m: 2.7 s on 2 cores (theirs: 2.8).
+head counts, q4_k_m, q5_k_m, q6_k and q8_0: whole files byte-identical. SmolLM2 to q4_k_m: 2.7 s on 2 cores (theirs: 2.8).
 
 Rows of 576 are no multiple of 256, the K block, so 180 of SmolLM2's tensors fall back (Q4_K → Q5_0, Q6_K → Q8_0)
 exactly as they do there. No importance matrix, no experts, no I-quants.
@@ -42,6 +42,7 @@ MIXES = {
     "q4_k_m": Mix(15, Type.Q4_K, True),
     "q5_k_m": Mix(17, Type.Q5_K, True),
     "q6_k": Mix(18, Type.Q6_K, False),
+    "q8_0": Mix(7, Type.Q8_0, False),
 }
 # with blocks of 32, each with at least the bits of what it stands for
 _FALLBACK = {Type.Q4_K: Type.Q5_0, Type.Q5_K: Type.Q5_1, Type.Q6_K: Type.Q8_0}
@@ -68,7 +69,8 @@ def choose_types(
             continue
         chosen = mix.common
         if name == "output.weight" or (tied and name == "token_embd.weight"):
-            chosen = Type.Q8_0 if shape[-1] % 256 else Type.Q6_K  # in every mix; a tied embedding is the head as well
+            # in every mix; a tied embedding is the head as well
+            chosen = Type.Q8_0 if shape[-1] % 256 or chosen == Type.Q8_0 else Type.Q6_K
         elif name.endswith(holds_values):
             if mix.raises_some and use_more_bits(seen_v, n_attention_v):
                 chosen = Type.Q6_K

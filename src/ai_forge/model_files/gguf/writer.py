@@ -3,7 +3,7 @@
 Method: names, row order and metadata as llama.cpp's converter writes them; norms, biases and rope factors in float32;
 a tied head is left out. Tensors stand in llama.cpp's loading order (by layer, then by name), so a mix can be chosen and
 quantised in one pass without a float16 file in between, and the result is what `llama-quantize` makes of our float16
-file. One tensor is in memory at a time; the file appears whole or not at all.
+file. One tensor is in memory at a time, and slices of it in float32; the file appears whole or not at all.
 
 Measured, SmolLM2-135M on 2 cores: f16 1.6 s, q4_k_m 2.7 s, as long as llama-quantize itself takes.
 Weights are rounded to float16 first, then quantised. Against llama.cpp's own converter on the same folder (SmolLM2, and
@@ -11,7 +11,7 @@ a bfloat16 Llama with Llama 3 rope): every tensor byte-identical, and all metada
 It covers the architectures of `model_files/architectures`. Source: llama.cpp `conversion/`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from ai_forge.model_files.gguf.kquants import MIXES, choose_types, quantize, qua
 from ai_forge.model_files.gguf.metadata import encode_header, padded, string, uint32
 from ai_forge.model_files.gguf.reader import GGUFTensor
 from ai_forge.model_files.gguf.vocabulary import require_servable, served_name, tokenizer_metadata
-from ai_forge.model_files.tensors import Weights, bf16_to_f32, to_storage
+from ai_forge.model_files.tensors import Weights, bf16_to_f32, slices, to_storage
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.go_template import check_followable
 from ai_forge.prompting.prompt import messages_for
@@ -57,11 +57,13 @@ def write_gguf(
     quantization: str = "f16",
     *,
     name: str | None = None,
+    about: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Writes the model in `folder` as GGUF. `quantization` is one of `QUANTIZATIONS`, whatever its case.
 
-    `name` is what the file says it is called. `progress(done, total)` is called after each tensor.
+    `name` is what the file says it is called, `about` are more of its metadata (key to text). `progress(done, total)` is called
+    after each tensor.
 
     Raises:
         InputError: another quantization, or a folder that cannot be exported (architecture, tokenizer, shapes).
@@ -78,6 +80,7 @@ def write_gguf(
     require_disk(output_path.parent, n_bytes, f"Writing {output_path.name}")
     values = settings_to_gguf(config) | {"general.name": string(served_name(name or folder.name, folder))}
     values |= tokenizer_metadata(folder, config)
+    values |= {key: string(text) for key, text in (about or {}).items()}
     file_type = F16_FILE_TYPE
     if kind in MIXES:
         file_type = MIXES[kind].file_type
@@ -86,8 +89,9 @@ def write_gguf(
     with atomic_file(output_path) as out:
         out.write(header)
         for done, (row, tensor) in enumerate(zip(rows, table, strict=True), 1):
-            data = _encoded(row, weights, config)
-            out.write(data.data)
+            for data in _encoded(row, weights, config):
+                out.write(data.data)
+            weights.release()
             out.write(bytes(padded(tensor.n_bytes) - tensor.n_bytes))
             if progress:
                 progress(done, len(rows))
@@ -149,10 +153,11 @@ def _loading_order(row: _Row) -> tuple[int, bytes]:
     return layer, row.name.encode()  # bytes: C++ compares by them
 
 
-def _encoded(row: _Row, weights: Weights, config: Mapping[str, Any]) -> np.ndarray:
-    """The bytes of a tensor, uint8 `[n_bytes]`."""
+def _encoded(row: _Row, weights: Weights, config: Mapping[str, Any]) -> Iterator[np.ndarray]:
+    """The bytes of a tensor in pieces, each uint8 `[n_bytes]`."""
     if row.source is None:
-        return llama3_rope_factors(rope_of(config), head_dim(config)).view(np.uint8)
+        yield llama3_rope_factors(rope_of(config), head_dim(config)).view(np.uint8)
+        return
     arch, source = GGUF_ARCHITECTURES[config["model_type"]], row.source
     stored = weights.stored(source)
     if heads := permuted_heads(arch, row.name, config):
@@ -165,12 +170,15 @@ def _encoded(row: _Row, weights: Weights, config: Mapping[str, Any]) -> np.ndarr
 
     if row.type == Type.F32:
         shift = np.float32(norm_shift(arch, row.name))
-        return (np.ascontiguousarray(loaded(), dtype=np.float32) + shift).reshape(-1).view(np.uint8)
+        yield (np.ascontiguousarray(loaded(), dtype=np.float32) + shift).reshape(-1).view(np.uint8)
+        return
     if row.type == Type.F16:
-        return np.ascontiguousarray(to_storage(loaded(), "F16", source)).reshape(-1).view(np.uint8)
+        for first, last in slices(row.shape):
+            yield np.ascontiguousarray(to_storage(loaded(first, last), "F16", source)).reshape(-1).view(np.uint8)
+        return
 
     def rows(first: int, last: int) -> np.ndarray:
         # by way of float16, so that the file is what llama-quantize makes of our float16 file
         return to_storage(loaded(first, last), "F16", source).astype(np.float32)
 
-    return quantize(rows, (row.shape[0], row.shape[1]), row.type)
+    yield quantize(rows, (row.shape[0], row.shape[1]), row.type)

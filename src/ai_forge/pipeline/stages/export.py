@@ -35,17 +35,39 @@ def _inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
 
 
 def _build(context: StageContext) -> ExportSummary:
-    from ai_forge.judge.exporter import convert_to_gguf
+    from ai_forge.judge.exporter import convert_to_gguf, metadata_of
 
     run, kinds = context.run, _kinds(context.run)
+    base, data = context.opened.base, ""
+    if "dataset" in context.outputs:
+        data = context.outputs.key("dataset")
+    about = metadata_of(
+        licence=_licence(run.settings.training.base_model),
+        base=f"{base.name} ({base.fingerprint[:16]})",
+        data=data,
+        run=run.id,  # of the run that wrote it: another that makes the same of the same data takes the file as it is
+    )
     sizes = {}
     for place, kind in enumerate(kinds):
         path = context.folder / f"model.{kind}.gguf"
         convert_to_gguf(
-            merged_folder(context.outputs), path, kind, name=run.model, progress=_share(context, kinds, place)
+            merged_folder(context.outputs),
+            path,
+            kind,
+            name=run.model,
+            about=about,
+            progress=_share(context, kinds, place),
         )
         sizes[kind] = path.stat().st_size
     return ExportSummary(bytes=sizes)
+
+
+def _licence(base_model: str) -> str:
+    """As the registry knows it; empty for a base that it does not name."""
+    from ai_forge.config.models import load_models
+
+    found = load_models().find(base_model)
+    return found[1].licence if found else ""
 
 
 def _share(context: StageContext, kinds: list[str], place: int) -> Progress:
@@ -62,4 +84,4 @@ def gguf_of(run: Run, outputs: Outputs) -> Path:
     return outputs.folder("export") / f"model.{run.settings.export.quantization}.gguf"
 
 
-EXPORT = Stage("export", ("merge",), 2, _inputs, _build, ExportSummary, ("ai_forge.judge.exporter",))
+EXPORT = Stage("export", ("merge",), 3, _inputs, _build, ExportSummary, ("ai_forge.judge.exporter",))

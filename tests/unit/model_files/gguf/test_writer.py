@@ -203,9 +203,9 @@ def test_no_begin_token_is_asked_for_where_the_chat_has_none(tmp_path: Path) -> 
 
 
 def test_an_unknown_quantization_lists_the_allowed_ones(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'q3_k' is not one of f16, q4_k_m, q5_k_m, q6_k"):
+    with pytest.raises(InputError, match="'q3_k' is not one of f16, q4_k_m, q5_k_m, q6_k, q8_0"):
         write_gguf(make_tiny(tmp_path / "a"), tmp_path / "a.gguf", "q3_k")
-    assert QUANTIZATIONS == ("f16", "q4_k_m", "q5_k_m", "q6_k")
+    assert QUANTIZATIONS == ("f16", "q4_k_m", "q5_k_m", "q6_k", "q8_0")
 
 
 def test_names_of_quantizations_are_read_in_any_case(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A room for one job: what bubblewrap gave to the worker is taken again from each fork, and more.
 
-`enter_room` gives the calling process a user, mount, process and IPC namespace of its own, with an empty /tmp and /dev/shm
-and nothing in /proc, so that whatever a job starts, writes or keeps is gone with it: when the first process of a process
+`Keeper.fork_in_a_room` and `enter_room` give a job process, mount and IPC namespaces of its own, with an empty /tmp and nothing
+in /proc, so that whatever it starts, writes or keeps is gone with it: when the first process of a process
 namespace ends, the kernel kills all others. `give_up` then takes capabilities and system calls from the process that will
 run the code. Linux only, but for `limit_resources`; the calls that Python 3.11 lacks go through ctypes.
 
@@ -10,7 +10,9 @@ sockets other than unix and IP (a virtual machine's vsock is bound to no network
 (run) and arm64 (written from `asm-generic/unistd.h`, not run).
 """
 
+import contextlib
 import ctypes
+import functools
 import os
 import platform
 import resource
@@ -22,13 +24,13 @@ from typing import Any
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x08000000, 0x10000000, 0x20000000
 CLONE_ANY_NEW = 0x7E020000
 MS_NOSUID, MS_NODEV, MS_RDONLY, MS_BIND, MS_REC = 2, 4, 1, 4096, 16384
-PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_CAPBSET_DROP, PR_SET_SECCOMP = 4, 38, 24, 22
+PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP = 4, 38, 22
 SECCOMP_MODE_FILTER = 2
 CAP_V3 = 0x20080522
 NOBODY = 65534
-SHM_BYTES = 16_000_000
+SHM_BYTES = 16_000_000  # of a command: semaphores of `multiprocessing` lie there
 OPEN_FILES = 256
-WATCHERS = 2  # keeper and init count as processes of the room
+WATCHERS = 2  # the keeper and a command's init count as well
 ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 # (x86-64, arm64)
 CLONE, CLONE3, SOCKET = (56, 220), (435, 435), (41, 198)
@@ -104,25 +106,65 @@ def become_nobody() -> None:
     seccomp_filter()  # now, so that an unknown machine is told before any code is run
 
 
-def enter_room(tmp_bytes: int, in_tmp: Sequence[str]) -> None:
-    """A namespace of each kind for the calling process and (processes) its children. Raises OSError.
+class Keeper:
+    """What the process that makes rooms holds: its /proc, which nobody sees any more, and its process namespace.
+
+    Made once: the caller gets a user namespace, in which it may make rooms, mounts of its own, and (its next child) a process
+    namespace. `go_on` is called in that child. Raises OSError.
+    """
+
+    def __init__(self) -> None:
+        uid, gid = os.getuid(), os.getgid()
+        self.processes = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+        _check(_libc.unshare(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS), "unshare")
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+            with open(f"/proc/self/{name}", "w") as handle:  # noqa: PTH123  pathlib costs an import in every cage
+                handle.write(text)
+
+    def go_on(self) -> None:
+        """Take a hold of what is needed from /proc, and cover it."""
+        self._own = os.open("/proc/self/ns/pid", os.O_RDONLY)
+        self.outside = set(os.listdir(self.processes))  # noqa: PTH208
+        _mount_empty("/proc", "size=4096,mode=555", MS_RDONLY)
+        _mount_empty("/dev/shm", "size=4096,mode=555", MS_RDONLY)
+
+    def fork_in_a_room(self) -> int:
+        """`os.fork`, with the child as the first process of a process namespace of its own. Raises OSError."""
+        _check(_libc.unshare(CLONE_NEWPID), "unshare")
+        child = os.fork()
+        if child:  # later forks are to stay here again, and the next room is not to lie in this one
+            _check(_libc.setns(self._own, CLONE_NEWPID), "setns")
+        return child
+
+    def memory_bytes(self) -> int:
+        """What all processes of the room hold together: their own pages, and those of their shared memory."""
+        total = 0
+        for name in os.listdir(self.processes):  # noqa: PTH208
+            if name.isdigit() and name not in self.outside:
+                with contextlib.suppress(OSError, ValueError):  # it ended meanwhile
+                    status = os.open(f"{name}/status", os.O_RDONLY, dir_fd=self.processes)
+                    with open(status) as lines:  # noqa: PTH123
+                        for line in lines:
+                            if line.startswith(("RssAnon:", "RssShmem:")):
+                                total += int(line.split()[1]) * 1024
+        return total
+
+
+def enter_room(tmp_bytes: int, in_tmp: Sequence[str], shm_bytes: int = 0) -> None:
+    """Mounts and IPC of the caller's own: an empty /tmp, and a /dev/shm that can be written if it has a size. Raises OSError.
 
     What lies in /tmp outside the room is gone, but for the folders `in_tmp`.
     """
-    uid, gid = os.getuid(), os.getgid()
-    _check(_libc.unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC), "unshare")
-    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-        with open(f"/proc/self/{name}", "w") as handle:  # noqa: PTH123  pathlib costs an import in every cage
-            handle.write(text)
+    _check(_libc.unshare(CLONE_NEWNS | CLONE_NEWIPC), "unshare")
     kept = [(os.open(folder, os.O_PATH), folder) for folder in in_tmp]
     _mount_empty("/tmp", f"size={tmp_bytes},nr_inodes=20000,mode=1777", 0)
     for descriptor, folder in kept:
         os.makedirs(folder, exist_ok=True)  # noqa: PTH103
-        source = f"/proc/self/fd/{descriptor}".encode()
-        _check(_libc.mount(source, folder.encode(), None, MS_BIND | MS_REC, None), f"bind {folder}")
+        os.fchdir(descriptor)  # by its descriptor: its path is covered, and so is /proc
+        _check(_libc.mount(b".", folder.encode(), None, MS_BIND | MS_REC, None), f"bind {folder}")
         os.close(descriptor)
-    _mount_empty("/dev/shm", f"size={SHM_BYTES},nr_inodes=1000,mode=1777", 0)
-    _mount_empty("/proc", "size=4096,mode=555", MS_RDONLY)
+    if shm_bytes:
+        _mount_empty("/dev/shm", f"size={shm_bytes},nr_inodes=1000,mode=1777", 0)
 
 
 def _mount_empty(path: str, options: str, flags: int) -> None:
@@ -152,8 +194,6 @@ def limit_resources(limits: dict[str, Any]) -> None:
 def give_up() -> None:
     """Take from the calling process all capabilities and the denied system calls, for good. Raises OSError."""
     header, nothing = struct.pack("Ii", CAP_V3, 0), bytes(24)
-    for capability in range(64):
-        _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # fails beyond the last one that there is
     _check(_libc.capset(header, nothing), "capset")
     program = seccomp_filter()
     buffer = ctypes.create_string_buffer(program, len(program))
@@ -161,6 +201,7 @@ def give_up() -> None:
     _check(_libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, described, 0, 0), "seccomp")
 
 
+@functools.cache  # made by the worker, and every fork has it
 def seccomp_filter() -> bytes:
     """The filter for this machine, as the kernel reads it. Raises OSError for another than x86-64 and arm64."""
     machine = platform.machine()

@@ -10,7 +10,7 @@ import signal
 import socket
 from typing import Any
 
-from .plain import decode, encode, receive, send
+from .plain import Channel, decode, encode, send
 
 REASON_CHARACTERS = 300
 
@@ -24,11 +24,11 @@ def serve(connection: socket.socket, program: str, entry_point: str) -> None:
     except BaseException as error:  # noqa: BLE001  a SystemExit too is an answer: no function
         send(connection, {"broken": in_words(error)})
         return
-    send(connection, {"ready": True})
+    channel = Channel(connection)
     with contextlib.suppress(EOFError, OSError):
         while True:
-            call = receive(connection)
-            send(connection, _answer(function, decode(call["args"]), decode(call["kwargs"])))
+            call = channel.receive()
+            channel.send(_answer(function, decode(call["args"]), decode(call["kwargs"])))
 
 
 def _answer(function: Any, args: Any, kwargs: Any) -> dict[str, Any]:
@@ -46,14 +46,11 @@ class Candidate:
     """What the test calls in place of the function. Raises what the code raised, or CodeBrokenError."""
 
     def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        broken = self._hear().get("broken")
-        if broken:
-            raise CodeBrokenError(str(broken))
+        self._channel = Channel(connection)
 
     def _hear(self) -> dict[str, Any]:
         try:
-            answer = receive(self._connection)
+            answer = self._channel.receive()
         except (EOFError, OSError) as error:
             raise CodeBrokenError("the code ended before it answered") from error
         if not isinstance(answer, dict):
@@ -61,11 +58,11 @@ class Candidate:
         return answer
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102  said above
-        try:
-            send(self._connection, {"args": encode(args), "kwargs": encode(kwargs)})
-        except OSError as error:
-            raise CodeBrokenError("the code ended before it was called") from error
+        with contextlib.suppress(BrokenPipeError):  # it has ended; what it said before is still there to be read
+            self._channel.send({"args": encode(args), "kwargs": encode(kwargs)})
         answer = self._hear()
+        if "broken" in answer:
+            raise CodeBrokenError(str(answer["broken"]))
         if "error" in answer:
             kind = getattr(builtins, str(answer["error"]), None)
             message = str(answer.get("message"))[:REASON_CHARACTERS]
@@ -79,7 +76,8 @@ class Candidate:
 
 def grade(connection: socket.socket, verdict: socket.socket, job: dict[str, Any]) -> None:
     """Run `job`'s test against the code at the other end and tell the verdict, with the job's nonce."""
-    signal.setitimer(signal.ITIMER_REAL, job["wall_s"])  # its default action ends this process: no verdict
+    signal.signal(signal.SIGALRM, _too_late)
+    signal.setitimer(signal.ITIMER_REAL, job["wall_s"])
     try:
         namespace: dict[str, Any] = {"__name__": "test"}
         exec(compile(job["context"], "<context>", "exec"), namespace)  # helpers that the test may call
@@ -90,7 +88,12 @@ def grade(connection: socket.socket, verdict: socket.socket, job: dict[str, Any]
         said = {"passed": True, "reason": "passed"}
     except BaseException as error:  # noqa: BLE001  whatever it is, it is no pass
         said = {"passed": False, "reason": in_words(error)}
+    signal.setitimer(signal.ITIMER_REAL, 0)
     send(verdict, said | {"nonce": job["nonce"]})
+
+
+def _too_late(*_: object) -> None:
+    raise TimeoutError("timed out")
 
 
 def in_words(error: BaseException) -> str:

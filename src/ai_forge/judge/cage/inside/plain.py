@@ -106,29 +106,45 @@ SCALARS: dict[str, Any] = {
 }
 
 
+class Channel:
+    """Messages over a socket: each is its length in four bytes, then JSON."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._read = b""
+
+    def send(self, message: Any) -> None:
+        """Raises ValueError where the message is too long, OSError where nobody listens."""
+        body = json.dumps(message, separators=(",", ":")).encode()
+        if len(body) > MOST_MESSAGE_BYTES:
+            raise ValueError(f"a message of {len(body)} bytes; at most {MOST_MESSAGE_BYTES} are taken")
+        self._connection.sendall(len(body).to_bytes(LENGTH_BYTES, "big") + body)
+
+    def receive(self) -> Any:
+        """The next message. Raises EOFError where the other side has ended, ValueError for one that cannot be read."""
+        n_bytes = int.from_bytes(self._take(LENGTH_BYTES), "big")
+        if n_bytes > MOST_MESSAGE_BYTES:
+            raise ValueError(f"a message of {n_bytes} bytes; at most {MOST_MESSAGE_BYTES} are taken")
+        return json.loads(self._take(n_bytes))
+
+    def _take(self, n_bytes: int) -> bytes:
+        parts, missing = [self._read], n_bytes - len(self._read)
+        while missing > 0:
+            part = self._connection.recv(1 << 16)  # mostly the whole message at once
+            if not part:
+                raise EOFError("the other side has ended")
+            parts.append(part)
+            missing -= len(part)
+        whole = b"".join(parts)
+        self._read = whole[n_bytes:]
+        return whole[:n_bytes]
+
+
 def send(connection: socket.socket, message: Any) -> None:
-    """One message: its length in four bytes, then JSON. Raises ValueError where it is too long."""
-    body = json.dumps(message, separators=(",", ":")).encode()
-    if len(body) > MOST_MESSAGE_BYTES:
-        raise ValueError(f"a message of {len(body)} bytes; at most {MOST_MESSAGE_BYTES} are taken")
-    connection.sendall(len(body).to_bytes(LENGTH_BYTES, "big") + body)
+    """One message; see `Channel`."""
+    Channel(connection).send(message)
 
 
 def receive(connection: socket.socket) -> Any:
-    """The next message. Raises EOFError where the other side has ended, ValueError for one that cannot be read."""
-    n_bytes = int.from_bytes(exactly(connection, LENGTH_BYTES), "big")
-    if n_bytes > MOST_MESSAGE_BYTES:
-        raise ValueError(f"a message of {n_bytes} bytes; at most {MOST_MESSAGE_BYTES} are taken")
-    return json.loads(exactly(connection, n_bytes))
-
-
-def exactly(connection: socket.socket, n_bytes: int) -> bytes:
-    """The next `n_bytes` bytes. Raises EOFError where the other side ends before."""
-    parts = []
-    while n_bytes:
-        part = connection.recv(min(n_bytes, 1 << 20))
-        if not part:
-            raise EOFError("the other side has ended")
-        parts.append(part)
-        n_bytes -= len(part)
-    return b"".join(parts)
+    """The one message that is on its way; what comes behind it is lost. See `Channel`."""
+    return Channel(connection).receive()

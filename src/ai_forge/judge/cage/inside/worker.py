@@ -1,16 +1,18 @@
 """The warm worker: one interpreter that forks for every job, inside the walls.
 
-    worker ── fork ─► keeper ─ enters a room ─ fork ─► init (process 1 there) ── fork ─► the code
+    worker, the keeper ── fork ─► the code, process 1 of its room           (a call)
+                       ── fork ─► init, process 1 ── fork ─► the command    (a command, which is owed usual signals)
 
 The keeper stays outside the room's process namespace: it holds the deadline and the memory limit, and kills the room when
-its leash ends, which the parent lets go of as soon as it has its verdict. Init only reaps. Neither can be named, traced or
-signalled from within the room, and nothing of it outlives its init.
+its leash ends, which the parent lets go of as soon as it has its verdict. It cannot be named, traced or signalled from within
+the room, and when the room's process 1 ends nothing of the room is left.
 
 On macOS there are no rooms: the worker takes one job, the sandbox forbids it to fork, and the next job has a sandbox of its own.
 """
 
 import contextlib
 import gc
+import json
 import os
 import select
 import signal
@@ -32,13 +34,14 @@ def main(role: str) -> None:
     """Take jobs from the socket at descriptor 0 until it ends. `role` is "rooms", "grader" or "single"."""
     control = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-    for name in WARM.split():
-        __import__(name)
+    if role != "grader":
+        for name in WARM.split():
+            __import__(name)
     try:
         if role != "single":
             confine.become_nobody()
         if role == "rooms":
-            _try_room()
+            keeper = _become_keeper()
     except OSError as error:
         plain.send(control, {"broken": str(error)})
         return
@@ -49,10 +52,15 @@ def main(role: str) -> None:
         while True:
             job, descriptors = _next(control)
             if role == "single":
-                _run(job, descriptors)
-                return
-            told = _in_a_fork(role, job, descriptors, control)
-            plain.send(control, told)
+                _run(job, descriptors[1])
+            elif role == "grader":
+                code, verdict = (socket.socket(fileno=descriptor) for descriptor in descriptors)
+                with code, verdict:
+                    grading.grade(code, verdict, job)
+                plain.send(control, {"ended": "graded"})
+            else:
+                leash, connection = descriptors
+                plain.send(control, {"ended": _keep(keeper, job, leash, connection)})
 
 
 def _next(control: socket.socket) -> tuple[Job, list[int]]:
@@ -60,30 +68,9 @@ def _next(control: socket.socket) -> tuple[Job, list[int]]:
     length, descriptors, _, _ = socket.recv_fds(control, plain.LENGTH_BYTES, 4)
     if not length:
         raise EOFError
-    length += plain.exactly(control, plain.LENGTH_BYTES - len(length))
-    import json
-
-    return json.loads(plain.exactly(control, int.from_bytes(length, "big"))), descriptors
-
-
-def _in_a_fork(role: str, job: Job, descriptors: list[int], control: socket.socket) -> Job:
-    """Do a job in a child; how it ended."""
-    told, tell = os.pipe()
-    child = os.fork()
-    if not child:
-        with _ending():
-            control.close()
-            os.close(told)
-            if role == "grader":
-                grading.grade(socket.socket(fileno=descriptors[0]), socket.socket(fileno=descriptors[1]), job)
-            else:
-                os.write(tell, _keep(job, descriptors[0], descriptors[1]).encode())
-    for descriptor in (*descriptors, tell):
-        os.close(descriptor)
-    ended = os.read(told, 1000).decode()
-    os.close(told)
-    os.waitpid(child, 0)
-    return {"ended": ended}
+    with control.makefile("rb") as rest:
+        length += rest.read(plain.LENGTH_BYTES - len(length))
+        return json.loads(rest.read(int.from_bytes(length, "big"))), descriptors
 
 
 @contextlib.contextmanager
@@ -98,14 +85,21 @@ def _ending() -> Any:
         os._exit(1)
 
 
-def _try_room() -> None:
-    """Whether rooms can be made here, before any code is run. Raises OSError."""
-    told, tell = os.pipe()
+def _become_keeper() -> confine.Keeper:
+    """Go on as process 1 of namespaces of one's own, and try a room before any code is run. Raises OSError."""
+    keeper = confine.Keeper()
     child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        os._exit(0)
+    keeper.go_on()
+    told, tell = os.pipe()
+    child = keeper.fork_in_a_room()
     if not child:
         with _ending():
             try:
                 confine.enter_room(1_000_000, ())
+                confine.give_up()
             except OSError as error:
                 os.write(tell, str(error).encode())
     os.close(tell)
@@ -114,22 +108,24 @@ def _try_room() -> None:
     os.waitpid(child, 0)
     if problem:
         raise OSError(problem)
+    return keeper
 
 
-def _keep(job: Job, leash: int, connection: int) -> str:
-    """Be the keeper of one room; how it ended: "exit N", "wall time", "memory" or "leash"."""
+def _keep(keeper: confine.Keeper, job: Job, leash: int, connection: int) -> str:
+    """Keep one room; how it ended: "exit N", "wall time", "memory" or "leash"."""
     limits, started = job["limits"], time.monotonic()
-    processes = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)  # before the room covers it
-    outside = {*os.listdir("/proc"), str(os.getpid())}  # noqa: PTH208
-    confine.enter_room(limits["tmp_bytes"], job.get("in_tmp", ()))
-    init = os.fork()
-    if not init:
+    first = keeper.fork_in_a_room()
+    if not first:
         with _ending():
             os.close(leash)
-            os.close(processes)
-            _be_init(job, connection)
+            os.close(keeper.processes)
+            if job["kind"] == "command":
+                confine.enter_room(limits["tmp_bytes"], job["in_tmp"], confine.SHM_BYTES)
+                _be_init(job, connection)
+            confine.enter_room(limits["tmp_bytes"], ())
+            _run(job, connection)
     os.close(connection)
-    alive = os.pidfd_open(init)
+    alive = os.pidfd_open(first)
     why = ""
     while not why:
         left = started + limits["wall_s"] - time.monotonic()
@@ -140,36 +136,21 @@ def _keep(job: Job, leash: int, connection: int) -> str:
             why = "leash"
         elif left <= 0:
             why = "wall time"
-        elif _memory_bytes(processes, outside) > limits["memory_bytes"]:
+        elif keeper.memory_bytes() > limits["memory_bytes"]:
             why = "memory"
     if why:
-        os.kill(init, signal.SIGKILL)
-    _, status = os.waitpid(init, 0)  # returns when all in the room are gone
+        os.kill(first, signal.SIGKILL)
+    _, status = os.waitpid(first, 0)  # returns when all in the room are gone
+    os.close(alive)
+    os.close(leash)
     return why or f"exit {os.waitstatus_to_exitcode(status)}"
-
-
-def _memory_bytes(processes: int, outside: set[str]) -> int:
-    """What all processes of the room hold together: their own pages, and those of their shared memory."""
-    total = 0
-    for name in os.listdir(processes):
-        if name.isdigit() and name not in outside:
-            with contextlib.suppress(OSError, ValueError):  # it ended meanwhile
-                status = os.open(f"{name}/status", os.O_RDONLY, dir_fd=processes)
-                try:
-                    text = os.read(status, 4096).decode()
-                finally:
-                    os.close(status)
-                for line in text.splitlines():
-                    if line.startswith(("RssAnon:", "RssShmem:")):
-                        total += int(line.split()[1]) * 1024
-    return total
 
 
 def _be_init(job: Job, connection: int) -> None:
     code = os.fork()
     if not code:
         with _ending():
-            _run(job, [-1, connection])
+            _run(job, connection)
     os.close(connection)
     while True:
         child, status = os.wait()
@@ -178,9 +159,8 @@ def _be_init(job: Job, connection: int) -> None:
             os._exit(ended if ended >= 0 else 128 - ended)
 
 
-def _run(job: Job, descriptors: list[int]) -> None:
+def _run(job: Job, connection: int) -> None:
     """The job's own process: only its connection is left of what the worker had."""
-    connection = descriptors[1]
     os.setsid()
     os.dup2(connection, 3)
     os.closerange(4, 1024)
