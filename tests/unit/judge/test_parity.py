@@ -1,7 +1,9 @@
 """Trainer against GGUF in the real llama.cpp on a tiny model; a changed file, template or tokenizer is noticed."""
 
+import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from ai_forge.errors import RefusedError
 from ai_forge.judge import parity as parity_module
 from ai_forge.judge.exporter import convert_to_gguf
 from ai_forge.judge.parity import Files, Parity, ServedFile, bucketed_kl, compare, first_difference
+from ai_forge.model_files.tensors import Weights, to_storage, write_safetensors
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.prompt import Message, messages_for
 from ai_forge.serving.llama_server import LlamaServer
@@ -101,6 +104,40 @@ def test_another_model_is_noticed(folder: Path, served: dict[str, LlamaServer]) 
         "4 of 4 greedy answers of the f16 file are not the trainer's, where the trainer is sure of its token; "
         "at most 5% may be."
     )
+
+
+def _with_another_rope(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["rope_theta"] = config.get("rope_theta", 10_000.0) / 1000
+    config.pop("rope_parameters", None)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def _merged_onto_rounded_weights(folder: Path) -> None:
+    # what an adapter gets that is merged onto four-bit codes taken for weights: sixteen levels a row
+    weights = Weights(folder)
+    rows = []
+    for name, spec in weights.specs.items():
+        values = weights.load(name)
+        if ".self_attn." in name:
+            step = np.abs(values).max() / 4
+            values = np.round(values / step) * step
+        rows.append((spec, to_storage(values, spec.dtype, name)))
+    write_safetensors(folder / "new", rows, [spec for spec, _ in rows])
+    (folder / "new").replace(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("plant", [_with_another_rope, _merged_onto_rounded_weights])
+def test_a_wrong_rope_and_a_wrong_merge_are_refused(
+    plant: Callable[[Path], None], folder: Path, tmp_path: Path
+) -> None:
+    wrong = shutil.copytree(folder, tmp_path / "wrong")
+    plant(wrong)
+    with LlamaServer(convert_to_gguf(wrong, tmp_path / "wrong.gguf", "f16"), 512, 1) as server:
+        parity = compared(folder, server, server, "f16")
+    assert parity.same_prompt == 4
+    with pytest.raises(RefusedError, match="greedy answers of the f16 file are not the trainer's"):
+        parity.require()
 
 
 class Same:
