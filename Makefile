@@ -37,7 +37,7 @@ check: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	@for file in bench/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
-# 300 kills of server, worker and job process, and 100 cancellations; prints what it measured. About 20 minutes.
+# 300 kills of server, worker and job process, and 100 cancellations, then kills of a guardian; prints what it measured. About an hour.
 soak: $(VENV)/.installed-dev
 	$(BIN)/python bench/soak_jobs.py
 	$(BIN)/python bench/bench_service.py --seconds 600 --write

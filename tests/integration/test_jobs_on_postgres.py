@@ -26,7 +26,7 @@ def start_worker(home: Path, url: str) -> "subprocess.Popen[bytes]":
 def test_one_worker_takes_over_what_a_killed_one_had(tmp_path: Path) -> None:
     home, marks = tmp_path / "home", tmp_path / "marks"
     marks.mkdir()
-    options = {"marks": str(marks), "n": 40, "pause": 0.05}
+    options = {"marks": str(marks), "n": 20, "pause": 0.05}
     with postgres(tmp_path) as url, queue_of(home, conductor__database_url=url) as queue:
         workers = [start_worker(home, url) for _ in range(2)]
         try:
