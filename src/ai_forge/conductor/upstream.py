@@ -138,9 +138,15 @@ class Upstream:
 
     async def ask(self, model: OpenModel, path: str, body: JsonObject, n: int = 1) -> bytes:
         """The whole answer, or `n` of them as one: no runtime gives more than it has slots."""
-        answers = await asyncio.gather(*(self._whole(model, path, _seeded(body, i)) for i in range(n)))
         if n == 1:
-            return answers[0]
+            return await self._whole(model, path, body)
+        asking = [asyncio.create_task(self._whole(model, path, _seeded(body, i))) for i in range(n)]
+        try:
+            answers = await asyncio.gather(*asking)
+        finally:  # where one fails: what nobody waits for any more is collected in its middle
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
         merged: JsonObject = json.loads(answers[0])
         for i, raw in enumerate(answers[1:], start=1):
             answer = json.loads(raw)
