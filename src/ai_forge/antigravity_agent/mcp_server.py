@@ -344,6 +344,7 @@ def add_mcp(app: FastAPI, forge: Forge) -> None:
 
     @contextlib.asynccontextmanager
     async def with_sessions(started: FastAPI) -> AsyncIterator[Any]:
+        """The service's own beginning and end, and within them those of the sessions."""
         # a mounted application's own lifespan is not run
         async with before(started) as state, server.session_manager.run():
             yield state

@@ -61,6 +61,7 @@ class PageRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def told(request: Request) -> Response:
+            """Handle the request."""
             try:
                 return await handle(request)
             except (AIForgeError, RequestValidationError) as error:
@@ -251,6 +252,7 @@ async def ask(
     turns = _turns(history)
 
     async def lines() -> AsyncIterator[bytes]:
+        """The model stays open until the last."""
         async with service.models.using(deployed) as opened:
             reply = await run_in_threadpool(opened.served.ask, question, turns)
             async for line in iterate_in_threadpool(answer_lines(reply)):
@@ -273,6 +275,7 @@ async def ask_version(
     context = service.context
 
     async def lines() -> AsyncIterator[bytes]:
+        """The version is opened for this answer alone."""
         served = await run_in_threadpool(
             lambda: ServedModel.open(name, context.workspace, context.settings.runtime, version=version)
         )
