@@ -123,6 +123,22 @@ class SynthesisSettings(_Settings):
     teacher_concurrency: int = Field(default=2, ge=1, le=64, description="requests to the teacher at a time")
     teacher_timeout_s: float = Field(default=300.0, gt=0, le=3600, description="longest wait for one answer, seconds")
 
+    natural_questions: int = Field(
+        default=0,
+        ge=0,
+        le=100_000,
+        description="at most this many questions as people type them, written and answered by a model that sees more than the "
+        "trained one will; 0 means none. Minutes on a GPU, hours on a CPU",
+    )
+    natural_writer: str = Field(
+        default="",
+        description="the base that writes them; empty means the one that is trained, whose words suit it best",
+    )
+    natural_samples: int = Field(default=4, ge=1, le=32, description="answers drawn for each question; checks keep one")
+    natural_share: float = Field(
+        default=0.75, gt=0, le=1, description="share of natural questions among the examples, where there are any, 0–1"
+    )
+
     @field_validator("teacher")
     @classmethod
     def _names_a_teacher(cls, value: str) -> str:

@@ -1,7 +1,7 @@
 """The recipes: which stages make a model of what. Each is a tuple of stages; a stage that is the same stands in several.
 
-repository   mine → notes → dataset → train (→ prefer) → merge → evaluate → export → parity → report
-               └→ index
+repository   mine → notes → dataset (→ natural) → train (→ prefer) → merge → evaluate → export → parity → report
+               └→ index ────────↗
 handbook     dataset → train (→ prefer) → merge → evaluate → export → parity → report
 dataset      the same, from a file of examples
 """
@@ -37,6 +37,7 @@ from ai_forge.pipeline.stages.handbook import (
 from ai_forge.pipeline.stages.index import INDEX
 from ai_forge.pipeline.stages.merge import MERGE
 from ai_forge.pipeline.stages.mine import MINE
+from ai_forge.pipeline.stages.natural import NATURAL
 from ai_forge.pipeline.stages.notes import NOTES
 from ai_forge.pipeline.stages.report import REPORT
 from ai_forge.pipeline.stages.repository import PARITY, TRAIN, plan_repository_training
@@ -75,7 +76,7 @@ class Recipe:
 
 REPOSITORY = Recipe(
     "repository",
-    (MINE, NOTES, DATASET, INDEX, TRAIN, PREFER, MERGE, EVALUATE, EXPORT, PARITY, REPORT),
+    (MINE, NOTES, DATASET, INDEX, NATURAL, TRAIN, PREFER, MERGE, EVALUATE, EXPORT, PARITY, REPORT),
     read_code,
     plan_repository_training,
 )

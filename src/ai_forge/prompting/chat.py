@@ -150,6 +150,12 @@ class ChatTokenizer:
         """Where each token of `encode_target(text)` but the last begins in `text` (characters)."""
         return [start for start, _ in self._tokenizer.encode(text, add_special_tokens=False).offsets]
 
+    def same_tokens(self, other: "ChatTokenizer") -> bool:
+        """Whether `other` gives every text the same ids."""
+        return (
+            bool(self._tokenizer.to_str() == other._tokenizer.to_str()) and self.end_of_turn_id == other.end_of_turn_id
+        )
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids` without special tokens."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))

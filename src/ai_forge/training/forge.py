@@ -13,9 +13,10 @@ A trainer that is pointed at the same work folder again continues where the last
 import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -38,12 +39,13 @@ from ai_forge.training.fit import with_checkpointing_settled
 from ai_forge.training.group import ALONE, Group, cancellation
 from ai_forge.training.history import initialisation_from
 from ai_forge.training.loop import LoopResult, Surroundings, Task, run_loop
-from ai_forge.training.losses import SupervisedObjective, sft_loss, token_weights
+from ai_forge.training.losses import DistillationObjective, SupervisedObjective, sft_loss, token_weights
 from ai_forge.training.memory import MemoryRange, memory_range
 from ai_forge.training.oom_recovery import MicroBatches
 from ai_forge.training.plan import SCHEDULE, Schedule, lay_schedule, probe_speed
 from ai_forge.training.record import TrainingRecord, TrainingResult
 from ai_forge.training.tokens.packing import (
+    TeacherTokens,
     TokenizedExample,
     by_context,
     code_replay,
@@ -51,8 +53,10 @@ from ai_forge.training.tokens.packing import (
     fitting,
     n_packed_tokens,
     require_both_sides,
+    tokenize,
     tokenize_all,
     tokenize_chat,
+    with_teacher,
 )
 from ai_forge.workspace import Workspace, atomic_write, link_or_copy, read_json, stage_key
 
@@ -229,8 +233,11 @@ class FineTuneTrainer:
         train_dataset: Sequence[RAFTExample],
         eval_dataset: Sequence[RAFTExample],
         num_epochs: int | None = None,
+        teacher: Mapping[str, TeacherTokens] | None = None,
     ) -> TrainingResult:
         """Train on `train_dataset`, stop early on `eval_dataset`; continues a run that was cut off.
+
+        Of the training examples whose ids are in `teacher`, what it thought is learned instead of their words.
 
         Raises:
             InputError: no example fits into `max_seq_len`, or the time budget is too short for a step.
@@ -239,7 +246,7 @@ class FineTuneTrainer:
         config = self.config
         if num_epochs is not None:
             config = config.model_copy(update={"num_epochs": num_epochs})
-        return self._supervised(self.tokenized(train_dataset, eval_dataset), config)
+        return self._supervised(self.tokenized(train_dataset, eval_dataset, teacher or {}), config)
 
     def _supervised(
         self, data: SupervisedData, config: FineTuneConfig, *, measured: Sequence[TokenizedExample] = ()
@@ -251,7 +258,10 @@ class FineTuneTrainer:
         known = self.group.broadcast(lambda: Schedule.load(path) if path.exists() else None)
         schedule = known or self._schedule(trainee, data, config)  # measured anew, a resumed run would take other steps
         loss_before = self._loss_on(measured, trainee)
-        task = Task(data.train, data.held_out, SupervisedObjective())
+        objective = SupervisedObjective()
+        if any(example.teacher for example in data.train):
+            objective = DistillationObjective()
+        task = Task(data.train, data.held_out, objective)
         result = self._run(trainee, task, config, schedule, data.asked)
         record = TrainingRecord(
             **self._recorded(config, result),
@@ -356,14 +366,25 @@ class FineTuneTrainer:
         starts = self.tokenizer.target_starts(example.target)
         return token_weights(starts, example.target, len(example.final_answer.strip()), self.config)
 
-    def tokenized(self, train_dataset: Sequence[RAFTExample], eval_dataset: Sequence[RAFTExample]) -> SupervisedData:
-        """The examples as token ids, with the plain code that is replayed among them.
+    def tokenized(
+        self,
+        train_dataset: Sequence[RAFTExample],
+        eval_dataset: Sequence[RAFTExample],
+        teacher: Mapping[str, TeacherTokens] = MappingProxyType({}),
+    ) -> SupervisedData:
+        """The examples as token ids, with the plain code that is replayed among them, and what a teacher thought of them.
 
         Raises:
-            InputError: nothing fits into `max_seq_len`.
+            InputError: nothing fits into `max_seq_len`, or a teacher's tokens are not those of an answer.
         """
+        if teacher and self.backend.name != "torch":
+            raise InputError("A teacher's distribution is learned on torch only.", "add --set training.distill=false.")
         limit = self.config.max_seq_len
-        train, n_too_long = tokenize_all(train_dataset, self.tokenizer, limit, self._weigh)
+        tokenized = [
+            with_teacher(tokenize(example, self.tokenizer, self._weigh), teacher.get(example.id))
+            for example in train_dataset
+        ]
+        train, n_too_long = fitting(tokenized, limit)
         held_out, _ = tokenize_all(eval_dataset, self.tokenizer, limit)
         held_out = by_context(held_out)[: self.config.eval_examples]
         advice = "raise training.max_seq_len, lower synthesis.max_context_tokens, or mine more code."

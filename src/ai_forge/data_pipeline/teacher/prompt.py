@@ -29,6 +29,7 @@ __all__ = [
     "PROMPT_VERSION",
     "Rewording",
     "answer_tokens",
+    "invention",
     "messages_to_teacher",
     "problem_of",
     "read_rewordings",
@@ -165,7 +166,7 @@ def problem_of(before: RAFTExample, after: RAFTExample, settings: ValidatorSetti
     by_subject = after.model_copy(update={"reasoning": before.reasoning})  # the teacher's may name another block first
     if (distractor_relevance(by_subject) or 0.0) > settings.max_distractor_relevance:
         return "distractor_holds_answer"
-    return _invention(f"{after.reasoning}\n{after.final_answer}", _sources(before), before.target + before.question)
+    return invention(f"{after.reasoning}\n{after.final_answer}", _sources(before), before.target + before.question)
 
 
 def _problem_of_question(before: RAFTExample, after: RAFTExample) -> str | None:
@@ -183,8 +184,11 @@ def _problem_of_question(before: RAFTExample, after: RAFTExample) -> str | None:
     return None
 
 
-def _invention(target: str, documents: str, draft: str) -> str | None:
-    """The kind of thing in `target` that stands neither in the oracles nor in the draft, or None."""
+def invention(target: str, documents: str, draft: str, least_known: float = _MIN_KNOWN_SHARE) -> str | None:
+    """The kind of thing in `target` that stands neither in the oracles nor in the draft, or None.
+
+    `least_known` of its words must stand there.
+    """
     told = CITATION.sub(" ", target)
     known_text = f"{documents}\n{draft}"
     known = set(identifiers(known_text))
@@ -201,7 +205,7 @@ def _invention(target: str, documents: str, draft: str) -> str | None:
     # Beginnings of words, so that "returns" and "returned" are one; short words stand in any text.
     words = [word for word in subwords(told) if len(word) > 3]
     stems = {word[:_STEM] for word in subwords(known_text)}
-    if words and sum(word[:_STEM] in stems for word in words) < _MIN_KNOWN_SHARE * len(words):
+    if words and sum(word[:_STEM] in stems for word in words) < least_known * len(words):
         return "strays_from_the_documents"
     return None
 

@@ -43,6 +43,7 @@ from ai_forge.workspace import atomic_write, stage_key
 if TYPE_CHECKING:
     from ai_forge.pipeline.run import Run
 
+NATURAL_SETTINGS = {"natural_questions", "natural_writer", "natural_samples", "natural_share"}  # of a stage of its own
 HELD_OUT_CODE = "held_out_code.json"
 TEAM_QUESTIONS = "team_questions.jsonl"
 RECORDED = ("miner", "split", "synthesis", "validator")  # the settings that say how the examples were made
@@ -89,7 +90,7 @@ def _inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
         "notes": notes,  # by content: a new commit that says nothing about the code makes no example anew
         "dates": run.sources.get("dates"),
         "split": settings.split.model_dump(),
-        "synthesis": settings.synthesis.model_dump(),
+        "synthesis": settings.synthesis.model_dump(exclude=NATURAL_SETTINGS),
         "validator": settings.validator.model_dump(),
         "prompt": prompt,
         # only where there are any, so that nothing is made anew for those who have none

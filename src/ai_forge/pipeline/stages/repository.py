@@ -10,15 +10,18 @@ from ai_forge.pipeline.stage import Outputs, StageContext
 from ai_forge.pipeline.stages.dataset import DatasetSummary
 from ai_forge.pipeline.stages.evaluate import held_out_questions
 from ai_forge.pipeline.stages.index import IndexSummary
+from ai_forge.pipeline.stages.natural import NaturalSummary, mixed_with, natural_examples, read_teacher
 from ai_forge.pipeline.stages.parity import parity_stage
 from ai_forge.pipeline.stages.train import room_checks, run_training, training_stage
 from ai_forge.preflight import require
 from ai_forge.prompting.prompt import Message, messages_for
 
 if TYPE_CHECKING:
+    from ai_forge.data_pipeline.schemas import RAFTExample
     from ai_forge.pipeline.run import Run
     from ai_forge.training.forge import TrainingPlan
     from ai_forge.training.record import TrainingResult
+    from ai_forge.training.tokens.packing import TeacherTokens
 
 
 def _fit(context: StageContext) -> TrainingResult:
@@ -29,9 +32,20 @@ def _fit(context: StageContext) -> TrainingResult:
             "training.prompt_template alpaca is for handbooks; questions about code go through the base's chat template.",
             "add --recipe handbook, or leave the setting out.",
         )
-    sides = [context.opened.examples(context.outputs, side) for side in ("train", "valid")]
-    result: TrainingResult = run_training(context, FineTuneTrainer, "train", *sides)
+    teacher: dict[str, TeacherTokens] = {}
+    if "natural" in context.outputs and context.run.settings.training.distill:
+        teacher = read_teacher(context.outputs)
+    result: TrainingResult = run_training(context, FineTuneTrainer, "train", *_sides(context), None, teacher)
     return result
+
+
+def _sides(context: StageContext) -> list[list[RAFTExample]]:
+    """What is trained on and what is watched: the examples from structure, mixed with natural questions where there are any."""
+    share, outputs = context.run.settings.synthesis.natural_share, context.outputs
+    return [
+        mixed_with(natural_examples(outputs, side), context.opened.examples(outputs, side), share)
+        for side in ("train", "valid")
+    ]
 
 
 def plan_repository_training(context: StageContext) -> TrainingPlan:
@@ -39,13 +53,15 @@ def plan_repository_training(context: StageContext) -> TrainingPlan:
     from ai_forge.training.forge import FineTuneTrainer
 
     require(room_checks(context))
-    sides = [context.opened.examples(context.outputs, side) for side in ("train", "valid")]
-    plan: TrainingPlan = run_training(context, FineTuneTrainer, "plan", *sides)
+    plan: TrainingPlan = run_training(context, FineTuneTrainer, "plan", *_sides(context))
     return plan
 
 
-def _content(outputs: Outputs) -> str:
-    return outputs.summary("dataset", DatasetSummary).content
+def _content(outputs: Outputs) -> Any:
+    content = outputs.summary("dataset", DatasetSummary).content
+    if "natural" not in outputs:
+        return content
+    return [content, outputs.summary("natural", NaturalSummary).content]
 
 
 def _chats(context: StageContext) -> list[list[Message]]:
@@ -63,5 +79,5 @@ def _chats_depend_on(run: Run, outputs: Outputs) -> Any:
     return [judged, index, judge.seed, judge.n_questions, run.settings.synthesis.max_context_tokens]
 
 
-TRAIN = training_stage(_fit, _content)
+TRAIN = training_stage(_fit, _content, needs=("dataset", "natural"))
 PARITY = parity_stage(_chats, _chats_depend_on, ("dataset", "index"))

@@ -62,7 +62,9 @@ Fit = Callable[[StageContext], "TrainingResult"]
 """Trains in the context's folder, or continues there."""
 
 
-def training_stage(fit: Fit, data: Callable[[Outputs], str], made_of: tuple[str, ...] = ()) -> Stage:
+def training_stage(
+    fit: Fit, data: Callable[[Outputs], Any], made_of: tuple[str, ...] = (), *, needs: tuple[str, ...] = ("dataset",)
+) -> Stage:
     """The stage `train` of a recipe: `fit` does it, `data` is the hash of what is trained on."""
 
     def inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
@@ -83,7 +85,7 @@ def training_stage(fit: Fit, data: Callable[[Outputs], str], made_of: tuple[str,
             check_preferences(context)  # before the first phase: it may be hours until the second
         return _summary(fit(context))
 
-    return Stage("train", ("dataset",), 7, inputs, build, TrainSummary, (*MADE_OF, *made_of), resumable=True)
+    return Stage("train", needs, 7, inputs, build, TrainSummary, (*MADE_OF, *made_of), resumable=True)
 
 
 def _summary(result: TrainingResult) -> TrainSummary:

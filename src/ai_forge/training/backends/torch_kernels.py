@@ -15,8 +15,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn import functional
 
+SDPA_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 BLOCK = 128  # query rows of one block of attention: a block's scores stay in the cache
 
 
@@ -88,15 +90,21 @@ def attend(
     is_square, mask = q.shape[1] == k.shape[1] and window is None, None
     if not is_square:
         mask = _last_rows_mask(q, k, window)
-    return functional.scaled_dot_product_attention(
-        q[None],
-        k[None],
-        v[None],
-        attn_mask=mask,
-        is_causal=is_square,  # torch counts its causal mask from the top left, which is right for squares only
-        scale=scale,
-        enable_gqa=q.shape[0] != k.shape[0],
-    )[0]
+    grouped = q.shape[0] != k.shape[0]
+    if grouped and q.is_cuda:
+        # grouped heads with a mask are cuDNN's alone, whose gradients were no numbers in one batch of some forty (H200)
+        groups, grouped = q.shape[0] // k.shape[0], False
+        k, v = k.repeat_interleave(groups, dim=0), v.repeat_interleave(groups, dim=0)
+    with sdpa_kernel(SDPA_BACKENDS):
+        return functional.scaled_dot_product_attention(
+            q[None],
+            k[None],
+            v[None],
+            attn_mask=mask,
+            is_causal=is_square,  # torch counts its causal mask from the top left, which is right for squares only
+            scale=scale,
+            enable_gqa=grouped,
+        )[0]
 
 
 def _last_rows_mask(q: Tensor, k: Tensor, window: int | None) -> Tensor:

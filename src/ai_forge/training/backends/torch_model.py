@@ -7,7 +7,7 @@ gradients they are recomputed in the backward pass (a chunk of 256 × 49k float3
 import contextlib
 import ctypes
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,26 +144,46 @@ def _logits(model: Any, hidden: Tensor) -> Tensor:
     return logits
 
 
-def _score(model: Any, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target, and whether it is the most likely token."""
+def _score(model: Any, hidden: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability of each of `tokens` [n, 1 + k], and whether the first of a row is the most likely one of all."""
     logits = _logits(model, hidden)
-    chosen = logits.gather(1, targets[:, None]).squeeze(1)
-    return chosen - logits.logsumexp(1), logits.argmax(1) == targets
+    return logits.gather(1, tokens) - logits.logsumexp(1, keepdim=True), logits.argmax(1) == tokens[:, 0]
 
 
 def target_log_probs(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Log-probability [n_supervised] (float32, nats) of each target and whether it was the top-1 prediction."""
+    """Log-probability [n_supervised] (float32, nats) of each target and whether it was the top-1 prediction.
+
+    Of a batch with candidates [n_supervised, 1 + k]: of the target, then of its candidates.
+    """
     hidden, targets = hidden_at_targets(model, batch)
+    tokens = targets[:, None]
+    if batch.candidates is not None:
+        tokens = torch.cat([tokens, torch.from_numpy(batch.candidates).to(targets.device)], dim=1)
     scores, hits = [], []
     for first in range(0, len(targets), CHUNK):
-        part = model, hidden[first : first + CHUNK], targets[first : first + CHUNK]
+        part = model, hidden[first : first + CHUNK], tokens[first : first + CHUNK]
         if hidden.requires_grad:
             score, hit = checkpoint(_score, *part, use_reentrant=False)
         else:
             score, hit = _score(*part)
         scores.append(score)
         hits.append(hit)
-    return torch.cat(scores), torch.cat(hits)
+    log_probs = torch.cat(scores)
+    if batch.candidates is None:
+        log_probs = log_probs.squeeze(1)
+    return log_probs, torch.cat(hits)
+
+
+@torch.no_grad()
+def top_tokens(model: Any, batch: Batch, k: int) -> tuple[Tensor, Tensor]:
+    """The `k` likeliest tokens at each supervised position and their log-probabilities [n_supervised, k]."""
+    hidden, _ = hidden_at_targets(model, batch)
+    ids, scores = [], []
+    for first in range(0, len(hidden), CHUNK):
+        best = _logits(model, hidden[first : first + CHUNK]).log_softmax(1).topk(k, dim=1)
+        ids.append(best.indices)
+        scores.append(best.values)
+    return torch.cat(ids), torch.cat(scores)
 
 
 def vocabulary_log_probs(model: Any, batch: Batch) -> Tensor:
@@ -203,22 +223,57 @@ class TorchGenerator:
         What all prompts begin with is read once. The rest is padded on the left, references on the right. The cache of
         the prompts is read twice: once with the references behind it, then, cut back, by the answers.
         """
+        with self._cached_attention():
+            logits, mask, cache = self._read(prompts, max(max_new_tokens, *map(len, references)))
+            nats = self._score_references(logits, references, mask, cache)
+            replies = self._decode(logits, mask, cache, max_new_tokens, lambda scores: scores.argmax(1))
+            return [(reply, n) for (reply, _), n in zip(replies, nats, strict=True)]
+
+    @torch.no_grad()
+    def sample(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, *, temperature: float, top_p: float, seed: int
+    ) -> list[tuple[list[int], bool]]:
+        """For each prompt an answer drawn from the model, and whether it came to its end.
+
+        Of each distribution, sharpened by `temperature`, the likeliest tokens that hold `top_p` together are drawn from.
+        """
+        generator = torch.Generator(device=self.model.device).manual_seed(seed)
+
+        def draw(scores: Tensor) -> Tensor:
+            probabilities, order = (scores.float() / temperature).softmax(1).sort(1, descending=True)
+            before = probabilities.cumsum(1) - probabilities
+            probabilities = probabilities.masked_fill(before >= top_p, 0.0)
+            return order.gather(1, torch.multinomial(probabilities, 1, generator=generator)).squeeze(1)
+
+        with self._cached_attention():
+            logits, mask, cache = self._read(prompts, max_new_tokens)
+            return self._decode(logits, mask, cache, max_new_tokens, draw)
+
+    @property
+    def reads_many(self) -> bool:
+        """Whether many prompts at a time cost hardly more than one: on a GPU, not on a CPU."""
+        return bool(self.model.device.type == "cuda")
+
+    @contextlib.contextmanager
+    def _cached_attention(self) -> Iterator[None]:
         self.model.set_attn_implementation(CACHED_ATTENTION)
         try:
-            longest = max(map(len, prompts)) + max(max_new_tokens, *map(len, references))
-            window = getattr(self.model.config, "sliding_window", None)
-            shared = n_common_to_all(prompts)
-            # a window counts rows of the cache, so nothing may be padded between the beginning and the rest
-            if window is not None and window < longest:
-                shared = 0
-            ids, mask = self._padded([prompt[shared:] for prompt in prompts], left=True)
-            mask = torch.cat([mask.new_ones(len(prompts), shared), mask], dim=1)
-            cache = self._beginning(prompts[0][:shared], len(prompts), longest)
-            logits = self._continue(ids, mask, cache)
-            nats = self._score_references(logits, references, mask, cache)
-            return list(zip(self._greedy(logits, mask, cache, max_new_tokens), nats, strict=True))
+            yield
         finally:
             self.model.set_attn_implementation(PACKED_ATTENTION)
+
+    def _read(self, prompts: Sequence[Sequence[int]], n_more: int) -> tuple[Tensor, Tensor, Any]:
+        """Logits after the prompts, their mask, and a cache with room for `n_more` tokens."""
+        longest = max(map(len, prompts)) + n_more
+        window = getattr(self.model.config, "sliding_window", None)
+        shared = n_common_to_all(prompts)
+        # a window counts rows of the cache, so nothing may be padded between the beginning and the rest
+        if window is not None and window < longest:
+            shared = 0
+        ids, mask = self._padded([prompt[shared:] for prompt in prompts], left=True)
+        mask = torch.cat([mask.new_ones(len(prompts), shared), mask], dim=1)
+        cache = self._beginning(prompts[0][:shared], len(prompts), longest)
+        return self._continue(ids, mask, cache), mask, cache
 
     def _beginning(self, ids: Sequence[int], n_rows: int, capacity: int) -> Any:
         """A cache with room for `capacity` tokens in each of `n_rows`, which all begin with `ids`."""
@@ -275,13 +330,17 @@ class TorchGenerator:
             nats.append(-float(logits.log_softmax(1).gather(1, reference[:n, None]).sum()))
         return nats
 
-    def _greedy(self, logits: Tensor, mask: Tensor, cache: Any, max_new_tokens: int) -> list[list[int]]:
+    def _decode(
+        self, logits: Tensor, mask: Tensor, cache: Any, max_new_tokens: int, choose: Callable[[Tensor], Tensor]
+    ) -> list[tuple[list[int], bool]]:
+        """Replies of tokens that `choose` takes from logits [batch, vocabulary], and whether each came to its end."""
         replies: list[list[int]] = [[] for _ in range(len(mask))]
         running = set(range(len(mask)))
         for _ in range(max_new_tokens):
-            chosen = logits[:, -1].argmax(1)
-            for row in list(running):
-                token = int(chosen[row])
+            chosen = choose(logits[:, -1])
+            for row, token in enumerate(chosen.tolist()):
+                if row not in running:
+                    continue
                 if token == self._end:
                     running.discard(row)
                 else:
@@ -290,13 +349,18 @@ class TorchGenerator:
                 break
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             logits = self._continue(chosen[:, None], mask, cache)
-        return replies
+        return [(reply, row not in running) for row, reply in enumerate(replies)]
 
     def log_probs(self, batch: Batch) -> NDArray[np.float32]:
         """Log-probability of each supervised target [n_supervised]."""
         with torch.no_grad():
             values: NDArray[np.float32] = target_log_probs(self.model, batch)[0].float().cpu().numpy()
         return values
+
+    def top_tokens(self, batch: Batch, k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The `k` likeliest tokens at each supervised position and their log-probabilities [n_supervised, k]."""
+        ids, scores = top_tokens(self.model, batch, k)
+        return ids.int().cpu().numpy(), scores.cpu().numpy()
 
     def vocabulary_log_probs(self, batch: Batch) -> NDArray[np.float32]:
         """Log-probabilities over the whole vocabulary at each supervised target [n_supervised, vocabulary]."""

@@ -5,6 +5,7 @@
     boundaries     [n_segments + 1]  where each begins; the last is n_tokens
     parents        [n_segments]      the segment that each continues, −1 for none
     targets        [n_tokens]        the next token where it is supervised, IGNORE elsewhere
+    candidates     [n_supervised, k] tokens that are scored besides the targets, or none: a teacher's likeliest ones
 
 Several questions about the same documents share most of their prompt. Neighbours in a micro batch that begin with the
 same tokens are laid out as a tree: the common beginning once, then a branch for each. A position sees the positions
@@ -32,18 +33,32 @@ IGNORE = -100
 MIN_SHARED = 64  # tokens that two prompts must have in common to share them: below, a branch costs more than it saves
 
 
+@dataclass(frozen=True, eq=False)
+class TeacherTokens:
+    """What a teacher thought at each supervised token: its k likeliest tokens and their log-probabilities (nats).
+
+    ids        [n_supervised, k]  int32
+    log_probs  [n_supervised, k]  float32
+    """
+
+    ids: NDArray[np.int32]
+    log_probs: NDArray[np.float32]
+
+
 @dataclass(frozen=True)
 class TokenizedExample:
     """Token ids of prompt and answer; positions from `n_prompt` on are supervised.
 
     Examples of one `context` (the id of their documents) are read one after the other. `weights` are those of the supervised
-    tokens in the loss, one for each; none means that all count the same.
+    tokens in the loss, one for each; none means that all count the same. With a `teacher` its distribution is learned instead
+    of the tokens themselves.
     """
 
     ids: tuple[int, ...]
     n_prompt: int
     context: str = ""
     weights: tuple[float, ...] = ()
+    teacher: TeacherTokens | None = None
 
     @property
     def n_supervised(self) -> int:
@@ -60,6 +75,7 @@ class Batch:
     boundaries: NDArray[np.int32]
     parents: NDArray[np.int32]
     targets: NDArray[np.int64]
+    candidates: NDArray[np.int64] | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -97,6 +113,22 @@ def tokenize(example: RAFTExample, tokenizer: ChatTokenizer, weigh: Weigh = lamb
     chat = messages_for(example.question, example.shown_documents)
     tokenized = tokenize_chat(chat, example.target, tokenizer, example.context_id)
     return replace(tokenized, weights=weigh(example))
+
+
+def with_teacher(example: TokenizedExample, teacher: TeacherTokens | None) -> TokenizedExample:
+    """`example` with what a teacher thought at each of its supervised tokens.
+
+    Raises:
+        InputError: the teacher read another number of tokens.
+    """
+    if teacher is None:
+        return example
+    if len(teacher.ids) != example.n_supervised:
+        raise InputError(
+            f"A teacher's answer has {len(teacher.ids)} tokens, the example {example.n_supervised}.",
+            "make the natural questions again: another tokenizer wrote them.",
+        )
+    return replace(example, teacher=teacher)
 
 
 def tokenize_all(
@@ -225,7 +257,23 @@ def collate(examples: Sequence[TokenizedExample]) -> Batch:
         boundaries=np.cumsum([0, *(b - a for _, a, b, _ in pieces)], dtype=np.int32),
         parents=np.asarray([parent for *_, parent in pieces], dtype=np.int32),
         targets=np.concatenate([_targets(example, a, b) for example, a, b, _ in pieces]),
+        candidates=_candidates(examples),
     )
+
+
+def _candidates(examples: Sequence[TokenizedExample]) -> NDArray[np.int64] | None:
+    """The teachers' tokens, in the order of the supervised positions; where there is no teacher, the target again."""
+    widths = [example.teacher.ids.shape[1] for example in examples if example.teacher is not None]
+    if not widths:
+        return None
+    k, rows = max(widths), []
+    for example in examples:
+        targets = np.asarray(example.ids[example.n_prompt :], dtype=np.int64)[:, None]
+        known = targets[:, :0]
+        if example.teacher is not None:
+            known = example.teacher.ids.astype(np.int64)
+        rows.append(np.concatenate([known, np.repeat(targets, k - known.shape[1], axis=1)], axis=1))
+    return np.concatenate(rows)
 
 
 def _targets(example: TokenizedExample, first: int, last: int) -> NDArray[np.int64]:

@@ -88,3 +88,35 @@ def test_weights_are_frozen_and_in_evaluation_mode(folder: Path) -> None:
     assert model.dtype == torch_model.compute_dtype(model.device)
     assert isinstance(torch_model.describe_device(model.device), str)
     assert TokenizedExample((1, 2), 1).n_supervised == 1
+
+
+def test_cold_samples_are_the_greedy_answers(folder: Path) -> None:
+    generator = TorchGenerator.load(folder, END, exact=True)
+    prompts = [example.ids for example in random_examples(3, seed=2)]
+    cold = generator.sample(prompts, 12, temperature=1e-4, top_p=0.5, seed=0)
+    assert [reply for reply, _ in cold] == generator.generate(prompts, 12)
+    assert all(whole or len(reply) == 12 for reply, whole in cold)
+
+
+def test_samples_follow_the_distribution_and_their_seed(tmp_path: Path) -> None:
+    generator = TorchGenerator.load(make_tiny(tmp_path / "m"), END, exact=True)
+    prompt = random_examples(1, seed=2)[0].ids
+    drawn = generator.sample([prompt] * 2000, 1, temperature=1.0, top_p=0.6, seed=1)
+    assert drawn == generator.sample([prompt] * 2000, 1, temperature=1.0, top_p=0.6, seed=1)
+    log_p = torch.from_numpy(generator.vocabulary_log_probs(collate([TokenizedExample((*prompt, 5), len(prompt))])))[0]
+    order = log_p.argsort(descending=True)
+    nucleus = order[: int((log_p[order].exp().cumsum(0) < 0.6).sum()) + 1]
+    tokens = torch.tensor([reply[0] if reply else END for reply, _ in drawn])
+    assert set(tokens.tolist()) <= set(nucleus.tolist())
+    expected = log_p[nucleus].exp() / log_p[nucleus].exp().sum()
+    seen = torch.stack([(tokens == token).float().mean() for token in nucleus])
+    assert float((seen - expected).abs().max()) < 0.04
+
+
+def test_the_likeliest_tokens_are_those_of_the_whole_distribution(tmp_path: Path) -> None:
+    generator = TorchGenerator.load(make_tiny(tmp_path / "m"), END, exact=True)
+    batch = check_batch(40)
+    ids, scores = generator.top_tokens(batch, 6)
+    best = torch.from_numpy(generator.vocabulary_log_probs(batch)).topk(6, dim=1)
+    assert torch.equal(torch.from_numpy(ids).long(), best.indices)
+    torch.testing.assert_close(torch.from_numpy(scores), best.values)
