@@ -87,9 +87,11 @@ class FineTuneConfig(BaseModel):
     citation_weight: float = Field(1.0, ge=0, le=100, description="weight of the citations' tokens in the loss")
     answer_weight: float = Field(1.0, gt=0, le=100, description="weight of the final answer's tokens in the loss")
 
-    distill: bool = Field(
-        True,
-        description="learn the writer's distribution of natural answers, not their words, where it is kept with them",
+    distillation: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="weight of a writer's distribution against its words, in natural answers; 0: words alone",
     )
     prompt_template: PromptTemplate = Field(
         "chat", description="how the model is asked: the base's chat template or Alpaca's; exported with the model"

@@ -260,7 +260,7 @@ class FineTuneTrainer:
         loss_before = self._loss_on(measured, trainee)
         objective = SupervisedObjective()
         if any(example.teacher for example in data.train):
-            objective = DistillationObjective()
+            objective = DistillationObjective(config.distillation)
         task = Task(data.train, data.held_out, objective)
         result = self._run(trainee, task, config, schedule, data.asked)
         record = TrainingRecord(
@@ -378,7 +378,7 @@ class FineTuneTrainer:
             InputError: nothing fits into `max_seq_len`, or a teacher's tokens are not those of an answer.
         """
         if teacher and self.backend.name != "torch":
-            raise InputError("A teacher's distribution is learned on torch only.", "add --set training.distill=false.")
+            raise InputError("A teacher's distribution is learned on torch only.", "add --set training.distillation=0.")
         limit = self.config.max_seq_len
         tokenized = [
             with_teacher(tokenize(example, self.tokenizer, self._weigh), teacher.get(example.id))

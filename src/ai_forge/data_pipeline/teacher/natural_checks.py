@@ -41,7 +41,8 @@ _NOT_THERE = re.compile(
     r"\b(?:(?:can(?:not|'t)|could(?: not|n't)|unable to) (?:tell|say|find|see|answer|determine)|(?:do(?: not|n't)) know"
     r"|(?:do(?:es)?(?: not|n't)) (?:say|show|contain|hold|mention|explain|cover|provide|specify|describe|include|answer|address|state)"
     r"|(?:is|are|was)(?: not|n't) (?:shown|in|part of|covered|mentioned|specified|provided|included|described|explained|stated)"
-    r"|nothing (?:here|shown|in|about|says)|no (?:information|mention|details?) (?:here|about|on|of|in)|none of (?:this|these|what|the))\b",
+    r"|nothing (?:here|shown|in|about|says)|no (?:information|mention|details?) (?:here|about|on|of|in)"
+    r"|none of (?:this|these|what|the))\b",
     re.I,
 )
 _DENIES = re.compile(

@@ -33,7 +33,7 @@ def _fit(context: StageContext) -> TrainingResult:
             "add --recipe handbook, or leave the setting out.",
         )
     teacher: dict[str, TeacherTokens] = {}
-    if "natural" in context.outputs and context.run.settings.training.distill:
+    if "natural" in context.outputs and context.run.settings.training.distillation > 0:
         teacher = read_teacher(context.outputs)
     result: TrainingResult = run_training(context, FineTuneTrainer, "train", *_sides(context), None, teacher)
     return result
