@@ -92,6 +92,12 @@ class Place:
         return found.version if found else None
 
 
+def change(repo: Path) -> None:
+    """Something new in each file: of one alone the examples to train on may be the same, and nothing would be trained."""
+    for path in sorted(repo.rglob("*.py")):
+        path.write_text(path.read_text() + ADDED.replace("added", f"added_to_{path.stem}"))
+
+
 def forked_cycle(place: Place, log: Path) -> int:
     """The pid of a child that runs a cycle; its exit code is 0 where the cycle ended well or joined another."""
     pid = os.fork()
@@ -156,9 +162,7 @@ def main() -> int:
             return 1
         old = first.active()
         straight = first.copied(root / "straight")
-        path = next(straight.repo.rglob("*.py"))
-        changed = path.relative_to(straight.repo)
-        path.write_text(path.read_text() + ADDED)
+        change(straight.repo)
         began = time.monotonic()
         if wait(forked_cycle(straight, log)):
             print(log.read_text(), file=sys.stderr)
@@ -172,7 +176,7 @@ def main() -> int:
             for _ in range(TRIES):
                 shutil.rmtree(place, ignore_errors=True)
                 killed = first.copied(place)
-                (killed.repo / changed).write_text((killed.repo / changed).read_text() + ADDED)
+                change(killed.repo)
                 code = killed_after(forked_cycle(killed, log), seconds * part)
                 if code == -signal.SIGKILL:
                     break
