@@ -3,6 +3,7 @@
 from typing import Any
 
 from ai_forge.judge.evaluator import CONTENDERS, TUNED, Answer, CodeScore, Evaluation
+from ai_forge.judge.general_texts import general_scores
 
 GOOD: dict[str, Any] = {"loss": 1.0, "citation_right": True, "facts_right": True}
 POOR: dict[str, Any] = {"loss": 10.0, "citation_right": False, "facts_right": False}
@@ -30,8 +31,11 @@ def make_evaluation(
     tuned: dict[str, Any] | None = None,
     code: tuple[tuple[float, float], ...] = ((100.0, 101.0),) * 6,
     rivals: dict[str, dict[str, Any]] | None = None,
+    general: tuple[float, float] | None = None,
+    n_looks: int = 1,
 ) -> Evaluation:
-    """`tuned` are the tuned model's results with retrieval; `rivals` those of the others, by name."""
+    """`tuned` are the tuned model's results with retrieval; `rivals` those of the others, by name; `general` by what
+    factor the nats of general code and chat are the base's."""
     chosen = {c.name: POOR for c in CONTENDERS} | {TUNED: GOOD if tuned is None else tuned}
     chosen |= rivals or {}
     return Evaluation(
@@ -41,4 +45,8 @@ def make_evaluation(
             for i, (base, ours) in enumerate(code)
         ),
         n_worked_examples=2,
+        general=general_scores([100.0] * 24, [100.0 * (general or (1, 1))[i // 12] for i in range(24)])
+        if general
+        else (),
+        n_looks=n_looks,
     )

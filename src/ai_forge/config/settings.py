@@ -16,13 +16,19 @@ class JudgeSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    n_questions: int = Field(48, ge=4, le=5000, description="held-out questions that are answered")
+    n_questions: int = Field(48, ge=4, le=5000, description="held-out questions that are answered at the most")
+    interval_width: float = Field(
+        0.15, gt=0, le=2, description="a difference known this closely needs no more questions"
+    )
+    time_budget_s: float = Field(150, gt=0, description="time for answers after which no further questions are asked")
     n_worked_examples: int = Field(2, ge=0, le=8, description="worked examples in the prompt of the base's best rival")
     max_new_tokens: int = Field(112, ge=8, le=4096, description="longest answer")
     batch_tokens: int = Field(16384, ge=256, le=4_194_304, description="tokens of answers generated at a time")
     retrieved_documents: int = Field(3, ge=1, le=20, description="blocks shown with a question")
     code_bytes: int = Field(24_000, ge=1000, description="held-out code read for perplexity per byte")
     forgetting_budget: float = Field(0.10, ge=0, le=10, description="how much worse held-out code perplexity may get")
+    general_code_budget: float = Field(0.15, ge=0, le=10, description="how much worse general code perplexity may get")
+    general_chat_budget: float = Field(0.50, ge=0, le=10, description="how much worse general chat perplexity may get")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="level of the intervals")
     seed: int = Field(42, ge=0, description="choice of questions and bootstrap")
 

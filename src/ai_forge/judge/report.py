@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from ai_forge.judge.evaluator import CONTENDERS, TUNED, Answer, Evaluation
+from ai_forge.judge.scoring import rouge_l
 from ai_forge.judge.statistics import Estimate
 from ai_forge.judge.verdict import BASES, Row, Verdict, best_base
 from ai_forge.model_files.base import Origin
@@ -48,7 +49,8 @@ def unknowns(training: TrainingRecord, origin: Origin) -> list[str]:
         "The held-out questions are made by the same rules as the training questions, about other files: they show "
         "what was learned about answering from code, not how people will ask.",
         "A right citation and the right names do not make a whole sentence right; read the answers below.",
-        "Forgetting is measured on this repository's held-out code only; general abilities (HumanEval, chat) are not.",
+        "What was forgotten is measured as likelihood of held-out code and of 24 short general texts; that the model still "
+        "writes and talks as well (HumanEval, conversations) is not measured here.",
         "One training with one seed: another would end within a few points of this one.",
     ]
     if origin.lossy:
@@ -73,6 +75,53 @@ def number(e: Estimate | None, form: str = "{:.2f}") -> str:
 def percent(e: Estimate | None) -> str:
     """A proportion as text."""
     return number(e, "{:.0%}")
+
+
+def counted(e: Estimate | None, form: str = "{:.2f}") -> str:
+    """An estimate with its interval and of how many it is.
+
+    >>> counted(Estimate(0.5, 0.25, 0.75, 4), "{:.0%}")
+    '50% (25% to 75%), n = 4'
+    """
+    if e is None or e.low is None:
+        return number(e, form)
+    return f"{number(e, form)}, n = {e.n}"
+
+
+ADVICE = {
+    "promote": "It answers better than the model it was made from and lost nothing beyond its budgets: it may be deployed.",
+    "hold": "It is not shown to be better: keep the model that is deployed. More questions or another training may show it.",
+    "reject": "It became surely worse in what is named: do not deploy it.",
+}
+
+
+def about_intervals(verdict: Verdict) -> str:
+    """Which level the intervals have, what is resampled, and what is corrected for."""
+    return (
+        f"In brackets {verdict.confidence:.1%} intervals: shares by Wilson's formula over single questions, which is too narrow "
+        "where questions of one file stand or fall together; losses, likeness and all differences by a bootstrap of whole "
+        "files. To promote, all checks must pass, which needs no correction; to reject, one is enough, so each is held to a "
+        "stricter level (Bonferroni); looks at the questions before all were asked count as well."
+    )
+
+
+def about_questions(evaluation: Evaluation, verdict: Verdict) -> str:
+    """Whose questions these are, how many, and what was left out before they were asked."""
+    recall = number(verdict.retrieval_recall, "{:.0%}")
+    return (
+        f"The {len(evaluation.of(TUNED))} questions are ours and not those of people: made by rule from held-out files, only such "
+        "whose answer lies in an indexed block; more were not asked once these told the contenders apart. The code that "
+        f"answers was among what was shown in {recall} of them, which says nothing of the questions that were left out."
+    )
+
+
+def families(evaluation: Evaluation, rival: str) -> list[tuple[str, int, int, int]]:
+    """For each kind of question: its name, how many, right citations of the tuned model and of the rival."""
+    found: dict[str, tuple[int, int, int]] = {}
+    for ours, theirs in zip(evaluation.of(TUNED), evaluation.of(rival), strict=True):
+        n, right, rivals = found.get(ours.family, (0, 0, 0))
+        found[ours.family] = (n + 1, right + ours.citation_right, rivals + theirs.citation_right)
+    return [(family, *counts) for family, counts in sorted(found.items(), key=lambda item: (-item[1][0], item[0]))]
 
 
 def _png(figure: Any) -> bytes:
@@ -141,13 +190,17 @@ def draw_loss_distribution(evaluation: Evaluation, rival: str) -> bytes:
 
 
 def side_by_side(evaluation: Evaluation, rival: str) -> list[tuple[Answer, Answer]]:
-    """(tuned, rival) answers of up to `N_SHOWN` questions: right ones and wrong ones in turn, so that failures show."""
+    """(tuned, rival) answers of up to `N_SHOWN` questions: those that differ most, the others right and wrong in turn."""
     pairs = list(zip(evaluation.of(TUNED), evaluation.of(rival), strict=True))
+    by_difference = sorted(pairs, key=lambda pair: rouge_l(pair[0].answer, pair[1].answer))
+    chosen = by_difference[: N_SHOWN // 4]
+    left = [pair for pair in pairs if pair not in chosen]
     # a question that asks for no facts is right by its citation alone
-    right = [p for p in pairs if p[0].citation_right and p[0].facts_right is not False]
-    wrong = [p for p in pairs if p not in right]
-    n_wrong = min(len(wrong), N_SHOWN // 2)
-    return right[: N_SHOWN - n_wrong] + wrong[:n_wrong]
+    right = [p for p in left if p[0].citation_right and p[0].facts_right is not False]
+    wrong = [p for p in left if p not in right]
+    n_left = N_SHOWN - len(chosen)
+    n_wrong = min(len(wrong), n_left // 2)
+    return right[: n_left - n_wrong] + wrong[:n_wrong] + chosen
 
 
 def write_report(folder: Path, data: ReportData) -> tuple[Path, Path]:
@@ -180,6 +233,11 @@ def write_report(folder: Path, data: ReportData) -> tuple[Path, Path]:
         "contenders": CONTENDERS,
         "evaluations": evaluations,
         "pairs": side_by_side(data.evaluation, rival),
+        "advice": ADVICE[data.verdict.decision],
+        "about_intervals": about_intervals(data.verdict),
+        "about_questions": about_questions(data.evaluation, data.verdict),
+        "families": families(data.evaluation, rival),
+        "counted": counted,
         "number": number,
         "percent": percent,
         "pictures": {name: base64.b64encode(picture).decode() for name, picture in pictures.items()},

@@ -1,18 +1,29 @@
 """From measurements to a verdict: did it help, by how much, and what was lost.
 
-The gate reads differences to the best base contender, question by question, never the training loss. A check that
-could not be computed is unscored (None) and says so; the verdict needs answer loss and citations to be scored.
+The gate (`judge`) is a pure function of what was measured and of the settings. It reads differences to the best base contender,
+question by question, never the training loss, and what was forgotten against a budget each, all by the bounds of intervals:
+
+    promote   answer loss and citations are surely better, facts not surely worse, nothing forgotten beyond its budget
+    reject    something is surely worse, or surely forgotten beyond its budget
+    hold      neither is shown: more questions, or another training, may show it
+
+Several comparisons: to promote, all checks must pass, which needs no correction (each may err, all of them together rarely do).
+To reject, one is enough, so the error is split over those that can (Bonferroni). Where questions were asked until they were
+enough, it is split over the looks as well. A check that could not be computed is unscored (None) and says so.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from ai_forge.config import JudgeSettings
 from ai_forge.judge.evaluator import CONTENDERS, TUNED, Answer, Evaluation
+from ai_forge.judge.general_texts import GeneralScore, Kind
 from ai_forge.judge.statistics import (
     Estimate,
     bootstrap,
+    level_of,
     mean,
     not_surely_below_zero,
     paired_difference,
@@ -43,6 +54,11 @@ class Check:
     name: str
     passed: bool | None
     text: str
+    harm: bool = False
+    """Surely worse than it may be: enough to reject."""
+
+
+Decision = Literal["promote", "hold", "reject"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +73,25 @@ class Verdict:
     code_tuned: Estimate | None = None
     forgetting: Estimate | None = None
     retrieval_recall: Estimate | None = None
+    general_code: Estimate | None = None
+    general_chat: Estimate | None = None
+    confidence: float = 0.95
+    """The level of the intervals, looks accounted for."""
+
+    @property
+    def decision(self) -> Decision:
+        """What to do with the model."""
+        if self.better:
+            return "promote"
+        return "reject" if any(check.harm for check in self.checks) else "hold"
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it is not promoted, check by check; why it is where it is."""
+        if self.better:
+            return tuple(f"{c.name}: {c.text}" for c in self.checks if c.passed)
+        against = [c for c in self.checks if c.harm] or [c for c in self.checks if not c.passed]
+        return tuple(f"{c.name}: {c.text}" for c in against)
 
 
 def _row(name: str, answers: list[Answer], settings: JudgeSettings) -> Row:
@@ -99,65 +134,115 @@ def best_base(rows: tuple[Row, ...], figure: Callable[[Row], Estimate | None], *
     return best
 
 
+N_HARMS = 6  # the checks below: any of them can reject
+
+
 def judge(evaluation: Evaluation, settings: JudgeSettings) -> Verdict:
     """The verdict on an evaluation."""
-    rows = tuple(_row(c.name, evaluation.of(c.name), settings) for c in CONTENDERS)
-    forgetting = _forgetting(evaluation, settings)
+    at_looks = settings.model_copy(update={"confidence": level_of(settings.confidence, evaluation.n_looks)})
+    strict = at_looks.model_copy(update={"confidence": level_of(at_looks.confidence, N_HARMS)})
+    rows = tuple(_row(c.name, evaluation.of(c.name), at_looks) for c in CONTENDERS)
     # Loss and citations must be scored. Facts are in few answers, and held-out code may be missing: those may only not fail.
-    required = _loss_check(evaluation, rows, settings), _citation_check(evaluation, rows, settings)
-    checks = (*required, _facts_check(evaluation, rows, settings), _forgetting_check(forgetting, settings))
+    required = _loss_check(evaluation, rows, at_looks, strict), _citation_check(evaluation, rows, at_looks, strict)
+    budgets = (
+        ("forgetting", "held-out code", evaluation.code, settings.forgetting_budget),
+        ("general code", "general code", general_of(evaluation, "code"), settings.general_code_budget),
+        ("general chat", "answers to general chats", general_of(evaluation, "chat"), settings.general_chat_budget),
+    )
+    forgotten = [_budget_check(name, what, scores, budget, at_looks, strict) for name, what, scores, budget in budgets]
+    # an evaluation of an older AI Forge has no general texts: what was never asked is no check
+    forgotten = [check for check in forgotten if check.name == "forgetting" or check.passed is not None]
+    checks = (*required, _facts_check(evaluation, rows, at_looks, strict), *forgotten)
     better = all(c.passed for c in required) and all(c.passed is not False for c in checks)
     return Verdict(
         better=better,
         headline=_headline(better, rows, checks),
         checks=checks,
         rows=rows,
-        code_base=_bits_per_byte(evaluation, settings, tuned=False),
-        code_tuned=_bits_per_byte(evaluation, settings, tuned=True),
-        forgetting=forgetting,
-        retrieval_recall=proportion([a.oracle_shown for a in evaluation.of(TUNED)], settings.confidence),
+        code_base=_bits_per_byte(evaluation, at_looks, tuned=False),
+        code_tuned=_bits_per_byte(evaluation, at_looks, tuned=True),
+        forgetting=worsening(evaluation.code, at_looks),
+        retrieval_recall=proportion([a.oracle_shown for a in evaluation.of(TUNED)], at_looks.confidence),
+        general_code=worsening(general_of(evaluation, "code"), at_looks),
+        general_chat=worsening(general_of(evaluation, "chat"), at_looks),
+        confidence=at_looks.confidence,
     )
 
 
-def _loss_check(evaluation: Evaluation, rows: tuple[Row, ...], settings: JudgeSettings) -> Check:
+def general_of(evaluation: Evaluation, kind: Kind) -> list[GeneralScore]:
+    """The general texts of a kind."""
+    return [score for score in evaluation.general if score.kind == kind]
+
+
+def _loss_check(evaluation: Evaluation, rows: tuple[Row, ...], settings: JudgeSettings, strict: JudgeSettings) -> Check:
     rival = best_base(rows, lambda r: r.answer_loss, lowest=True)
-    gain = _gain(evaluation, rival, lambda a: a.loss / a.n_tokens, settings)
-    text = f"{signed(gain)} nats per token against {rival}; must be below 0"
-    return Check("answer loss", surely_below_zero(gain), text)
+
+    def gain(level: JudgeSettings) -> Estimate | None:
+        return _gain(evaluation, rival, lambda a: a.loss / a.n_tokens, level)
+
+    text = f"{signed(gain(settings))} nats per token against {rival}; must be below 0"
+    harm = surely_above_zero(gain(strict)) is True
+    return Check("answer loss", surely_below_zero(gain(settings)), text, harm)
 
 
-def _citation_check(evaluation: Evaluation, rows: tuple[Row, ...], settings: JudgeSettings) -> Check:
+def _citation_check(
+    evaluation: Evaluation, rows: tuple[Row, ...], settings: JudgeSettings, strict: JudgeSettings
+) -> Check:
     rival = best_base(rows, lambda r: r.citations)
     gain = _gain(evaluation, rival, lambda a: a.citation_right, settings)
+    harm = surely_below_zero(_gain(evaluation, rival, lambda a: a.citation_right, strict)) is True
     text = f"{signed(gain, percent=True)} against {rival}; must be above 0"
-    return Check("citations", surely_above_zero(gain), text)
+    return Check("citations", surely_above_zero(gain), text, harm)
 
 
-def _facts_check(evaluation: Evaluation, rows: tuple[Row, ...], settings: JudgeSettings) -> Check:
+def _facts_check(
+    evaluation: Evaluation, rows: tuple[Row, ...], settings: JudgeSettings, strict: JudgeSettings
+) -> Check:
     rival = best_base(rows, lambda r: r.facts)
     gain = _gain(evaluation, rival, lambda a: a.facts_right, settings)
+    harm = surely_below_zero(_gain(evaluation, rival, lambda a: a.facts_right, strict)) is True
     text = f"{signed(gain, percent=True)} against {rival}; must not be surely below 0"
-    return Check("facts", not_surely_below_zero(gain), text)
+    return Check("facts", not_surely_below_zero(gain), text, harm)
 
 
-def _forgetting(evaluation: Evaluation, settings: JudgeSettings) -> Estimate | None:
-    """Perplexity per byte of held-out code, tuned over base, minus 1: 0.05 is five per cent worse."""
+class _Scored(Protocol):
+    """A text with what both models gave to it."""
+
+    @property
+    def n_bytes(self) -> int: ...
+    @property
+    def base_nats(self) -> float: ...
+    @property
+    def tuned_nats(self) -> float: ...
+
+
+def worsening(scores: Sequence[_Scored], settings: JudgeSettings) -> Estimate | None:
+    """Perplexity per byte, tuned over base, minus 1: 0.05 is five per cent worse."""
     # per byte, not per token, so that bases with other tokenizers can be compared
-    rows = [(c.tuned_nats - c.base_nats, float(c.n_bytes)) for c in evaluation.code]
+    rows = [(c.tuned_nats - c.base_nats, float(c.n_bytes)) for c in scores]
     return bootstrap(
         rows,
-        lambda d: math.expm1(float(d[:, 0].sum() / d[:, 1].sum())),  # a ratio of sums: long files weigh more
+        lambda d: math.expm1(float(d[:, 0].sum() / d[:, 1].sum())),  # a ratio of sums: long texts weigh more
         confidence=settings.confidence,
         seed=settings.seed,
     )
 
 
-def _forgetting_check(change: Estimate | None, settings: JudgeSettings) -> Check:
-    passed, budget = None, settings.forgetting_budget
-    if change is not None:
-        passed = change.value <= budget
-    text = f"{signed(change, percent=True)} perplexity per byte of held-out code; at most {budget:+.0%}"
-    return Check("forgetting", passed, text)
+def _budget_check(
+    name: str,
+    what: str,
+    scores: Sequence[_Scored],
+    budget: float,
+    settings: JudgeSettings,
+    strict: JudgeSettings,
+) -> Check:
+    change, surely = worsening(scores, settings), worsening(scores, strict)
+    passed = None
+    if change is not None:  # by the bound: what may lie beyond the budget is not known to be within it
+        passed = (change.value if change.high is None else change.high) <= budget
+    harm = surely is not None and surely.low is not None and surely.low > budget
+    text = f"{signed(change, percent=True)} perplexity per byte of {what}; surely at most {budget:+.0%}"
+    return Check(name, passed, text, harm)
 
 
 def _bits_per_byte(evaluation: Evaluation, settings: JudgeSettings, *, tuned: bool) -> Estimate | None:
@@ -185,6 +270,9 @@ def in_words(e: Estimate | None, form: str) -> str:
 
 
 def _headline(better: bool, rows: tuple[Row, ...], checks: tuple[Check, ...]) -> str:
+    harmed = [c.name for c in checks if c.harm]
+    if harmed:
+        return f"Worse than it may be: {', '.join(harmed)}."
     if not better:
         failed = [c.name for c in checks if c.passed is False] or [c.name for c in checks if c.passed is None]
         return f"{start_of_headline(better)}: {', '.join(failed)}."

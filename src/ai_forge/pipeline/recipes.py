@@ -1,7 +1,7 @@
 """The recipes: which stages make a model of what. Each is a tuple of stages; a stage that is the same stands in several.
 
-repository   mine → notes → dataset (→ natural) → train (→ prefer) → merge → evaluate → export → parity → report
-               └→ index ────────↗
+repository   mine → notes → dataset (→ natural) → train (→ prefer) → merge → export → evaluate → parity → report
+               └→ index ────────↗                                         base-export ↗
 handbook     dataset → train (→ prefer) → merge → evaluate → export → parity → report
 dataset      the same, from a file of examples
 """
@@ -26,7 +26,7 @@ from ai_forge.pipeline.stages.dataset_file import (
     ChatsSummary,
 )
 from ai_forge.pipeline.stages.evaluate import EVALUATE
-from ai_forge.pipeline.stages.export import EXPORT
+from ai_forge.pipeline.stages.export import BASE_EXPORT, EXPORT
 from ai_forge.pipeline.stages.handbook import (
     HANDBOOK_DATASET,
     HANDBOOK_EVALUATE,
@@ -76,7 +76,7 @@ class Recipe:
 
 REPOSITORY = Recipe(
     "repository",
-    (MINE, NOTES, DATASET, INDEX, NATURAL, TRAIN, PREFER, MERGE, EVALUATE, EXPORT, PARITY, REPORT),
+    (MINE, NOTES, DATASET, INDEX, NATURAL, TRAIN, PREFER, MERGE, EXPORT, BASE_EXPORT, EVALUATE, PARITY, REPORT),
     read_code,
     plan_repository_training,
 )

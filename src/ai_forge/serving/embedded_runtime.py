@@ -171,8 +171,8 @@ class EmbeddedRuntime:
     def answers(self, model: str, chats: Sequence[Sequence[Message]], max_tokens: int) -> list[Completion]:
         """Greedy answers, as many at once as there are slots."""
         with self._using(model) as (deployment, server):
-            asked = [with_system(chat, deployment.system_prompt) for chat in chats]
-            return server.answers(asked, max_tokens, deployment.stop)
+            prompts = [server.render(with_system(chat, deployment.system_prompt)) for chat in chats]
+            return server.completions(prompts, max_tokens, deployment.stop)
 
     def render(self, model: str, messages: Sequence[Message]) -> RenderedPrompt:
         """The prompt by the GGUF's own template, and its tokens as they are evaluated."""

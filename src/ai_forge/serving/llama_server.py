@@ -11,7 +11,7 @@ spinning, so beside a training run one thread answers 32 tokens in 1 s and two n
 machine at rest all cores are taken. A model that was loaded while the machine was busy keeps its few threads.
 
 Several requests are answered at once, each in a slot with a context of its own, so a long answer holds up no other; further
-ones wait for a slot. A slot keeps the prompt that it answered last, and `answers` computes anew only what differs from it: of
+ones wait for a slot. A slot keeps the prompt that it answered last, and `completions` compute anew only what differs from it: of
 questions with the same instructions and worked examples the shared beginning is evaluated once in each slot.
 
 xllamacpp is imported when the first model is loaded.
@@ -118,21 +118,22 @@ class LlamaServer:
         given = prompt if isinstance(prompt, str) else list(prompt)
         return _completion(self._ask("/completion", {"prompt": given, "n_predict": max_tokens} | GREEDY))
 
-    def answers(
-        self, chats: Sequence[Sequence[Message]], max_tokens: int, stop: Sequence[str] = ()
+    def completions(
+        self, prompts: Sequence[str | Sequence[int]], max_tokens: int, stop: Sequence[str] = ()
     ) -> list[Completion]:
-        """The greedy answers to `chats` in their order, `n_slots` at a time; the same whatever `n_slots` is.
+        """Continue each of `prompts` greedily, `n_slots` at a time; the same tokens whatever `n_slots` is.
 
         Raises:
             InputError: a prompt does not fit the context.
         """
         options = GREEDY | {"cache_prompt": True, "n_predict": max_tokens, "stop": list(stop)}
 
-        def answer(chat: Sequence[Message]) -> Completion:
-            return _completion(self._ask("/completion", {"prompt": self.render(chat)} | options))
+        def complete(prompt: str | Sequence[int]) -> Completion:
+            given = prompt if isinstance(prompt, str) else list(prompt)
+            return _completion(self._ask("/completion", {"prompt": given} | options))
 
         with ThreadPoolExecutor(self.n_slots) as pool:
-            return list(pool.map(answer, chats))
+            return list(pool.map(complete, prompts))
 
     def greedy_top(self, prompt: Sequence[int], max_tokens: int, n_top: int) -> list[tuple[int, dict[int, float]]]:
         """Greedy tokens, each with the log-probabilities (nats) of the `n_top` most likely tokens at its place.

@@ -1,7 +1,8 @@
 """The contenders on a tiny random model, end to end; perplexity against the Hugging Face computation."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,11 @@ import torch
 from ai_forge.config import JudgeSettings
 from ai_forge.data_pipeline.schemas import Document
 from ai_forge.events import Event, StageProgress
-from ai_forge.judge.evaluator import CONTENDERS, Evaluator, HeldOut, code_windows, compute_perplexity
+from ai_forge.judge.evaluator import CONTENDERS, TUNED, Evaluation, Evaluator, HeldOut, code_windows, compute_perplexity
 from ai_forge.judge.scoring import rouge_l
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.prompt import messages_for
+from ai_forge.serving.runtime import Completion
 from ai_forge.training.backends.base import Generator
 from ai_forge.training.backends.torch_model import TorchGenerator
 from ai_forge.training.tokens.packing import TokenizedExample
@@ -57,6 +59,29 @@ def test_windows_score_every_token_but_the_first_once(n: int) -> None:
     assert all(len(window.ids) <= 10 for window in windows)
 
 
+class FromTrainer:
+    """Answers with the trainer's model where a deployed file would."""
+
+    def __init__(self, model: Generator, tokenizer: ChatTokenizer) -> None:
+        self._model, self._tokenizer = model, tokenizer
+
+    def completions(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[Completion]:
+        told = self._model.generate(prompts, max_tokens)
+        texts = [self._tokenizer.decode(ids) for ids in told]
+        return [Completion(text, 0, len(ids), tuple(ids)) for text, ids in zip(texts, told, strict=True)]
+
+
+class Scripted:
+    """Gives the same answer to everything, and counts."""
+
+    def __init__(self, answer: str) -> None:
+        self.answer, self.asked = answer, 0
+
+    def completions(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[Completion]:
+        self.asked += len(prompts)
+        return [Completion(self.answer, 0, 1, None) for _ in prompts]
+
+
 @pytest.fixture(scope="module")
 def evaluated(folders: dict[bool, Path]) -> tuple:  # type: ignore[type-arg]
     tokenizer = ChatTokenizer(folders[False])
@@ -72,8 +97,12 @@ def evaluated(folders: dict[bool, Path]) -> tuple:  # type: ignore[type-arg]
     def retrieve(question: str) -> Sequence[Document]:
         return (document("parse", 1), document("trim"))
 
+    @contextmanager
+    def serve(tuned: bool, num_ctx: int) -> Iterator[FromTrainer]:
+        yield FromTrainer(TorchGenerator.load(folders[tuned], tokenizer.end_of_turn_id, exact=True), tokenizer)
+
     held_out = HeldOut(questions, raft_examples(8)[6:7], [("a.py", CODE), ("b.py", CODE * 3)])
-    evaluation = Evaluator(load, tokenizer, retrieve, settings, heard.append).evaluate(held_out)
+    evaluation = Evaluator(load, serve, tokenizer, retrieve, settings, heard.append).evaluate(held_out)
     return evaluation, questions, tokenizer, loaded, heard
 
 
@@ -131,3 +160,43 @@ def test_code_is_scored_by_both_models(evaluated: tuple, folders: dict[bool, Pat
     for tuned, value in ((False, evaluation.code[0].base_nats), (True, evaluation.code[0].tuned_nats)):
         expected = -float(reference_log_probs(reference_model(folders[tuned]), window).sum())
         assert value == pytest.approx(expected, rel=1e-4)
+
+
+def asked(folders: dict[bool, Path], base: str, tuned: str, **settings: float) -> tuple[Evaluation, int]:
+    """What is measured where base and tuned model answer everything alike, and how many questions each was asked."""
+    tokenizer = ChatTokenizer(folders[False])
+    one = raft_examples(1)[0]
+    questions = [one.model_copy(update={"subject_path": f"f{i}.py", "question": f"What is {i}?"}) for i in range(16)]
+    served = {False: Scripted(base), True: Scripted(tuned.format(citation=one.oracle_documents[0].citation))}
+    evaluator = Evaluator(
+        lambda tuned: TorchGenerator.load(folders[tuned], tokenizer.end_of_turn_id),
+        lambda tuned, num_ctx: nullcontext(served[tuned]),
+        tokenizer,
+        lambda question: (),
+        JudgeSettings(max_new_tokens=8, **settings),  # type: ignore[arg-type]
+    )
+    evaluation = evaluator.evaluate(HeldOut(questions, [], []), (CONTENDERS[1], CONTENDERS[4]))
+    return evaluation, served[True].asked
+
+
+def test_no_more_is_asked_once_they_can_be_told_apart(folders: dict[bool, Path]) -> None:
+    evaluation, n_asked = asked(folders, base="No.", tuned="It is. [{citation}]")
+    assert n_asked == 4
+    assert [len(evaluation.of(name)) for name in (CONTENDERS[1].name, TUNED)] == [4, 4]
+    assert evaluation.n_looks == 3
+
+
+def test_all_is_asked_where_they_answer_alike(folders: dict[bool, Path]) -> None:
+    assert asked(folders, base="No.", tuned="No.")[1] == 16
+
+
+def test_no_further_questions_beyond_the_time(folders: dict[bool, Path]) -> None:
+    assert asked(folders, base="No.", tuned="No.", time_budget_s=1e-9)[1] == 4
+
+
+def test_general_texts_are_scored_by_both_models(evaluated: tuple) -> None:  # type: ignore[type-arg]
+    general = evaluated[0].general
+    assert {score.kind for score in general} == {"code", "chat"}
+    assert all(
+        score.base_nats > 0 and score.tuned_nats > 0 and score.base_nats != score.tuned_nats for score in general
+    )

@@ -75,8 +75,11 @@ def test_verdict_figures_and_unknowns_are_told(tmp_path: Path, name: str) -> Non
         "3.40e-03",
         "2.500 → 0.750",
         "time budget 60 s",
-        "100% (86% to 100%)",
-        "0% (0% to 14%)",
+        "100% (86% to 100%), n = 24",
+        "0% (0% to 14%), n = 24",
+        "The 24 questions are ours and not those of people",
+        "it may be deployed",
+        "purpose",
         "0.10 (0.10 to 0.10)",
         "1.443 (1.443 to 1.443) bits per byte",
         "+1.0% (+1.0% to +1.0%)",
@@ -160,6 +163,6 @@ def test_failures_are_shown_beside_successes() -> None:
     )
     pairs = side_by_side(evaluation.model_copy(update={"answers": mixed}), "base")
     assert len(pairs) == N_SHOWN
-    assert [ours.citation_right for ours, _ in pairs] == [True] * 4 + [False] * 4
+    assert [ours.citation_right for ours, _ in pairs][:6] == [True] * 3 + [False] * 3
     assert all(ours.question == theirs.question and theirs.contender == "base" for ours, theirs in pairs)
     assert len(side_by_side(make_evaluation(3), "base")) == 3

@@ -1,12 +1,14 @@
 """The gate: each check passes, fails and goes unscored."""
 
 import math
+import random
 from typing import Any
 
 import pytest
 
 from ai_forge.config import JudgeSettings
 from ai_forge.judge.evaluator import TUNED, Evaluation
+from ai_forge.judge.statistics import level_of, looks, paired_difference
 from ai_forge.judge.verdict import Verdict, best_base, judge
 from evaluations import GOOD, POOR, answer, make_evaluation
 
@@ -35,7 +37,7 @@ def test_better_in_all_is_better() -> None:
 @pytest.mark.parametrize(
     ("tuned", "failed"),
     [
-        (GOOD | {"loss": 11.0}, "answer loss"),
+        (GOOD | {"loss": 11.0}, "answer loss"),  # surely worse
         (GOOD | {"loss": 10.0}, "answer loss"),  # equal is not better
         (GOOD | {"citation_right": False}, "citations"),
     ],
@@ -44,7 +46,7 @@ def test_one_failed_check_is_enough(tuned: dict[str, Any], failed: str) -> None:
     verdict = verdict_on(make_evaluation(tuned=tuned))
     assert not verdict.better
     assert [name for name, ok in passed(verdict).items() if ok is False] == [failed]
-    assert verdict.headline == f"Not shown to be better than the base: {failed}."
+    assert verdict.headline.endswith(f": {failed}.")
 
 
 def test_the_rival_is_the_best_base_for_each_figure() -> None:
@@ -132,3 +134,72 @@ def test_figures_are_token_weighted() -> None:
 def test_the_best_base_is_the_last_where_none_is_scored() -> None:
     rows = verdict_on(Evaluation(answers=(), code=(), n_worked_examples=0)).rows
     assert best_base(rows, lambda row: row.citations) == "base + retrieval + worked examples"
+
+
+def test_a_planted_better_model_is_promoted() -> None:
+    verdict = verdict_on(make_evaluation(general=(1.0, 1.02), n_looks=3))
+    assert verdict.decision == "promote"
+    assert verdict.better
+    assert {reason.partition(":")[0] for reason in verdict.reasons} >= {"answer loss", "citations", "general code"}
+
+
+def test_a_planted_equal_model_is_held() -> None:
+    verdict = verdict_on(make_evaluation(tuned=POOR, general=(1.0, 1.0)))
+    assert verdict.decision == "hold"
+    assert {reason.partition(":")[0] for reason in verdict.reasons} == {"answer loss", "citations"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"general": (3.0, 1.0)}, "general code"),
+        ({"general": (1.0, 5.0)}, "general chat"),
+        ({"code": ((100.0, 150.0),) * 6}, "forgetting"),
+        ({"tuned": GOOD | {"loss": 30.0}}, "answer loss"),
+    ],
+)
+def test_a_planted_over_trained_model_is_rejected(changes: dict[str, Any], reason: str) -> None:
+    """However well it answers: it was trained until it forgot the rest."""
+    verdict = verdict_on(make_evaluation(**changes))
+    assert verdict.decision == "reject"
+    assert not verdict.better
+    assert [text.partition(":")[0] for text in verdict.reasons] == [reason]
+    assert verdict.headline == f"Worse than it may be: {reason}."
+
+
+def test_what_may_lie_beyond_a_budget_is_held_though_its_point_lies_within() -> None:
+    code = tuple((100.0, 100.0 + change) for change in (0.0, 0.0, 0.0, 0.0, 0.0, 50.0))  # +8.7 %, from 0 to 28 %
+    verdict = verdict_on(make_evaluation(code=code))
+    assert verdict.forgetting is not None
+    assert verdict.forgetting.value < SETTINGS.forgetting_budget < (verdict.forgetting.high or 0)
+    assert verdict.decision == "hold"
+
+
+def test_looks_widen_the_intervals() -> None:
+    tuned = GOOD | {"citation_right": True}
+    one, three = (verdict_on(make_evaluation(tuned=tuned, n_looks=n)) for n in (1, 3))
+    assert (one.confidence, three.confidence) == (0.95, pytest.approx(1 - 0.05 / 3))
+    narrow, wide = one.rows[-1].citations, three.rows[-1].citations
+    assert narrow is not None
+    assert wide is not None
+    assert (wide.low or 0) < (narrow.low or 0)
+
+
+def test_looking_three_times_keeps_the_error_and_stops_early() -> None:
+    """Of 300 pairs of equal models about 5 % are called different at any of the looks; unequal ones are told early."""
+    generator = random.Random(7)
+
+    def first_clear(p_ours: float, p_theirs: float) -> int | None:
+        ours, theirs = ([float(generator.random() < p) for _ in range(48)] for p in (p_ours, p_theirs))
+        for n in looks(48):
+            level = level_of(0.95, 3)
+            difference = paired_difference(ours[:n], theirs[:n], confidence=level, n_resamples=400)
+            assert difference is not None
+            if (difference.low or 0) > 0 or (difference.high or 0) < 0:
+                return n
+        return None
+
+    equal = [first_clear(0.4, 0.4) for _ in range(300)]
+    assert sum(n is not None for n in equal) / len(equal) <= 0.07
+    unequal = [first_clear(0.8, 0.1) for _ in range(50)]
+    assert sum(n == 12 for n in unequal) / len(unequal) >= 0.8

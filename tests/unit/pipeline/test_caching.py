@@ -14,7 +14,7 @@ from ai_forge.pipeline.stage import Outputs
 from ai_forge.pipeline.stages.notes import notes_of
 from cli_runs import TinyRun, runner_of
 
-ALL = ("mine", "notes", "dataset", "index", "train", "merge", "evaluate", "export", "parity", "report")
+ALL = ("mine", "notes", "dataset", "index", "train", "merge", "export", "base-export", "evaluate", "parity", "report")
 
 
 def finished_stages(events: list[Event]) -> list[StageFinished]:
@@ -159,7 +159,7 @@ def test_preference_pairs_train_the_adapter_further_and_never_on_held_out_files(
     notices = [event.message for event in events if isinstance(event, Notice)]
     assert "1 of 5 preference pairs are about held-out files and are left out." in notices
     assert {event.stage for event in finished_stages(events) if not event.cached} == {
-        *("prefer", "merge", "evaluate", "export", "parity", "report")
+        *("prefer", "merge", "export", "evaluate", "parity", "report")
     }
     folders = (before.folder("train"), second.outputs().folder("prefer"))
     weights = [(folder / "adapter_model.safetensors").read_bytes() for folder in folders]

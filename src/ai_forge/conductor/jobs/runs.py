@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 STATUS: dict[str, ActiveStatus] = {
     **{"evaluate": "validating", "parity": "validating", "report": "validating"},
-    **{"export": "exporting", "deploy": "exporting"},
+    **{"export": "exporting", "base-export": "exporting", "deploy": "exporting"},
 }
 # shares of the time of a real run; every other stage is small
 WEIGHTS = {"train": 60.0, "prefer": 20.0, "evaluate": 15.0, "export": 5.0, "parity": 5.0}

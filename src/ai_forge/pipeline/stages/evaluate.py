@@ -11,6 +11,7 @@ from ai_forge.data_pipeline.search.context import documents_for
 from ai_forge.events import Event
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
 from ai_forge.pipeline.stages.dataset import DatasetSummary, held_out_code
+from ai_forge.pipeline.stages.export import base_gguf_of, gguf_of
 from ai_forge.pipeline.stages.index import IndexSummary
 from ai_forge.pipeline.stages.merge import load_generator
 from ai_forge.workspace import atomic_write
@@ -18,10 +19,11 @@ from ai_forge.workspace import atomic_write
 if TYPE_CHECKING:
     from ai_forge.judge.evaluator import Contender
     from ai_forge.pipeline.run import Run
+    from ai_forge.serving.llama_server import LlamaServer
 
 FILE = "evaluation.json"
 # these change no answer: how many are generated at a time, and how what was measured is judged
-WHAT_ONLY_THE_VERDICT_READS = {"confidence", "forgetting_budget", "batch_tokens"}
+WHAT_ONLY_THE_VERDICT_READS = {"forgetting_budget", "general_code_budget", "general_chat_budget", "batch_tokens"}
 
 
 class JudgedSummary(Summary):
@@ -53,6 +55,7 @@ def evaluation_stage(contenders: Sequence[Contender] | None = None) -> Stage:
         dataset = outputs.summary("dataset", DatasetSummary)
         return {
             "merge": outputs.key("merge"),
+            "served": run.settings.export.quantization,
             "data": [dataset.content, dataset.judged],
             "index": outputs.summary("index", IndexSummary).content,
             "settings": run.settings.judge.model_dump(exclude=WHAT_ONLY_THE_VERDICT_READS),
@@ -62,8 +65,8 @@ def evaluation_stage(contenders: Sequence[Contender] | None = None) -> Stage:
 
     return Stage(
         "evaluate",
-        ("merge", "dataset", "index"),
-        3,
+        ("merge", "dataset", "index", "export", "base-export"),
+        4,
         inputs,
         lambda context: _build(context, chosen()),
         EvaluateSummary,
@@ -72,6 +75,7 @@ def evaluation_stage(contenders: Sequence[Contender] | None = None) -> Stage:
             "ai_forge.judge.held_out",
             "ai_forge.judge.scoring",
             "ai_forge.data_pipeline.search.context",
+            "ai_forge.serving.llama_server",
         ),
     )
 
@@ -88,7 +92,7 @@ def _build(context: StageContext, contenders: Sequence[Contender]) -> EvaluateSu
 
     # loaded by the evaluator, one after the other: base and tuned model together may not fit into memory
     load, find = partial(load_generator, context), partial(retrieve, context)
-    evaluator = Evaluator(load, context.opened.tokenizer, find, settings.judge, emit)
+    evaluator = Evaluator(load, partial(serve, context), context.opened.tokenizer, find, settings.judge, emit)
     questions = held_out_questions(context)
     held_out = HeldOut(
         questions=questions,
@@ -100,6 +104,16 @@ def _build(context: StageContext, contenders: Sequence[Contender]) -> EvaluateSu
     # what something is for reads best as the first question of a freshly deployed model
     first = next((e.question for e in questions if e.family == "purpose"), questions[0].question)
     return EvaluateSummary(questions=len(questions), code_files=len(held_out.code), first_question=first)
+
+
+def serve(context: StageContext, tuned: bool, num_ctx: int) -> LlamaServer:
+    """The exported file of the tuned model or the base, in the type that is deployed; `num_ctx` tokens for each answer."""
+    from ai_forge.serving.llama_server import LlamaServer
+
+    run, outputs = context.run, context.outputs
+    file = gguf_of(run, outputs) if tuned else base_gguf_of(outputs)
+    # some tokens more: llama.cpp keeps a few back
+    return LlamaServer(file, num_ctx + 8, n_slots=run.settings.runtime.slots)
 
 
 def held_out_questions(context: StageContext) -> list[RAFTExample]:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from ai_forge.pipeline.run import Run
 
 
+BASE_FILE = "base.gguf"
+
+
 class ExportSummary(Summary):
     """Bytes of each file, by its type."""
 
@@ -79,9 +82,29 @@ def _share(context: StageContext, kinds: list[str], place: int) -> Progress:
     return report
 
 
+def _base_inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
+    return {"base": run.base, "kind": run.settings.export.quantization}
+
+
+def _build_base(context: StageContext) -> ExportSummary:
+    from ai_forge.judge.exporter import convert_to_gguf
+
+    kind, base = context.run.settings.export.quantization, context.opened.base
+    path = context.folder / BASE_FILE
+    convert_to_gguf(base.folder, path, kind, name=base.name, progress=context.report)
+    return ExportSummary(bytes={kind: path.stat().st_size})
+
+
+def base_gguf_of(outputs: Outputs) -> Path:
+    """The untuned base in the type that is deployed: what the tuned model is compared with."""
+    return outputs.folder("base-export") / BASE_FILE
+
+
 def gguf_of(run: Run, outputs: Outputs) -> Path:
     """The file that is deployed."""
     return outputs.folder("export") / f"model.{run.settings.export.quantization}.gguf"
 
 
 EXPORT = Stage("export", ("merge",), 3, _inputs, _build, ExportSummary, ("ai_forge.judge.exporter",))
+# keyed by the base alone: all runs on it are judged against one file
+BASE_EXPORT = Stage("base-export", (), 1, _base_inputs, _build_base, ExportSummary, ("ai_forge.judge.exporter",))

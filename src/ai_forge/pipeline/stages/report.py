@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ai_forge.code_hash import code_hash
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
@@ -13,6 +13,7 @@ from ai_forge.pipeline.stages.evaluate import FILE
 from ai_forge.pipeline.stages.mine import MineSummary
 from ai_forge.pipeline.stages.parity import ParitySummary
 from ai_forge.pipeline.stages.train import TrainSummary
+from ai_forge.workspace import atomic_write
 
 if TYPE_CHECKING:
     from ai_forge.judge.verdict import Verdict
@@ -34,6 +35,8 @@ class ReportSummary(Summary):
     better: bool
     checks: tuple[CheckSummary, ...]
     file: str
+    decision: Literal["promote", "hold", "reject"]
+    reasons: tuple[str, ...] = ()
 
     def sentence(self) -> str:
         """In a few words."""
@@ -43,7 +46,14 @@ class ReportSummary(Summary):
 def summary_of(verdict: Verdict, file: str) -> ReportSummary:
     """What the stage says of a verdict whose report is `file`."""
     checks = tuple(CheckSummary.model_validate(vars(check)) for check in verdict.checks)
-    return ReportSummary(headline=verdict.headline, better=verdict.better, checks=checks, file=file)
+    return ReportSummary(
+        headline=verdict.headline,
+        better=verdict.better,
+        checks=checks,
+        file=file,
+        decision=verdict.decision,
+        reasons=verdict.reasons,
+    )
 
 
 MEASURED = ("dataset", "train", "evaluate", "parity")
@@ -64,7 +74,8 @@ def report_stage(
 
 
 def _build(context: StageContext) -> ReportSummary:
-    from ai_forge.judge.evaluator import Evaluation
+    from ai_forge.judge.evaluation_report import EvaluationReport, improvements, interval, perplexity_of
+    from ai_forge.judge.evaluator import TUNED, Evaluation
     from ai_forge.judge.report import ReportData, unknowns, write_report
     from ai_forge.judge.verdict import judge
     from ai_forge.training.record import TrainingRecord
@@ -95,6 +106,26 @@ def _build(context: StageContext) -> ReportSummary:
         unknowns=unknowns(training, base.origin),
     )
     write_report(context.folder, values)
+    summary = EvaluationReport(
+        model_name=run.model,
+        base_model=base.name,
+        training_date=str(record["created"]),
+        num_training_examples=outputs.summary("dataset", DatasetSummary).train,
+        num_eval_examples=len(evaluation.of(TUNED)),
+        decision=verdict.decision,
+        headline=verdict.headline,
+        reasons=verdict.reasons,
+        perplexity=perplexity_of(evaluation),
+        improvement_over_base=improvements(verdict),
+        figures={
+            row.contender: {name: interval(value) for name, value in vars(row).items() if name != "contender"}
+            for row in verdict.rows
+        },
+        confidence=verdict.confidence,
+        loss_curve="pictures/loss_curve.png",
+        metric_distribution="pictures/loss_distribution.png",
+    )
+    atomic_write(context.folder / "report.json", summary.model_dump_json(indent=1))
     return summary_of(verdict, "report.html")
 
 
@@ -115,4 +146,6 @@ def _counts(context: StageContext) -> list[tuple[str, str]]:
     return rows
 
 
-REPORT = report_stage(_build, ("ai_forge.judge.report",), also_told=("mine", "prefer"))
+REPORT = report_stage(
+    _build, ("ai_forge.judge.report", "ai_forge.judge.evaluation_report"), also_told=("mine", "prefer")
+)
