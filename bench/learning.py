@@ -181,7 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"No variant is called {', '.join(unknown)}; there are {', '.join(names)}.", file=sys.stderr)
         return 2
     variants = [variant for variant in study.variants if variant.name in (given.only or names)]
-    settings = {"judge.n_questions": given.questions}
+    # all variants answer the same questions, however long that takes
+    settings = {"judge.n_questions": given.questions, "judge.time_budget_s": 1e9}
     settings |= {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in given.set)}
     workspace = Workspace.open(given.home)
     try:

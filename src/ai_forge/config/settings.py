@@ -28,7 +28,7 @@ class JudgeSettings(BaseModel):
     code_bytes: int = Field(24_000, ge=1000, description="held-out code read for perplexity per byte")
     forgetting_budget: float = Field(0.10, ge=0, le=10, description="how much worse held-out code perplexity may get")
     general_code_budget: float = Field(0.15, ge=0, le=10, description="how much worse general code perplexity may get")
-    general_chat_budget: float = Field(0.50, ge=0, le=10, description="how much worse general chat perplexity may get")
+    general_chat_budget: float = Field(0.20, ge=0, le=10, description="how much worse general chat perplexity may get")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="level of the intervals")
     seed: int = Field(42, ge=0, description="choice of questions and bootstrap")
 

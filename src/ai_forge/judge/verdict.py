@@ -191,7 +191,7 @@ def _citation_check(
     rival = best_base(rows, lambda r: r.citations)
     gain = _gain(evaluation, rival, lambda a: a.citation_right, settings)
     harm = surely_below_zero(_gain(evaluation, rival, lambda a: a.citation_right, strict)) is True
-    text = f"{signed(gain, percent=True)} against {rival}; must be above 0"
+    text = f"{in_points(gain)} against {rival}; must be above 0"
     return Check("citations", surely_above_zero(gain), text, harm)
 
 
@@ -201,7 +201,7 @@ def _facts_check(
     rival = best_base(rows, lambda r: r.facts)
     gain = _gain(evaluation, rival, lambda a: a.facts_right, settings)
     harm = surely_below_zero(_gain(evaluation, rival, lambda a: a.facts_right, strict)) is True
-    text = f"{signed(gain, percent=True)} against {rival}; must not be surely below 0"
+    text = f"{in_points(gain)} against {rival}; must not be surely below 0"
     return Check("facts", not_surely_below_zero(gain), text, harm)
 
 
@@ -254,6 +254,19 @@ def _bits_per_byte(evaluation: Evaluation, settings: JudgeSettings, *, tuned: bo
 def signed(e: Estimate | None, *, percent: bool = False) -> str:
     """A difference with its sign and interval, in words."""
     return in_words(e, "+.1%" if percent else "+.3f")
+
+
+def in_points(e: Estimate | None) -> str:
+    """A difference of two shares: percentage points, which are no per cent of either.
+
+    >>> in_points(Estimate(0.5, 0.25, 0.75, 4))
+    '+50 points (+25 to +75)'
+    """
+    if e is None:
+        return "unscored"
+    if e.low is None or e.high is None:
+        return f"{100 * e.value:+.0f} points"
+    return f"{100 * e.value:+.0f} points ({100 * e.low:+.0f} to {100 * e.high:+.0f})"
 
 
 def in_words(e: Estimate | None, form: str) -> str:

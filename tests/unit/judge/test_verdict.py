@@ -69,7 +69,7 @@ def test_facts_as_good_as_the_bases_do_not_fail() -> None:
 @pytest.mark.parametrize(
     ("ours", "lucky", "check", "text"),
     [
-        (POOR | {"loss": 1.0}, {"citation_right": True}, 1, "+8.3% (+0.0% to +"),
+        (POOR | {"loss": 1.0}, {"citation_right": True}, 1, "+8 points (+0 to +25) "),
         (GOOD | {"loss": 10.5}, {"loss": 0.0}, 0, "-0.037 (-"),
     ],
 )
