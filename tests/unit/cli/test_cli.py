@@ -161,7 +161,9 @@ def test_the_same_command_again_does_nothing_loads_no_torch_and_prints_json_alon
     assert result["answer"]["question"]
     assert Path(result["report"]).is_file()
     assert Path(result["gguf"]).is_file()
-    assert {check["name"] for check in result["checks"]} == {"answer loss", "citations", "facts", "forgetting"}
+    assert {check["name"] for check in result["checks"]} == {
+        *("answer loss", "citations", "facts", "forgetting", "general code", "general chat")
+    }
 
 
 @pytest.mark.parametrize(
