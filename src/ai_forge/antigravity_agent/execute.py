@@ -237,7 +237,7 @@ class Executor:
         """The table of the verdict; nothing for recipes that are judged otherwise."""
         if self._runner.run.recipe != "repository":
             return ()
-        from ai_forge.judge.evaluator import Evaluation
+        from ai_forge.judge.evaluation import Evaluation
         from ai_forge.judge.verdict import in_words, judge
         from ai_forge.pipeline.stages.evaluate import FILE
 

@@ -37,7 +37,8 @@ def loss_rise(
 
     Files are read in the order of their paths until `budget_s` seconds are over, loading included.
     """
-    from ai_forge.judge.evaluator import Evaluation, code_windows
+    from ai_forge.judge.evaluation import Evaluation
+    from ai_forge.judge.windows import code_windows
     from ai_forge.training.tokens.packing import collate
 
     deadline = clock() + budget_s

@@ -13,7 +13,7 @@ from ai_forge.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from ai_forge.judge.compliance import Compliance, judge_compliance
-    from ai_forge.judge.evaluator import Answer, CodeScore, Evaluation, Evaluator, HeldOut
+    from ai_forge.judge.evaluation import Answer, CodeScore, Evaluation, Evaluator, HeldOut
     from ai_forge.judge.exporter import QUANTIZATIONS, convert_to_gguf, create_ollama_modelfile
     from ai_forge.judge.human_eval import HumanEval, measure_human_eval, run_humaneval_subset
     from ai_forge.judge.parity import Parity, compare

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ai_forge.config import JudgeSettings
 from ai_forge.data_pipeline.schemas.chats import ChatExample
-from ai_forge.judge.evaluator import replies_in_batches
+from ai_forge.judge.evaluation import replies_in_batches
 from ai_forge.judge.plain_report import head_of, quoted
 from ai_forge.judge.scoring import rouge_l
 from ai_forge.judge.statistics import (

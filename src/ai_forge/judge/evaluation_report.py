@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from ai_forge.judge.evaluator import TUNED, Evaluation
+from ai_forge.judge.evaluation import TUNED, Evaluation
 from ai_forge.judge.statistics import Estimate
 from ai_forge.judge.verdict import Decision, Row, Verdict, best_base
 

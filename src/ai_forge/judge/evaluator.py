@@ -1,37 +1,33 @@
-"""The tuned model against its rivals on held-out questions and held-out code.
+"""The judge's public face: how a model is measured, and each measure by its name.
 
-Five contenders answer the same questions: the base bare, with retrieval, and with retrieval and worked examples in its
-prompt (the fair rival: it is shown what an answer should look like), the tuned model bare and with retrieval. All get
-the same instruction, the same retrieved documents and greedy decoding, and answer from the file that is deployed. As many
-questions are asked as it takes to tell them apart: it is looked at a quarter, at half and at all of them. No question,
-document or line of code that is scored here was seen in training: the split is by file and was made before synthesis.
+    Evaluator                     tuned model and rivals on held-out questions and code (`judge.evaluation`)
+    compute_perplexity …          the named measures (`judge.metrics`, `judge.human_eval`)
+
+`python -m ai_forge.judge.evaluator MODEL DATASET` prints what can be measured of a model on a dataset.
 """
 
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict
-
-from ai_forge.config import JudgeSettings
-from ai_forge.data_pipeline.schemas import Document, RAFTExample
-from ai_forge.events import Sink, StageProgress, ignore
-from ai_forge.judge.general_texts import GeneralScore, general_nats, general_scores
+from ai_forge.judge.evaluation import (
+    CONTENDERS,
+    TUNED,
+    Answer,
+    CodeScore,
+    Contender,
+    Evaluation,
+    Evaluator,
+    HeldOut,
+    Reply,
+    batches_of,
+    replies_in_batches,
+    scored,
+)
 from ai_forge.judge.human_eval import run_humaneval_subset
 from ai_forge.judge.metrics.codebleu import codebleu_components, compute_codebleu
 from ai_forge.judge.metrics.hallucination import evaluate_hallucination_rate, measure_hallucination
-from ai_forge.judge.metrics.perplexity import code_windows, compute_perplexity, measure_perplexity
+from ai_forge.judge.metrics.perplexity import compute_perplexity, measure_perplexity
 from ai_forge.judge.metrics.reconstruction import evaluate_reconstruction
-from ai_forge.judge.scoring import citation_is_right, facts_are_right, rouge_l
-from ai_forge.judge.statistics import level_of, looks, paired_difference
-from ai_forge.prompting.chat import ChatTokenizer
-from ai_forge.prompting.prompt import Message, messages_for
-from ai_forge.serving.runtime import Completion
-from ai_forge.training.backends.base import Generator
-from ai_forge.training.tokens.packing import TokenizedExample, collate
+from ai_forge.judge.windows import code_windows
 
 __all__ = [
     "CONTENDERS",
@@ -56,311 +52,6 @@ __all__ = [
     "run_humaneval_subset",
     "scored",
 ]
-
-Retrieve = Callable[[str], Sequence[Document]]
-ASKED_AT_ONCE = 8
-
-
-@dataclass(frozen=True)
-class Contender:
-    """Who answers, and what it is given."""
-
-    name: str
-    is_tuned: bool
-    retrieval: bool
-    worked_examples: bool = False
-
-
-CONTENDERS = (
-    Contender("base", is_tuned=False, retrieval=False),
-    Contender("base + retrieval", is_tuned=False, retrieval=True),
-    Contender("base + retrieval + worked examples", is_tuned=False, retrieval=True, worked_examples=True),
-    Contender("tuned", is_tuned=True, retrieval=False),
-    Contender("tuned + retrieval", is_tuned=True, retrieval=True),
-)
-TUNED = CONTENDERS[-1].name
-
-
-class Answer(BaseModel):
-    """One contender's answer to one question, scored. `loss` is the sum over the reference's `n_tokens` (nats)."""
-
-    model_config = ConfigDict(frozen=True)
-
-    contender: str
-    question: str
-    reference: str
-    subject_path: str
-    family: str
-    difficulty: str
-    answer: str
-    oracle_shown: bool
-    citation_right: bool
-    facts_right: bool | None
-    similarity: float
-    loss: float
-    n_tokens: int
-
-
-class CodeScore(BaseModel):
-    """Held-out code of one file: summed −log p (nats) of base and tuned, and its length in bytes."""
-
-    model_config = ConfigDict(frozen=True)
-
-    path: str
-    n_bytes: int
-    base_nats: float
-    tuned_nats: float
-
-
-class Evaluation(BaseModel):
-    """Everything that was measured; `judge.verdict` draws the conclusions."""
-
-    model_config = ConfigDict(frozen=True)
-
-    answers: tuple[Answer, ...]
-    code: tuple[CodeScore, ...]
-    n_worked_examples: int
-    general: tuple[GeneralScore, ...] = ()
-    n_looks: int = 1
-    """How often it was to be looked whether the questions were enough: so many chances to be wrong."""
-
-    def of(self, contender: str) -> list[Answer]:
-        """A contender's answers, in the order of the questions."""
-        return [answer for answer in self.answers if answer.contender == contender]
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """What the contenders are measured on: files that no training example touches."""
-
-    questions: Sequence[RAFTExample]
-    worked_examples: Sequence[RAFTExample]
-    code: Sequence[tuple[str, str]]
-    """(path, text)."""
-
-
-class Served(Protocol):
-    """A model as it is deployed: its GGUF file in llama.cpp."""
-
-    def completions(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> Sequence[Completion]:
-        """Greedy continuations of token ids, several at once."""
-
-
-class Evaluator:
-    """Asks what is served, and measures given text with the trainer's model, one in memory at a time.
-
-    Answers come from the exported files of base and tuned model alike, in the type that is deployed: what a quantised file
-    loses counts. llama.cpp's server tells no probabilities of a text that it is given, so losses are the trainer's model's.
-
-    Args:
-        load: gives the base (False) or the tuned model (True) of the trainer.
-        serve: opens the exported file of the base (False) or of the tuned model (True).
-        tokenizer: the base's, which is the tuned model's too.
-        retrieve: question to documents, for all contenders the same.
-    """
-
-    def __init__(
-        self,
-        load: Callable[[bool], Generator],
-        serve: Callable[[bool, int], AbstractContextManager[Served]],
-        tokenizer: ChatTokenizer,
-        retrieve: Retrieve,
-        settings: JudgeSettings,
-        emit: Sink = ignore,
-    ) -> None:
-        self._load = load
-        self._serve = serve
-        self._tokenizer = tokenizer
-        self._retrieve = retrieve
-        self._settings = settings
-        self._emit = emit
-
-    def evaluate(self, held_out: HeldOut, contenders: Sequence[Contender] = CONTENDERS) -> Evaluation:
-        """Each of `contenders` on as many questions as it takes, both models on the code."""
-        questions, worked = list(held_out.questions), list(held_out.worked_examples)
-        shown = [tuple(self._retrieve(q.question)) for q in questions]  # alike for all contenders
-        prompts: dict[str, list[list[int]]] = {}
-        for contender in contenders:
-            examples = worked if contender.worked_examples else []
-            prompts[contender.name] = [
-                self._tokenizer.encode_prompt(
-                    messages_for(q.question, documents if contender.retrieval else (), examples)
-                )
-                for q, documents in zip(questions, shown, strict=True)
-            ]
-        texts = self._ask(contenders, prompts, questions)
-        n_asked = len(texts[contenders[0].name])
-        targets = [self._tokenizer.encode_target(q.target) for q in questions[:n_asked]]
-        answers: dict[str, list[Answer]] = {}
-        nats: dict[bool, list[float]] = {}
-        general: dict[bool, list[float]] = {}
-        for is_tuned in (False, True):
-            model = self._load(is_tuned)
-            for contender in contenders:
-                if contender.is_tuned == is_tuned:
-                    given = zip(prompts[contender.name], targets, texts[contender.name], strict=False)
-                    answers[contender.name] = [
-                        scored(
-                            contender,
-                            questions[i],
-                            shown[i] if contender.retrieval else (),
-                            Reply(text, nats_of(model, prompt, target), len(target)),
-                        )
-                        for i, (prompt, target, text) in enumerate(given)
-                    ]
-            nats[is_tuned] = [self._code_nats(model, text) for _, text in held_out.code]
-            general[is_tuned] = general_nats(model, self._tokenizer)
-            del model  # before the other one is loaded: two may not fit
-        code = tuple(
-            CodeScore(path=path, n_bytes=len(text.encode()), base_nats=base, tuned_nats=tuned)
-            for (path, text), base, tuned in zip(held_out.code, nats[False], nats[True], strict=True)
-        )
-        return Evaluation(
-            answers=tuple(answer for contender in contenders for answer in answers[contender.name]),
-            code=code,
-            n_worked_examples=len(worked),
-            general=general_scores(general[False], general[True]),
-            n_looks=len(looks(len(questions))),
-        )
-
-    def _ask(
-        self,
-        contenders: Sequence[Contender],
-        prompts: Mapping[str, Sequence[Sequence[int]]],
-        questions: Sequence[RAFTExample],
-    ) -> dict[str, list[str]]:
-        """Answers by contender: to all questions, or to the first of them where that is enough or takes too long."""
-        texts: dict[str, list[str]] = {contender.name: [] for contender in contenders}
-        longest = max(len(prompt) for each in prompts.values() for prompt in each) + self._settings.max_new_tokens
-        started = time.monotonic()
-        total = len(contenders) * len(questions)
-        # both open at once: they are quantised and mapped from disk, and which questions are asked next depends on both
-        with self._serve(False, longest) as base, self._serve(True, longest) as tuned:
-            planned = looks(len(questions))
-            for look in planned:
-                for contender in contenders:
-                    n_before = len(texts[contender.name])
-                    model = tuned if contender.is_tuned else base
-                    # in parts: what is asked can be stopped in between
-                    for first in range(n_before, look, ASKED_AT_ONCE):
-                        given = prompts[contender.name][first : min(first + ASKED_AT_ONCE, look)]
-                        told = model.completions(given, self._settings.max_new_tokens)
-                        texts[contender.name] += [completion.text for completion in told]
-                        done = sum(len(answered) for answered in texts.values())
-                        self._emit(StageProgress("evaluate", done, total, contender.name))
-                seconds = time.monotonic() - started
-                if is_enough(texts, questions, len(planned), self._settings) or self._is_late(seconds, look, planned):
-                    break
-        self._emit(StageProgress("evaluate", total, total, f"{look} questions were enough"))
-        return texts
-
-    def _is_late(self, seconds: float, look: int, planned: Sequence[int]) -> bool:
-        """Whether the questions up to the next look would end after the time that is given."""
-        later = [n for n in planned if n > look]
-        return bool(later) and seconds * later[0] / look > self._settings.time_budget_s
-
-    def _code_nats(self, model: Generator, text: str) -> float:
-        """Summed −log p of a file's text, in windows of `CODE_WINDOW` tokens; the first token of each is given."""
-        windows = code_windows(self._tokenizer.encode(text))
-        return sum(-float(model.log_probs(collate([window])).sum()) for window in windows)
-
-
-def is_enough(
-    texts: Mapping[str, Sequence[str]], questions: Sequence[RAFTExample], n_looks: int, settings: JudgeSettings
-) -> bool:
-    """Whether the questions asked so far tell the tuned model from the best base, or as much as is wanted.
-
-    They do where the interval of the difference in right citations lies on one side of 0, or is as narrow as
-    `settings.interval_width`.
-    """
-    right = {
-        name: [float(citation_is_right(text, q)) for text, q in zip(answered, questions, strict=False)]
-        for name, answered in texts.items()
-    }
-    bases = [c.name for c in CONTENDERS if not c.is_tuned and c.name in right]
-    if TUNED not in right or not bases:
-        return False
-    ours, theirs = right[TUNED], max((right[name] for name in bases), key=sum)
-    difference = paired_difference(
-        ours,
-        theirs,
-        groups=[q.subject_path for q in questions[: len(ours)]],
-        confidence=level_of(settings.confidence, n_looks),
-        seed=settings.seed,
-    )
-    if difference is None or difference.low is None or difference.high is None:
-        return False
-    is_clear = difference.low > 0 or difference.high < 0
-    # an interval without width says that all were alike so far, not that all will be
-    return is_clear or 0 < difference.high - difference.low <= settings.interval_width
-
-
-def nats_of(model: Generator, prompt: Sequence[int], target: Sequence[int]) -> float:
-    """Summed −log p of `target` after `prompt`."""
-    return -float(model.log_probs(collate([TokenizedExample((*prompt, *target), len(prompt))])).sum())
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A model's greedy words, and −log p (nats) of the reference's `n_tokens` in their place."""
-
-    text: str
-    nats: float
-    n_tokens: int
-
-
-def replies_in_batches(
-    model: Generator,
-    tokenizer: ChatTokenizer,
-    chats: Sequence[Sequence[Message]],
-    references: Sequence[str],
-    settings: JudgeSettings,
-) -> Iterator[dict[int, Reply]]:
-    """The replies to `chats` by their places, batch by batch, the shortest prompts first."""
-    prompts = [tokenizer.encode_prompt(chat) for chat in chats]
-    targets = [tokenizer.encode_target(reference) for reference in references]
-    longest = settings.max_new_tokens
-    for places in batches_of([len(prompt) + longest for prompt in prompts], settings.batch_tokens):
-        answers = model.answer([prompts[i] for i in places], [targets[i] for i in places], longest)
-        by_place = zip(places, answers, strict=True)
-        yield {i: Reply(tokenizer.decode(ids), nats, len(targets[i])) for i, (ids, nats) in by_place}
-
-
-def batches_of(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """The places of `lengths`, shortest first, in batches that, padded, take at most `room` tokens (or are one long one).
-
-    >>> batches_of([30, 10, 20, 90], room=60)
-    [[1, 2], [0], [3]]
-    """
-    batches: list[list[int]] = []
-    # by length, because a batch is padded to its longest: mixed ones would compute padding for the most part
-    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batches and lengths[place] * (len(batches[-1]) + 1) <= room:
-            batches[-1].append(place)
-        else:
-            batches.append([place])
-    return batches
-
-
-def scored(contender: Contender, question: RAFTExample, documents: Sequence[Document], reply: Reply) -> Answer:
-    """One reply with everything that is measured on it."""
-    oracles = {document.block_id for document in question.oracle_documents}
-    return Answer(
-        contender=contender.name,
-        question=question.question,
-        reference=question.target,
-        subject_path=question.subject_path,
-        family=question.family,
-        difficulty=question.difficulty,
-        answer=reply.text,
-        oracle_shown=oracles <= {document.block_id for document in documents},
-        citation_right=citation_is_right(reply.text, question),
-        facts_right=facts_are_right(reply.text, question),
-        similarity=rouge_l(reply.text, question.target),
-        loss=reply.nats,
-        n_tokens=reply.n_tokens,
-    )
-
 
 if __name__ == "__main__":
     from ai_forge.judge.metrics.command import main

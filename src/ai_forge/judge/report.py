@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from ai_forge.judge.evaluator import CONTENDERS, TUNED, Answer, Evaluation
+from ai_forge.judge.evaluation import CONTENDERS, TUNED, Answer, Evaluation
 from ai_forge.judge.scoring import rouge_l
 from ai_forge.judge.statistics import Estimate
 from ai_forge.judge.verdict import BASES, Row, Verdict, best_base

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from ai_forge.config import JudgeSettings
-from ai_forge.judge.evaluator import CONTENDERS, TUNED, Answer, Evaluation
+from ai_forge.judge.evaluation import CONTENDERS, TUNED, Answer, Evaluation
 from ai_forge.judge.general_texts import GeneralScore, Kind
 from ai_forge.judge.statistics import (
     Estimate,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ai_forge.data_pipeline.schemas import RAFTExample
 from ai_forge.judge.metrics.models import Scoring, scoring
+from ai_forge.judge.windows import WINDOW, code_windows
 from ai_forge.training.tokens.packing import TokenizedExample, collate, tokenize
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 Measured = TokenizedExample | RAFTExample | str
 """What perplexity is measured on: supervised tokens, an example's answer after its prompt, or a text, its first token given."""
-WINDOW = 1024
-"""Tokens of a text that are scored in one piece."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +112,3 @@ def _tokenized(given: Measured, tokenizer: "ChatTokenizer | None", window: int) 
     if isinstance(given, RAFTExample):
         return [tokenize(given, tokenizer)]
     return code_windows(tokenizer.encode(given), window)
-
-
-def code_windows(ids: Sequence[int], size: int = WINDOW) -> list[TokenizedExample]:
-    """`ids` in pieces of at most `size` tokens; each piece begins with the last token of the one before.
-
-    >>> [(w.ids, w.n_prompt) for w in code_windows([1, 2, 3, 4], size=3)]
-    [((1, 2, 3), 1), ((3, 4), 1)]
-    """
-    starts = range(0, len(ids) - 1, size - 1)  # overlapping by the token that is given, so that each other counts once
-    return [TokenizedExample(tuple(ids[start : start + size]), 1) for start in starts]

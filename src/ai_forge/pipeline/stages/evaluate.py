@@ -17,7 +17,7 @@ from ai_forge.pipeline.stages.merge import load_generator
 from ai_forge.workspace import atomic_write
 
 if TYPE_CHECKING:
-    from ai_forge.judge.evaluator import Contender
+    from ai_forge.judge.evaluation import Contender
     from ai_forge.pipeline.run import Run
     from ai_forge.serving.llama_server import LlamaServer
 
@@ -47,7 +47,7 @@ def evaluation_stage(contenders: Sequence[Contender] | None = None) -> Stage:
     """The stage, where only `contenders` answer; all five where they are left out."""
 
     def chosen() -> Sequence[Contender]:
-        from ai_forge.judge.evaluator import CONTENDERS
+        from ai_forge.judge.evaluation import CONTENDERS
 
         return CONTENDERS if contenders is None else contenders
 
@@ -71,7 +71,7 @@ def evaluation_stage(contenders: Sequence[Contender] | None = None) -> Stage:
         lambda context: _build(context, chosen()),
         EvaluateSummary,
         (
-            "ai_forge.judge.evaluator",
+            "ai_forge.judge.evaluation",
             "ai_forge.judge.held_out",
             "ai_forge.judge.scoring",
             "ai_forge.data_pipeline.search.context",
@@ -81,7 +81,7 @@ def evaluation_stage(contenders: Sequence[Contender] | None = None) -> Stage:
 
 
 def _build(context: StageContext, contenders: Sequence[Contender]) -> EvaluateSummary:
-    from ai_forge.judge.evaluator import Evaluator, HeldOut
+    from ai_forge.judge.evaluation import Evaluator, HeldOut
     from ai_forge.judge.held_out import code_of, worked_examples_of
 
     settings, outputs = context.run.settings, context.outputs

@@ -74,8 +74,8 @@ def report_stage(
 
 
 def _build(context: StageContext) -> ReportSummary:
+    from ai_forge.judge.evaluation import TUNED, Evaluation
     from ai_forge.judge.evaluation_report import EvaluationReport, improvements, interval, perplexity_of
-    from ai_forge.judge.evaluator import TUNED, Evaluation
     from ai_forge.judge.report import ReportData, unknowns, write_report
     from ai_forge.judge.verdict import judge
     from ai_forge.training.record import TrainingRecord
