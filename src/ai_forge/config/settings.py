@@ -20,7 +20,7 @@ class JudgeSettings(BaseModel):
     interval_width: float = Field(
         0.15, gt=0, le=2, description="a difference known this closely needs no more questions"
     )
-    time_budget_s: float = Field(150, gt=0, description="time for answers after which no further questions are asked")
+    time_budget_s: float = Field(150.0, gt=0, description="time for answers after which no further questions are asked")
     n_worked_examples: int = Field(2, ge=0, le=8, description="worked examples in the prompt of the base's best rival")
     max_new_tokens: int = Field(112, ge=8, le=4096, description="longest answer")
     batch_tokens: int = Field(16384, ge=256, le=4_194_304, description="tokens of answers generated at a time")

@@ -23,7 +23,20 @@ VERBS = {
     *("ask", "chat", "search", "rollback", "doctor", "models", "runs", "clean", "config", "data", "handbook"),
     *("questions", "complete", "guardian", "agent", "mcp", "jobs", "keys", "serve", "backup", "restore", "own-tests"),
 }  # fmt: skip
-STAGES = ("base", "mine", "notes", "dataset", "index", "train", "merge", "evaluate", "export", "parity", "report")
+STAGES = (
+    "base",
+    "mine",
+    "notes",
+    "dataset",
+    "index",
+    "train",
+    "merge",
+    "export",
+    "base-export",
+    "evaluate",
+    "parity",
+    "report",
+)
 RECIPE = load_models().models["SmolLM2-135M-Instruct"].recipe
 WITHOUT_TORCH = """
 import sys

@@ -17,7 +17,20 @@ from ai_forge.pipeline.runner import Runner
 from ai_forge.workspace import Workspace
 from cli_runs import TinyRun, runner_of, stdlib_copy
 
-ALL = ("base", "mine", "notes", "dataset", "index", "train", "merge", "evaluate", "export", "parity", "report")
+ALL = (
+    "base",
+    "mine",
+    "notes",
+    "dataset",
+    "index",
+    "train",
+    "merge",
+    "export",
+    "base-export",
+    "evaluate",
+    "parity",
+    "report",
+)
 
 
 def git(folder: Path, *words: str) -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from ai_forge.errors import InputError, TransientError
 from ai_forge.events import Event, StageFinished, StageStarted, read_events
-from ai_forge.pipeline.recipes import REPOSITORY
 from ai_forge.pipeline.runner import Runner
 from ai_forge.workspace import Workspace
 from cli_runs import TinyRun, runner_of
@@ -20,10 +19,11 @@ BEFORE = {
     "index": ["mine"],
     "train": ["mine", "notes", "dataset"],
     "merge": ["mine", "notes", "dataset", "train"],
-    "evaluate": ["mine", "notes", "dataset", "index", "train", "merge"],
     "export": ["mine", "notes", "dataset", "train", "merge"],
+    "base-export": [],
+    "evaluate": ["mine", "notes", "dataset", "index", "train", "merge", "export", "base-export"],
     "parity": ["mine", "notes", "dataset", "index", "train", "merge", "export"],
-    "report": ["mine", "notes", "dataset", "index", "train", "merge", "evaluate", "export", "parity"],
+    "report": ["mine", "notes", "dataset", "index", "train", "merge", "export", "base-export", "evaluate", "parity"],
 }
 """By stage what has to be done before it, however far behind it."""
 
@@ -52,7 +52,7 @@ def test_a_plan_of_nothing_knows_what_it_cannot_know(finished: TinyRun, tmp_path
     runner = runner_of(empty(finished, tmp_path))
     told = states(runner)
     # The dataset depends on what commits and documentation say, all that is trained on what the examples are.
-    assert told == {name: "todo" if name in ("mine", "notes", "index") else "unknown" for name in told}
+    assert told == {name: "todo" if name in ("mine", "notes", "index", "base-export") else "unknown" for name in told}
     assert all(row.seconds is None for row in runner.plan())
     assert not runner.folder.exists()
     assert not list((tmp_path / "cache").glob("*/*/manifest.json"))
@@ -60,7 +60,8 @@ def test_a_plan_of_nothing_knows_what_it_cannot_know(finished: TinyRun, tmp_path
 
 def test_a_plan_tells_what_a_setting_makes_to_do_and_how_long_it_took_last(run: TinyRun) -> None:
     rows = {row.name: row for row in runner_of(run, training__seed=3).plan()}
-    assert [name for name, row in rows.items() if row.state == "done"] == ["mine", "notes", "dataset", "index"]
+    done = [name for name, row in rows.items() if row.state == "done"]
+    assert done == ["mine", "notes", "dataset", "index", "base-export"]
     assert {row.state for row in rows.values()} == {"done", "todo"}
     last = {row.name: row.seconds for row in runner_of(run).plan()}
     assert rows["train"].seconds == last["train"]
@@ -76,7 +77,7 @@ def test_a_plan_tells_what_can_be_continued(run: TinyRun) -> None:
     assert states(runner)["merge"] == "todo"
 
 
-@pytest.mark.parametrize("name", [stage.name for stage in REPOSITORY.stages if stage.name != "prefer"])
+@pytest.mark.parametrize("name", list(BEFORE))
 def test_a_plan_until_a_stage_holds_what_that_needs(run: TinyRun, name: str) -> None:
     assert list(states(runner_of(run), name)) == [*BEFORE[name], name]
 

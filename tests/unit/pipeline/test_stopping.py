@@ -16,8 +16,8 @@ from ai_forge.pipeline.stage import StageContext, Summary
 from ai_forge.workspace import file_sha256
 from cli_runs import TinyRun, debris, runner_of
 
-STAGES = [stage.name for stage in REPOSITORY.stages if stage.name != "prefer"]
-WITH_PROGRESS = ["mine", "dataset", "merge", "evaluate", "export", "parity"]
+STAGES = [stage.name for stage in REPOSITORY.stages if stage.name not in ("natural", "prefer")]
+WITH_PROGRESS = ["mine", "dataset", "merge", "export", "evaluate", "parity"]
 Act = Callable[[StageContext], None]
 
 
