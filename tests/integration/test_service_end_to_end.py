@@ -85,7 +85,8 @@ def test_every_line_of_the_api_page_works_on_a_job_that_was_sent_trained_judged_
         assert trained["progress"] == 1.0
         assert trained["metrics"]["verdict"]
         deployed = http.post(f"/deploy/{sent['job_id']}", params={"force": True}).json()
-        assert until_over(http, deployed["job_id"])["status"] == "ready"
+        over = until_over(http, deployed["job_id"])
+        assert over["status"] == "ready", over["error"]
         assert {"demo", "repo"} <= set(http.get("/models").json()["available_models"])
         stopped = [http.post("/v1/retrain", json={"model": "demo"}).json()["job_id"] for _ in range(2)]
         for job_id in stopped:
