@@ -27,13 +27,17 @@ class Estimate:
     n: int
 
 
-def looks(n_questions: int) -> list[int]:
-    """After how many questions it is looked whether they are enough: at a quarter, at a half, at the end.
+FIRST_LOOK = 12  # fewer questions that all end alike give a bootstrap no width: certain, where nothing is
 
-    >>> looks(48), looks(5), looks(1)
-    ([12, 24, 48], [2, 3, 5], [1])
+
+def looks(n_questions: int) -> list[int]:
+    """After how many questions it is looked whether they are enough: a quarter of them, half, all; `FIRST_LOOK` at the least.
+
+    >>> looks(48), looks(20), looks(5)
+    ([12, 24, 48], [12, 20], [5])
     """
-    return sorted({math.ceil(n_questions * share) for share in (0.25, 0.5, 1.0)})
+    least = min(FIRST_LOOK, n_questions)
+    return sorted({max(least, math.ceil(n_questions * share)) for share in (0.25, 0.5, 1.0)})
 
 
 def level_of(confidence: float, n_looks: int) -> float:

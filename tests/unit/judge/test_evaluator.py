@@ -166,7 +166,7 @@ def asked(folders: dict[bool, Path], base: str, tuned: str, **settings: float) -
     """What is measured where base and tuned model answer everything alike, and how many questions each was asked."""
     tokenizer = ChatTokenizer(folders[False])
     one = raft_examples(1)[0]
-    questions = [one.model_copy(update={"subject_path": f"f{i}.py", "question": f"What is {i}?"}) for i in range(16)]
+    questions = [one.model_copy(update={"subject_path": f"f{i}.py", "question": f"What is {i}?"}) for i in range(48)]
     served = {False: Scripted(base), True: Scripted(tuned.format(citation=one.oracle_documents[0].citation))}
     evaluator = Evaluator(
         lambda tuned: TorchGenerator.load(folders[tuned], tokenizer.end_of_turn_id),
@@ -181,17 +181,17 @@ def asked(folders: dict[bool, Path], base: str, tuned: str, **settings: float) -
 
 def test_no_more_is_asked_once_they_can_be_told_apart(folders: dict[bool, Path]) -> None:
     evaluation, n_asked = asked(folders, base="No.", tuned="It is. [{citation}]")
-    assert n_asked == 4
-    assert [len(evaluation.of(name)) for name in (CONTENDERS[1].name, TUNED)] == [4, 4]
+    assert n_asked == 12
+    assert [len(evaluation.of(name)) for name in (CONTENDERS[1].name, TUNED)] == [12, 12]
     assert evaluation.n_looks == 3
 
 
 def test_all_is_asked_where_they_answer_alike(folders: dict[bool, Path]) -> None:
-    assert asked(folders, base="No.", tuned="No.")[1] == 16
+    assert asked(folders, base="No.", tuned="No.")[1] == 48
 
 
 def test_no_further_questions_beyond_the_time(folders: dict[bool, Path]) -> None:
-    assert asked(folders, base="No.", tuned="No.", time_budget_s=1e-9)[1] == 4
+    assert asked(folders, base="No.", tuned="No.", time_budget_s=1e-9)[1] == 12
 
 
 def test_general_texts_are_scored_by_both_models(evaluated: tuple) -> None:  # type: ignore[type-arg]
