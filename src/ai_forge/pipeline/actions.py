@@ -149,7 +149,7 @@ def write_also(runner: Runner, kinds: Sequence[str]) -> dict[str, Path]:
     sources = {"safetensors": merged_folder(outputs), "adapter": outputs.folder(adapter_stage(outputs))}
     written = {}
     for kind in kinds:
-        source, target = sources[kind], runner.folder / kind
+        source, target = sources[kind], runner.folder / "exported" / kind  # `adapter` alone is the link to the cache
         with atomic_folder(target) as folder:
             for file in source.iterdir():
                 if file.is_file() and file.name != MANIFEST:
