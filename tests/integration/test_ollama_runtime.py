@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ai_forge.conductor import ollama_manager
 from ai_forge.conductor.ollama_manager import (
     check_ollama_status,
     create_ollama_model,
@@ -31,7 +32,6 @@ from ai_forge.serving import (
     choose_runtime,
     deploy,
     deployment_from_gguf,
-    ollama_manager,
     prompt_difference,
     rollback,
 )
