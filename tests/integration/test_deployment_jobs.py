@@ -48,8 +48,9 @@ def ollama() -> Iterator[LocalOllama]:
 
 def run_of(deployed: TinyRun, **runtime: str) -> Run:
     """The finished run, to be served elsewhere or under another policy."""
-    (path,) = deployed.home.glob("runs/*/run.json")
-    record = read_json(path)
+    with Registry(Workspace.open(deployed.home).registry_path) as registry:
+        version = registry.versions()[0]  # other tests may have begun other runs in this home
+    record = read_json(deployed.home / "runs" / version.deployment.version / "run.json")
     assert record is not None
     run = Run.model_validate(record["run"])
     settings = run.settings.model_copy(update={"runtime": run.settings.runtime.model_copy(update=runtime)})
