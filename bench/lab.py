@@ -136,7 +136,8 @@ class Lab:
         runner = self.runner(run, max_steps=trained["steps"])
         ours = runner.run_until("evaluate")
         figures = self._judged(runner, ours, self._base(run, runner))
-        shutil.rmtree(runner.outputs().folder("merge"))
+        for stage in ("export", "merge"):  # half a gigabyte for each training
+            shutil.rmtree(runner.outputs().folder(stage))
         figures["judging_s"] = round(time.monotonic() - began, 1)
         return {**trained, **self._record(key, figures)}, True
 

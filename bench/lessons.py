@@ -155,7 +155,7 @@ def _content(outputs: Outputs) -> str:
 
 def recipe_with(lesson: Lesson | None, contenders: Sequence[Contender]) -> Recipe:
     """The product's recipe as far as its evaluation, with `lesson` before the training, in which only `contenders` answer."""
-    stages = {stage.name: stage for stage in REPOSITORY.stages if stage.name not in ("export", "parity", "report")}
+    stages = {stage.name: stage for stage in REPOSITORY.stages if stage.name not in ("parity", "report")}
     stages["evaluate"] = evaluation_stage(contenders)
     if lesson is not None:
         train = training_stage(_fit, _content)
