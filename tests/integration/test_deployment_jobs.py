@@ -1,5 +1,6 @@
 """Deployment as a job: the gate, and runtimes that are down, slow or die meanwhile. Whatever happens, the version before serves."""
 
+import os
 import socket
 import threading
 import time
@@ -29,7 +30,11 @@ def deployed(finished: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Tin
 @pytest.fixture(scope="module")
 def queue(deployed: TinyRun) -> Iterator[JobQueue]:
     with queue_of(deployed.home) as made:
-        owner = start_owner(deployed.home)
+        # without a real Ollama, which would be started where a runtime is said to be away
+        folders = os.environ["PATH"].split(os.pathsep)
+        owner = start_owner(
+            deployed.home, PATH=os.pathsep.join(f for f in folders if not (Path(f) / "ollama").exists())
+        )
         yield made
         owner.kill()
         owner.wait()
