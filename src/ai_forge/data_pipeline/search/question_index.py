@@ -17,7 +17,7 @@ weights were chosen on half of the questions about click, RxJS, gin and gson.
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ from ai_forge.data_pipeline.search.spelled import SpelledNames
 from ai_forge.data_pipeline.search.terms import question_terms, terms
 from ai_forge.errors import InputError
 
-__all__ = ["WEIGHTS", "Found", "QuestionIndex", "search"]
+__all__ = ["WEIGHTS", "Found", "QuestionIndex", "read_entries", "search"]
 
 WEIGHTS = {"bm25": 1.0, "prose": 0.6, "file": 0.6, "dense": 1.0, "names": 2.0}
 """What each ranking counts."""
@@ -102,9 +102,15 @@ class QuestionIndex:
 
     @classmethod
     def build(
-        cls, entries: Sequence[Entry], embedder: Embedder | None = None, *, vectors_folder: Path | None = None
+        cls,
+        entries: Sequence[Entry],
+        embedder: Embedder | None = None,
+        *,
+        vectors_folder: Path | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> "QuestionIndex":
-        """Index `entries`; vectors are kept in `vectors_folder` by content, and made only for what is new.
+        """Index `entries`; vectors are kept in `vectors_folder` by content, and made only for what is new. `progress` hears how
+        many of them are made, of how many.
 
         Raises InputError without entries, PrerequisiteError where the embedder's model is not here.
         """
@@ -121,7 +127,7 @@ class QuestionIndex:
         }
         vectors = None
         if embedder is not None and embedder.name != "none":
-            vectors = _vectors(entries, embedder, vectors_folder)
+            vectors = _vectors(entries, embedder, vectors_folder, progress)
         return cls(entries, lexical, embedder, vectors)
 
     def search(self, question: str, k: int = 10, *, parts: Iterable[str] = tuple(WEIGHTS)) -> list[Found]:
@@ -225,8 +231,7 @@ class QuestionIndex:
                 raise InputError(
                     f"The index in {folder} has format {head.get('format')}, not {_FORMAT}.", "Build it again."
                 )
-            lines = (folder / "entries.jsonl").read_text("utf-8").split("\n")
-            entries = [Entry.from_json(line) for line in lines if line]
+            entries = list(_entries(folder))
             lexical = {name: Bm25.load(folder / name) for name in ("bm25", "prose", "file")}
             if not head["dense"]:
                 return cls(entries, lexical)
@@ -238,18 +243,34 @@ class QuestionIndex:
         return cls(entries, lexical, load_embedder(folder / "dense"), vectors)
 
 
+def read_entries(folder: str | Path) -> list[Entry]:
+    """The entries of a saved index, without its rankings. Raises InputError where they are not there or damaged."""
+    try:
+        return list(_entries(Path(folder)))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{folder} holds no index ({error}).", "Build it again with `ai-forge mine`.") from error
+
+
+def _entries(folder: Path) -> Iterator[Entry]:
+    for line in (folder / "entries.jsonl").read_text("utf-8").split("\n"):
+        if line:
+            yield Entry.from_json(line)
+
+
 def search(index: QuestionIndex, question: str, k: int = 10) -> list[Found]:
     """The `k` best entries for a question, best first."""
     return index.search(question, k)
 
 
-def _vectors(entries: Sequence[Entry], embedder: Embedder, folder: Path | None) -> Matrix:
+def _vectors(
+    entries: Sequence[Entry], embedder: Embedder, folder: Path | None, progress: Callable[[int, int], None]
+) -> Matrix:
     """[entry, dimension]; zeros for tests, which are half of a repository and are asked for by their words."""
     shown = [number for number, entry in enumerate(entries) if entry.kind != "test"]
     texts = Texts([f"{entries[n].name} {entries[n].path}\n{entries[n].text}" for n in shown], [])
     if not shown:
         return np.zeros((len(entries), 1), dtype=np.float32)
-    made = embedded(texts, embedder, folder)
+    made = embedded(texts, embedder, folder, progress)
     vectors = np.zeros((len(entries), made.shape[1]), dtype=np.float32)
     vectors[shown] = made
     return vectors

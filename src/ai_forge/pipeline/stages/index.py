@@ -54,11 +54,14 @@ def _build(context: StageContext) -> IndexSummary:
     name = question_embedder(context.run.settings)
     blocks = block_entries(context.opened.mine(context.report).documents)
     entries = [*blocks, *entries_beside_code(context.opened.repository)]
-    context.report(0, 0, f"{len(entries)} entries, embedder {name}")
+    what = f"{len(entries)} entries, embedder {name}"
+    context.report(0, 0, what)
     embedder = None if name == "none" else embedder_named(name)
     # vectors are kept for the repository, not for the run: of a changed one only new texts are embedded
     kept = context.workspace.cache_dir / "vectors" / stage_key(repository=str(context.run.repository))
-    index = QuestionIndex.build(entries, embedder, vectors_folder=kept)
+    index = QuestionIndex.build(
+        entries, embedder, vectors_folder=kept, progress=lambda done, total: context.report(done, total, what)
+    )
     index.save(context.folder)
     paths = sorted(path for path in context.folder.rglob("*") if path.is_file())
     files = {str(path.relative_to(context.folder)): file_sha256(path) for path in paths}

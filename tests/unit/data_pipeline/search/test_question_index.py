@@ -131,6 +131,21 @@ def test_vectors_are_made_only_for_what_is_new(tmp_path: Path) -> None:
         assert again.asked == ["two", "three"]
 
 
+def test_vectors_that_were_made_before_a_stop_are_kept(tmp_path: Path) -> None:
+    texts = Texts([f"text {number}" for number in range(600)], [])
+
+    def stop_in_the_middle(done: int, total: int) -> None:
+        assert total == 600
+        if done >= 512:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embedded(texts, Counting(), tmp_path, stop_in_the_middle)
+    second = Counting()
+    embedded(texts, second, tmp_path)
+    assert second.asked == texts.written[512:]
+
+
 def test_tests_are_not_embedded(tmp_path: Path) -> None:
     embedder = Counting()
     index = QuestionIndex.build(ENTRIES, embedder, vectors_folder=tmp_path)

@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,15 @@ __all__ = ["embedded"]
 _BATCH = 256
 
 
-def embedded(texts: Texts, embedder: Embedder, folder: Path | None) -> Matrix:
+def embedded(
+    texts: Texts,
+    embedder: Embedder,
+    folder: Path | None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Matrix:
     """Unit vectors [text, dimension]; with a folder, those that it holds are read and the new ones are put there.
+
+    `progress` hears how many new ones are made, of how many, and may raise to stop: what is made by then is kept.
 
     The file holds the vectors of the last collection alone, so that it grows no further than what is indexed. One that
     cannot be read counts as empty.
@@ -24,18 +32,25 @@ def embedded(texts: Texts, embedder: Embedder, folder: Path | None) -> Matrix:
     file = folder / f"vectors-{content_id(embedder.name)}.npz" if folder is not None else None
     known = _read(file) if file is not None else {}
     missing = list({key: text for key, text in zip(keys, texts.written, strict=True) if key not in known}.items())
-    for start in range(0, len(missing), _BATCH):
-        batch = missing[start : start + _BATCH]
-        made = embedder.embed(Texts([text for _, text in batch], []))
-        known.update(zip((key for key, _ in batch), made, strict=True))
-    vectors: Matrix = np.stack([known[key] for key in keys])
-    if file is not None and missing:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(f".{os.getpid()}.tmp")
-        with temporary.open("wb") as stream:
-            np.savez(stream, keys=np.array(keys), vectors=vectors)
-        temporary.replace(file)
-    return vectors
+    try:
+        for start in range(0, len(missing), _BATCH):
+            progress(start, len(missing))
+            batch = missing[start : start + _BATCH]
+            made = embedder.embed(Texts([text for _, text in batch], []))
+            known.update(zip((key for key, _ in batch), made, strict=True))
+    finally:
+        kept = [key for key in keys if key in known]
+        if file is not None and missing and kept:
+            _write(file, kept, np.stack([known[key] for key in kept]))
+    return np.stack([known[key] for key in keys])
+
+
+def _write(file: Path, keys: list[str], vectors: Matrix) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    with temporary.open("wb") as stream:
+        np.savez(stream, keys=np.array(keys), vectors=vectors)
+    temporary.replace(file)
 
 
 def _read(file: Path) -> dict[str, Matrix]:
