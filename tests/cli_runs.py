@@ -49,6 +49,22 @@ SETTINGS = {
 }
 """A run of a few seconds. Random weights leave near ties everywhere, so parity looks at two greedy tokens."""
 
+STAGES = (
+    "base",
+    "mine",
+    "notes",
+    "dataset",
+    "index",
+    "train",
+    "merge",
+    "export",
+    "base-export",
+    "evaluate",
+    "parity",
+    "report",
+)
+"""What a run of the code itself does, in order: its base, then the stages that apply to the tiny one."""
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -3,7 +3,6 @@
 The CLI's bars, the report's curves and the callbacks all read these; nobody is handed the training loop itself.
 """
 
-import contextlib
 import dataclasses
 import json
 import time
@@ -223,5 +222,15 @@ def read_events(path: Path) -> Iterator[JsonObject]:
     if not path.exists():
         return
     for _, line in lines_of(path.read_text(encoding="utf-8", errors="replace")):
-        with contextlib.suppress(json.JSONDecodeError):  # a line torn by a crash
-            yield json.loads(line)
+        record = event_of(line)
+        if record is not None:
+            yield record
+
+
+def event_of(line: str | bytes) -> JsonObject | None:
+    """The record of one line of an `events.jsonl`; None where a crash tore it, or it is of something else."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and "event" in record else None

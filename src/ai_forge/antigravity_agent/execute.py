@@ -33,11 +33,12 @@ from ai_forge.antigravity_agent.tasks import (
     ValidateDataTask,
     ValidateModelTask,
 )
-from ai_forge.antigravity_agent.trained import Known, LastTraining, known_in, known_to, read_run, withdrawn
+from ai_forge.antigravity_agent.trained import Known, LastTraining, known_in, known_to, withdrawn
 from ai_forge.config import GuardianSettings
 from ai_forge.errors import InputError, InternalError, RefusedError
 from ai_forge.events import Event
 from ai_forge.pipeline import actions
+from ai_forge.pipeline.run import read_run
 from ai_forge.pipeline.runner import Runner
 from ai_forge.pipeline.stage import NotMadeError
 from ai_forge.pipeline.stages.dataset import DatasetSummary
@@ -262,7 +263,7 @@ class Executor:
 
         answers = self._runner.outputs().read("evaluate", ANSWERS, Compliance).answers
         before: dict[str, bool] = {}
-        run = None if self._before is None else read_run(self._folder_of(self._before.version) / "run.json")
+        run = None if self._before is None else read_run(self._folder_of(self._before.version))
         if run is not None:
             with contextlib.suppress(NotMadeError):  # cleaned away since
                 kept = Runner(run, self._runner.workspace).outputs().read("evaluate", ANSWERS, Compliance)

@@ -25,11 +25,11 @@ from pydantic import BaseModel, Field
 from ai_forge import __version__
 from ai_forge.conductor.gate import allow
 from ai_forge.conductor.job_queue import JobQueue
-from ai_forge.conductor.schemas import DEPLOY, FINE_TUNE, Job, JobEvent, JobRequest, RunSource
+from ai_forge.conductor.schemas import DEPLOY, FINE_TUNE, FoundPlace, Job, JobEvent, JobRequest, RunSource
 from ai_forge.config import Settings
 from ai_forge.errors import AIForgeError, InputError
-from ai_forge.pipeline.runs import RunOverview, overview_of, runs_of
-from ai_forge.serving.registry import Registry
+from ai_forge.pipeline.runs import RunOverview, overview_of, report_in, run_folder, runs_of
+from ai_forge.serving.registry import ActiveVersion, Registry
 from ai_forge.serving.served_model import ServedModel
 from ai_forge.workspace import Workspace
 
@@ -179,27 +179,23 @@ class Forge:
     def state(self) -> State:
         """What there is."""
         jobs = [job for job in self.queue.list() if job.finished_at is None]
-        return State(models=self._models(), jobs=jobs, runs=runs_of(self.workspace)[:N_RUNS])
+        return State(models=self._models(), jobs=jobs, runs=runs_of(self.workspace, N_RUNS))
 
     def _models(self) -> list[ModelState]:
-        states = []
         with Registry(self.workspace.registry_path) as registry:
-            for name in sorted({version.deployment.name for version in registry.versions()}):
-                active = registry.active(name)
-                version = registry.find(name, active.version) if active else None
-                if active is None or version is None:
-                    continue
-                verdict = version.metrics.get("verdict")
-                states.append(
-                    ModelState(
-                        name=name,
-                        version=active.version,
-                        base=version.deployment.base,
-                        activated_at=active.activated_at,
-                        verdict=str(verdict) if verdict else None,
-                    )
-                )
-        return states
+            deployed = registry.deployed()
+        return [_state_of(name, one) for name, one in deployed.items()]
+
+
+def _state_of(name: str, one: ActiveVersion) -> ModelState:
+    verdict = one.version.metrics.get("verdict")
+    return ModelState(
+        name=name,
+        version=one.activation.version,
+        base=one.version.deployment.base,
+        activated_at=one.activation.activated_at,
+        verdict=str(verdict) if verdict else None,
+    )
 
 
 class ScopeCheck:
@@ -249,11 +245,11 @@ def make_server(forge: Forge, granted: Iterable[str]) -> MCPServer[Any]:
         return [forge.ask(left, question), forge.ask(right, question)]
 
     @tool("chat", READS)
-    def search(model: Model, question: Question, k: Annotated[int, Field(ge=1, le=50)] = 10) -> list[Place]:
+    def search(model: Model, question: Question, k: Annotated[int, Field(ge=1, le=50)] = 10) -> list[FoundPlace]:
         """Find the places in a model's repository that answer a question, best first."""
         with forge.model(model) as served:
             found = served.index.search(question, k) if served.index else []
-        return [Place(**{**one.row(), "text": one.entry.text}) for one in found]
+        return [FoundPlace.of(one) for one in found]
 
     @tool("read", READS)
     def status() -> State:
@@ -373,13 +369,11 @@ def _tool(
 
 
 def _report(workspace: Workspace, run_id: str) -> str:
-    if not run_id.isalnum():  # a run's id is hexadecimal; anything else could lead out of the folder of runs
+    folder = run_folder(workspace, run_id)
+    run = overview_of(folder) if folder else None
+    if folder is None or run is None:
         raise ResourceError(f"There is no run {run_id[:40]!r}; read forge://runs.")
-    folder = workspace.runs_dir / run_id
-    run = overview_of(folder)
-    if run is None:
-        raise ResourceError(f"There is no run {run_id!r}; read forge://runs.")
-    for name in ("report.md", "compliance.md"):
-        if (folder / name).is_file():
-            return (folder / name).read_text(encoding="utf-8")
-    raise ResourceError(f"Run {run_id} has no report yet: it is {run.state}.")
+    report = report_in(folder, as_text=True)
+    if report is None:
+        raise ResourceError(f"Run {run_id} has no report yet: it is {run.state}.")
+    return report.read_text(encoding="utf-8")

@@ -36,14 +36,14 @@ from ai_forge.antigravity_agent.tasks import (
     tasks_of,
 )
 from ai_forge.antigravity_agent.todays_loss import loss_rise
-from ai_forge.antigravity_agent.trained import last_training, read_run
+from ai_forge.antigravity_agent.trained import last_training
 from ai_forge.cancel import CancelToken
 from ai_forge.config import GuardianSettings
 from ai_forge.errors import AIForgeError, CancelledError, InputError, InternalError, TransientError
 from ai_forge.events import Event, Notice, Sink, ignore
 from ai_forge.pipeline import actions
 from ai_forge.pipeline.recipes import Recipe
-from ai_forge.pipeline.run import Run, new_run
+from ai_forge.pipeline.run import Run, new_run, read_run
 from ai_forge.pipeline.runner import Runner
 from ai_forge.wording import duration
 
@@ -192,7 +192,7 @@ class RepoGuardian:
     def _run_named(self, run_id: str) -> Run:
         if run_id in self._runs:
             return self._runs[run_id]
-        run = read_run(self.workspace.runs_dir / run_id / "run.json")
+        run = read_run(self.workspace.runs_dir / run_id)
         if run is None:
             raise InputError(f"No run {run_id} was planned in {self.workspace.root}.", "plan a cycle first.")
         if run.recipe == "repository":  # a run is the same wherever its repository lies: it may have moved since
@@ -258,7 +258,7 @@ class RepoGuardian:
         """The plan of the run that was cut off, where its data is made and kept; else of the repository as it is now."""
         last = self.cycles.last()
         if last is not None and last.state == "running":
-            run = read_run(self.workspace.runs_dir / last.run_id / "run.json")
+            run = read_run(self.workspace.runs_dir / last.run_id)
             if run is not None and self._has_data(run):
                 self._emit(Notice("info", f"Continuing run {run.id}, which was cut off."))
                 return self.plan_of(run)

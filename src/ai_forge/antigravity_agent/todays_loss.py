@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ai_forge.antigravity_agent.trained import read_run
 from ai_forge.data_pipeline.secrets.masking import scrub
 from ai_forge.data_pipeline.source.repository import read_repository
+from ai_forge.pipeline.run import read_run
 from ai_forge.pipeline.runner import Runner
 from ai_forge.pipeline.stage import NotMadeError
 from ai_forge.pipeline.stages.evaluate import FILE
@@ -44,7 +44,7 @@ def loss_rise(
     deadline = clock() + budget_s
     with Registry(workspace.registry_path) as registry:
         active = registry.active(model)
-    run = None if active is None else read_run(workspace.runs_dir / active.version / "run.json")
+    run = None if active is None else read_run(workspace.runs_dir / active.version)
     if run is None or run.recipe != "repository":
         return None
     runner = Runner(run, workspace)

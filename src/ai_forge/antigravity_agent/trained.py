@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from ai_forge.data_pipeline.search.entries import Entry
 from ai_forge.events import read_events
-from ai_forge.pipeline.run import Run
+from ai_forge.pipeline.run import Run, read_run
 from ai_forge.pipeline.runner import Runner
 from ai_forge.pipeline.stage import NotMadeError
 from ai_forge.serving.registry import Registry
-from ai_forge.workspace import Workspace, read_json
+from ai_forge.workspace import Workspace
 
-__all__ = ["Block", "Known", "LastTraining", "known_in", "known_to", "last_training", "read_run", "withdrawn"]
+__all__ = ["Block", "Known", "LastTraining", "known_in", "known_to", "last_training", "withdrawn"]
 
 BESIDE_CODE = ("documentation", "configuration", "commit")
 Block = tuple[str, str, str]
@@ -86,7 +86,7 @@ def _registered(model: str, workspace: Workspace) -> Iterator[LastTraining]:
 
 def _of_runs(model: str, workspace: Workspace) -> Iterator[LastTraining]:
     for path in workspace.runs_dir.glob("*/run.json"):
-        run = read_run(path)
+        run = read_run(path.parent)
         if run is None or run.model != model:
             continue
         ended = [
@@ -99,17 +99,6 @@ def _of_runs(model: str, workspace: Workspace) -> Iterator[LastTraining]:
             yield LastTraining(
                 version=run.id, commit=run.commit, at=at, index=_index_of(run, workspace), sources=run.sources
             )
-
-
-def read_run(path: Path) -> Run | None:
-    """The run of a `run.json`; None where it is torn or of a version of AI Forge that had other settings."""
-    record = read_json(path)
-    if record is None:
-        return None
-    try:
-        return Run.model_validate(record.get("run"))
-    except ValidationError:
-        return None
 
 
 def _index_of(run: Run, workspace: Workspace) -> Path | None:

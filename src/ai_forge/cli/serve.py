@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ai_forge.config import LoadedSettings, Settings
     from ai_forge.workspace import Workspace
 
-KINDS = ("ai_forge.antigravity_agent.job",)
-"""Modules that register kinds of job."""
 GRACE_S = 20  # for answers that are under way when the service is stopped
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[int | None, typer.Option("--port", help="Port to listen on; 0 takes a free one.", show_default="8000")]
@@ -36,6 +34,7 @@ def serve(host: Host = None, port: Port = None, home: Home = None, config: Confi
     options = Options(home=home, config=config and readable(config), set=[*(set or []), *chosen])
     loaded, workspace = options.settings(), options.workspace()
     settings = loaded.settings
+    from ai_forge.antigravity_agent.job import KINDS
     from ai_forge.conductor.job_queue import JobQueue
     from ai_forge.conductor.logs import log_as_json
 
@@ -120,8 +119,7 @@ def greeting(workspace: Workspace, settings: Settings, port: int) -> list[str]:
     from ai_forge.serving.registry import Registry
 
     with Registry(workspace.registry_path) as registry:
-        names = sorted({version.deployment.name for version in registry.versions()})
-        active = [name for name in names if registry.active(name) is not None]
+        active = list(registry.deployed())
     host = settings.service.host
     if host in ("0.0.0.0", "::"):  # every address of this machine, of which this is one
         host = "127.0.0.1"

@@ -8,7 +8,6 @@ event stream that the job's stages write.
 from __future__ import annotations
 
 import datetime
-import json
 import secrets
 import shutil
 import time
@@ -23,6 +22,7 @@ from ai_forge.conductor.jobs.supervisor import Supervisor, WorkerTask, worker_li
 from ai_forge.conductor.schemas import ACTIVE, FINISHED, Job, JobEvent, JobRequest, JobStatus
 from ai_forge.config import Settings
 from ai_forge.errors import InputError
+from ai_forge.events import event_of
 from ai_forge.json_lines import JsonObject
 from ai_forge.pipeline.run import Run
 from ai_forge.pipeline.runs import view_of
@@ -175,10 +175,12 @@ class JobQueue:
             file.seek(row.events_from + after)
             for line in file:
                 after += len(line)
-                record = _record(line)
-                if record is not None and len(found) < limit:
+                record = event_of(line) if line.endswith(b"\n") else None  # the last may be half written
+                if record is not None:
                     name, moment = str(record.pop("event")), float(record.pop("time", 0.0))
                     found.append(JobEvent(id=after, event=name, time=moment, data=record))
+                if len(found) == limit:
+                    break
         return found
 
     def log(self, job_id: str, max_bytes: int = 1_000_000) -> str:
@@ -254,17 +256,6 @@ def _moment(seconds: float) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
 
-def _record(line: bytes) -> JsonObject | None:
-    """The event of a line; None where it is torn or still being written."""
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) and "event" in value else None
-
-
 def _tail(path: Path, n_bytes: int) -> bytes:
     with path.open("rb") as file:
         size = file.seek(0, 2)
@@ -276,8 +267,8 @@ def _live(events: Path | None, step: str | None) -> tuple[float, JsonObject]:
     """How far the step at work is, and what its newest events measured."""
     if events is None:
         return 0.0, {}
-    lines = _tail(events, TAIL_BYTES).splitlines(keepends=True)
-    view = view_of(record for record in map(_record, lines) if record is not None)
+    records = map(event_of, _tail(events, TAIL_BYTES).splitlines())
+    view = view_of(record for record in records if record is not None)
     share, metrics = 0.0, JsonObject()
     if step in view.stages:
         share = view.stages[step].share or 0.0

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ai_forge.conductor.problems import ServiceError
 from ai_forge.errors import AIForgeError
-from ai_forge.serving.registry import Activation, Registry, Version
+from ai_forge.serving.registry import Activation, ActiveVersion, Registry
 from ai_forge.serving.runtime import Endpoint
 from ai_forge.serving.served_model import ServedModel
 
@@ -25,27 +25,13 @@ if TYPE_CHECKING:
     from ai_forge.config.settings import RuntimeSettings
     from ai_forge.workspace import Workspace
 
-__all__ = ["PLAIN", "Deployed", "OpenModel", "OpenModels"]
+__all__ = ["PLAIN", "OpenModel", "OpenModels"]
 
 log = logging.getLogger(__name__)
 PLAIN = "plain"
 TRY_AGAIN_S = 30.0
 # a file's time moves in steps: what was read within one of a write may not be the last state of it
 SAME_TICK_S = 0.05
-
-
-@dataclass(frozen=True)
-class Deployed:
-    """The active version of a model, as the registry has it."""
-
-    activation: Activation
-    version: Version
-
-    @property
-    def has_index(self) -> bool:
-        """Whether it is asked with what is found of its repository."""
-        asking = self.version.deployment.asking
-        return asking is not None and asking.index_folder is not None
 
 
 @dataclass(eq=False)
@@ -84,11 +70,11 @@ class OpenModels:
         self._open: dict[str, OpenModel] = {}
         self._opening: dict[str, asyncio.Task[OpenModel]] = {}
         self._failed: dict[str, tuple[int, float]] = {}
-        self._known: dict[str, Deployed] = {}
+        self._known: dict[str, ActiveVersion] = {}
         self._stamp: tuple[int, int, int] | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
-    def deployed(self) -> dict[str, Deployed]:
+    def deployed(self) -> dict[str, ActiveVersion]:
         """The active version of each model, by name."""
         try:
             stat = self._workspace.registry_path.stat()
@@ -97,7 +83,8 @@ class OpenModels:
         stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
         if stamp != self._stamp:
             read_at = time.time()
-            self._known = _read(self._workspace)
+            with Registry(self._workspace.registry_path) as registry:
+                self._known = registry.deployed()
             self._stamp = stamp if read_at - stat.st_mtime > SAME_TICK_S else None
         return self._known
 
@@ -105,7 +92,7 @@ class OpenModels:
         """Those that are open now."""
         return list(self._open.values())
 
-    def find(self, model: str | None) -> tuple[Deployed, bool]:
+    def find(self, model: str | None) -> tuple[ActiveVersion, bool]:
         """The deployed model that a request names, and whether it is to be asked plainly, without retrieval.
 
         `NAME`, `NAME:latest` and `NAME:plain`; without a name the one that was deployed last.
@@ -133,7 +120,7 @@ class OpenModels:
         )
 
     @contextlib.asynccontextmanager
-    async def using(self, deployed: Deployed) -> AsyncIterator[OpenModel]:
+    async def using(self, deployed: ActiveVersion) -> AsyncIterator[OpenModel]:
         """The model, open while the block runs.
 
         Raises:
@@ -149,7 +136,7 @@ class OpenModels:
             if model.is_left and not model.n_users:
                 self._close(model)
 
-    async def _opened(self, deployed: Deployed) -> OpenModel:
+    async def _opened(self, deployed: ActiveVersion) -> OpenModel:
         name = deployed.activation.name
         model = self._open.get(name)
         if model is not None and model.is_of(deployed.activation):
@@ -223,14 +210,3 @@ def _look_at(task: asyncio.Task[OpenModel]) -> None:
     """An error of a task that nobody waits for was logged already; asyncio would complain once more."""
     if not task.cancelled():
         task.exception()
-
-
-def _read(workspace: Workspace) -> dict[str, Deployed]:
-    with Registry(workspace.registry_path) as registry:
-        versions = {(v.deployment.name, v.deployment.version): v for v in registry.versions()}
-        found = {}
-        for name in sorted({name for name, _ in versions}):
-            active = registry.active(name)
-            if active is not None and (name, active.version) in versions:
-                found[name] = Deployed(active, versions[name, active.version])
-        return found

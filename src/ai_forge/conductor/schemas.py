@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from ai_forge.json_lines import JsonObject
 from ai_forge.pipeline.run import Run
+
+if TYPE_CHECKING:
+    from ai_forge.data_pipeline.search.question_index import Found
 
 ActiveStatus = Literal["training", "validating", "exporting"]
 JobStatus = Literal["queued", "training", "validating", "exporting", "ready", "failed", "cancelled", "paused"]
@@ -85,3 +88,21 @@ class JobEvent(BaseModel):
     event: str
     time: float = Field(description="seconds since 1970")
     data: JsonObject
+
+
+class FoundPlace(BaseModel):
+    """A place of the repository as it was when the model was trained. `why`: what each ranking added to the score."""
+
+    path: str
+    first_line: int
+    last_line: int
+    name: str
+    kind: str
+    score: float
+    why: dict[str, float]
+    text: str
+
+    @classmethod
+    def of(cls, found: Found) -> Self:
+        """What an index found."""
+        return cls(**found.row(), why=found.why, text=found.entry.text)

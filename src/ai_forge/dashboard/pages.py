@@ -20,7 +20,7 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, FastAPI, Form, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.staticfiles import StaticFiles
@@ -45,7 +45,7 @@ from ai_forge.dashboard.views import (
 from ai_forge.errors import AIForgeError
 from ai_forge.json_lines import JsonObject
 from ai_forge.pipeline.dropped import drop_example, dropped_examples
-from ai_forge.pipeline.runs import EventTail, RunOverview, RunView, overview_of, runs_of, view_of
+from ai_forge.pipeline.runs import EventTail, RunOverview, RunView, overview_of, run_folder, runs_of, view_of
 from ai_forge.prompting.prompt import Message
 
 STREAM_PAUSE_S = 1.0
@@ -108,7 +108,7 @@ def _state(service: Service) -> JsonObject:
     workspace = service.context.workspace
     jobs = service.context.jobs
     waiting = [job for job in jobs.list() if job.finished_at is None] if jobs else []
-    runs, guardians = runs_of(workspace)[:N_RUNS], guardians_of(workspace)
+    runs, guardians = runs_of(workspace, N_RUNS), guardians_of(workspace)
     return {"models": models_of(workspace), "jobs": waiting, "runs": runs, "guardians": guardians}
 
 
@@ -173,17 +173,6 @@ async def _stream(path: Path, after: int) -> AsyncIterator[bytes]:
         else:
             yield b": still here\n\n"  # so that a reader who went away is noticed
         await asyncio.sleep(STREAM_PAUSE_S)
-
-
-@router.get("/runs/{run_id}/report")
-@allow("read")
-async def run_report(run_id: str, service: TheService) -> Response:
-    """The report as it was written."""
-    run = _run_of(_run_folder(service, run_id))
-    if run.report is None:
-        raise ServiceError(404, "not_found", f"Run {run_id} has no report yet.", "wait until it was judged.")
-    kind = "text/html" if run.report.endswith(".html") else "text/markdown"
-    return FileResponse(run.report, media_type=kind)
 
 
 @router.get("/data/{run_id}")
@@ -345,7 +334,7 @@ async def roll_back(service: TheService, model: Annotated[str, Form()]) -> Respo
 @allow("everyone")
 async def sign_in_page(request: Request, next: str = "/") -> Response:
     """Ask for a key."""
-    return rendered("sign_in.html", session_of(request), "", next=next)
+    return rendered("sign_in.html", session_of(request), "", next=next, wrong="")
 
 
 @router.post("/sign-in")
@@ -380,9 +369,10 @@ def _queue(service: Service) -> JobQueue:
 
 
 def _run_folder(service: Service, run_id: str) -> Path:
-    if not run_id.isalnum():  # a run's id is hexadecimal; anything else could lead out of the folder of runs
+    folder = run_folder(service.context.workspace, run_id)
+    if folder is None:
         raise ServiceError(404, "not_found", f"There is no run {run_id[:40]!r}.", "ai-forge runs lists them.")
-    return service.context.workspace.runs_dir / run_id
+    return folder
 
 
 def _run_of(folder: Path) -> RunOverview:

@@ -33,7 +33,7 @@ def environment() -> Environment:
     """The templates. Everything is escaped, whatever a file is called: what is shown comes from repositories and models."""
     made = Environment(loader=PackageLoader("ai_forge.dashboard"), autoescape=True, undefined=StrictUndefined)
     made.filters |= {"local": local_time, "duration": duration}
-    made.globals |= {"pages": PAGES, "version": __version__, "notice": "", "wrong": "", "guardians": []}
+    made.globals |= {"pages": PAGES, "version": __version__}
     return made
 
 

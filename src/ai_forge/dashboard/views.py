@@ -86,24 +86,21 @@ def models_of(workspace: Workspace) -> list[ModelView]:
 
     views = []
     with Registry(workspace.registry_path) as registry:
-        for name in _names(registry):
-            active = registry.active(name)
-            version = registry.find(name, active.version) if active else None
-            if active is None or version is None:
-                continue
-            asking = version.deployment.asking
-            changed = changes_since(asking.repository) if asking and asking.repository else None
-            views.append(
-                ModelView(
-                    name=name,
-                    version=active.version,
-                    runtime=active.runtime,
-                    base=version.deployment.base,
-                    since=active.activated_at,
-                    verdict=_verdict(version),
-                    changed=changed,
-                )
+        deployed = registry.deployed()
+    for name, one in deployed.items():
+        asking = one.version.deployment.asking
+        changed = changes_since(asking.repository) if asking and asking.repository else None
+        views.append(
+            ModelView(
+                name=name,
+                version=one.activation.version,
+                runtime=one.activation.runtime,
+                base=one.version.deployment.base,
+                since=one.activation.activated_at,
+                verdict=_verdict(one.version),
+                changed=changed,
             )
+        )
     return views
 
 
@@ -212,7 +209,7 @@ def code_of(workspace: Workspace, model: str, document_id: str) -> CodeView:
     Raises:
         InputError: no such model, or no such document in its index.
     """
-    from ai_forge.data_pipeline.search.question_index import QuestionIndex
+    from ai_forge.data_pipeline.search.question_index import read_entries
     from ai_forge.serving.registry import Registry
 
     name, _, wanted = model.partition(":")
@@ -222,8 +219,7 @@ def code_of(workspace: Workspace, model: str, document_id: str) -> CodeView:
     asking = version.deployment.asking if version else None
     if version is None or asking is None or asking.index_folder is None:
         raise InputError(f"{model} has no code to show.", "open a place that an answer cites.")
-    entries = QuestionIndex.load(asking.index_folder).entries
-    entry = next((entry for entry in entries if entry.id == document_id), None)
+    entry = next((entry for entry in read_entries(asking.index_folder) if entry.id == document_id), None)
     if entry is None:
         raise InputError(f"The index of {model} has no document {document_id}.", "open a place that an answer cites.")
     is_commit = entry.kind == "commit"

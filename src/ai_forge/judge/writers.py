@@ -7,13 +7,16 @@ chat template (a base that was never taught to chat) goes on from a text instead
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ai_forge.errors import InputError
-from ai_forge.judge.metrics.models import Answering, Scoring
+from ai_forge.judge.metrics.models import Answering, Scoring, deployed_model
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.prompt import Message
 from ai_forge.training.backends.base import Generator
+
+if TYPE_CHECKING:
+    from ai_forge.serving.served_model import ServedModel
 
 NUM_CTX = 4096
 TOP_P = 0.95
@@ -87,13 +90,9 @@ class DeployedWriter:
 
     chats = samples = True
 
-    def __init__(self, name: str) -> None:
-        from ai_forge.config import load_settings
-        from ai_forge.serving.served_model import ServedModel
-        from ai_forge.workspace import Workspace
-
-        self._served = ServedModel.open(name, Workspace.open(), load_settings().settings.runtime)
-        self.name = self._served.deployment.model
+    def __init__(self, served: "ServedModel") -> None:
+        self._served = served
+        self.name = served.deployment.model
 
     def write(self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0, seed: int = 0) -> str:
         """The answer to a chat, sampled as asked, otherwise as deployed."""
@@ -141,7 +140,6 @@ def open_writer(
 
 def _served(model: Path | str) -> FileWriter | DeployedWriter:
     from ai_forge.model_files.gguf.writer import write_gguf
-    from ai_forge.serving.registry import Registry
     from ai_forge.training.bases.resolve import resolve_base
     from ai_forge.workspace import Workspace
 
@@ -149,10 +147,9 @@ def _served(model: Path | str) -> FileWriter | DeployedWriter:
     if path.is_file():
         return FileWriter(path)
     workspace = Workspace.open()
-    with Registry(workspace.registry_path) as registry:
-        is_deployed = registry.active(str(model)) is not None
-    if is_deployed:
-        return DeployedWriter(str(model))
+    deployed = deployed_model(str(model), workspace)
+    if deployed is not None:
+        return DeployedWriter(deployed)
     base = resolve_base(str(model), cache_dir=workspace.cache_dir)
     file = workspace.cache_dir / "writers" / f"{base.fingerprint}.f16.gguf"
     if not file.is_file():

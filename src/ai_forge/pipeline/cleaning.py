@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from ai_forge.errors import AIForgeError
-from ai_forge.pipeline.run import Run
+from ai_forge.pipeline.run import read_run
 from ai_forge.pipeline.runner import Runner
 from ai_forge.serving.ask_log import FOLDER as ASKED
 from ai_forge.serving.registry import Registry
@@ -107,11 +105,13 @@ def _runs(workspace: Workspace, keep: int, active: set[Path]) -> tuple[list[Path
 
 def _outputs(folder: Path, workspace: Workspace) -> list[Path]:
     """Where the outputs of the run in `folder` lie, made, being made or to be made."""
-    try:
-        run = Run.model_validate((read_json(folder / "run.json") or {}).get("run"))
-        stages = Runner(run, workspace).plan()
-    except (ValidationError, AIForgeError):
+    run = read_run(folder)
+    if run is None:
         return []  # of another version of AI Forge: nothing could continue it
+    try:
+        stages = Runner(run, workspace).plan()
+    except AIForgeError:
+        return []
     places = [workspace.stage_folder(stage.name, stage.key) for stage in stages if stage.key is not None]
     works = [place.with_name(f"{place.name}.work") for place in places]
     return [path.resolve() for path in (*places, *works)]

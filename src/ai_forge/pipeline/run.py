@@ -11,11 +11,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ai_forge.config import ConductorSettings, GuardianSettings, ServiceSettings, Settings
 from ai_forge.events import Sink, StageFinished, StageStarted, ignore
-from ai_forge.workspace import Workspace, stage_key
+from ai_forge.workspace import Workspace, read_json, stage_key
 
 # settings of a runtime that change no version: how it answers makes another one, where it does so does not
 WHERE_IT_IS_SERVED = {"kind", "ollama_host", "keep_versions", "keep_questions", "deploy"}
@@ -100,3 +100,14 @@ def new_run(
         sources=states,
         settings=settings,
     )
+
+
+def read_run(folder: Path) -> Run | None:
+    """The run whose folder this is; None where its record is torn or of a version of AI Forge that had other settings."""
+    record = read_json(folder / "run.json")
+    if record is None:
+        return None
+    try:
+        return Run.model_validate(record.get("run"))
+    except ValidationError:
+        return None

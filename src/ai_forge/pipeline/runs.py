@@ -6,20 +6,19 @@ its figures of the moment. The command line lists runs with it, the pages show a
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ai_forge.events import read_events
+from ai_forge.events import event_of, read_events
 from ai_forge.json_lines import JsonObject
 from ai_forge.workspace import Workspace, read_json
 
 StageState = Literal["running", "done", "failed", "cancelled"]
 PLAN = "plan"  # not a stage: a look at a run does not move it
+REPORTS = ("report.html", "report.md", "compliance.md")  # of a repository, of a file of examples, of a handbook
 KEPT_SAMPLES = 4  # answers to the fixed question, the newest: a reader compares the last with the first
 
 
@@ -152,21 +151,43 @@ def view_of(events: Iterable[JsonObject]) -> RunView:
     return view
 
 
-def runs_of(workspace: Workspace) -> list[RunOverview]:
-    """The runs in the workspace, newest first. A folder whose record is torn, or of a version that wrote another, is passed
-    over: the list is for finding runs."""
-    found = [overview_of(path.parent) for path in workspace.runs_dir.glob("*/run.json")]
-    return sorted((run for run in found if run is not None), key=lambda run: run.created, reverse=True)
+def runs_of(workspace: Workspace, limit: int | None = None) -> list[RunOverview]:
+    """The runs in the workspace, newest first, at most `limit`. A folder whose record is torn, or of a version that wrote
+    another, is passed over: the list is for finding runs."""
+    records = [(path.parent, _record_in(path.parent)) for path in workspace.runs_dir.glob("*/run.json")]
+    known = [(folder, record) for folder, record in records if record is not None]
+    # sorted before their events are read, which may be thousands for each
+    newest = sorted(known, key=lambda one: str(one[1]["created"]), reverse=True)
+    return [_overview(folder, record) for folder, record in newest[:limit]]
+
+
+def run_folder(workspace: Workspace, run_id: str) -> Path | None:
+    """Where a run lies, whoever names it; None where there is none. Nothing that is named leads out of the folder of runs."""
+    folder = workspace.runs_dir / run_id
+    # a run's id is hexadecimal: no separator, no dot
+    return folder if run_id.isalnum() and folder.is_dir() else None
 
 
 def overview_of(folder: Path) -> RunOverview | None:
     """A run in one line; None where the folder holds none that can be read."""
+    record = _record_in(folder)
+    return None if record is None else _overview(folder, record)
+
+
+def report_in(folder: Path, *, as_text: bool = False) -> Path | None:
+    """The report of a run: a page where its recipe writes one, or `as_text` Markdown where there is any."""
+    names = sorted(REPORTS, key=lambda name: name.endswith(".md") is not as_text)
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _record_in(folder: Path) -> JsonObject | None:
     record = read_json(folder / "run.json")
-    if record is None or not isinstance(record.get("run"), dict):
-        return None
+    return record if record is not None and isinstance(record.get("run"), dict) else None
+
+
+def _overview(folder: Path, record: JsonObject) -> RunOverview:
     run, view = record["run"], view_of(read_events(folder / "events.jsonl"))
-    # by recipe: `report.html` of a repository, `compliance.md` of a handbook
-    report = next((str(path) for path in (folder / "report.html", folder / "compliance.md") if path.is_file()), None)
+    report = report_in(folder)
     return RunOverview(
         run_id=run["id"],
         created=record["created"],
@@ -176,7 +197,7 @@ def overview_of(folder: Path) -> RunOverview | None:
         base=record["base"]["name"],
         state=view.state,
         verdict=view.verdict,
-        report=report,
+        report=None if report is None else str(report),
     )
 
 
@@ -204,6 +225,7 @@ class EventTail:
         events = []
         for line in whole.split(b"\n")[:-1]:
             self._number += 1
-            with contextlib.suppress(ValueError):  # a line torn by a crash keeps its number and says nothing
-                events.append((self._number, json.loads(line)))
+            record = event_of(line)  # a torn line keeps its number and says nothing
+            if record is not None:
+                events.append((self._number, record))
         return events

@@ -85,6 +85,20 @@ class Activation:
         return named and self.runtime in get_args(RuntimeKind) and isinstance(self.previous, int | None)
 
 
+@dataclass(frozen=True)
+class ActiveVersion:
+    """The version of a model that answers, and since when."""
+
+    activation: Activation
+    version: Version
+
+    @property
+    def has_index(self) -> bool:
+        """Whether it is asked with what is found of its repository."""
+        asking = self.version.deployment.asking
+        return asking is not None and asking.index_folder is not None
+
+
 class DamagedRowError(InputError):
     """A version's row cannot be read. Deploying the version again replaces it."""
 
@@ -175,6 +189,16 @@ class Registry:
     def active(self, name: str) -> Activation | None:
         """The activation that counts now, or None for a model that was never deployed."""
         return next(reversed(self.history(name)), None)
+
+    def deployed(self) -> dict[str, ActiveVersion]:
+        """The active version of each model by name; a model whose active row is gone or damaged is left out."""
+        known = {(version.deployment.name, version.deployment.version): version for version in self.versions()}
+        found = {}
+        for name in sorted({name for name, _ in known}):
+            active = self.active(name)
+            if active is not None and (name, active.version) in known:
+                found[name] = ActiveVersion(active, known[name, active.version])
+        return found
 
     def previous(self, name: str) -> Activation | None:
         """The activation that a rollback returns to, or None."""

@@ -16,27 +16,13 @@ from ai_forge import __version__
 from ai_forge.cli.options import Options, seconds_of
 from ai_forge.config.models import load_models
 from ai_forge.errors import InputError
-from cli_runs import TinyRun, ai_forge, copy_of, flags
+from cli_runs import STAGES, TinyRun, ai_forge, copy_of, flags
 
 VERBS = {
     *("run", "mine", "synthesize", "validate", "train", "evaluate", "export", "deploy", "plan"),
     *("ask", "chat", "search", "rollback", "doctor", "models", "runs", "clean", "config", "data", "handbook"),
     *("questions", "complete", "guardian", "agent", "mcp", "jobs", "keys", "serve", "backup", "restore", "own-tests"),
 }  # fmt: skip
-STAGES = (
-    "base",
-    "mine",
-    "notes",
-    "dataset",
-    "index",
-    "train",
-    "merge",
-    "export",
-    "base-export",
-    "evaluate",
-    "parity",
-    "report",
-)
 RECIPE = load_models().models["SmolLM2-135M-Instruct"].recipe
 WITHOUT_TORCH = """
 import sys

@@ -15,22 +15,7 @@ from ai_forge.pipeline.identity import identity_of, known_model_of, slug
 from ai_forge.pipeline.run import Run, new_run
 from ai_forge.pipeline.runner import Runner
 from ai_forge.workspace import Workspace
-from cli_runs import TinyRun, runner_of, stdlib_copy
-
-ALL = (
-    "base",
-    "mine",
-    "notes",
-    "dataset",
-    "index",
-    "train",
-    "merge",
-    "export",
-    "base-export",
-    "evaluate",
-    "parity",
-    "report",
-)
+from cli_runs import STAGES, TinyRun, runner_of, stdlib_copy
 
 
 def git(folder: Path, *words: str) -> None:
@@ -94,7 +79,7 @@ def test_a_run_is_recorded_with_settings_and_events(run: TinyRun) -> None:
     told = Counter(event["event"] for event in events)
     assert told["StepLogged"] == 3
     finished = Counter(event["stage"] for event in events if event["event"] == "StageFinished")
-    assert finished == Counter([*ALL, "deploy"])
+    assert finished == Counter([*STAGES, "deploy"])
 
 
 def test_a_repository_that_changed_under_a_run_is_refused_and_what_is_done_stays(run: TinyRun) -> None:

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from ai_forge.events import EventStream, StageFailed, StageFinished, StageProgress, StageStarted, StepLogged
-from ai_forge.pipeline.runs import EventTail, RunView, runs_of, view_of
+from ai_forge.pipeline.runs import EventTail, RunView, report_in, run_folder, runs_of, view_of
 from ai_forge.workspace import Workspace
 
 
@@ -54,8 +56,8 @@ def test_a_tail_reads_whole_lines_once_and_numbers_them(tmp_path: Path) -> None:
     assert [(n, event["event"]) for n, event in tail()] == [(1, "A"), (2, "B")]
     assert tail() == []
     with path.open("ab") as file:
-        file.write(b'nt": "C"}\nnot json\n{"event": "D"}\n')
-    assert [(n, event["event"]) for n, event in tail()] == [(3, "C"), (5, "D")]
+        file.write(b'nt": "C"}\nnot json\n{"event": "D"}\n[1]\n{"event": "E"}\n')
+    assert [(n, event["event"]) for n, event in tail()] == [(3, "C"), (5, "D"), (7, "E")]
 
 
 def test_runs_are_listed_newest_first_and_torn_ones_passed_over(tmp_path: Path) -> None:
@@ -69,3 +71,25 @@ def test_runs_are_listed_newest_first_and_torn_ones_passed_over(tmp_path: Path) 
     (workspace.runs_dir / "torn").mkdir()
     (workspace.runs_dir / "torn" / "run.json").write_text('{"run": ')
     assert [run.run_id for run in runs_of(workspace)] == ["b2", "a1"]
+    assert [run.run_id for run in runs_of(workspace, 1)] == ["b2"]
+
+
+@pytest.mark.parametrize(
+    ("written", "page", "text"),
+    [
+        (("report.html", "report.md"), "report.html", "report.md"),
+        (("report.md",), "report.md", "report.md"),
+        (("compliance.md",), "compliance.md", "compliance.md"),
+        ((), None, None),
+    ],
+)
+def test_each_recipes_report_is_found(tmp_path: Path, written: tuple[str, ...], page: str, text: str) -> None:
+    for name in written:
+        (tmp_path / name).touch()
+    found = report_in(tmp_path), report_in(tmp_path, as_text=True)
+    assert [path and path.name for path in found] == [page, text]
+
+
+@pytest.mark.parametrize("name", ["", "..", ".", "a/b", "../runs", "gone", "a\0b"])
+def test_no_name_leads_out_of_the_folder_of_runs(tmp_path: Path, name: str) -> None:
+    assert run_folder(Workspace.open(tmp_path), name) is None

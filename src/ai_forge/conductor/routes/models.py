@@ -9,9 +9,10 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from ai_forge.conductor.gate import allow
-from ai_forge.conductor.open_models import PLAIN, Deployed
+from ai_forge.conductor.open_models import PLAIN
 from ai_forge.conductor.problems import OpenAIErrorAnswer
 from ai_forge.conductor.service import Service, TheService
+from ai_forge.serving.registry import ActiveVersion
 
 router = APIRouter(tags=["models"])
 OPENAI_ERROR: dict[int | str, dict[str, Any]] = {
@@ -71,7 +72,7 @@ async def list_models(service: TheService) -> Models:
     )
 
 
-def _info(deployed: Deployed, is_open: bool) -> ModelInfo:
+def _info(deployed: ActiveVersion, is_open: bool) -> ModelInfo:
     activation, deployment = deployed.activation, deployed.version.deployment
     asking = deployment.asking
     return ModelInfo(

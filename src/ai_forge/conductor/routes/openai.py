@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from ai_forge.conductor.cited import Shown, cited_answer, cited_events, shown_for
 from ai_forge.conductor.fill_in import fill_in_prompt
 from ai_forge.conductor.gate import allow
-from ai_forge.conductor.open_models import Deployed, OpenModel
+from ai_forge.conductor.open_models import OpenModel
 from ai_forge.conductor.openai_schemas import (
     ChatCompletion,
     ChatRequest,
@@ -34,6 +34,7 @@ from ai_forge.conductor.streams import Events, unless_left
 from ai_forge.conductor.upstream import CHAT, COMPLETIONS, chat_body, completion_body
 from ai_forge.data_pipeline.text.words import approximate_tokens
 from ai_forge.json_lines import JsonObject
+from ai_forge.serving.registry import ActiveVersion
 
 router = APIRouter(tags=["OpenAI"])
 COUNTED = re.compile(rb'"(prompt|completion)_tokens"\s*:\s*(\d+)')
@@ -62,7 +63,7 @@ async def chat(request: Request, body: ChatRequest, service: TheService) -> Resp
 class _Asked:
     """An answer on its way, for the metrics and the time limit."""
 
-    def __init__(self, service: Service, deployed: Deployed) -> None:
+    def __init__(self, service: Service, deployed: ActiveVersion) -> None:
         self.service, self.deployed = service, deployed
         self.limit = service.context.settings.service.max_answer_tokens
         self.timeout_s = service.context.settings.service.answer_timeout_s

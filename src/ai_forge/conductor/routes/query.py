@@ -14,6 +14,7 @@ from ai_forge.conductor.gate import allow
 from ai_forge.conductor.openai_schemas import ChatMessage, ChatRequest, Citation
 from ai_forge.conductor.problems import ServiceError
 from ai_forge.conductor.routes.openai import _Asked, _whole_chat, example
+from ai_forge.conductor.schemas import FoundPlace
 from ai_forge.conductor.service import Service, TheService
 from ai_forge.conductor.streams import unless_left
 
@@ -79,19 +80,6 @@ class Search(BaseModel):
     k: Annotated[int, Field(ge=1, le=200, strict=True)] = Field(10, description="how many places")
 
 
-class FoundPlace(BaseModel):
-    """A place of the repository as it was when the model was trained. `why`: what each ranking added to the score."""
-
-    path: str
-    first_line: int
-    last_line: int
-    name: str
-    kind: str
-    score: float
-    why: dict[str, float]
-    text: str
-
-
 def _searched(service: Service) -> str | None:
     """The model that was deployed last of those that have an index."""
     indexed = [one for one in service.models.deployed().values() if one.has_index]
@@ -118,5 +106,5 @@ async def search(body: Search, service: TheService) -> SearchAnswer:
                 400, "unsupported", f"{name} has no index: it is asked without documents.", "name another model."
             )
         found = await run_in_threadpool(index.search, body.query, body.k)
-    results = [FoundPlace(**one.row(), why=one.why, text=one.entry.text) for one in found]
+    results = [FoundPlace.of(one) for one in found]
     return SearchAnswer(model=f"{name}:{deployed.activation.version}", results=results)

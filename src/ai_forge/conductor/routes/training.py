@@ -22,10 +22,10 @@ from ai_forge.pipeline import actions
 from ai_forge.pipeline.identity import slug
 from ai_forge.pipeline.run import Run
 from ai_forge.pipeline.runner import Runner
+from ai_forge.pipeline.runs import report_in, run_folder
 from ai_forge.pipeline.stages.report import CheckSummary, ReportSummary
 
 router = APIRouter(tags=["training"])
-REPORTS = ("report.html", "report.md")
 Id = Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")]
 
 
@@ -229,9 +229,8 @@ def _report_of(service: Service, run: Run) -> ReportSummary | None:
 @allow("read")
 async def report(run_id: Id, service: TheService, format: Literal["html", "markdown"] = "html") -> Response:
     """The report of a run as a page, or as Markdown."""
-    folder = service.context.workspace.runs_dir / run_id
-    names = REPORTS if format == "html" else REPORTS[::-1]
-    found = next((folder / name for name in names if run_id.strip(".") and (folder / name).is_file()), None)
+    folder = run_folder(service.context.workspace, run_id)
+    found = report_in(folder, as_text=format == "markdown") if folder else None
     if found is None:
         raise ServiceError(404, "not_found", f"There is no report of a run {run_id!r}.", "GET /v1/jobs names the runs.")
     text = await asyncio.to_thread(found.read_text, encoding="utf-8")

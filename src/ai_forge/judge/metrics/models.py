@@ -104,7 +104,7 @@ def opened(model: "Answering | str | Path", workspace: "Workspace | None" = None
             raise InputError(f"There is no file {path}.", "name a GGUF file, a folder, a base or a deployed model.")
         with LlamaServer(path, num_ctx=4096) as server:
             yield InLlamaCpp(server)
-    elif (deployed := _deployed(str(model), workspace)) is not None:
+    elif (deployed := deployed_model(str(model), workspace)) is not None:
         with deployed:
             yield Served(deployed)
     else:
@@ -124,7 +124,8 @@ def scoring(model: str | Path, workspace: "Workspace | None" = None) -> Scoring:
     return Scoring(load_backend("auto").generator.load(base.folder, tokenizer.end_of_turn_id), tokenizer)
 
 
-def _deployed(name: str, workspace: "Workspace | None") -> "ServedModel | None":
+def deployed_model(name: str, workspace: "Workspace | None" = None) -> "ServedModel | None":
+    """The deployed model of that name, open; None where nothing of it is deployed."""
     from ai_forge.config import load_settings
     from ai_forge.serving.registry import Registry
     from ai_forge.serving.served_model import ServedModel
