@@ -103,7 +103,9 @@ def _build(context: StageContext, contenders: Sequence[Contender]) -> EvaluateSu
     atomic_write(context.folder / FILE, evaluation.model_dump_json(indent=1))
     # what something is for reads best as the first question of a freshly deployed model
     first = next((e.question for e in questions if e.family == "purpose"), questions[0].question)
-    return EvaluateSummary(questions=len(questions), code_files=len(held_out.code), first_question=first)
+    # fewer than there are, where they were told apart early
+    asked = len({answer.question for answer in evaluation.answers})
+    return EvaluateSummary(questions=asked, code_files=len(held_out.code), first_question=first)
 
 
 def serve(context: StageContext, tuned: bool, num_ctx: int) -> LlamaServer:
