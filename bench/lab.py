@@ -17,7 +17,8 @@ from typing import Any
 
 from ai_forge.config import load_settings
 from ai_forge.errors import RefusedError
-from ai_forge.events import Sink, read_events
+from ai_forge.events import Sink, record_of
+from ai_forge.json_lines import lines_of
 from ai_forge.judge.evaluator import CONTENDERS, TUNED, Answer, Contender, Evaluation
 from ai_forge.judge.statistics import Estimate
 from ai_forge.judge.verdict import best_base, judge
@@ -175,7 +176,10 @@ class Lab:
         return Evaluation.model_validate_json(path.read_text(encoding="utf-8"))
 
     def _records(self) -> dict[str, dict[str, Any]]:
-        return {record["key"]: record for record in read_events(self._path)}
+        if not self._path.exists():
+            return {}
+        rows = (record_of(line) for _, line in lines_of(self._path.read_text(encoding="utf-8")))
+        return {row["key"]: row for row in rows if row is not None}
 
     def _record(self, key: str, record: Mapping[str, Any]) -> dict[str, Any]:
         kept = {"key": key, "time": time.strftime("%Y-%m-%d %H:%M:%S"), **record}

@@ -229,8 +229,14 @@ def read_events(path: Path) -> Iterator[JsonObject]:
 
 def event_of(line: str | bytes) -> JsonObject | None:
     """The record of one line of an `events.jsonl`; None where a crash tore it, or it is of something else."""
+    record = record_of(line)
+    return record if record is not None and "event" in record else None
+
+
+def record_of(line: str | bytes) -> JsonObject | None:
+    """The object on one line of a file that is appended to; None where a crash tore it."""
     try:
         record = json.loads(line)
     except ValueError:
         return None
-    return record if isinstance(record, dict) and "event" in record else None
+    return record if isinstance(record, dict) else None
