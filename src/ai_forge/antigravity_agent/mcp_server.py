@@ -23,6 +23,7 @@ from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, Field
 
 from ai_forge import __version__
+from ai_forge.antigravity_agent.job import request_retraining
 from ai_forge.conductor.gate import allow
 from ai_forge.conductor.job_queue import JobQueue
 from ai_forge.conductor.schemas import DEPLOY, FINE_TUNE, FoundPlace, Job, JobEvent, JobRequest, RunSource
@@ -272,9 +273,13 @@ def make_server(forge: Forge, granted: Iterable[str]) -> MCPServer[Any]:
         deploy: Annotated[bool, Field(description="deploy it where it measures better")] = False,
         name: Annotated[str | None, Field(description="what the model is called")] = None,
     ) -> Job:
-        """Queue a training on the repository as it is now; answers at once with the job."""
-        source = RunSource(path=forge.repository(repository))
-        return forge.queue.submit(JobRequest(kind=FINE_TUNE, project_name=name, run=source, deploy=deploy))
+        """Queue a training on the repository as it is now; answers at once with the job. With `deploy` it is a guardian's
+        cycle, and one that waits already is joined."""
+        folder = forge.repository(repository)
+        if deploy:  # as `POST /v1/retrain` does: bad data is not trained on, and what was rolled back stays so
+            return request_retraining(forge.queue, forge.workspace, folder, reason="MCP retrain", name=name)
+        source = RunSource(path=folder)
+        return forge.queue.submit(JobRequest(kind=FINE_TUNE, project_name=name, run=source))
 
     @tool("read", READS)
     def tail(

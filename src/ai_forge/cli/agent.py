@@ -45,6 +45,7 @@ def _tell(paths: list[str], what: str, nothing: str, json: bool) -> None:
 @with_options("set", "config", "home")
 def mcp(options: Options, scope: Scope = ["read", "chat", "train"]) -> None:  # noqa: B006 (typer's default; never changed)
     """Serve agents over MCP on standard input and output: ask, search, status, plan, retrain, tail, cancel, deploy, …"""
+    from ai_forge.antigravity_agent.job import KINDS
     from ai_forge.antigravity_agent.mcp_server import SCOPES, Forge, make_server
     from ai_forge.conductor.job_queue import JobQueue
     from ai_forge.errors import InputError
@@ -53,5 +54,5 @@ def mcp(options: Options, scope: Scope = ["read", "chat", "train"]) -> None:  # 
     if unknown:
         raise InputError(f"There is no scope {', '.join(unknown)}.", f"there are {', '.join(SCOPES)}.")
     settings, workspace = options.settings().settings, options.workspace()
-    with JobQueue(workspace, settings, config=options.config) as queue:
+    with JobQueue(workspace, settings, config=options.config, kinds=KINDS) as queue:
         make_server(Forge(workspace, settings, queue), scope).run("stdio")

@@ -18,6 +18,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 
+from ai_forge.antigravity_agent.job import KINDS, request_retraining
 from ai_forge.antigravity_agent.mcp_server import SCOPES, Forge, add_mcp, make_server
 from ai_forge.conductor.auth import KeyStore
 from ai_forge.conductor.job_queue import JobQueue
@@ -45,7 +46,7 @@ DESTRUCTIVE = {"cancel", "deploy", "rollback"}
 @pytest.fixture
 def forge(tmp_path: Path) -> Iterator[Forge]:
     workspace, settings = Workspace.open(tmp_path / "home"), Settings()
-    with JobQueue(workspace, settings) as queue:
+    with JobQueue(workspace, settings, kinds=KINDS) as queue:
         yield Forge(workspace, settings, queue)
 
 
@@ -119,6 +120,26 @@ def test_a_training_is_queued_at_once_followed_and_cancelled(forge: Forge, tmp_p
             cancelled = await client.call_tool("cancel", {"job_id": job["job_id"]})
             assert cancelled.structured_content["status"] == "cancelled"
             assert "cannot be" in await said(client, "pause", job_id=job["job_id"])
+
+    anyio.run(check)
+
+
+def test_a_training_that_is_to_be_deployed_is_a_guardians_cycle_and_joins_the_one_that_waits(
+    forge: Forge, tmp_path: Path
+) -> None:
+    folder = repository(tmp_path)
+    over_http = request_retraining(forge.queue, forge.workspace, Path(folder), reason="POST /v1/retrain")
+
+    async def check() -> None:
+        async with connected(forge) as client:
+            joined = await client.call_tool("retrain", {"repository": folder, "deploy": True})
+            assert joined.structured_content["job_id"] == over_http.job_id
+            forge.queue.cancel(over_http.job_id)
+            own = (await client.call_tool("retrain", {"repository": folder, "deploy": True})).structured_content
+            assert (own["kind"], own["status"]) == ("guardian", "queued")
+            assert own["request"]["options"]["reason"] == "MCP retrain"
+            plain = (await client.call_tool("retrain", {"repository": folder})).structured_content
+            assert (plain["kind"], plain["request"]["deploy"]) == ("fine-tune", False)
 
     anyio.run(check)
 
