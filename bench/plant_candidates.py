@@ -1,7 +1,7 @@
 """Planted candidates through a guardian's cycle: is any degraded one deployed, are better ones, does a rollback give the answers back?
 
     python bench/plant_candidates.py                        (50 degraded, 6 better: ten minutes)
-    python bench/plant_candidates.py --share 10 --offset 3  (every tenth, from the fourth on: what CI runs)
+    python bench/plant_candidates.py --share 10 --offset 7  (every tenth, from the eighth on: what CI runs)
 
 A random base learns nothing that a judge would see, so this world is made backwards: a tiny model is taught the judge's own
 questions and some code, and the base is that model with something of low rank taken out of every matrix. The adapter that puts

@@ -48,6 +48,11 @@ class CheckRow(_Data):
         """A row; None is what could not be measured."""
         return cls(name=name, result=RESULTS[passed], text=text)
 
+    @property
+    def failed(self) -> bool:
+        """Whether it was measured, and does not hold."""
+        return self.result == RESULTS[False]
+
 
 class EvaluationRow(_Data):
     """Held-out loss after a step."""

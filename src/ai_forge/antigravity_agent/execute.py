@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ai_forge.antigravity_agent.against_active import rows_against_active
 from ai_forge.antigravity_agent.artifact_data import (
     Checklist,
     CheckRow,
@@ -329,6 +330,12 @@ class Executor:
             held = "this very version was rolled back before"
         elif run.settings.runtime.deploy == "never":
             held = "runtime.deploy is never"
+        if held is None:
+            against = rows_against_active(runner)
+            checks += against
+            worse = [f"{row.name} ({row.text})" for row in against if row.failed]
+            if worse:
+                held = f"surely worse than what is deployed: {', '.join(worse)}"
         if held is not None:
             return self._checklist("held back", f"not deployed: {held}", tuple(checks))
         try:
