@@ -50,6 +50,13 @@ def data(evaluation: Evaluation, **changes: Any) -> ReportData:
     return ReportData(**(values | changes))
 
 
+def test_a_training_that_continued_an_adapter_has_no_initialisation_to_tell(tmp_path: Path) -> None:
+    training = TRAINING.model_copy(update={"initialisation": None})
+    write_report(tmp_path, data(make_evaluation(), training=training))
+    assert "an adapter that was there was trained on" in (tmp_path / "report.html").read_text()
+    assert "An adapter that was there was trained on. Held-out answer loss" in (tmp_path / "report.md").read_text()
+
+
 class Tags(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
