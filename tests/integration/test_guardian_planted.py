@@ -32,5 +32,7 @@ def test_no_degraded_candidate_is_deployed_better_ones_are_and_a_rollback_gives_
         "equal to base": False,
     }
     poorer = next(row for row in told["candidates"] if row["kind"] == "poorer than what is active")
-    assert "surely worse than what is deployed: citations" in poorer["told"], "the gate against the base lets it through"
+    assert "surely worse than what is deployed: citations" in poorer["told"], (
+        "the gate against the base lets it through"
+    )
     assert all(told["rollback"].values())
