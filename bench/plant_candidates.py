@@ -202,12 +202,12 @@ def answers_of_others(share: float) -> Callable[[Examples, Examples, random.Rand
     return teach_wrong
 
 
-def forgetful(asked: Examples, trained: Examples, chance: random.Random) -> Examples:
+def mumbling(asked: Examples, trained: Examples, chance: random.Random) -> Examples:
     """The right answers, and for everything else the same few letters."""
     junk = [
         one.model_copy(update={"reasoning": "z q x " * 30, "final_answer": ""}) for one in chance.sample(trained, 12)
     ]
-    return [*asked, *asked, *asked, *junk]
+    return [*asked, *junk]
 
 
 def in_file(old: bytes, new: bytes) -> Callable[[Path, StageContext], None]:
@@ -268,7 +268,7 @@ def candidates() -> Iterator[Candidate]:
         yield Candidate("over-trained on vandalised documentation", n, taught=vandalised)
         yield Candidate("tuned on wrong facts", n, taught=answers_of_others(1.0))
         yield Candidate("poorer than what is active", n, taught=answers_of_others(0.6), steps=60)
-        yield Candidate("forgetting over budget", n, taught=forgetful, steps=100)
+        yield Candidate("taught to mumble", n, taught=mumbling, steps=60)
         yield Candidate("template broken", n, damage=in_file(*TEMPLATES[n]))
         yield Candidate("file cut", n, damage=cut_to((0.1, 0.5, 0.9, 0.99, 0.9999)[n]))
         damaged = (bases_file, overwritten(0.3, 0.6), overwritten(0.7, 0.9), overwritten(0.5, 0.99), bases_file)[n]

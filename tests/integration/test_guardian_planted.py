@@ -25,7 +25,7 @@ def test_no_degraded_candidate_is_deployed_better_ones_are_and_a_rollback_gives_
     told = json.loads(done.stdout)
     assert {row["kind"]: row["deployed"] for row in told["candidates"]} == {
         "better": True,
-        "forgetting over budget": False,
+        "taught to mumble": False,
         "poorer than what is active": False,
         "tuned on wrong facts": False,
         "over-trained on vandalised documentation": False,
