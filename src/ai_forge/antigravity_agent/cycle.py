@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ai_forge.cancel import CancelToken
 from ai_forge.errors import TransientError
+from ai_forge.json_lines import lines_of
 from ai_forge.pipeline.identity import identity_of, model_suffix
 from ai_forge.workspace import Workspace, atomic_write
 
@@ -102,11 +103,11 @@ class CycleStore:
     def history(self) -> list[CycleRecord]:
         """The cycles that ended, oldest first."""
         try:
-            lines = (self.folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+            text = (self.folder / "history.jsonl").read_text(encoding="utf-8", errors="replace")
         except OSError:
             return []
         found = []
-        for line in lines:
+        for _, line in lines_of(text):
             with contextlib.suppress(ValidationError):
                 found.append(CycleRecord.model_validate_json(line))
         return found

@@ -6,6 +6,7 @@ its figures of the moment. The command line lists runs with it, the pages show a
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -107,7 +108,11 @@ class RunView(BaseModel):
         return f"{furthest.name} done"
 
     def take(self, event: JsonObject) -> None:
-        """Fold in one record of `events.jsonl`; what is not known is passed over, a later version may write more."""
+        """Fold in one record of `events.jsonl`; what is not known, or damaged, is passed over: a later version may write more."""
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            self._take(event)
+
+    def _take(self, event: JsonObject) -> None:
         kind = event.get("event")
         if kind == "StageStarted":
             self.stages[event["stage"]] = StageView(name=event["stage"])
@@ -181,8 +186,16 @@ def report_in(folder: Path, *, as_text: bool = False) -> Path | None:
 
 
 def _record_in(folder: Path) -> JsonObject | None:
-    record = read_json(folder / "run.json")
-    return record if record is not None and isinstance(record.get("run"), dict) else None
+    record = read_json(folder / "run.json") or {}
+    run, base = record.get("run"), record.get("base")
+    if not isinstance(run, dict) or not isinstance(base, dict):
+        return None
+    shown = [
+        record.get("created"),
+        base.get("name"),
+        *(run.get(name) for name in ("id", "model", "repository", "recipe")),
+    ]
+    return record if all(isinstance(value, str) for value in shown) else None
 
 
 def _overview(folder: Path, record: JsonObject) -> RunOverview:

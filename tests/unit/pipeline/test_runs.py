@@ -93,3 +93,22 @@ def test_each_recipes_report_is_found(tmp_path: Path, written: tuple[str, ...], 
 @pytest.mark.parametrize("name", ["", "..", ".", "a/b", "../runs", "gone", "a\0b"])
 def test_no_name_leads_out_of_the_folder_of_runs(tmp_path: Path, name: str) -> None:
     assert run_folder(Workspace.open(tmp_path), name) is None
+
+
+@pytest.mark.parametrize("damage", [{"created": None}, {"base": []}, {"base": {}}, {"run": {"id": 3}}, {"run": None}])
+def test_a_record_of_wrong_types_is_passed_over(tmp_path: Path, damage: dict[str, object]) -> None:
+    run = {"id": "a1", "model": "demo", "repository": "/demo", "recipe": "repository"}
+    record = {"run": run, "created": "2026-11-27T10:00:00+00:00", "base": {"name": "tiny"}}
+    workspace = Workspace.open(tmp_path)
+    for name, content in (("sound", record), ("odd", record | damage)):
+        (workspace.runs_dir / name).mkdir()
+        (workspace.runs_dir / name / "run.json").write_text(json.dumps(content))
+    assert [row.run_id for row in runs_of(workspace)] == ["a1"]
+
+
+@pytest.mark.parametrize(
+    "event", ["StageStarted", "StageProgress", "StageFinished", "StepLogged", "EvalFinished", "Notice"]
+)
+def test_an_event_that_lost_its_fields_is_passed_over(event: str) -> None:
+    view = view_of([{"event": "StageStarted", "stage": "train"}, {"event": event}, {"event": event, "stage": []}])
+    assert view.state == "in train"
