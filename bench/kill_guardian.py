@@ -131,6 +131,11 @@ def trainers(home: Path, run_id: str) -> int:
     return sum(1 for before, after in itertools.pairwise(steps) if after <= before)
 
 
+def n_steps(home: Path, run_id: str) -> int:
+    """How many steps the run itself made: 0 where it found its training done."""
+    return sum(event["event"] == "StepLogged" for event in read_events(home / "runs" / run_id / "events.jsonl"))
+
+
 def left_behind(home: Path) -> list[str]:
     """What is half-written."""
     return [str(path.relative_to(home)) for path in home.rglob("*") if ".tmp-" in path.name]
@@ -205,6 +210,7 @@ def main() -> int:
                     "served": answer == f"killed:{new}",
                     "same_bytes": active == new and digest(killed.home, str(new)) == expected,
                     "repeated": trainers(killed.home, str(new)),
+                    "trained_steps": n_steps(killed.home, str(new)),
                     "left": left_behind(killed.home),
                 }
             )
