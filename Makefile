@@ -43,6 +43,7 @@ soak: $(VENV)/.installed-dev
 	$(BIN)/python bench/bench_service.py --seconds 600 --write
 	SCHEMATHESIS_EXAMPLES=4200 $(BIN)/python -m pytest --timeout 0 tests/integration/test_service_contract.py
 	$(BIN)/python bench/kill_guardian.py
+	$(BIN)/python bench/plant_candidates.py
 
 # The learning lab: make lab STUDY=families REPO=path; hours, continued when it is started again.
 lab: $(VENV)/.installed-dev
