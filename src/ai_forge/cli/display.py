@@ -33,7 +33,7 @@ class Display:
         self._console = console = console or stderr()
         self._bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.fields[stage]:<9}"),
+            TextColumn("{task.fields[stage]:<11}"),
             BarColumn(bar_width=32),
             TextColumn("{task.fields[note]}", markup=False),
             TimeRemainingColumn(compact=True),
@@ -74,13 +74,13 @@ class Display:
             self._drop()
             self.finished.append(event)
             took = "unchanged" if event.cached else duration(event.seconds)
-            self._say(f"[green]✓[/green] {event.stage:<9} [dim]{took:>11}[/dim]  {escape(event.text)}")
+            self._say(f"[green]✓[/green] {event.stage:<11} [dim]{took:>11}[/dim]  {escape(event.text)}")
         elif isinstance(event, StageFailed):  # why stands in the one line that the command ends with
             self._drop()
-            self._say(f"[red]✗[/red] {event.stage:<9} [dim]{duration(event.seconds):>11}[/dim]")
+            self._say(f"[red]✗[/red] {event.stage:<11} [dim]{duration(event.seconds):>11}[/dim]")
         elif isinstance(event, StageCancelled):
             self._drop()
-            self._say(f"[yellow]‖[/yellow] {event.stage:<9} [dim]{duration(event.seconds):>11}[/dim]")
+            self._say(f"[yellow]‖[/yellow] {event.stage:<11} [dim]{duration(event.seconds):>11}[/dim]")
         else:
             self._show_note(event)
 

@@ -246,7 +246,7 @@ class Evaluator:
         return bool(later) and seconds * later[0] / look > self._settings.time_budget_s
 
     def _code_nats(self, model: Generator, text: str) -> float:
-        """Summed −log p of a file's text, in windows of `CODE_WINDOW` tokens; the first token of each is given."""
+        """Summed −log p of a file's text, window by window (`code_windows`); the first token of each is given."""
         windows = code_windows(self._tokenizer.encode(text))
         return sum(-float(model.log_probs(collate([window])).sum()) for window in windows)
 

@@ -25,7 +25,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ai_forge.data_pipeline.search.bm25 import Bm25, best
-from ai_forge.data_pipeline.search.embedders.embedding import Embedder, Matrix, Texts, load_embedder, save_embedder
+from ai_forge.data_pipeline.search.embedders.embedding import (
+    Embedder,
+    Matrix,
+    Texts,
+    for_many,
+    load_embedder,
+    save_embedder,
+)
 from ai_forge.data_pipeline.search.embedders.kept import embedded
 from ai_forge.data_pipeline.search.entries import Entry, is_example_path
 from ai_forge.data_pipeline.search.spelled import SpelledNames
@@ -270,7 +277,7 @@ def _vectors(
     texts = Texts([f"{entries[n].name} {entries[n].path}\n{entries[n].text}" for n in shown], [])
     if not shown:
         return np.zeros((len(entries), 1), dtype=np.float32)
-    made = embedded(texts, embedder, folder, progress)
+    made = embedded(texts, for_many(embedder), folder, progress)
     vectors = np.zeros((len(entries), made.shape[1]), dtype=np.float32)
     vectors[shown] = made
     return vectors

@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from ai_forge.config import FineTuneConfig
+from ai_forge.data_pipeline.search.embedders.torch_minilm import multiplies_bfloat16
 from ai_forge.training.backends.torch_cache import repeated, reserved_cache
 from ai_forge.training.backends.torch_kernels import FrozenRMSNorm
 from ai_forge.training.backends.torch_layers import CACHED_ATTENTION, PACKED_ATTENTION
@@ -60,9 +61,7 @@ def compute_dtype(device: torch.device, *, exact: bool = False) -> torch.dtype:
     if device.type == "cuda":
         is_native = torch.cuda.is_bf16_supported()
     else:
-        # elsewhere than on AMX, AVX-512 BF16 and Arm's, bf16 products are emulated and slower than float32 ones
-        capabilities = torch.cpu.get_capabilities()
-        is_native = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+        is_native = multiplies_bfloat16()
     return torch.bfloat16 if is_native and not exact else torch.float32
 
 

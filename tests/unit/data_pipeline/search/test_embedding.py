@@ -13,12 +13,16 @@ from ai_forge.data_pipeline import Index, MiningResult
 from ai_forge.data_pipeline.search.embedders.embedding import (
     Embedder,
     Matrix,
+    NoEmbedder,
     Texts,
     default_embedder,
     embedder_named,
+    for_many,
     load_embedder,
     save_embedder,
 )
+from ai_forge.data_pipeline.search.embedders.minilm import MiniLmEmbedder
+from ai_forge.data_pipeline.search.embedders.torch_minilm import PackedMiniLm, multiplies_bfloat16
 from ai_forge.errors import InputError, PrerequisiteError
 from ai_forge.model_files.gguf.metadata import encode_header, padded, uint32
 from ai_forge.model_files.gguf.reader import read_gguf
@@ -92,6 +96,24 @@ def test_minilm_without_pytorch_gives_the_vectors_of_transformers(minilm: str) -
     assert float((ours * theirs).sum(axis=1).min()) > 0.99999
     one_by_one = [embedded(embedder_named("minilm"), [text])[0] for text in SENTENCES[:5]]
     assert np.allclose(ours, one_by_one, atol=1e-5)
+
+
+def test_minilm_for_many_texts_gives_the_same_vectors() -> None:
+    texts = [
+        *SENTENCES[:4],
+        SENTENCES[5],
+        *(path.read_text()[:3000] for path in sorted(Path(__file__).parent.glob("*.py"))),
+    ]
+    one_by_one = np.stack([embedded(MiniLmEmbedder(), [text])[0] for text in texts])
+    together = embedded(PackedMiniLm(), texts)
+    assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+    assert float((one_by_one * together).sum(axis=1).min()) > 0.999
+
+
+def test_many_texts_are_embedded_in_bfloat16_only_where_the_processor_multiplies_it() -> None:
+    chosen = for_many(MiniLmEmbedder())
+    assert isinstance(chosen, PackedMiniLm if multiplies_bfloat16() else MiniLmEmbedder)
+    assert for_many(NoEmbedder()).name == "none"
 
 
 def test_minilm_says_what_it_needs_where_its_weights_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

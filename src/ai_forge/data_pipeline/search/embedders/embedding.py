@@ -10,6 +10,7 @@ Vectors have length 1, so a dot product is a cosine. Those of different embedder
 embedder's name and a probe's vector, and says so when the same name gives other vectors later.
 """
 
+import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ __all__ = [
     "Texts",
     "default_embedder",
     "embedder_named",
+    "for_many",
     "load_embedder",
     "save_embedder",
 ]
@@ -99,6 +101,18 @@ def embedder_named(name: str) -> Embedder:
     from ai_forge.data_pipeline.search.embedders.torch_encoder import EncoderEmbedder
 
     return EncoderEmbedder(name)
+
+
+def for_many(embedder: Embedder) -> Embedder:
+    """What makes the vectors of a whole collection: `embedder`, or what makes the same ones faster on this machine.
+
+    It depends on the machine alone, not on how many texts there are: a collection that grew has the vectors of a new one.
+    """
+    if embedder.name != "minilm" or importlib.util.find_spec("torch") is None:
+        return embedder
+    from ai_forge.data_pipeline.search.embedders.torch_minilm import PackedMiniLm, multiplies_bfloat16
+
+    return PackedMiniLm() if multiplies_bfloat16() else embedder
 
 
 def save_embedder(embedder: Embedder, folder: Path) -> None:
