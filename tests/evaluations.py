@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from ai_forge.judge.evaluation import BASE_AS_SERVED
 from ai_forge.judge.evaluator import CONTENDERS, TUNED, Answer, CodeScore, Evaluation
 from ai_forge.judge.general_texts import general_scores
+from ai_forge.judge.people import LeftOut, PeopleAnswer, PeopleEvaluation, TeamScore
 
 GOOD: dict[str, Any] = {"loss": 1.0, "citation_right": True, "facts_right": True}
 POOR: dict[str, Any] = {"loss": 10.0, "citation_right": False, "facts_right": False}
@@ -49,4 +51,30 @@ def make_evaluation(
         if general
         else (),
         n_looks=n_looks,
+    )
+
+
+def people_asked(
+    n: int, *, tuned: int, base: int, figure: str = "citation_right", left_out: tuple[str, ...] = ()
+) -> PeopleEvaluation:
+    """`n` questions of people; `tuned` and `base` of them, the first ones, have `figure`, all else is right alike."""
+
+    def one(contender: str, number: int, right: bool) -> PeopleAnswer:
+        values: dict[str, Any] = {
+            "found_first": True,
+            "found_among": True,
+            "citation_right": True,
+            "said_right": True,
+            "similarity": None,
+            "facts": 1.0,
+        }
+        score = TeamScore.model_validate(values | {figure: right})
+        question, text = f"Who is {number}?", f"{contender} answers person {number}"
+        return PeopleAnswer(contender=contender, question=question, answer=text, score=score)
+
+    counts = {BASE_AS_SERVED: base, TUNED: tuned}
+    return PeopleEvaluation(
+        answers=tuple(one(name, i, i < right) for i in range(n) for name, right in counts.items()),
+        left_out=tuple(LeftOut(question=question, missing=("gone.py",)) for question in left_out),
+        n_written=n + len(left_out),
     )

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,6 +20,17 @@ from ai_forge.config import JudgeSettings
 from ai_forge.data_pipeline.schemas import Document, RAFTExample
 from ai_forge.events import Sink, StageProgress, ignore
 from ai_forge.judge.general_texts import GeneralScore, general_nats, general_scores
+from ai_forge.judge.looked import Look, Looked, ServedSpeed
+from ai_forge.judge.people import (
+    ASKED_AT_ONCE,
+    SHARE_OF_TIME,
+    Ask,
+    Asked,
+    LeftOut,
+    PeopleEvaluation,
+    ask_in_turn,
+    people_scored,
+)
 from ai_forge.judge.scoring import citation_is_right, facts_are_right, rouge_l
 from ai_forge.judge.statistics import level_of, looks, paired_difference
 from ai_forge.judge.windows import code_windows
@@ -44,7 +56,6 @@ __all__ = [
 ]
 
 Retrieve = Callable[[str], Sequence[Document]]
-ASKED_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,8 @@ CONTENDERS = (
     Contender("tuned + retrieval", is_tuned=True, retrieval=True),
 )
 TUNED = CONTENDERS[-1].name
+BASE_AS_SERVED = CONTENDERS[1].name
+"""The base, given what the deployed model is given: the rival on questions of people."""
 
 
 class Answer(BaseModel):
@@ -72,6 +85,7 @@ class Answer(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    origin: Literal["pipeline"] = "pipeline"
     contender: str
     question: str
     reference: str
@@ -85,6 +99,8 @@ class Answer(BaseModel):
     similarity: float
     loss: float
     n_tokens: int
+    looked: Looked | None = None
+    """None where it was not looked at."""
 
 
 class CodeScore(BaseModel):
@@ -109,6 +125,9 @@ class Evaluation(BaseModel):
     general: tuple[GeneralScore, ...] = ()
     n_looks: int = 1
     """How often it was to be looked whether the questions were enough: so many chances to be wrong."""
+    people: PeopleEvaluation = PeopleEvaluation()
+    speed: ServedSpeed | None = None
+    """Of the tuned model's file; None where it was not measured."""
 
     def of(self, contender: str) -> list[Answer]:
         """A contender's answers, in the order of the questions."""
@@ -123,6 +142,9 @@ class HeldOut:
     worked_examples: Sequence[RAFTExample]
     code: Sequence[tuple[str, str]]
     """(path, text)."""
+    people: Sequence[Asked] = ()
+    left_out: Sequence[LeftOut] = ()
+    """Questions of people that cannot be asked any more."""
 
 
 class Served(Protocol):
@@ -143,6 +165,7 @@ class Evaluator:
         serve: opens the exported file of the base (False) or of the tuned model (True).
         tokenizer: the base's, which is the tuned model's too.
         retrieve: question to documents, for all contenders the same.
+        look: finds in each answer what the named measures count; nothing is looked at where it is left out.
     """
 
     def __init__(
@@ -153,6 +176,7 @@ class Evaluator:
         retrieve: Retrieve,
         settings: JudgeSettings,
         emit: Sink = ignore,
+        look: Look | None = None,
     ) -> None:
         self._load = load
         self._serve = serve
@@ -160,6 +184,7 @@ class Evaluator:
         self._retrieve = retrieve
         self._settings = settings
         self._emit = emit
+        self._look = look
 
     def evaluate(self, held_out: HeldOut, contenders: Sequence[Contender] = CONTENDERS) -> Evaluation:
         """Each of `contenders` on as many questions as it takes, both models on the code."""
@@ -174,7 +199,13 @@ class Evaluator:
                 )
                 for q, documents in zip(questions, shown, strict=True)
             ]
-        texts = self._ask(contenders, prompts, questions)
+        # as whoever asks the deployed model: the same documents, no worked examples
+        shown_to_people = [tuple(self._retrieve(one.text)) for one in held_out.people]
+        of_people = [
+            self._tokenizer.encode_prompt(messages_for(one.text, documents))
+            for one, documents in zip(held_out.people, shown_to_people, strict=True)
+        ]
+        told, texts = self._ask(contenders, prompts, questions, of_people)
         n_asked = len(texts[contenders[0].name])
         targets = [self._tokenizer.encode_target(q.target) for q in questions[:n_asked]]
         answers: dict[str, list[Answer]] = {}
@@ -191,6 +222,7 @@ class Evaluator:
                             questions[i],
                             shown[i] if contender.retrieval else (),
                             Reply(text, nats_of(model, prompt, target), len(target)),
+                            self._look,
                         )
                         for i, (prompt, target, text) in enumerate(given)
                     ]
@@ -207,6 +239,7 @@ class Evaluator:
             n_worked_examples=len(worked),
             general=general_scores(general[False], general[True]),
             n_looks=len(looks(len(questions))),
+            people=people_scored(held_out.people, held_out.left_out, shown_to_people, told, self._look),
         )
 
     def _ask(
@@ -214,14 +247,22 @@ class Evaluator:
         contenders: Sequence[Contender],
         prompts: Mapping[str, Sequence[Sequence[int]]],
         questions: Sequence[RAFTExample],
-    ) -> dict[str, list[str]]:
-        """Answers by contender: to all questions, or to the first of them where that is enough or takes too long."""
+        of_people: Sequence[Sequence[int]],
+    ) -> tuple[dict[int, dict[str, str]], dict[str, list[str]]]:
+        """What people asked, answered by place and contender; and the answers by contender to all of the pipeline's questions,
+        or to the first of them where that is enough or takes too long."""
         texts: dict[str, list[str]] = {contender.name: [] for contender in contenders}
-        longest = max(len(prompt) for each in prompts.values() for prompt in each) + self._settings.max_new_tokens
-        started = time.monotonic()
+        every = [*of_people, *(prompt for each in prompts.values() for prompt in each)]
+        longest = max(map(len, every)) + self._settings.max_new_tokens
         total = len(contenders) * len(questions)
         # both open at once: they are quantised and mapped from disk, and which questions are asked next depends on both
         with self._serve(False, longest) as base, self._serve(True, longest) as tuned:
+            began = time.monotonic()
+            told: dict[int, dict[str, str]] = {}
+            if {BASE_AS_SERVED, TUNED} <= texts.keys():
+                told = self._ask_for_people(base, tuned, of_people)
+            started = time.monotonic()
+            left_s = self._settings.time_budget_s - (started - began)
             planned = looks(len(questions))
             for look in planned:
                 for contender in contenders:
@@ -230,25 +271,43 @@ class Evaluator:
                     # in parts: what is asked can be stopped in between
                     for first in range(n_before, look, ASKED_AT_ONCE):
                         given = prompts[contender.name][first : min(first + ASKED_AT_ONCE, look)]
-                        told = model.completions(given, self._settings.max_new_tokens)
-                        texts[contender.name] += [completion.text for completion in told]
+                        completions = model.completions(given, self._settings.max_new_tokens)
+                        texts[contender.name] += [completion.text for completion in completions]
                         done = sum(len(answered) for answered in texts.values())
                         self._emit(StageProgress("evaluate", done, total, contender.name))
                 seconds = time.monotonic() - started
-                if is_enough(texts, questions, len(planned), self._settings) or self._is_late(seconds, look, planned):
+                if is_enough(texts, questions, len(planned), self._settings) or is_late(seconds, left_s, look, planned):
                     break
         self._emit(StageProgress("evaluate", total, total, f"{look} questions were enough"))
-        return texts
+        return told, texts
 
-    def _is_late(self, seconds: float, look: int, planned: Sequence[int]) -> bool:
-        """Whether the questions up to the next look would end after the time that is given."""
-        later = [n for n in planned if n > look]
-        return bool(later) and seconds * later[0] / look > self._settings.time_budget_s
+    def _ask_for_people(
+        self, base: Served, tuned: Served, prompts: Sequence[Sequence[int]]
+    ) -> dict[int, dict[str, str]]:
+        """What both models answer to people's questions, as many as fit into their share of the time."""
+
+        def ask(model: Served, given: Sequence[Sequence[int]]) -> list[str]:
+            return [completion.text for completion in model.completions(given, self._settings.max_new_tokens)]
+
+        models: dict[str, Ask] = {BASE_AS_SERVED: partial(ask, base), TUNED: partial(ask, tuned)}
+        return ask_in_turn(
+            models,
+            prompts,
+            seed=self._settings.seed,
+            budget_s=SHARE_OF_TIME * self._settings.time_budget_s,
+            report=lambda done: self._emit(StageProgress("evaluate", done, len(prompts), "questions of people")),
+        )
 
     def _code_nats(self, model: Generator, text: str) -> float:
         """Summed −log p of a file's text, window by window (`code_windows`); the first token of each is given."""
         windows = code_windows(self._tokenizer.encode(text))
         return sum(-float(model.log_probs(collate([window])).sum()) for window in windows)
+
+
+def is_late(seconds: float, budget_s: float, look: int, planned: Sequence[int]) -> bool:
+    """Whether the questions up to the next look would end after the time that is given."""
+    later = [n for n in planned if n > look]
+    return bool(later) and seconds * later[0] / look > budget_s
 
 
 def is_enough(
@@ -328,7 +387,13 @@ def batches_of(lengths: Sequence[int], room: int) -> list[list[int]]:
     return batches
 
 
-def scored(contender: Contender, question: RAFTExample, documents: Sequence[Document], reply: Reply) -> Answer:
+def scored(
+    contender: Contender,
+    question: RAFTExample,
+    documents: Sequence[Document],
+    reply: Reply,
+    look: Look | None = None,
+) -> Answer:
     """One reply with everything that is measured on it."""
     oracles = {document.block_id for document in question.oracle_documents}
     return Answer(
@@ -345,4 +410,5 @@ def scored(contender: Contender, question: RAFTExample, documents: Sequence[Docu
         similarity=rouge_l(reply.text, question.target),
         loss=reply.nats,
         n_tokens=reply.n_tokens,
+        looked=look(reply.text, question.question, documents) if look else None,
     )

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from pydantic import BaseModel, ConfigDict
 
 from ai_forge.judge.evaluation import TUNED, Evaluation
+from ai_forge.judge.looked import ServedSpeed
+from ai_forge.judge.named import Perplexities
+from ai_forge.judge.people import LeftOut
 from ai_forge.judge.statistics import Estimate
 from ai_forge.judge.verdict import Decision, Row, Verdict, best_base
 
@@ -28,6 +31,20 @@ class Interval(BaseModel):
     n: int
 
 
+class PeopleReport(BaseModel):
+    """What was measured on the questions that people wrote: figures by contender and name, and tuned minus base by name."""
+
+    model_config = ConfigDict(frozen=True)
+
+    origin: str = "people"
+    n_written: int
+    n_asked: int
+    left_out: tuple[LeftOut, ...]
+    figures: Mapping[str, Mapping[str, Interval | None]]
+    improvement_over_base: Mapping[str, Interval | None]
+    confidence: float
+
+
 class EvaluationReport(BaseModel):
     """The figures of one tuned model.
 
@@ -45,11 +62,22 @@ class EvaluationReport(BaseModel):
     decision: Decision
     headline: str
     reasons: tuple[str, ...]
+    people: PeopleReport | None = None
+    """None where nobody wrote any."""
+    origin: str = "pipeline"
+    """Who wrote the questions that all that follows is measured on."""
     perplexity: float | None = None
     codebleu_score: float | None = None
     humaneval_pass_rate: float | None = None
     reconstruction_score: float | None = None
     hallucination_rate: float | None = None
+    measures: Mapping[str, Mapping[str, Interval | None]] = {}
+    """Shares of the answers of base and tuned model as served, by contender and name."""
+    perplexities: Mapping[str, Perplexities | None] = {}
+    """Of base and tuned model with retrieval."""
+    speed: ServedSpeed | None = None
+    not_measured: Mapping[str, str] = {}
+    """What takes too long to be measured each time, with what measures it."""
     improvement_over_base: Mapping[str, float]
     figures: Mapping[str, Mapping[str, Interval | None]]
     """By contender and name."""
@@ -63,6 +91,21 @@ def interval(e: Estimate | None) -> Interval | None:
     if e is None:
         return None
     return Interval(value=e.value, low=e.low, high=e.high, n=e.n)
+
+
+def people_of(evaluation: Evaluation, verdict: Verdict) -> PeopleReport | None:
+    """The figures of people's questions; None where nobody wrote any."""
+    people = evaluation.people
+    if not people.n_written:
+        return None
+    return PeopleReport(
+        n_written=people.n_written,
+        n_asked=people.n_asked,
+        left_out=people.left_out,
+        figures={row.contender: {name: interval(e) for name, e in row.figures.items()} for row in verdict.people},
+        improvement_over_base={name: interval(e) for name, e in verdict.people_gains.items()},
+        confidence=verdict.people_confidence,
+    )
 
 
 def improvements(verdict: Verdict) -> dict[str, float]:

@@ -13,10 +13,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from ai_forge.judge.evaluation import CONTENDERS, TUNED, Answer, Evaluation
+from ai_forge.judge.evaluation import BASE_AS_SERVED, CONTENDERS, TUNED, Answer, Evaluation
+from ai_forge.judge.named import named_figures, not_measured, perplexities_of
+from ai_forge.judge.people import FIGURES, PeopleAnswer
 from ai_forge.judge.scoring import rouge_l
 from ai_forge.judge.statistics import Estimate
-from ai_forge.judge.verdict import BASES, Row, Verdict, best_base
+from ai_forge.judge.verdict import BASES, Row, Verdict, best_base, in_points
 from ai_forge.model_files.base import Origin
 from ai_forge.training.callbacks import draw_loss_curve
 from ai_forge.training.record import TrainingRecord
@@ -41,6 +43,8 @@ class ReportData:
     verdict: Verdict
     parity: Mapping[str, Any] | None
     unknowns: Sequence[str]
+    max_new_tokens: int
+    model: str
 
 
 def unknowns(training: TrainingRecord, origin: Origin) -> list[str]:
@@ -109,10 +113,45 @@ def about_questions(evaluation: Evaluation, verdict: Verdict) -> str:
     """Whose questions these are, how many, and what was left out before they were asked."""
     recall = number(verdict.retrieval_recall, "{:.0%}")
     return (
-        f"The {len(evaluation.of(TUNED))} questions are ours and not those of people: made by rule from held-out files, only such "
-        "whose answer lies in an indexed block; more were not asked once these told the contenders apart. The code that "
+        f"The {len(evaluation.of(TUNED))} questions are written by the pipeline and not by people: by rule from held-out files, "
+        "only such whose answer lies in an indexed block; more were not asked once these told the contenders apart. The code that "
         f"answers was among what was shown in {recall} of them, which says nothing of the questions that were left out."
     )
+
+
+def about_people(evaluation: Evaluation, verdict: Verdict, max_new_tokens: int) -> str:
+    """How many of the team's questions were asked, in which way; or how to write some."""
+    people = evaluation.people
+    if not people.n_written:
+        return (
+            "Nobody has written questions of their own (.ai-forge/questions.yaml in the repository): what follows is asked by the "
+            'pipeline alone. Write some: ai-forge questions add "…" --file PATH, or see ai-forge questions suggest.'
+        )
+    found = sum(answer.score.found_among for answer in people.of(TUNED))
+    late = people.n_written - people.n_asked - len(people.left_out)
+    text = (
+        f"{people.n_asked} of the {people.n_written} questions that people wrote (.ai-forge/questions.yaml) were put to both, with "
+        f"the documents that the deployed model is shown, in at most {max_new_tokens} tokens of an answer; of {found} a right file "
+        "was among the first three that were found. Right is an answer that cites a place that answers the question and nothing "
+        f"that it was not shown, and says what it must and nothing that it must not. "
+        f"{verdict.people_confidence:.0%} intervals over questions."
+    )
+    if late > 0:
+        text += f" {late} more did not fit into the time for answers (judge.time_budget_s)."
+    return text
+
+
+def people_side_by_side(evaluation: Evaluation) -> list[tuple[PeopleAnswer, PeopleAnswer]]:
+    """(tuned, base) answers to every question of people."""
+    return list(zip(evaluation.people.of(TUNED), evaluation.people.of(BASE_AS_SERVED), strict=True))
+
+
+def measures(evaluation: Evaluation, confidence: float) -> list[tuple[str, Estimate | None, Estimate | None]]:
+    """(name, base, tuned) of each measure that people know by name, as served with retrieval; none where nothing was looked at."""
+    base, tuned = (named_figures(evaluation, name, confidence) for name in (BASE_AS_SERVED, TUNED))
+    names = [*tuned, *(name for name in base if name not in tuned)]
+    found = [(name, base.get(name), tuned.get(name)) for name in names]
+    return [row for row in found if row[1] is not None or row[2] is not None]
 
 
 def families(evaluation: Evaluation, rival: str) -> list[tuple[str, int, int, int]]:
@@ -237,7 +276,19 @@ def write_report(folder: Path, data: ReportData) -> tuple[Path, Path]:
         "about_intervals": about_intervals(data.verdict),
         "about_questions": about_questions(data.evaluation, data.verdict),
         "families": families(data.evaluation, rival),
+        "people": data.evaluation.people,
+        "people_figures": list(FIGURES),
+        "people_pairs": people_side_by_side(data.evaluation),
+        "about_people": about_people(data.evaluation, data.verdict, data.max_new_tokens),
+        "base_as_served": BASE_AS_SERVED,
+        "measures": measures(data.evaluation, data.verdict.people_confidence),
+        "perplexities": {name: perplexities_of(data.evaluation.of(name)) for name in (BASE_AS_SERVED, TUNED)},
+        "speed": data.evaluation.speed,
+        "not_measured": not_measured(data.model),
+        "marks": {True: "✓", False: "✗", None: "–"},
+        "n_shown": N_SHOWN,
         "counted": counted,
+        "in_points": in_points,
         "number": number,
         "percent": percent,
         "pictures": {name: base64.b64encode(picture).decode() for name, picture in pictures.items()},

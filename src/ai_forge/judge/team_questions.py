@@ -3,7 +3,8 @@
     found     retrieval brings one of the places that answer it first, or among the first three files
     cited     the answer cites one of them, and nothing that it was not shown
     said      it holds every word that it must, and none that it must not (where the question has such words)
-    likeness  ROUGE-L to the answer that the team wrote (where it wrote one)
+    facts     which share of the names and numbers in the answer that the team wrote it states (where it wrote one)
+    likeness  ROUGE-L to that answer
 
 No model judges. What a question does not say is `None`: unscored, not wrong.
 """
@@ -23,6 +24,7 @@ from ai_forge.data_pipeline.search.entries import Entry
 from ai_forge.data_pipeline.search.question_index import QuestionIndex
 from ai_forge.errors import InputError
 from ai_forge.events import Progress
+from ai_forge.judge.people import LeftOut, TeamScore
 from ai_forge.judge.scoring import rouge_l
 from ai_forge.judge.statistics import Estimate, proportion
 from ai_forge.prompting.prompt import CITATION, citations_in
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 AMONG = 3  # files that a reader looks through before asking somebody
 SEARCHED = 10  # places of which these are the files
+# names and numbers: what is written as code, options, names with an underscore or a capital inside, figures
+_FACT = re.compile(r"`([^`\n]+)`|(--[a-z][\w-]*|\b\w*_\w+|\b[A-Za-z]+[a-z0-9][A-Z]\w*|\b\d+(?:\.\d+)*)")
 
 
 @dataclass(frozen=True)
@@ -82,23 +86,6 @@ def rank_of(places: Places, index: QuestionIndex) -> int | None:
     return None
 
 
-class TeamScore(BaseModel):
-    """What is right about one answer to a team's question; None is unscored."""
-
-    model_config = ConfigDict(frozen=True)
-
-    found_first: bool
-    found_among: bool
-    citation_right: bool
-    said_right: bool | None
-    similarity: float | None
-
-    @property
-    def right(self) -> bool:
-        """Cited from a place that answers it, and nothing said that is wrong."""
-        return self.citation_right and self.said_right is not False
-
-
 def score_answer(answer: str, places: Places, rank: int | None, shown: Sequence[Document]) -> TeamScore:
     """Score one answer. `rank` is that of `rank_of`, `shown` what the model was shown (nothing for one that is asked bare)."""
     question = places.question
@@ -111,7 +98,37 @@ def score_answer(answer: str, places: Places, rank: int | None, shown: Sequence[
         citation_right=_is_cited(answer, places, shown),
         said_right=_is_said(answer, question),
         similarity=similarity,
+        facts=_facts_stated(answer, question),
     )
+
+
+@dataclass(frozen=True)
+class PeopleQuestion:
+    """A question that can be asked: the places that answer it, and the rank at which retrieval finds the first of them."""
+
+    places: Places
+    rank: int | None
+
+    @property
+    def text(self) -> str:
+        """The question itself."""
+        return self.places.question.question
+
+    def score(self, answer: str, shown: Sequence[Document]) -> TeamScore:
+        """What is right about an answer of a model that was shown `shown`."""
+        return score_answer(answer, self.places, self.rank, shown)
+
+
+def still_there(questions: Sequence[TeamQuestion], index: QuestionIndex) -> tuple[list[PeopleQuestion], list[LeftOut]]:
+    """The questions that can be asked of a repository's state, and those of which nothing is left."""
+    asked, left_out = [], []
+    for question in questions:
+        places = Places.of(question, index.entries)
+        if len(places.missing) == len(question.files) + len(question.symbols):
+            left_out.append(LeftOut(question=question.question, missing=places.missing))
+        else:
+            asked.append(PeopleQuestion(places, rank_of(places, index)))
+    return asked, left_out
 
 
 class TeamAnswer(BaseModel):
@@ -194,6 +211,25 @@ def _is_said(answer: str, question: TeamQuestion) -> bool | None:
     if any(_holds(text, term) for term in question.must_not):
         return False
     return all(_holds(text, term) for term in question.must)
+
+
+def facts_in(text: str) -> list[str]:
+    """The names and numbers in a text, each once.
+
+    >>> facts_in("`keep` copies of max_size 4096, see --keep-last and ServedModel.")
+    ['keep', 'max_size', '4096', '--keep-last', 'ServedModel']
+    """
+    found = (code or plain for code, plain in _FACT.findall(CITATION.sub(" ", text)))
+    return list(dict.fromkeys(fact.strip() for fact in found if fact.strip()))
+
+
+def _facts_stated(answer: str, question: TeamQuestion) -> float | None:
+    """Share of the facts of the written answer that `answer` states; what the question says itself is none."""
+    facts = [fact for fact in facts_in(question.answer or "") if not _holds(question.question, fact)]
+    if not facts:
+        return None
+    text = CITATION.sub(" ", answer)  # a path in a citation is no statement
+    return sum(_holds(text, fact) for fact in facts) / len(facts)
 
 
 def _holds(text: str, term: str) -> bool:

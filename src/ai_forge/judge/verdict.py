@@ -3,7 +3,8 @@
 The gate (`judge`) is a pure function of what was measured and of the settings. It reads differences to the best base contender,
 question by question, never the training loss, and what was forgotten against a budget each, all by the bounds of intervals:
 
-    promote   answer loss and citations are surely better, facts not surely worse, nothing forgotten beyond its budget
+    promote   the questions that people wrote are not answered surely worse (they are read first); answer loss and citations of
+              the pipeline's own are surely better, facts not surely worse, nothing forgotten beyond its budget
     reject    something is surely worse, or surely forgotten beyond its budget
     hold      neither is shown: more questions, or another training, may show it
 
@@ -13,14 +14,16 @@ enough, it is split over the looks as well. A check that could not be computed i
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from ai_forge.config import JudgeSettings
-from ai_forge.judge.evaluation import CONTENDERS, TUNED, Answer, Evaluation
+from ai_forge.judge.evaluation import BASE_AS_SERVED, CONTENDERS, TUNED, Answer, Evaluation
 from ai_forge.judge.general_texts import GeneralScore, Kind
+from ai_forge.judge.people import FIGURES, PeopleRow, gain_of, row_of
 from ai_forge.judge.statistics import (
+    FIRST_LOOK,
     Estimate,
     bootstrap,
     level_of,
@@ -77,6 +80,12 @@ class Verdict:
     general_chat: Estimate | None = None
     confidence: float = 0.95
     """The level of the intervals, looks accounted for."""
+    people: tuple[PeopleRow, ...] = ()
+    """Base and tuned model on what people asked."""
+    people_gains: Mapping[str, Estimate | None] = field(default_factory=dict)
+    """Tuned minus base, by figure."""
+    people_confidence: float = 0.95
+    """The level of these: that of the settings, because all were asked at one go."""
 
     @property
     def decision(self) -> Decision:
@@ -134,13 +143,16 @@ def best_base(rows: tuple[Row, ...], figure: Callable[[Row], Estimate | None], *
     return best
 
 
-N_HARMS = 6  # the checks below: any of them can reject
+N_HARMS = (
+    6  # the checks below on what the pipeline asks: any of them can reject, as can each figure of people's questions
+)
 
 
 def judge(evaluation: Evaluation, settings: JudgeSettings) -> Verdict:
     """The verdict on an evaluation."""
     at_looks = settings.model_copy(update={"confidence": level_of(settings.confidence, evaluation.n_looks)})
-    strict = at_looks.model_copy(update={"confidence": level_of(at_looks.confidence, N_HARMS)})
+    n_harms = N_HARMS + len(FIGURES) if evaluation.people.answers else N_HARMS
+    strict = at_looks.model_copy(update={"confidence": level_of(at_looks.confidence, n_harms)})
     rows = tuple(_row(c.name, evaluation.of(c.name), at_looks) for c in CONTENDERS)
     # Loss and citations must be scored. Facts are in few answers, and held-out code may be missing: those may only not fail.
     required = _loss_check(evaluation, rows, at_looks, strict), _citation_check(evaluation, rows, at_looks, strict)
@@ -152,11 +164,18 @@ def judge(evaluation: Evaluation, settings: JudgeSettings) -> Verdict:
     forgotten = [_budget_check(name, what, scores, budget, at_looks, strict) for name, what, scores, budget in budgets]
     # an evaluation of an older AI Forge has no general texts: what was never asked is no check
     forgotten = [check for check in forgotten if check.name == "forgetting" or check.passed is not None]
-    checks = (*required, _facts_check(evaluation, rows, at_looks, strict), *forgotten)
+    checks = (
+        *_people_check(evaluation, settings, level_of(settings.confidence, n_harms)),
+        *required,
+        _facts_check(evaluation, rows, at_looks, strict),
+        *forgotten,
+    )
     better = all(c.passed for c in required) and all(c.passed is not False for c in checks)
+    people = [BASE_AS_SERVED, TUNED] if evaluation.people.answers else []
+    of_people = tuple(row_of(evaluation.people, name, settings.confidence, settings.seed) for name in people)
     return Verdict(
         better=better,
-        headline=_headline(better, rows, checks),
+        headline=_headline(better, rows, checks, of_people),
         checks=checks,
         rows=rows,
         code_base=_bits_per_byte(evaluation, at_looks, tuned=False),
@@ -166,7 +185,38 @@ def judge(evaluation: Evaluation, settings: JudgeSettings) -> Verdict:
         general_code=worsening(general_of(evaluation, "code"), at_looks),
         general_chat=worsening(general_of(evaluation, "chat"), at_looks),
         confidence=at_looks.confidence,
+        people=of_people,
+        people_gains=_people_gains(evaluation, settings, settings.confidence),
+        people_confidence=settings.confidence,
     )
+
+
+PEOPLE = "questions of people"
+
+
+def _people_gains(evaluation: Evaluation, settings: JudgeSettings, confidence: float) -> dict[str, Estimate | None]:
+    """What the tuned model gained on people's questions, by figure; nothing where nobody asked."""
+    asked = evaluation.people
+    if not asked.answers:
+        return {}
+    return {name: gain_of(asked, name, TUNED, BASE_AS_SERVED, confidence, settings.seed) for name in FIGURES}
+
+
+def _people_check(evaluation: Evaluation, settings: JudgeSettings, strict: float) -> tuple[Check, ...]:
+    """Whether what people asked is answered surely worse than by the base, in any figure; nothing where nobody asked."""
+    gains = _people_gains(evaluation, settings, settings.confidence)
+    if not gains:
+        return ()
+    worse = [name for name, e in gains.items() if surely_below_zero(e)]
+    # a few answers that are all worse leave an interval without width: enough not to promote, not enough to reject
+    surely = {name: e for name, e in _people_gains(evaluation, settings, strict).items() if e and e.n >= FIRST_LOOK}
+    harm = any(surely_below_zero(e) for e in surely.values())
+    told = [f"{in_points(gains['right'])} right against {BASE_AS_SERVED}, n = {evaluation.people.n_asked}"]
+    told += [f"{name} {in_points(gains[name])}" for name in worse if name != "right"]
+    passed = not_surely_below_zero(gains["right"])
+    if worse:
+        passed = False
+    return (Check(PEOPLE, passed, f"{'; '.join(told)}; must not be surely below 0", harm),)
 
 
 def general_of(evaluation: Evaluation, kind: Kind) -> list[GeneralScore]:
@@ -282,7 +332,7 @@ def in_words(e: Estimate | None, form: str) -> str:
     return f"{e.value:{form}} ({e.low:{form}} to {e.high:{form}})"
 
 
-def _headline(better: bool, rows: tuple[Row, ...], checks: tuple[Check, ...]) -> str:
+def _headline(better: bool, rows: tuple[Row, ...], checks: tuple[Check, ...], people: tuple[PeopleRow, ...]) -> str:
     harmed = [c.name for c in checks if c.harm]
     if harmed:
         return f"Worse than it may be: {', '.join(harmed)}."
@@ -293,7 +343,12 @@ def _headline(better: bool, rows: tuple[Row, ...], checks: tuple[Check, ...]) ->
     tuned = by_name[TUNED]
     rival = by_name[best_base(rows, lambda r: r.citations)]
     ours, theirs = _percent(tuned.citations), _percent(rival.citations)
-    parts = [f"cites the right code in {ours} of the answers (best base: {theirs})"]
+    parts = []
+    if people:
+        before, after = (row.figures["right"] for row in people)
+        n = 0 if after is None else after.n
+        parts = [f"answers {_percent(after)} of {n} questions of people right (base: {_percent(before)})"]
+    parts.append(f"cites the right code in {ours} of the answers (best base: {theirs})")
     if tuned.facts is not None:
         rival = by_name[best_base(rows, lambda r: r.facts)]
         parts.append(f"states the facts right in {_percent(tuned.facts)} (best base: {_percent(rival.facts)})")

@@ -10,12 +10,13 @@ from markdown_it import MarkdownIt
 from ai_forge.config import JudgeSettings
 from ai_forge.events import AdapterInitialised, EvalFinished, StepLogged
 from ai_forge.judge.evaluator import Evaluation
+from ai_forge.judge.looked import Looked, ServedSpeed
 from ai_forge.judge.report import N_SHOWN, ReportData, markdown_text, number, percent, side_by_side, write_report
 from ai_forge.judge.statistics import Estimate
 from ai_forge.judge.verdict import judge
 from ai_forge.training.plan import Schedule
 from ai_forge.training.record import TrainingRecord
-from evaluations import GOOD, POOR, make_evaluation
+from evaluations import GOOD, POOR, make_evaluation, people_asked
 
 HOSTILE = "<script>alert(1)</script> & <img src=x onerror=alert(2)>"
 TRAINING = TrainingRecord(
@@ -46,6 +47,8 @@ def data(evaluation: Evaluation, **changes: Any) -> ReportData:
         "verdict": judge(evaluation, JudgeSettings()),
         "parity": {"first 32 greedy tokens": "20 of 20"},
         "unknowns": ["Nobody asked about Go."],
+        "max_new_tokens": 112,
+        "model": "my-repo",
     }
     return ReportData(**(values | changes))
 
@@ -84,7 +87,7 @@ def test_verdict_figures_and_unknowns_are_told(tmp_path: Path, name: str) -> Non
         "time budget 60 s",
         "100% (86% to 100%), n = 24",
         "0% (0% to 14%), n = 24",
-        "The 24 questions are ours and not those of people",
+        "The 24 questions are written by the pipeline and not by people",
         "it may be deployed",
         "purpose",
         "0.10 (0.10 to 0.10)",
@@ -173,3 +176,68 @@ def test_failures_are_shown_beside_successes() -> None:
     assert [ours.citation_right for ours, _ in pairs][:6] == [True] * 3 + [False] * 3
     assert all(ours.question == theirs.question and theirs.contender == "base" for ours, theirs in pairs)
     assert len(side_by_side(make_evaluation(3), "base")) == 3
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.md"])
+def test_what_people_asked_comes_before_what_the_pipeline_asked(tmp_path: Path, name: str) -> None:
+    people = people_asked(16, tuned=12, base=4, left_out=("Where was it?",))
+    write_report(tmp_path, data(make_evaluation().model_copy(update={"people": people})))
+    text = (tmp_path / name).read_text()
+    for expected in (
+        "16 of the 17 questions that people wrote",
+        "75% (51% to 90%), n = 16",
+        "25% (10% to 49%), n = 16",
+        "+50 points (",
+        "Where was it?",
+        "gone.py",
+        "tuned + retrieval answers person 3",
+    ):
+        assert expected in text, expected
+    assert text.index("What people ask") < text.rindex("+50 points (") < text.index("What the pipeline asks")
+    if name.endswith("md"):
+        tables = MarkdownIt().enable("table").render(text).count("<table>")
+        assert tables == 3
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.md"])
+def test_who_has_no_questions_is_told_how_to_write_some(tmp_path: Path, name: str) -> None:
+    write_report(tmp_path, data(make_evaluation()))
+    text = (tmp_path / name).read_text()
+    assert "Nobody has written questions of their own" in text
+    assert "ai-forge questions add" in text
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.md"])
+def test_what_people_wrote_becomes_no_markup(tmp_path: Path, name: str) -> None:
+    people = people_asked(3, tuned=1, base=1, left_out=(HOSTILE,))
+    answers = tuple(a.model_copy(update={"question": HOSTILE, "answer": HOSTILE}) for a in people.answers)
+    people = people.model_copy(update={"answers": answers})
+    write_report(tmp_path, data(make_evaluation().model_copy(update={"people": people})))
+    tags = Tags()
+    tags.feed((tmp_path / name).read_text())
+    assert "script" not in {tag for tag, _ in tags.seen}
+    assert not any("onerror" in attributes for _, attributes in tags.seen)
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.md"])
+def test_measures_by_name_and_what_was_not_measured_are_told(tmp_path: Path, name: str) -> None:
+    evaluation = make_evaluation(20)
+    invents = Looked(inventions=("name: load_all",), code=(("python", False),), refused=False, cited_shown=False)
+    sound = Looked(inventions=(), code=(("python", True), ("go", True)), refused=True, cited_shown=True)
+    answers = tuple(
+        a.model_copy(update={"looked": sound if i % 4 else invents}) for i, a in enumerate(evaluation.answers)
+    )
+    speed = ServedSpeed(first_token_s=0.5, tokens_per_s=31.0, n_prompts=3, prompt_tokens=400)
+    write_report(tmp_path, data(evaluation.model_copy(update={"answers": answers, "speed": speed})))
+    text = (tmp_path / name).read_text()
+    for expected in (
+        "hallucination rate",
+        "25% (11% to 47%), n = 20",
+        "python in answers that compiles",
+        "go in answers that has no syntax error",
+        "per word",
+        "31.0 tokens/s",
+        "ai-forge evaluate REPO --completion",
+        "ai-forge own-tests REPO --model my-repo",
+    ):
+        assert expected in text, expected

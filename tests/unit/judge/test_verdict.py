@@ -10,7 +10,7 @@ from ai_forge.config import JudgeSettings
 from ai_forge.judge.evaluator import TUNED, Evaluation
 from ai_forge.judge.statistics import level_of, looks, paired_difference
 from ai_forge.judge.verdict import Verdict, best_base, judge
-from evaluations import GOOD, POOR, answer, make_evaluation
+from evaluations import GOOD, POOR, answer, make_evaluation, people_asked
 
 SETTINGS = JudgeSettings(forgetting_budget=0.1)
 
@@ -203,3 +203,54 @@ def test_looking_three_times_keeps_the_error_and_stops_early() -> None:
     assert sum(n is not None for n in equal) / len(equal) <= 0.07
     unequal = [first_clear(0.8, 0.1) for _ in range(50)]
     assert sum(n == 12 for n in unequal) / len(unequal) >= 0.8
+
+
+# -- what people asked ----------------------------------------------------------------------------------------------------
+
+
+def with_people(n: int, tuned: int, base: int, figure: str = "citation_right") -> Verdict:
+    people = people_asked(n, tuned=tuned, base=base, figure=figure)
+    return verdict_on(make_evaluation().model_copy(update={"people": people}))
+
+
+def test_people_are_read_first() -> None:
+    verdict = with_people(20, tuned=15, base=5)
+    assert verdict.decision == "promote"
+    assert verdict.checks[0].name == "questions of people"
+    assert verdict.checks[0].text.startswith("+50 points (+")
+    assert "n = 20" in verdict.checks[0].text
+    assert verdict.headline.startswith(
+        "Better than the base: answers 75% of 20 questions of people right (base: 25%), cites the right code in 100%"
+    )
+
+
+@pytest.mark.parametrize("figure", ["citation_right", "said_right", "facts"])
+@pytest.mark.parametrize(("n", "tuned", "base", "decision"), [(40, 5, 35, "reject"), (6, 0, 6, "hold")])
+def test_who_answers_people_surely_worse_is_not_promoted(
+    figure: str, n: int, tuned: int, base: int, decision: str
+) -> None:
+    """Though the pipeline's own questions are all answered better; a few that are all worse do not yet reject."""
+    verdict = with_people(n, tuned, base, figure)
+    assert not verdict.better
+    assert verdict.checks[0].passed is False
+    assert verdict.decision == decision
+    assert verdict.reasons[0].startswith("questions of people: ")
+
+
+def test_a_little_worse_within_the_noise_does_not_stand_in_the_way() -> None:
+    verdict = with_people(20, tuned=9, base=10)
+    assert verdict.checks[0].passed is True
+    assert verdict.better
+
+
+def test_one_question_alone_decides_nothing() -> None:
+    verdict = with_people(1, tuned=0, base=1)
+    assert verdict.checks[0].passed is None
+    assert verdict.better
+
+
+def test_better_answers_to_people_alone_do_not_promote() -> None:
+    people = people_asked(20, tuned=20, base=0)
+    verdict = verdict_on(make_evaluation(tuned=POOR).model_copy(update={"people": people}))
+    assert not verdict.better
+    assert verdict.checks[0].passed is True

@@ -1,5 +1,6 @@
 """The team's questions on their way through a run: kept with the examples, part of the keys, not trained on."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,12 @@ import pytest
 from ai_forge.data_pipeline.schemas.team_questions import TeamQuestion
 from ai_forge.data_pipeline.source.team_questions import QUESTIONS_FILE
 from ai_forge.errors import InputError
+from ai_forge.events import Event, Notice
+from ai_forge.judge.evaluation import BASE_AS_SERVED, TUNED, Evaluation
 from ai_forge.pipeline.opened import Opened
 from ai_forge.pipeline.runner import Runner
 from ai_forge.pipeline.stages.dataset import DatasetSummary, team_questions
+from ai_forge.pipeline.stages.evaluate import FILE
 from cli_runs import TinyRun, copy_of, runner_of
 
 TEXT = "- question: {}\n  files: bisect.py\n"
@@ -70,3 +74,30 @@ def test_questions_that_changed_while_the_run_was_at_work_are_refused(finished: 
     ask(run, "How do I keep a heap?")
     with pytest.raises(InputError, match=r"questions\.yaml changed while run"):
         runner.run_until("dataset")
+
+
+def test_both_models_are_asked_them_first_and_the_report_tells(finished: TinyRun, tmp_path: Path) -> None:
+    """The answers are what the exported files say to the documents that a user is shown; what is gone is told and left out."""
+    run = copy_of(finished, tmp_path)
+    path = run.repo / QUESTIONS_FILE
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        "- question: How do I keep a list sorted?\n  files: bisect.py\n  must: insort\n"
+        "- question: Where was it?\n  files: gone.py\n"
+    )
+    told: list[Event] = []
+    runner = runner_of(run, told.append)
+    runner.run_until("report")
+    evaluation = runner.outputs().read("evaluate", FILE, Evaluation)
+    people = evaluation.people
+    assert [(a.contender, a.question, a.origin) for a in people.answers] == [
+        (name, "How do I keep a list sorted?", "people") for name in (BASE_AS_SERVED, TUNED)
+    ]
+    assert {answer.origin for answer in evaluation.answers} == {"pipeline"}
+    assert [one.missing for one in people.left_out] == [("gone.py",)]
+    notices = [event.message for event in told if isinstance(event, Notice)]
+    assert any("Where was it?" in text and "gone.py" in text for text in notices)
+    report = json.loads((runner.outputs().folder("report") / "report.json").read_text())
+    assert list(report).index("people") < list(report).index("figures")
+    assert (report["people"]["n_written"], report["people"]["n_asked"]) == (2, 1)
+    assert report["people"]["figures"][TUNED]["right place cited"]["n"] == 1

@@ -28,9 +28,9 @@ class TeamQuestion(BaseModel):
     must_not: tuple[Term, ...] = Field(default=(), max_length=20)
 
     @property
-    def origin(self) -> Literal["team"]:
-        """Whose question it is; the pipeline's own are `generated`."""
-        return "team"
+    def origin(self) -> Literal["people"]:
+        """Whose question it is; the pipeline's own are of the `pipeline`."""
+        return "people"
 
     @field_validator("files")
     @classmethod

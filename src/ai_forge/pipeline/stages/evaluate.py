@@ -8,20 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 from ai_forge.data_pipeline.schemas import Document, RAFTExample
 from ai_forge.data_pipeline.search.context import documents_for
-from ai_forge.events import Event
+from ai_forge.events import Event, Notice
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
-from ai_forge.pipeline.stages.dataset import DatasetSummary, held_out_code
+from ai_forge.pipeline.stages.dataset import DatasetSummary, held_out_code, team_questions
 from ai_forge.pipeline.stages.export import base_gguf_of, gguf_of
 from ai_forge.pipeline.stages.index import IndexSummary
 from ai_forge.pipeline.stages.merge import load_generator
+from ai_forge.prompting.prompt import messages_for
 from ai_forge.workspace import atomic_write
 
 if TYPE_CHECKING:
     from ai_forge.judge.evaluation import Contender
+    from ai_forge.judge.looked import ServedSpeed
     from ai_forge.pipeline.run import Run
     from ai_forge.serving.llama_server import LlamaServer
 
 FILE = "evaluation.json"
+MOST_TOLD = 3  # of the questions that are left out; the report names all
 # these change no answer: how many are generated at a time, and how what was measured is judged
 WHAT_ONLY_THE_VERDICT_READS = {"forgetting_budget", "general_code_budget", "general_chat_budget", "batch_tokens"}
 
@@ -37,10 +40,12 @@ class EvaluateSummary(JudgedSummary):
 
     questions: int
     code_files: int
+    people_questions: int = 0
 
     def sentence(self) -> str:
         """In a few words."""
-        return f"{self.questions} held-out questions, {self.code_files} held-out files"
+        people = f"{self.people_questions} questions of people, " if self.people_questions else ""
+        return f"{people}{self.questions} held-out questions, {self.code_files} held-out files"
 
 
 def evaluation_stage(contenders: Sequence[Contender] | None = None) -> Stage:
@@ -66,14 +71,17 @@ def evaluation_stage(contenders: Sequence[Contender] | None = None) -> Stage:
     return Stage(
         "evaluate",
         ("merge", "dataset", "index", "export", "base-export"),
-        4,
+        5,
         inputs,
         lambda context: _build(context, chosen()),
         EvaluateSummary,
         (
             "ai_forge.judge.evaluation",
             "ai_forge.judge.held_out",
+            "ai_forge.judge.metrics.served",
+            "ai_forge.judge.people",
             "ai_forge.judge.scoring",
+            "ai_forge.judge.team_questions",
             "ai_forge.data_pipeline.search.context",
             "ai_forge.serving.llama_server",
         ),
@@ -83,6 +91,8 @@ def evaluation_stage(contenders: Sequence[Contender] | None = None) -> Stage:
 def _build(context: StageContext, contenders: Sequence[Contender]) -> EvaluateSummary:
     from ai_forge.judge.evaluation import Evaluator, HeldOut
     from ai_forge.judge.held_out import code_of, worked_examples_of
+    from ai_forge.judge.metrics.served import look_with
+    from ai_forge.judge.team_questions import still_there
 
     settings, outputs = context.run.settings, context.outputs
 
@@ -92,20 +102,51 @@ def _build(context: StageContext, contenders: Sequence[Contender]) -> EvaluateSu
 
     # loaded by the evaluator, one after the other: base and tuned model together may not fit into memory
     load, find = partial(load_generator, context), partial(retrieve, context)
-    evaluator = Evaluator(load, partial(serve, context), context.opened.tokenizer, find, settings.judge, emit)
+    index = context.opened.index(outputs)
+    # what the index holds of the repository, not its blocks: whatever became of it meanwhile
+    look = look_with((entry.document() for entry in index.entries), [context.run.repository_name])
+    tokenizer = context.opened.tokenizer
+    evaluator = Evaluator(load, partial(serve, context), tokenizer, find, settings.judge, emit, look)
     questions = held_out_questions(context)
+    people, left_out = still_there(team_questions(outputs), index)
+    if left_out:
+        named = "; ".join(f"{one.question!r} ({', '.join(one.missing)})" for one in left_out[:MOST_TOLD])
+        more = f"; and {len(left_out) - MOST_TOLD} more" if len(left_out) > MOST_TOLD else ""
+        text = f"{len(left_out)} questions of people not asked, nothing that answers them is found: {named}{more}."
+        context.emit(Notice("warning", f"{text} See ai-forge questions check."))
     held_out = HeldOut(
         questions=questions,
         worked_examples=worked_examples_of(context.opened.examples(outputs, "train"), settings.judge),
         code=code_of(held_out_code(outputs), settings.judge),
+        people=people,
+        left_out=left_out,
     )
     evaluation = evaluator.evaluate(held_out, contenders)
+    if any(contender.is_tuned for contender in contenders):
+        evaluation = evaluation.model_copy(update={"speed": _speed(context, [q.question for q in questions])})
     atomic_write(context.folder / FILE, evaluation.model_dump_json(indent=1))
     # what something is for reads best as the first question of a freshly deployed model
     first = next((e.question for e in questions if e.family == "purpose"), questions[0].question)
     # fewer than there are, where they were told apart early
     asked = len({answer.question for answer in evaluation.answers})
-    return EvaluateSummary(questions=asked, code_files=len(held_out.code), first_question=first)
+    return EvaluateSummary(
+        questions=asked,
+        code_files=len(held_out.code),
+        first_question=first,
+        people_questions=evaluation.people.n_asked,
+    )
+
+
+def _speed(context: StageContext, questions: Sequence[str]) -> ServedSpeed:
+    """How fast the tuned model's file answers, one question after the other, with the documents that a user's are shown."""
+    from ai_forge.judge.metrics.served import N_PROMPTS, N_TOKENS, speed_of
+    from ai_forge.serving.llama_server import LlamaServer
+
+    tokenizer = context.opened.tokenizer
+    prompts = [tokenizer.encode_prompt(messages_for(q, retrieve(context, q))) for q in questions[:N_PROMPTS]]
+    context.report(0, 0, "speed")
+    with LlamaServer(gguf_of(context.run, context.outputs), max(map(len, prompts)) + N_TOKENS + 8) as server:
+        return speed_of(server, prompts)
 
 
 def serve(context: StageContext, tuned: bool, num_ctx: int) -> LlamaServer:

@@ -74,8 +74,9 @@ def report_stage(
 
 
 def _build(context: StageContext) -> ReportSummary:
-    from ai_forge.judge.evaluation import TUNED, Evaluation
-    from ai_forge.judge.evaluation_report import EvaluationReport, improvements, interval, perplexity_of
+    from ai_forge.judge.evaluation import BASE_AS_SERVED, TUNED, Evaluation
+    from ai_forge.judge.evaluation_report import EvaluationReport, improvements, interval, people_of, perplexity_of
+    from ai_forge.judge.named import named_figures, not_measured, perplexities_of
     from ai_forge.judge.report import ReportData, unknowns, write_report
     from ai_forge.judge.verdict import judge
     from ai_forge.training.record import TrainingRecord
@@ -104,8 +105,14 @@ def _build(context: StageContext) -> ReportSummary:
         verdict=verdict,
         parity=outputs.summary("parity", ParitySummary).rows,
         unknowns=unknowns(training, base.origin),
+        max_new_tokens=run.settings.judge.max_new_tokens,
+        model=run.model,
     )
     write_report(context.folder, values)
+    measures = {
+        name: named_figures(evaluation, name, run.settings.judge.confidence) for name in (BASE_AS_SERVED, TUNED)
+    }
+    hallucinated = measures[TUNED]["hallucination rate"]
     summary = EvaluationReport(
         model_name=run.model,
         base_model=base.name,
@@ -115,7 +122,13 @@ def _build(context: StageContext) -> ReportSummary:
         decision=verdict.decision,
         headline=verdict.headline,
         reasons=verdict.reasons,
+        people=people_of(evaluation, verdict),
         perplexity=perplexity_of(evaluation),
+        hallucination_rate=None if hallucinated is None else hallucinated.value,
+        measures={name: {key: interval(e) for key, e in each.items()} for name, each in measures.items()},
+        perplexities={name: perplexities_of(evaluation.of(name)) for name in measures},
+        speed=evaluation.speed,
+        not_measured=not_measured(run.model),
         improvement_over_base=improvements(verdict),
         figures={
             row.contender: {name: interval(value) for name, value in vars(row).items() if name != "contender"}
