@@ -14,6 +14,7 @@ import typer
 from ai_forge import __version__
 from ai_forge.cli.agent import agent_app, mcp
 from ai_forge.cli.clean import clean
+from ai_forge.cli.compare import compare
 from ai_forge.cli.complete import complete
 from ai_forge.cli.data import data_app, handbook
 from ai_forge.cli.guardian import guardian_app
@@ -41,7 +42,7 @@ BROKEN_PIPE = 141
 app.command()(run)
 app.command()(plan)
 add_stage_commands(app)
-for command in (ask, chat, complete, search, rollback, doctor, models, runs, clean, handbook, mcp):
+for command in (ask, chat, compare, complete, search, rollback, doctor, models, runs, clean, handbook, mcp):
     app.command()(command)
 for command in (serve, backup, restore, own_tests):
     app.command()(command)

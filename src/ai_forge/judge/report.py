@@ -242,6 +242,19 @@ def side_by_side(evaluation: Evaluation, rival: str) -> list[tuple[Answer, Answe
     return right[: n_left - n_wrong] + wrong[:n_wrong] + chosen
 
 
+def environment() -> Environment:
+    """The judge's templates: HTML escapes what it is given, and Markdown has the filter `markdown` for a model's words."""
+    made = Environment(
+        loader=PackageLoader("ai_forge.judge"),
+        # not in Markdown, where entities within code spans are shown as they stand: its filter leaves those out
+        autoescape=select_autoescape(enabled_extensions=("html.j2",)),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["markdown"] = markdown_text
+    return made
+
+
 def write_report(folder: Path, data: ReportData) -> tuple[Path, Path]:
     """Write `report.html` and `report.md` into `folder`; return their paths."""
     rival = best_base(data.verdict.rows, lambda r: r.citations)
@@ -255,14 +268,7 @@ def write_report(folder: Path, data: ReportData) -> tuple[Path, Path]:
     }
     for name, picture in pictures.items():
         atomic_write(folder / "pictures" / f"{name}.png", picture)
-    environment = Environment(
-        loader=PackageLoader("ai_forge.judge"),
-        # not in Markdown, where entities within code spans are shown as they stand: its filter leaves those out
-        autoescape=select_autoescape(enabled_extensions=("html.j2",)),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["markdown"] = markdown_text
+    templates = environment()
     values = {
         "data": data,
         "verdict": data.verdict,
@@ -295,5 +301,5 @@ def write_report(folder: Path, data: ReportData) -> tuple[Path, Path]:
     }
     paths = folder / "report.html", folder / "report.md"
     for path in paths:
-        atomic_write(path, environment.get_template(f"{path.name}.j2").render(values))
+        atomic_write(path, templates.get_template(f"{path.name}.j2").render(values))
     return paths

@@ -1,0 +1,63 @@
+"""`ai-forge compare`: two models beside each other, on what both were asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ai_forge.cli.options import AsJson, Home
+from ai_forge.cli.output import show, table
+from ai_forge.errors import InputError
+
+NAMED = "A run's id, a deployed model's name (its active version), or NAME:VERSION."
+Page = Annotated[Path | None, typer.Option("--page", help="Also write it to this file: .html, .md or .json.")]
+ENDINGS = (".html", ".md", ".json")
+
+
+def compare(
+    first: Annotated[str, typer.Argument(help=NAMED)],
+    second: Annotated[str, typer.Argument(help=NAMED)],
+    page: Page = None,
+    home: Home = None,
+    json: AsJson = False,
+) -> None:
+    """Two evaluated models on the questions that both were asked: which is better in what, with intervals."""
+    from ai_forge.judge.comparison import text_of, write_comparison
+    from ai_forge.pipeline.compared import compare_runs
+    from ai_forge.workspace import Workspace
+
+    if page is not None and page.suffix not in ENDINGS:
+        raise InputError(f"--page {page} ends in {page.suffix!r}.", f"it is one of {', '.join(ENDINGS)}.")
+    found = compare_runs(first, second, Workspace.open(home))
+    if page is not None:
+        write_comparison(page, found)
+
+    def text() -> None:
+        for which, side in (("first", found.first), ("second", found.second)):
+            commit = "" if side.commit is None else f", commit {side.commit[:12]}"
+            print(
+                f"{which:<7} {side.model}:{side.run_id}, {side.base}{commit}, {side.n_train} examples: {side.decision}"
+            )
+        print()
+        rows = []
+        for row in found.rows:
+            difference = text_of(row.difference, row.unit, is_difference=True)
+            n = 0 if row.difference is None else row.difference.n
+            rows.append(
+                [
+                    row.figure,
+                    text_of(row.first, row.unit),
+                    text_of(row.second, row.unit),
+                    difference,
+                    row.better,
+                    str(n),
+                ]
+            )
+        table(("figure", "first", "second", "second − first", "better", "n"), rows, right=("n",))
+        print(f"\n{found.headline}")
+        if page is not None:
+            print(f"page: {page}")
+
+    show(found.model_dump(mode="json"), text, json)

@@ -1,0 +1,98 @@
+"""Finding what was measured of two models, whatever names them: a run, a deployed model, or one version of it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from ai_forge.errors import InputError
+from ai_forge.pipeline.run import Run, read_run
+from ai_forge.pipeline.runner import Runner
+from ai_forge.pipeline.runs import run_folder, runs_of
+from ai_forge.pipeline.stage import NotMadeError
+from ai_forge.pipeline.stages.dataset import DatasetSummary
+from ai_forge.pipeline.stages.evaluate import FILE
+from ai_forge.wording import local_time
+from ai_forge.workspace import Workspace
+
+if TYPE_CHECKING:
+    from ai_forge.judge.comparison import Comparison, Side
+    from ai_forge.judge.evaluation import Evaluation
+
+
+def compare_runs(first: str, second: str, workspace: Workspace) -> Comparison:
+    """The comparison of what `first` and `second` name.
+
+    Raises:
+        InputError: a name that is none, a run that was not evaluated, the same run twice.
+    """
+    from ai_forge.judge.comparison import compare
+
+    runs = _run_named(first, workspace), _run_named(second, workspace)
+    if runs[0].id == runs[1].id:
+        raise InputError(f"{first} and {second} are the same run, {runs[0].id}.", "ai-forge runs lists the others.")
+    (one, of_one), (other, of_other) = (_measured(run, workspace) for run in runs)
+    judged = runs[0].settings.judge
+    return compare(one, other, (of_one, of_other), confidence=judged.confidence, seed=judged.seed)
+
+
+def _run_named(named: str, workspace: Workspace) -> Run:
+    """The run with this id; or that made this version (NAME:VERSION), or the version of this model that is active (NAME)."""
+    from ai_forge.serving.registry import Registry
+
+    name, _, version = named.partition(":")
+    folder = run_folder(workspace, version or name)
+    if folder is None and not version:
+        with Registry(workspace.registry_path) as registry:
+            active = registry.active(name)
+        folder = None if active is None else run_folder(workspace, active.version)
+    run = None if folder is None else read_run(folder)
+    if run is None or (version and run.model != name):
+        known = ", ".join(f"{one.model}:{one.run_id}" for one in runs_of(workspace, 8)) or "none"
+        raise InputError(f"There is no run and no deployed model {named!r}. The newest runs: {known}.", "ai-forge runs")
+    return run
+
+
+def _measured(run: Run, workspace: Workspace) -> tuple[Side, Evaluation]:
+    from ai_forge.judge.comparison import Side
+    from ai_forge.judge.evaluation import TUNED, Evaluation
+    from ai_forge.judge.verdict import judge
+
+    if run.recipe != "repository":
+        raise InputError(
+            f"{run.model}:{run.id} is of the recipe {run.recipe}; only models of a repository are asked alike.",
+            "its own report compares it with its base: ai-forge runs.",
+        )
+    outputs = Runner(run, workspace).outputs()
+    try:
+        evaluation = outputs.read("evaluate", FILE, Evaluation)
+        n_train = outputs.summary("dataset", DatasetSummary).train
+    except NotMadeError:
+        # also where a newer AI Forge evaluates otherwise: what an older one measured is no comparison with it
+        raise InputError(
+            f"{run.model}:{run.id} is not evaluated, or was by another version of AI Forge.",
+            f"ai-forge evaluate {run.repository} measures the repository's state of now.",
+        ) from None
+    verdict = judge(evaluation, run.settings.judge)
+    record = json.loads((workspace.runs_dir / run.id / "run.json").read_text(encoding="utf-8"))
+    side = Side(
+        run_id=run.id,
+        model=run.model,
+        created=local_time(str(record["created"])),
+        commit=run.commit,
+        base=str(record["base"]["name"]),
+        decision=verdict.decision,
+        headline=verdict.headline,
+        n_questions=len(evaluation.of(TUNED)) + evaluation.people.n_asked,
+        n_train=n_train,
+        settings=_as_text(run),
+    )
+    return side, evaluation
+
+
+def _as_text(run: Run) -> dict[str, str]:
+    found = {}
+    for part, values in run.settings.model_dump(mode="json").items():
+        for name, value in values.items():
+            found[f"{part}.{name}"] = json.dumps(value)
+    return found

@@ -1,0 +1,43 @@
+"""`ai-forge compare`: two real runs, and what is said where there is nothing to compare."""
+
+from pathlib import Path
+
+import pytest
+
+from cli_runs import TinyRun, ai_forge, copy_of
+
+
+@pytest.mark.slow
+def test_two_runs_are_compared_on_what_both_were_asked(finished: TinyRun, tmp_path: Path) -> None:
+    run = copy_of(finished, tmp_path)
+    assert ai_forge(*run.words("run", training__learning_rate=0.01, runtime__deploy="never")).code == 0
+    listed = ai_forge("runs", "--home", run.home).json
+    second, first = [row["run_id"] for row in listed[:2]]
+    page = tmp_path / "page.html"
+    told = ai_forge("compare", first, second, "--home", run.home, "--page", page)
+    assert told.code == 0, told.err
+    assert told.json["n_common"] > 0
+    assert told.json["differing_settings"]["training.learning_rate"][1] == "0.01"
+    assert told.json["headline"] in page.read_text(encoding="utf-8")
+    # a deployed model by its name is the run that made its active version
+    by_name = ai_forge("compare", listed[1]["model"], f"{listed[0]['model']}:{second}", "--home", run.home)
+    assert by_name.json["rows"] == told.json["rows"]
+    text = ai_forge("compare", first, second, "--home", run.home, on_terminal=True).out
+    assert told.json["headline"].split()[0] in text
+    assert "second − first" in text
+
+
+def test_what_cannot_be_compared_is_said(finished: TinyRun, tmp_path: Path) -> None:
+    run = copy_of(finished, tmp_path)
+    one = ai_forge("runs", "--home", run.home).json[-1]
+    same = ai_forge("compare", one["run_id"], one["run_id"], "--home", run.home)
+    assert "are the same run" in same.complaint
+    unknown = ai_forge("compare", one["run_id"], "nothing", "--home", run.home)
+    assert "There is no run and no deployed model 'nothing'" in unknown.complaint
+    ending = ai_forge("compare", "a", "b", "--page", "x.pdf", "--home", run.home)
+    assert "'.pdf'" in ending.complaint
+    for folder in (run.home / "cache" / "evaluate").iterdir():
+        (folder / "manifest.json").unlink()
+    assert ai_forge(*run.words("train", training__learning_rate=0.01)).code == 0
+    other = next(row["run_id"] for row in ai_forge("runs", "--home", run.home).json if row["run_id"] != one["run_id"])
+    assert "is not evaluated" in ai_forge("compare", one["run_id"], other, "--home", run.home).complaint
