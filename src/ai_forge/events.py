@@ -218,8 +218,8 @@ class EventStream:
 
 
 def read_events(path: Path) -> Iterator[JsonObject]:
-    """The records of an `events.jsonl`."""
-    if not path.exists():
+    """The records of an `events.jsonl`; none where there is no such file."""
+    if not path.is_file():  # a pipe in its place would be waited for
         return
     for _, line in lines_of(path.read_text(encoding="utf-8", errors="replace")):
         record = event_of(line)

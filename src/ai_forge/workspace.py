@@ -125,7 +125,9 @@ def file_sha256(path: Path) -> str:
 
 
 def read_json(path: Path) -> JsonObject | None:
-    """The mapping in a JSON file, or None where it is missing or torn."""
+    """The mapping in a JSON file, or None where it is missing, torn or no file: a pipe in its place would be waited for."""
+    if not path.is_file():
+        return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ai_forge.errors import PrerequisiteError, TransientError
+from ai_forge.events import read_events
 from ai_forge.workspace import (
     MANIFEST,
     Workspace,
@@ -317,3 +318,12 @@ def test_json_that_is_missing_or_torn_is_none(tmp_path: Path, content: str | Non
     assert read_json(path) is None
     path.write_text(json.dumps({"a": 1}))
     assert read_json(path) == {"a": 1}
+
+
+def test_what_is_no_file_is_not_read_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "run.json")
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "gone.json").symlink_to(tmp_path / "nowhere")
+    for name in ("run.json", "folder.json", "gone.json"):
+        assert read_json(tmp_path / name) is None
+        assert list(read_events(tmp_path / name)) == []

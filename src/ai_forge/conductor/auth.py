@@ -174,6 +174,8 @@ class KeyStore:
         if stamp == self._stamp:
             return
         try:
+            if not self._path.is_file():  # a pipe in its place would be waited for
+                raise OSError(f"{self._path} is no file")
             keys = _KEYS.validate_json(self._path.read_bytes())
         except (OSError, ValidationError) as error:  # closed rather than open: no key is accepted until it is mended
             raise PrerequisiteError(

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from ai_forge.errors import InputError
 from ai_forge.workspace import Workspace, atomic_write
 
 EXAMPLE_ID = re.compile(r"[0-9a-f]{16}")
+_IDS = TypeAdapter(list[Annotated[str, Field(pattern="^[0-9a-f]{16}$")]])
 
 
 def dropped_examples(workspace: Workspace, model: str) -> frozenset[str]:
@@ -21,11 +25,14 @@ def dropped_examples(workspace: Workspace, model: str) -> frozenset[str]:
     path = _file(workspace, model)
     if not path.exists():
         return frozenset()
+    if not path.is_file():
+        raise InputError(f"{path}, the list of dropped examples, is no file.", "remove it.")
     try:
-        return frozenset(str(example) for example in json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        return frozenset(_IDS.validate_json(path.read_bytes(), strict=True))
+    except (OSError, ValidationError) as error:
+        reason = str(error).splitlines()[-2 if isinstance(error, ValidationError) else 0].strip()
         raise InputError(
-            f"{path}, the list of dropped examples, cannot be read: {error}", "correct it, or remove it."
+            f"{path}, the list of dropped examples, cannot be read: {reason}", "correct it, or remove it."
         ) from error
 
 

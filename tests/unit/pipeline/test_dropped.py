@@ -44,10 +44,11 @@ def test_what_is_no_id_is_refused(tmp_path: Path, wrong: str) -> None:
         drop_example(Workspace.open(tmp_path), "demo", wrong)
 
 
-def test_a_damaged_list_is_told_and_not_passed_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", ["{", "", "null", '"abc"', '{"a": 1}', "[7]", '["abc"]', "\0\0"])
+def test_a_damaged_list_is_told_and_not_passed_over(tmp_path: Path, damaged: str) -> None:
     workspace = Workspace.open(tmp_path)
     drop_example(workspace, "demo", "0" * 16)
-    (tmp_path / "dropped" / "demo.json").write_text("{")
+    (tmp_path / "dropped" / "demo.json").write_text(damaged)
     with pytest.raises(InputError, match="dropped examples, cannot be read"):
         dropped_examples(workspace, "demo")
 

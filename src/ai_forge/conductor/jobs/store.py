@@ -177,7 +177,7 @@ class JobStore:
         names = [field.name for field in fields(Row)]
         with self._transaction() as connection:
             found = [dict(row) for row in connection.execute(query).mappings()]
-        return [Row(**{name: row[name] for name in names} | {"metrics": json.loads(row["metrics"])}) for row in found]
+        return [Row(**{name: row[name] for name in names} | {"metrics": _metrics(row["metrics"])}) for row in found]
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
@@ -194,3 +194,12 @@ class JobStore:
 
 def _configure(connection: Any, record: object) -> None:
     connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+
+
+def _metrics(text: str) -> dict[str, Any]:
+    """What a job measured; nothing where the row is damaged: a figure that is gone hides no job."""
+    try:
+        found = json.loads(text)
+    except (TypeError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
