@@ -46,10 +46,11 @@ class Side(BaseModel):
     created: str
     commit: str | None
     base: str
-    decision: Decision
+    decision: Decision | None
+    """None for a model that is no run of ours and has no report."""
     headline: str
     n_questions: int
-    n_train: int
+    n_train: int | None
     settings: Mapping[str, str]
     """By name, as text; the page shows those that differ."""
 
@@ -156,7 +157,10 @@ def _pipeline_values(pairs: Sequence[tuple[Answer, Answer]]) -> list[_Values]:
         return [(value(one), value(other), one.subject_path) for one, other in pairs]
 
     # per byte of the reference: the two may count tokens differently
-    loss = _values("answer loss per byte", scored(lambda a: a.loss / max(1, len(a.reference.encode()))))
+    def loss_of(answer: Answer) -> float | None:
+        return answer.loss / len(answer.reference.encode()) if answer.n_tokens and answer.reference else None
+
+    loss = _values("answer loss per byte", scored(loss_of))
     return [
         _values("right citations", scored(lambda a: a.citation_right)),
         _values("facts right", scored(lambda a: a.facts_right)),

@@ -6,6 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 from ai_forge.errors import InputError
+from ai_forge.events import Sink, ignore
+from ai_forge.pipeline.rivals import evaluate_rival, is_rival
 from ai_forge.pipeline.run import Run, read_run
 from ai_forge.pipeline.runner import Runner
 from ai_forge.pipeline.runs import run_folder, runs_of
@@ -20,19 +22,27 @@ if TYPE_CHECKING:
     from ai_forge.judge.evaluation import Evaluation
 
 
-def compare_runs(first: str, second: str, workspace: Workspace) -> Comparison:
-    """The comparison of what `first` and `second` name.
+def compare_runs(first: str, second: str, workspace: Workspace, emit: Sink = ignore) -> Comparison:
+    """The comparison of what `first` and `second` name; a `second` that is no run of ours is asked now (`rivals`).
 
     Raises:
         InputError: a name that is none, a run that was not evaluated, the same run twice.
     """
     from ai_forge.judge.comparison import compare
 
-    runs = _run_named(first, workspace), _run_named(second, workspace)
-    if runs[0].id == runs[1].id:
-        raise InputError(f"{first} and {second} are the same run, {runs[0].id}.", "ai-forge runs lists the others.")
-    (one, of_one), (other, of_other) = (_measured(run, workspace) for run in runs)
-    judged = runs[0].settings.judge
+    if is_rival(first):
+        raise InputError(f"{first} is no run, whose questions could be asked.", "name it second, and a run first.")
+    run = _run_named(first, workspace)
+    one, of_one = _measured(run, workspace)
+    if is_rival(second):
+        runner = Runner(run, workspace, emit)
+        other, of_other = evaluate_rival(second, runner.context("compare", runner.folder), of_one)
+    else:
+        rival = _run_named(second, workspace)
+        if rival.id == run.id:
+            raise InputError(f"{first} and {second} are the same run, {run.id}.", "ai-forge runs lists the others.")
+        other, of_other = _measured(rival, workspace)
+    judged = run.settings.judge
     return compare(one, other, (of_one, of_other), confidence=judged.confidence, seed=judged.seed)
 
 

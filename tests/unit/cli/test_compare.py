@@ -22,6 +22,13 @@ def test_two_runs_are_compared_on_what_both_were_asked(finished: TinyRun, tmp_pa
     # a deployed model by its name is the run that made its active version
     by_name = ai_forge("compare", listed[1]["model"], f"{listed[0]['model']}:{second}", "--home", run.home)
     assert by_name.json["rows"] == told.json["rows"]
+    # the deployed file itself as a rival: the same answers, so no difference in anything that is answered
+    file = next((run.home / "cache" / "export").glob("*/*.gguf"))
+    rival = ai_forge("compare", first, file, "--home", run.home)
+    assert rival.code == 0, rival.err
+    answered = {row["figure"]: row for row in rival.json["rows"]}
+    assert "answer loss per byte" not in answered
+    assert answered["right citations"]["difference"]["n"] == rival.json["n_common"] > 0
     text = ai_forge("compare", first, second, "--home", run.home, on_terminal=True).out
     assert told.json["headline"].split()[0] in text
     assert "second − first" in text
@@ -34,6 +41,10 @@ def test_what_cannot_be_compared_is_said(finished: TinyRun, tmp_path: Path) -> N
     assert "are the same run" in same.complaint
     unknown = ai_forge("compare", one["run_id"], "nothing", "--home", run.home)
     assert "There is no run and no deployed model 'nothing'" in unknown.complaint
+    missing = ai_forge("compare", one["run_id"], tmp_path / "none.gguf", "--home", run.home)
+    assert "none.gguf" in missing.complaint
+    turned = ai_forge("compare", "http://127.0.0.1:9/v1#x", one["run_id"], "--home", run.home)
+    assert "name it second" in turned.complaint
     ending = ai_forge("compare", "a", "b", "--page", "x.pdf", "--home", run.home)
     assert "'.pdf'" in ending.complaint
     for folder in (run.home / "cache" / "evaluate").iterdir():

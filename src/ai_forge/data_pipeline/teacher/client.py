@@ -121,21 +121,22 @@ class TeacherClient:
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self._client.aclose()
 
-    async def ask(self, messages: Sequence[Message], max_tokens: int) -> Answer:
-        """The greedy answer, asked for as a JSON object.
+    async def ask(self, messages: Sequence[Message], max_tokens: int, *, as_json: bool = True) -> Answer:
+        """The greedy answer, asked for as a JSON object or, not `as_json`, as it comes.
 
         Raises:
             Unanswered: this request cannot be answered.
             AIForgeError: none can.
         """
-        body = {
+        body: dict[str, Any] = {
             "model": self._teacher.model,
             "messages": list(messages),
             "temperature": 0,
             "max_tokens": max_tokens,
-            "response_format": {"type": "json_object"},
             "stream": False,
         }
+        if as_json:
+            body["response_format"] = {"type": "json_object"}
         tries = 0
         while True:
             wait_s = min(self._first_wait_s * 2**tries, _LONGEST_WAIT_S)
