@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from ai_forge.serving.llama_server import LlamaServer
 from cli_runs import TinyRun, ai_forge, copy_of
 
 
 @pytest.mark.slow
-def test_two_runs_are_compared_on_what_both_were_asked(finished: TinyRun, tmp_path: Path) -> None:
+def test_two_runs_are_compared_on_what_both_were_asked(
+    finished: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = copy_of(finished, tmp_path)
     assert ai_forge(*run.words("run", training__learning_rate=0.01, runtime__deploy="never")).code == 0
     listed = ai_forge("runs", "--home", run.home).json
@@ -29,6 +32,11 @@ def test_two_runs_are_compared_on_what_both_were_asked(finished: TinyRun, tmp_pa
     answered = {row["figure"]: row for row in rival.json["rows"]}
     assert "answer loss per byte" not in answered
     assert answered["right citations"]["difference"]["n"] == rival.json["n_common"] > 0
+    with LlamaServer(file, 4096, name="tiny") as server:  # speaks OpenAI's protocol, as other servers do
+        monkeypatch.setenv("AI_FORGE_TEACHER_API_KEY", server.headers["Authorization"].removeprefix("Bearer "))
+        asked = ai_forge("compare", first, f"{server.address}/v1#tiny", "--home", run.home)
+    assert asked.code == 0, asked.err
+    assert asked.json["rows"] == rival.json["rows"]
     text = ai_forge("compare", first, second, "--home", run.home, on_terminal=True).out
     assert told.json["headline"].split()[0] in text
     assert "second − first" in text
