@@ -20,7 +20,7 @@ from ai_forge.config import JudgeSettings
 from ai_forge.data_pipeline.schemas import Document, RAFTExample
 from ai_forge.events import Sink, StageProgress, ignore
 from ai_forge.judge.general_texts import GeneralScore, general_nats, general_scores
-from ai_forge.judge.looked import Look, Looked, ServedSpeed
+from ai_forge.judge.looked import Look, Looked
 from ai_forge.judge.people import (
     ASKED_AT_ONCE,
     SHARE_OF_TIME,
@@ -126,8 +126,6 @@ class Evaluation(BaseModel):
     n_looks: int = 1
     """How often it was to be looked whether the questions were enough: so many chances to be wrong."""
     people: PeopleEvaluation = PeopleEvaluation()
-    speed: ServedSpeed | None = None
-    """Of the tuned model's file; None where it was not measured."""
 
     def of(self, contender: str) -> list[Answer]:
         """A contender's answers, in the order of the questions."""

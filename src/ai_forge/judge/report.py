@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from ai_forge.judge.evaluation import BASE_AS_SERVED, CONTENDERS, TUNED, Answer, Evaluation
+from ai_forge.judge.looked import ServedSpeed
 from ai_forge.judge.named import named_figures, not_measured, perplexities_of
 from ai_forge.judge.people import FIGURES, PeopleAnswer
 from ai_forge.judge.scoring import rouge_l
@@ -45,6 +46,8 @@ class ReportData:
     unknowns: Sequence[str]
     max_new_tokens: int
     model: str
+    speed: ServedSpeed | None = None
+    """Of the tuned model's file; None where it was not measured."""
 
 
 def unknowns(training: TrainingRecord, origin: Origin) -> list[str]:
@@ -289,7 +292,7 @@ def write_report(folder: Path, data: ReportData) -> tuple[Path, Path]:
         "base_as_served": BASE_AS_SERVED,
         "measures": measures(data.evaluation, data.verdict.people_confidence),
         "perplexities": {name: perplexities_of(data.evaluation.of(name)) for name in (BASE_AS_SERVED, TUNED)},
-        "speed": data.evaluation.speed,
+        "speed": data.speed,
         "not_measured": not_measured(data.model),
         "marks": {True: "✓", False: "✗", None: "–"},
         "n_shown": N_SHOWN,

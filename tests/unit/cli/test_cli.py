@@ -21,7 +21,7 @@ from cli_runs import STAGES, TinyRun, ai_forge, copy_of, flags
 VERBS = {
     *("run", "mine", "synthesize", "validate", "train", "evaluate", "export", "deploy", "plan"),
     *("ask", "chat", "search", "rollback", "doctor", "models", "runs", "clean", "config", "data", "handbook"),
-    *("questions", "complete", "guardian", "agent", "mcp", "jobs", "keys", "serve", "backup", "restore", "own-tests"),
+    *("questions", "compare", "complete", "guardian", "agent", "mcp", "jobs", "keys", "serve", "backup", "restore", "own-tests"),
 }  # fmt: skip
 RECIPE = load_models().models["SmolLM2-135M-Instruct"].recipe
 WITHOUT_TORCH = """

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from ai_forge.pipeline.stages.export import gguf_of
 from ai_forge.serving.llama_server import LlamaServer
-from cli_runs import TinyRun, ai_forge, copy_of
+from cli_runs import TinyRun, ai_forge, copy_of, runner_of
 
 
 @pytest.mark.slow
@@ -14,8 +15,9 @@ def test_two_runs_are_compared_on_what_both_were_asked(
 ) -> None:
     run = copy_of(finished, tmp_path)
     assert ai_forge(*run.words("run", training__learning_rate=0.01, runtime__deploy="never")).code == 0
-    listed = ai_forge("runs", "--home", run.home).json
-    second, first = [row["run_id"] for row in listed[:2]]
+    second, *earlier = ai_forge("runs", "--home", run.home).json
+    # other tests may have run in this home as well: the oldest is the one that was deployed
+    first, second, model = earlier[-1]["run_id"], second["run_id"], second["model"]
     page = tmp_path / "page.html"
     told = ai_forge("compare", first, second, "--home", run.home, "--page", page)
     assert told.code == 0, told.err
@@ -23,10 +25,10 @@ def test_two_runs_are_compared_on_what_both_were_asked(
     assert told.json["differing_settings"]["training.learning_rate"][1] == "0.01"
     assert told.json["headline"] in page.read_text(encoding="utf-8")
     # a deployed model by its name is the run that made its active version
-    by_name = ai_forge("compare", listed[1]["model"], f"{listed[0]['model']}:{second}", "--home", run.home)
+    by_name = ai_forge("compare", model, f"{model}:{second}", "--home", run.home)
     assert by_name.json["rows"] == told.json["rows"]
     # the deployed file itself as a rival: the same answers, so no difference in anything that is answered
-    file = next((run.home / "cache" / "export").glob("*/*.gguf"))
+    file = gguf_of(runner_of(run).run, runner_of(run).outputs())
     rival = ai_forge("compare", first, file, "--home", run.home)
     assert rival.code == 0, rival.err
     answered = {row["figure"]: row for row in rival.json["rows"]}

@@ -56,16 +56,16 @@ def test_without_a_terminal_there_are_plain_lines_only() -> None:
     text = shown(terminal=False)
     assert "\x1b" not in text
     for line in (
-        "✓ mine            1.2 s  40 blocks in 7 files, 20 to ask about",
+        "✓ mine              1.2 s  40 blocks in 7 files, 20 to ask about",
         "QPiSSA rank 32 on 210 matrices: logits 2.0e-03 nats from the base's (plain NF4: 4.0e-03)",
         "12 steps on 48 examples (time budget 120 s), about 1 min 35 s at 320 tokens/s",
         "step 1: held-out loss 1.234, accuracy 50.0%",
         "memory is short",
         "stopped after step 9: held-out loss has not fallen",
-        "✓ train      1 min 15 s  held-out loss 2.500 → 0.125 in 9 steps",
-        "✓ index       unchanged  12 blocks",
-        "✗ export          2.0 s",
-        "‖ parity      1 min 1 s",
+        "✓ train        1 min 15 s  held-out loss 2.500 → 0.125 in 9 steps",
+        "✓ index         unchanged  12 blocks",
+        "✗ export            2.0 s",
+        "‖ parity        1 min 1 s",
     ):
         assert line in text, line
     assert "a.py" not in text

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ai_forge.serving.llama_server import LlamaServer
 
 FILE = "evaluation.json"
+SPEED_FILE = "speed.json"  # apart: seconds are others each time, and all else is the same
 MOST_TOLD = 3  # of the questions that are left out; the report names all
 # these change no answer: how many are generated at a time, and how what was measured is judged
 WHAT_ONLY_THE_VERDICT_READS = {"forgetting_budget", "general_code_budget", "general_chat_budget", "batch_tokens"}
@@ -123,7 +124,8 @@ def _build(context: StageContext, contenders: Sequence[Contender]) -> EvaluateSu
     )
     evaluation = evaluator.evaluate(held_out, contenders)
     if any(contender.is_tuned for contender in contenders):
-        evaluation = evaluation.model_copy(update={"speed": _speed(context, [q.question for q in questions])})
+        speed = _speed(context, [q.question for q in questions])
+        atomic_write(context.folder / SPEED_FILE, speed.model_dump_json(indent=1))
     atomic_write(context.folder / FILE, evaluation.model_dump_json(indent=1))
     # what something is for reads best as the first question of a freshly deployed model
     first = next((e.question for e in questions if e.family == "purpose"), questions[0].question)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ai_forge.code_hash import code_hash
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
 from ai_forge.pipeline.stages.dataset import DatasetSummary
-from ai_forge.pipeline.stages.evaluate import FILE
+from ai_forge.pipeline.stages.evaluate import FILE, SPEED_FILE
 from ai_forge.pipeline.stages.mine import MineSummary
 from ai_forge.pipeline.stages.parity import ParitySummary
 from ai_forge.pipeline.stages.train import TrainSummary
@@ -76,6 +76,7 @@ def report_stage(
 def _build(context: StageContext) -> ReportSummary:
     from ai_forge.judge.evaluation import BASE_AS_SERVED, TUNED, Evaluation
     from ai_forge.judge.evaluation_report import EvaluationReport, improvements, interval, people_of, perplexity_of
+    from ai_forge.judge.looked import ServedSpeed
     from ai_forge.judge.named import named_figures, not_measured, perplexities_of
     from ai_forge.judge.report import ReportData, unknowns, write_report
     from ai_forge.judge.verdict import judge
@@ -87,6 +88,7 @@ def _build(context: StageContext) -> ReportSummary:
     record = json.loads((context.workspace.runs_dir / run.id / "run.json").read_text(encoding="utf-8"))
     training = TrainingRecord.read(outputs.folder("train"))
     evaluation = outputs.read("evaluate", FILE, Evaluation)
+    speed = outputs.read("evaluate", SPEED_FILE, ServedSpeed)
     verdict = judge(evaluation, run.settings.judge)
     values = ReportData(
         repository=run.repository_name,
@@ -107,6 +109,7 @@ def _build(context: StageContext) -> ReportSummary:
         unknowns=unknowns(training, base.origin),
         max_new_tokens=run.settings.judge.max_new_tokens,
         model=run.model,
+        speed=speed,
     )
     write_report(context.folder, values)
     measures = {
@@ -127,7 +130,7 @@ def _build(context: StageContext) -> ReportSummary:
         hallucination_rate=None if hallucinated is None else hallucinated.value,
         measures={name: {key: interval(e) for key, e in each.items()} for name, each in measures.items()},
         perplexities={name: perplexities_of(evaluation.of(name)) for name in measures},
-        speed=evaluation.speed,
+        speed=speed,
         not_measured=not_measured(run.model),
         improvement_over_base=improvements(verdict),
         figures={

@@ -49,7 +49,7 @@ def test_every_field_is_read_and_a_single_word_stands_for_a_list(tmp_path: Path)
         must=("AI_FORGE_HOME",),
         must_not=("Redis",),
     )
-    assert question.origin == "team"
+    assert question.origin == "people"
 
 
 def test_words_stay_words_whatever_yaml_makes_of_them(tmp_path: Path) -> None:
