@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["rows_against_active"]
 
-ASKED_AT_ONCE = 8
 RIGHT_CITATIONS, RIGHT_FACTS = "citations against the active version", "facts against the active version"
 Right = tuple[bool, bool | None]
 """Whether an answer's citations are right, and its facts where the question asks for any."""
@@ -61,6 +60,7 @@ def _answered(runner: Runner, deployment: Deployment, ours: Sequence[Answer]) ->
     from ai_forge.pipeline.stages.evaluate import held_out_questions, retrieve
     from ai_forge.prompting.prompt import messages_for
     from ai_forge.serving.llama_server import LlamaServer
+    from ai_forge.serving.runtime import in_parts
 
     run = runner.run
     context = runner.context("evaluate", runner.folder)
@@ -72,13 +72,10 @@ def _answered(runner: Runner, deployment: Deployment, ours: Sequence[Answer]) ->
     deployment.check_file()
     # by its own tokenizer: it may have been trained on another base
     with LlamaServer(deployment.gguf_path, run.settings.runtime.num_ctx, n_slots=slots) as server:
-        for first in range(0, len(chats), ASKED_AT_ONCE):
+        for part in in_parts(server, [server.render(chat) for chat in chats], longest):
             runner.cancel.check()
-            runner.emit(StageProgress("deploy", first, len(chats), f"asking {deployment.model} the same"))
-            prompts = [
-                server.tokenize(server.render(chat), add_special=True) for chat in chats[first : first + ASKED_AT_ONCE]
-            ]
-            texts += [told.text for told in server.completions(prompts, longest)]
+            texts += part
+            runner.emit(StageProgress("deploy", len(texts), len(chats), f"asking {deployment.model} the same"))
     return [
         (citation_is_right(text, example), facts_are_right(text, example))
         for text, example in zip(texts, questions, strict=True)

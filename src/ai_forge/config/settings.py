@@ -23,7 +23,6 @@ class JudgeSettings(BaseModel):
     time_budget_s: float = Field(150.0, gt=0, description="time for answers after which no further questions are asked")
     n_worked_examples: int = Field(2, ge=0, le=8, description="worked examples in the prompt of the base's best rival")
     max_new_tokens: int = Field(112, ge=8, le=4096, description="longest answer")
-    batch_tokens: int = Field(16384, ge=256, le=4_194_304, description="tokens of answers generated at a time")
     retrieved_documents: int = Field(3, ge=1, le=20, description="blocks shown with a question")
     code_bytes: int = Field(24_000, ge=1000, description="held-out code read for perplexity per byte")
     forgetting_budget: float = Field(0.10, ge=0, le=10, description="how much worse held-out code perplexity may get")

@@ -6,12 +6,13 @@ word for word is told beside it). The base's best rival is the base that is show
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from pydantic import BaseModel, ConfigDict
 
 from ai_forge.config import JudgeSettings
 from ai_forge.data_pipeline.schemas.chats import ChatExample
-from ai_forge.judge.evaluation import replies_in_batches
+from ai_forge.judge.evaluation import nats_of
 from ai_forge.judge.plain_report import head_of, quoted
 from ai_forge.judge.scoring import rouge_l
 from ai_forge.judge.statistics import (
@@ -26,10 +27,15 @@ from ai_forge.judge.statistics import (
 from ai_forge.judge.verdict import Check, Verdict, in_words, signed, start_of_headline
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.prompt import Message
+from ai_forge.serving.runtime import Completes, in_parts
 from ai_forge.training.backends.base import Generator
 
 BASE, SHOWN, TUNED = "base", "base + worked examples", "tuned"
 CONTENDERS = (BASE, SHOWN, TUNED)
+Load = Callable[[bool], Generator]
+"""Gives the trainer's base (False) or tuned model (True)."""
+Serve = Callable[[bool, int], AbstractContextManager[Completes]]
+"""Opens the exported file of the base (False) or of the tuned model (True), with so many tokens of context."""
 Report = Callable[[int, int, str], None]
 
 
@@ -66,50 +72,48 @@ class ChatEvaluation(BaseModel):
 
 
 def evaluate_chats(
-    load: Callable[[bool], Generator],
+    load: Load,
+    serve: Serve,
     tokenizer: ChatTokenizer,
     chats: Sequence[ChatExample],
     worked: Sequence[ChatExample],
     settings: JudgeSettings,
     report: Report,
 ) -> ChatEvaluation:
-    """Each contender on every conversation. `load` gives the base (False) or the tuned model (True), one at a time."""
+    """Each contender on every conversation: answers of what is served, losses of the trainer's model (see `Evaluator`)."""
+    texts: dict[str, list[str]] = {name: [] for name in CONTENDERS}
+    losses: dict[str, list[float]] = {}
+    targets = [tokenizer.encode_target(chat.messages[-1].content) for chat in chats]
+    prompts = {
+        name: [tokenizer.encode_prompt(with_examples(chat, worked if name == SHOWN else ())) for chat in chats]
+        for name in CONTENDERS
+    }
+    longest = max(len(prompt) for each in prompts.values() for prompt in each) + settings.max_new_tokens
     total = len(CONTENDERS) * len(chats)
-    answers: list[ChatAnswer] = []
     for is_tuned, contenders in ((False, (BASE, SHOWN)), (True, (TUNED,))):
+        with serve(is_tuned, longest) as served:
+            for name in contenders:
+                for part in in_parts(served, prompts[name], settings.max_new_tokens):
+                    texts[name] += part
+                    report(sum(map(len, texts.values())), total, name)
         model = load(is_tuned)
-        for contender in contenders:
-            report(len(answers), total, contender)
-            shown = worked if contender == SHOWN else ()
-            answers += _ask(model, tokenizer, contender, chats, shown, settings)
+        for name in contenders:
+            losses[name] = [nats_of(model, *each) for each in zip(prompts[name], targets, strict=True)]
         del model  # before the other one is loaded: two may not fit
-    report(total, total, "")
-    return ChatEvaluation(answers=tuple(answers), n_worked_examples=len(worked))
-
-
-def _ask(
-    model: Generator,
-    tokenizer: ChatTokenizer,
-    contender: str,
-    chats: Sequence[ChatExample],
-    worked: Sequence[ChatExample],
-    settings: JudgeSettings,
-) -> list[ChatAnswer]:
-    asked = [with_examples(chat, worked) for chat in chats]
-    references = [chat.messages[-1].content for chat in chats]
-    answers: dict[int, ChatAnswer] = {}
-    for replies in replies_in_batches(model, tokenizer, asked, references, settings):
-        for i, reply in replies.items():
-            answers[i] = ChatAnswer(
-                contender=contender,
-                question=chats[i].messages[-2].content,
-                reference=references[i],
-                answer=reply.text,
-                similarity=rouge_l(reply.text, references[i]),
-                loss=reply.nats,
-                n_tokens=reply.n_tokens,
-            )
-    return [answers[i] for i in range(len(chats))]
+    answers = tuple(
+        ChatAnswer(
+            contender=name,
+            question=chat.messages[-2].content,
+            reference=chat.messages[-1].content,
+            answer=texts[name][i],
+            similarity=rouge_l(texts[name][i], chat.messages[-1].content),
+            loss=losses[name][i],
+            n_tokens=len(targets[i]),
+        )
+        for name in CONTENDERS
+        for i, chat in enumerate(chats)
+    )
+    return ChatEvaluation(answers=answers, n_worked_examples=len(worked))
 
 
 def with_examples(chat: ChatExample, worked: Sequence[ChatExample]) -> list[Message]:

@@ -8,11 +8,11 @@ document or line of code that is scored here was seen in training: the split is 
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -22,7 +22,6 @@ from ai_forge.events import Sink, StageProgress, ignore
 from ai_forge.judge.general_texts import GeneralScore, general_nats, general_scores
 from ai_forge.judge.looked import Look, Looked
 from ai_forge.judge.people import (
-    ASKED_AT_ONCE,
     SHARE_OF_TIME,
     Ask,
     Asked,
@@ -35,8 +34,8 @@ from ai_forge.judge.scoring import citation_is_right, facts_are_right, rouge_l
 from ai_forge.judge.statistics import level_of, looks, paired_difference
 from ai_forge.judge.windows import code_windows
 from ai_forge.prompting.chat import ChatTokenizer
-from ai_forge.prompting.prompt import Message, messages_for
-from ai_forge.serving.runtime import Completion
+from ai_forge.prompting.prompt import messages_for
+from ai_forge.serving.runtime import Completes, in_parts
 from ai_forge.training.backends.base import Generator
 from ai_forge.training.tokens.packing import TokenizedExample, collate
 
@@ -50,8 +49,6 @@ __all__ = [
     "Evaluator",
     "HeldOut",
     "Reply",
-    "batches_of",
-    "replies_in_batches",
     "scored",
 ]
 
@@ -145,13 +142,6 @@ class HeldOut:
     """Questions of people that cannot be asked any more."""
 
 
-class Served(Protocol):
-    """A model as it is deployed: its GGUF file in llama.cpp."""
-
-    def completions(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> Sequence[Completion]:
-        """Greedy continuations of token ids, several at once."""
-
-
 class Evaluator:
     """Asks what is served, and measures given text with the trainer's model, one in memory at a time.
 
@@ -169,7 +159,7 @@ class Evaluator:
     def __init__(
         self,
         load: Callable[[bool], Generator],
-        serve: Callable[[bool, int], AbstractContextManager[Served]],
+        serve: Callable[[bool, int], AbstractContextManager[Completes]],
         tokenizer: ChatTokenizer,
         retrieve: Retrieve,
         settings: JudgeSettings,
@@ -266,11 +256,9 @@ class Evaluator:
                 for contender in contenders:
                     n_before = len(texts[contender.name])
                     model = tuned if contender.is_tuned else base
-                    # in parts: what is asked can be stopped in between
-                    for first in range(n_before, look, ASKED_AT_ONCE):
-                        given = prompts[contender.name][first : min(first + ASKED_AT_ONCE, look)]
-                        completions = model.completions(given, self._settings.max_new_tokens)
-                        texts[contender.name] += [completion.text for completion in completions]
+                    planned_now = prompts[contender.name][n_before:look]
+                    for part in in_parts(model, planned_now, self._settings.max_new_tokens):
+                        texts[contender.name] += part
                         done = sum(len(answered) for answered in texts.values())
                         self._emit(StageProgress("evaluate", done, total, contender.name))
                 seconds = time.monotonic() - started
@@ -280,11 +268,11 @@ class Evaluator:
         return told, texts
 
     def _ask_for_people(
-        self, base: Served, tuned: Served, prompts: Sequence[Sequence[int]]
+        self, base: Completes, tuned: Completes, prompts: Sequence[Sequence[int]]
     ) -> dict[int, dict[str, str]]:
         """What both models answer to people's questions, as many as fit into their share of the time."""
 
-        def ask(model: Served, given: Sequence[Sequence[int]]) -> list[str]:
+        def ask(model: Completes, given: Sequence[Sequence[int]]) -> list[str]:
             return [completion.text for completion in model.completions(given, self._settings.max_new_tokens)]
 
         models: dict[str, Ask] = {BASE_AS_SERVED: partial(ask, base), TUNED: partial(ask, tuned)}
@@ -350,39 +338,6 @@ class Reply:
     text: str
     nats: float
     n_tokens: int
-
-
-def replies_in_batches(
-    model: Generator,
-    tokenizer: ChatTokenizer,
-    chats: Sequence[Sequence[Message]],
-    references: Sequence[str],
-    settings: JudgeSettings,
-) -> Iterator[dict[int, Reply]]:
-    """The replies to `chats` by their places, batch by batch, the shortest prompts first."""
-    prompts = [tokenizer.encode_prompt(chat) for chat in chats]
-    targets = [tokenizer.encode_target(reference) for reference in references]
-    longest = settings.max_new_tokens
-    for places in batches_of([len(prompt) + longest for prompt in prompts], settings.batch_tokens):
-        answers = model.answer([prompts[i] for i in places], [targets[i] for i in places], longest)
-        by_place = zip(places, answers, strict=True)
-        yield {i: Reply(tokenizer.decode(ids), nats, len(targets[i])) for i, (ids, nats) in by_place}
-
-
-def batches_of(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """The places of `lengths`, shortest first, in batches that, padded, take at most `room` tokens (or are one long one).
-
-    >>> batches_of([30, 10, 20, 90], room=60)
-    [[1, 2], [0], [3]]
-    """
-    batches: list[list[int]] = []
-    # by length, because a batch is padded to its longest: mixed ones would compute padding for the most part
-    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batches and lengths[place] * (len(batches[-1]) + 1) <= room:
-            batches[-1].append(place)
-        else:
-            batches.append([place])
-    return batches
 
 
 def scored(

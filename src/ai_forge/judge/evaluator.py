@@ -18,8 +18,6 @@ from ai_forge.judge.evaluation import (
     Evaluator,
     HeldOut,
     Reply,
-    batches_of,
-    replies_in_batches,
     scored,
 )
 from ai_forge.judge.human_eval import run_humaneval_subset
@@ -39,7 +37,6 @@ __all__ = [
     "Evaluator",
     "HeldOut",
     "Reply",
-    "batches_of",
     "code_windows",
     "codebleu_components",
     "compute_codebleu",
@@ -48,7 +45,6 @@ __all__ = [
     "evaluate_reconstruction",
     "measure_hallucination",
     "measure_perplexity",
-    "replies_in_batches",
     "run_humaneval_subset",
     "scored",
 ]

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict
 from ai_forge.data_pipeline.schemas import Document
 from ai_forge.judge.looked import Look, Looked
 from ai_forge.judge.statistics import Estimate, mean, paired_difference, proportion
+from ai_forge.serving.runtime import ASKED_AT_ONCE
 
-ASKED_AT_ONCE = 8
 SHARE_OF_TIME = 0.5  # of the time for answers that these may take: the rest belongs to the pipeline's questions
 
 

@@ -2,7 +2,8 @@
 
 repository   mine → notes → dataset (→ natural) → train (→ prefer) → merge → export → evaluate → parity → report
                └→ index ────────↗                                         base-export ↗
-handbook     dataset → train (→ prefer) → merge → evaluate → export → parity → report
+handbook     dataset → train (→ prefer) → merge → export → evaluate → parity → report
+                                                base-export ↗
 dataset      the same, from a file of examples
 """
 
@@ -82,12 +83,22 @@ REPOSITORY = Recipe(
 )
 HANDBOOK = Recipe(
     "handbook",
-    (HANDBOOK_DATASET, HANDBOOK_TRAIN, PREFER, MERGE, HANDBOOK_EVALUATE, EXPORT, HANDBOOK_PARITY, HANDBOOK_REPORT),
+    (
+        HANDBOOK_DATASET,
+        HANDBOOK_TRAIN,
+        PREFER,
+        MERGE,
+        EXPORT,
+        BASE_EXPORT,
+        HANDBOOK_EVALUATE,
+        HANDBOOK_PARITY,
+        HANDBOOK_REPORT,
+    ),
     read_handbook_files,
 )
 DATASET_FILE = Recipe(
     "dataset",
-    (FILE_DATASET, FILE_TRAIN, PREFER, MERGE, FILE_EVALUATE, EXPORT, FILE_PARITY, FILE_REPORT),
+    (FILE_DATASET, FILE_TRAIN, PREFER, MERGE, EXPORT, BASE_EXPORT, FILE_EVALUATE, FILE_PARITY, FILE_REPORT),
     read_dataset_file,
 )
 RECIPES = {recipe.name: recipe for recipe in (REPOSITORY, HANDBOOK, DATASET_FILE)}

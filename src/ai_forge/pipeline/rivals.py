@@ -18,12 +18,11 @@ from ai_forge.pipeline.stage import StageContext
 from ai_forge.pipeline.stages.dataset import team_questions
 from ai_forge.pipeline.stages.evaluate import held_out_questions, retrieve
 from ai_forge.prompting.prompt import Message, messages_for
+from ai_forge.serving.runtime import in_parts
 
 if TYPE_CHECKING:
     from ai_forge.judge.comparison import Side
     from ai_forge.judge.evaluation import Evaluation
-
-ASKED_AT_ONCE = 8
 
 
 def is_rival(named: str) -> bool:
@@ -97,11 +96,11 @@ def _of_file(file: Path, chats: Sequence[Sequence[Message]], context: StageConte
         raise InputError(f"There is no file {file}.", "name a GGUF file, a run, or a deployed model: ai-forge models.")
     settings = context.run.settings
     with LlamaServer(file, settings.runtime.num_ctx, n_slots=settings.runtime.slots) as server:
-        prompts = [server.tokenize(server.render(chat)) for chat in chats]
+        # as text, which llama.cpp puts the begin token before where the model wants one
+        prompts = [server.render(chat) for chat in chats]
         told: list[str] = []
-        for first in range(0, len(prompts), ASKED_AT_ONCE):
-            given = prompts[first : first + ASKED_AT_ONCE]
-            told += [one.text.strip() for one in server.completions(given, settings.judge.max_new_tokens)]
+        for part in in_parts(server, prompts, settings.judge.max_new_tokens):
+            told += [text.strip() for text in part]
             context.report(len(told), len(prompts), file.name)
     return told
 

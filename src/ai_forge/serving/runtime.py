@@ -21,6 +21,7 @@ RuntimeKind = Literal["ollama", "embedded"]
 Progress = Callable[[str, int, int], None]
 # sampling that the runtimes set differently by themselves (llama.cpp: min_p 0.05; Ollama: repeat_penalty 1.1)
 NEUTRAL = {"repeat_penalty": 1.0, "min_p": 0.0}
+ASKED_AT_ONCE = 8  # twice the usual slots: a long answer leaves the others something to do
 
 
 def silent(_what: str, _done: int, _total: int) -> None:
@@ -64,6 +65,20 @@ class Completion:
     n_prompt_tokens: int
     n_tokens: int
     token_ids: tuple[int, ...] | None
+
+
+class Completes(Protocol):
+    """A loaded GGUF file."""
+
+    def completions(self, prompts: Sequence[str | Sequence[int]], max_tokens: int) -> Sequence[Completion]:
+        """Greedy continuations of texts or token ids, several at once."""
+
+
+def in_parts(model: Completes, prompts: Sequence[str | Sequence[int]], max_tokens: int) -> Iterator[list[str]]:
+    """What `model` goes on with after each of `prompts`, in their order, some at a time: in between it can be stopped."""
+    for first in range(0, len(prompts), ASKED_AT_ONCE):
+        part = model.completions(prompts[first : first + ASKED_AT_ONCE], max_tokens)
+        yield [completion.text for completion in part]
 
 
 class Runtime(Protocol):

@@ -86,7 +86,7 @@ class Scripted:
 def evaluated(folders: dict[bool, Path]) -> tuple:  # type: ignore[type-arg]
     tokenizer = ChatTokenizer(folders[False])
     questions = raft_examples(3)
-    settings = JudgeSettings(max_new_tokens=8, batch_tokens=2048)
+    settings = JudgeSettings(max_new_tokens=8)
     loaded: list[bool] = []
     heard: list[Event] = []
 

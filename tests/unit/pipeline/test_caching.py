@@ -40,7 +40,6 @@ def test_a_second_run_does_nothing(run: TinyRun) -> None:
         ({"judge__max_new_tokens": 9}, {"evaluate", "report"}),
         ({"judge__confidence": 0.9}, {"evaluate", "report"}),  # how many questions are enough
         ({"judge__forgetting_budget": 0.2}, {"report"}),
-        ({"judge__batch_tokens": 512}, {"report"}),
         ({"runtime__num_predict": 8}, {"report"}),
         ({"runtime__deploy": "never"}, set()),
         ({"export__parity_tokens": 1}, {"parity", "report"}),

@@ -11,6 +11,7 @@ from ai_forge.model_files.gguf.reader import check_gguf
 from ai_forge.prompting.chat_templates import ALPACA_SYSTEM
 from cli_runs import Outcome, ai_forge, flags, tiny_base
 
+JUDGED = ["export", "base-export", "evaluate", "parity"]  # what is served is judged, so it is made first
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "handbook"
 
 
@@ -72,7 +73,7 @@ def test_from_pairs_to_a_deployed_model(run: HandbookRun) -> None:
     assert f"back to the one before: ai-forge rollback {run.root / 'repo'} --recipe handbook" in told
     assert f"report {run.root / 'home' / 'runs'}" in told
     stages = [line.split()[1] for line in whole.err.splitlines() if "✓" in line]
-    assert stages == ["base", "dataset", "train", "merge", "evaluate", "export", "parity", "report", "deploy"]
+    assert stages == ["base", "dataset", "train", "merge", *JUDGED, "report", "deploy"]
     assert "cites nothing" not in whole.err
     served = ("--repo", run.root / "repo", "--home", run.root / "home", *flags())
     answer = ai_forge("ask", probes[0]["prompt"], *served, "--recipe", "handbook", "--json")
@@ -107,6 +108,6 @@ def test_a_plan_of_a_handbook_tells_its_stages_and_no_training(run: HandbookRun)
     planned = run("plan", "--recipe", "handbook", "--set", "training.seed=11")
     assert planned.code == 0, planned.err
     states = {row["name"]: row["state"] for row in planned.json["stages"]}
-    assert list(states) == ["dataset", "train", "merge", "evaluate", "export", "parity", "report"]
+    assert list(states) == ["dataset", "train", "merge", *JUDGED, "report"]
     assert (states["dataset"], states["train"]) == ("done", "todo")
     assert planned.json["training"] is None

@@ -1,7 +1,7 @@
 """The stages of `--recipe dataset` that are its own: a file of examples instead of a repository.
 
-FILE  dataset (split, no secrets) → train → merge → evaluate (held-out answers, base against tuned) → report
-                                               └→ export → parity
+FILE  dataset (split, no secrets) → train → merge → export → evaluate (held-out answers, base against tuned) → report
+                                                        └→ parity
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ai_forge.data_pipeline.datasets.formats import read_dataset
 from ai_forge.data_pipeline.datasets.storage import read_jsonl, write_jsonl
 from ai_forge.data_pipeline.schemas.chats import ChatExample
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary, keyed_by_files
-from ai_forge.pipeline.stages.evaluate import WHAT_ONLY_THE_VERDICT_READS, JudgedSummary
+from ai_forge.pipeline.stages.evaluate import ASKED, WHAT_ONLY_THE_VERDICT_READS, JudgedSummary, serve
 from ai_forge.pipeline.stages.merge import load_generator
 from ai_forge.pipeline.stages.parity import parity_stage
 from ai_forge.pipeline.stages.report import ReportSummary, report_stage, summary_of
@@ -97,7 +97,13 @@ def _evaluate_inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
     settings = run.settings.judge.model_dump(
         exclude=WHAT_ONLY_THE_VERDICT_READS | {"retrieved_documents", "code_bytes"}
     )
-    return {"recipe": run.recipe, "merge": outputs.key("merge"), "data": _content(outputs), "settings": settings}
+    return {
+        "recipe": run.recipe,
+        "merge": outputs.key("merge"),
+        "served": run.settings.export.quantization,
+        "data": _content(outputs),
+        "settings": settings,
+    }
 
 
 def _evaluate(context: StageContext) -> AnswersSummary:
@@ -108,8 +114,8 @@ def _evaluate(context: StageContext) -> AnswersSummary:
     by_length = sorted(chats_of_side(outputs, "train"), key=lambda chat: sum(len(t.content) for t in chat.messages))
     first = len(by_length) // 4  # short ones leave room for the question, the very shortest show little
     worked = by_length[first : first + settings.n_worked_examples]
-    load = partial(load_generator, context)
-    evaluation = evaluate_chats(load, context.opened.tokenizer, asked, worked, settings, context.report)
+    load, served = partial(load_generator, context), partial(serve, context)
+    evaluation = evaluate_chats(load, served, context.opened.tokenizer, asked, worked, settings, context.report)
     atomic_write(context.folder / FILE, evaluation.model_dump_json(indent=1))
     return AnswersSummary(questions=len(asked), first_question=asked[0].messages[-2].content)
 
@@ -141,6 +147,6 @@ def _report(context: StageContext) -> ReportSummary:
 SPLIT, JUDGE = ("ai_forge.data_pipeline.datasets.chat_split",), ("ai_forge.judge.chats",)
 FILE_DATASET = Stage("dataset", (), 1, keyed_by_files, _deal, ChatsSummary, SPLIT)
 FILE_TRAIN = training_stage(_fit, _content, ("ai_forge.training.chats",))
-FILE_EVALUATE = Stage("evaluate", ("merge", "dataset"), 1, _evaluate_inputs, _evaluate, AnswersSummary, JUDGE)
+FILE_EVALUATE = Stage("evaluate", (*ASKED, "dataset"), 2, _evaluate_inputs, _evaluate, AnswersSummary, JUDGE)
 FILE_PARITY = parity_stage(_chats, lambda run, outputs: _content(outputs), ("dataset",))
 FILE_REPORT = report_stage(_report, JUDGE)

@@ -27,7 +27,8 @@ FILE = "evaluation.json"
 SPEED_FILE = "speed.json"  # apart: seconds are others each time, and all else is the same
 MOST_TOLD = 3  # of the questions that are left out; the report names all
 # these change no answer: how many are generated at a time, and how what was measured is judged
-WHAT_ONLY_THE_VERDICT_READS = {"forgetting_budget", "general_code_budget", "general_chat_budget", "batch_tokens"}
+WHAT_ONLY_THE_VERDICT_READS = {"forgetting_budget", "general_code_budget", "general_chat_budget"}
+ASKED = ("merge", "export", "base-export")  # the trainer's weights for losses, the files of both for answers
 
 
 class JudgedSummary(Summary):
@@ -71,7 +72,7 @@ def evaluation_stage(contenders: Sequence[Contender] | None = None) -> Stage:
 
     return Stage(
         "evaluate",
-        ("merge", "dataset", "index", "export", "base-export"),
+        (*ASKED, "dataset", "index"),
         5,
         inputs,
         lambda context: _build(context, chosen()),

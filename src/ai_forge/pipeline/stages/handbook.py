@@ -1,7 +1,7 @@
 """The stages of `--recipe handbook` that are its own: its data, its training, its probes, its report.
 
-    .agent/fine-tuning-*  dataset → train → merge → evaluate (compliance probes, base against tuned) → report
-                                               └→ export → parity
+    .agent/fine-tuning-*  dataset → train → merge → export → evaluate (compliance probes, base against tuned) → report
+                                                        └→ parity
 
 Nothing is mined and nothing retrieved. Wherever the model is asked, it is without a system message: the rules are to hold
 without one.
@@ -23,12 +23,12 @@ from ai_forge.data_pipeline.schemas.probes import ComplianceProbe
 from ai_forge.errors import InputError
 from ai_forge.events import Notice
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary, keyed_by_files
-from ai_forge.pipeline.stages.evaluate import JudgedSummary
-from ai_forge.pipeline.stages.merge import load_generator
+from ai_forge.pipeline.stages.evaluate import ASKED, JudgedSummary, serve
 from ai_forge.pipeline.stages.parity import parity_stage
 from ai_forge.pipeline.stages.report import ReportSummary, report_stage, summary_of
 from ai_forge.pipeline.stages.train import run_training, training_stage
 from ai_forge.prompting.prompt import Message
+from ai_forge.serving.runtime import in_parts
 from ai_forge.workspace import atomic_write, stage_key
 
 if TYPE_CHECKING:
@@ -121,7 +121,13 @@ class ComplianceSummary(JudgedSummary):
 
 def _evaluate_inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
     longest = run.settings.judge.max_new_tokens
-    return {"recipe": run.recipe, "merge": outputs.key("merge"), "data": _content(outputs), "longest": longest}
+    return {
+        "recipe": run.recipe,
+        "merge": outputs.key("merge"),
+        "served": run.settings.export.quantization,
+        "data": _content(outputs),
+        "longest": longest,
+    }
 
 
 def _evaluate(context: StageContext) -> ComplianceSummary:
@@ -151,11 +157,16 @@ def _evaluate(context: StageContext) -> ComplianceSummary:
 
 
 def _answers(context: StageContext, tuned: bool, tokenizer: ChatTokenizer, prompts: Sequence[str]) -> list[str]:
-    """Greedy answers of the tuned model or the base, asked without a system message."""
-    context.cancel.check()
-    model = load_generator(context, tuned, tokenizer)
+    """Greedy answers of the exported file of the tuned model or the base, asked without a system message."""
+    if not prompts:
+        return []
     encoded = [tokenizer.encode_prompt(asked(prompt)) for prompt in prompts]
-    return [tokenizer.decode(reply) for reply in model.generate(encoded, context.run.settings.judge.max_new_tokens)]
+    longest, answers = context.run.settings.judge.max_new_tokens, list[str]()
+    with serve(context, tuned, max(map(len, encoded)) + longest) as server:
+        for part in in_parts(server, encoded, longest):
+            answers += part
+            context.report(len(answers), len(prompts), "tuned" if tuned else "base")
+    return answers
 
 
 def asked(prompt: str) -> list[Message]:
@@ -193,6 +204,6 @@ def _report(context: StageContext) -> ReportSummary:
 READERS, JUDGE = ("ai_forge.data_pipeline.datasets.formats",), ("ai_forge.judge.compliance",)
 HANDBOOK_DATASET = Stage("dataset", (), 2, keyed_by_files, _copy_data, HandbookSummary, READERS)
 HANDBOOK_TRAIN = training_stage(_fit, _content, ("ai_forge.training.handbook",))
-HANDBOOK_EVALUATE = Stage("evaluate", ("merge", "dataset"), 2, _evaluate_inputs, _evaluate, ComplianceSummary, JUDGE)
+HANDBOOK_EVALUATE = Stage("evaluate", (*ASKED, "dataset"), 3, _evaluate_inputs, _evaluate, ComplianceSummary, JUDGE)
 HANDBOOK_PARITY = parity_stage(_chats, lambda run, outputs: _content(outputs), ("dataset",))
 HANDBOOK_REPORT = report_stage(_report, JUDGE)
