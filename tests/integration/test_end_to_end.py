@@ -8,17 +8,21 @@ import re
 import shutil
 import sysconfig
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ai_forge.config import Settings, load_settings
+from ai_forge.errors import RefusedError
 from ai_forge.model_files.base import Base
+from ai_forge.pipeline.actions import check_served, deployment_of
 from ai_forge.pipeline.run import new_run
 from ai_forge.pipeline.runner import Runner
 from ai_forge.pipeline.stages.parity import chats_of
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.serving import OllamaRuntime, prompt_difference
+from ai_forge.serving.deployment import Deployment
 from ai_forge.serving.served_model import ServedModel
 from ai_forge.workspace import Workspace
 from cli_runs import Outcome, ai_forge, debris
@@ -156,6 +160,20 @@ def test_nothing_lies_before_the_first_version(forge: Forge) -> None:
     assert forge.ask().code == 0
 
 
+def planted_in(runtime: OllamaRuntime, deployment: Deployment, **faults: object) -> Deployment:
+    """Make the model with `faults` and return the deployment without them."""
+    runtime.delete(deployment.model)
+    runtime.create(replace(deployment, **faults))  # type: ignore[arg-type]
+    return deployment
+
+
+def with_template(runtime: OllamaRuntime, deployment: Deployment, template: str) -> Deployment:
+    """Give the model another template and return the deployment, which does not know of it."""
+    body = {"model": deployment.model, "from": deployment.model, "template": template}
+    assert list(runtime.server.stream("/api/create", body))[-1] == {"status": "success"}
+    return deployment
+
+
 @pytest.mark.ollama
 def test_the_same_version_answers_through_ollama(forge: Forge, ollama_server: OllamaProcess, smollm2: Base) -> None:
     ollama = {"runtime__kind": "ollama", "runtime__ollama_host": ollama_server.host}
@@ -176,6 +194,13 @@ def test_the_same_version_answers_through_ollama(forge: Forge, ollama_server: Ol
         for chat in chats_of(forge.runner().outputs()):
             text = tokenizer.render(chat)
             assert prompt_difference(runtime.render(model, chat), text, len(tokenizer.encode(text))) is None
+        runner = forge.runner()
+        deployment = replace(deployment_of(runner), name="planted")
+        check_served(runner, runtime, planted_in(runtime, deployment))
+        with pytest.raises(RefusedError, match=r"planted:\w+ would not stop at '<\|im_end\|>'"):
+            check_served(runner, runtime, planted_in(runtime, deployment, stop=("<|over|>",)))
+        with pytest.raises(RefusedError, match="is asked in another form than it was trained in"):
+            check_served(runner, runtime, with_template(runtime, planted_in(runtime, deployment), "{{ .Prompt }}"))
     finally:
         runtime.close()
     listed = json.loads(ai_forge("models", "--home", forge.home, "--json").out)["made"]

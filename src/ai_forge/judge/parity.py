@@ -45,6 +45,9 @@ class ServedFile(Protocol):
     ) -> Sequence[tuple[int, Mapping[int, float]]]:
         """Greedy tokens, each with the log-probabilities of the `n_top` most likely; none where they are not told."""
 
+    def stops_at(self, prompt: Sequence[int], token: int) -> bool:
+        """Whether an answer ends at `token`."""
+
 
 class Parity(BaseModel):
     """What was compared. `kl_mean` is None where the deployed type is f16 itself or nothing was generated."""
@@ -60,6 +63,8 @@ class Parity(BaseModel):
     kl_mean: float | None
     kl_high: float | None
     quantization: str
+    stops: bool = True
+    """Whether llama.cpp ends an answer at the token that the trainer ends a turn with."""
     answers: tuple[tuple[int, ...], ...] = ()
     """The trainer's greedy tokens for each prompt: what the deployed model is held to."""
 
@@ -83,12 +88,17 @@ class Parity(BaseModel):
         """Stop a deployment that would serve another model than the trained one.
 
         Raises:
-            RefusedError: a prompt differs, or too few greedy answers are the same.
+            RefusedError: a prompt differs, an answer would not end, or too few greedy answers are the same.
         """
         if self.same_prompt < self.n_prompts:
             raise RefusedError(
                 f"llama.cpp makes another prompt than the trainer of {self.n_prompts - self.same_prompt} of {self.n_prompts} chats.",
                 "this model would be asked in another form than it was trained in; please report the base that you used.",
+            )
+        if not self.stops:
+            raise RefusedError(
+                "llama.cpp does not stop at the token that ends an answer of the trainer's.",
+                "this model would go on talking after its answers; please report the base that you used.",
             )
         wrong = self.n_prompts - self.same_greedy - self.near_ties
         if wrong > (1 - MIN_SAME_ANSWERS) * self.n_prompts:
@@ -152,6 +162,7 @@ def compare(
         kl_mean=kl_mean,
         kl_high=kl_high,
         quantization=files.quantization,
+        stops=files.f16.stops_at(prompts[0], end) if prompts else True,
         answers=tuple(tuple(answer) for answer in answers),
     )
 

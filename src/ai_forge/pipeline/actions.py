@@ -7,6 +7,7 @@ registry change. So another model can be deployed or rolled back meanwhile.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -220,6 +221,14 @@ def check_served(runner: Runner, runtime: Runtime, deployment: Deployment) -> No
                 f"{deployment.model} is asked in another form than it was trained in: {difference}.",
                 f"report this with the base's name ({runner.opened.base.name}); the version before stays active.",
             )
+    stops = runtime.show(deployment.model).parameters.get("stop", "")
+    # runtimes tell them quoted
+    missing = [word for word in deployment.stop if json.dumps(word, ensure_ascii=False)[1:-1] not in stops]
+    if missing:
+        raise RefusedError(
+            f"{deployment.model} would not stop at {', '.join(map(repr, missing))}: its stop words are {stops or 'none'}.",
+            "the version before stays active.",
+        )
     answers = ("".join(runtime.chat(deployment.model, chat, max_tokens=32)) for chat in chats)
     if not any(answer.strip() for answer in answers):
         raise RefusedError(f"{deployment.model} answers nothing.", "the version before stays active.")

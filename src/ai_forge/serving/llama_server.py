@@ -35,6 +35,7 @@ from ai_forge.prompting.prompt import Message
 from ai_forge.serving.runtime import NEUTRAL, Completion, context_error
 
 ANSWER_TIMEOUT_S = 600.0
+_FORCED = 1e4  # added to a logit: far above all others
 BATCH_TOKENS = 512  # of all slots in one step: with more, the others' next tokens wait while a long prompt is read
 # no prompt cache: evaluating only the last token again gives other rounding, and with it sometimes another answer
 GREEDY = NEUTRAL | {"temperature": 0, "cache_prompt": False, "return_tokens": True}
@@ -150,6 +151,11 @@ class LlamaServer:
                 likely = places.pop()["top_logprobs"]
             tokens.append((int(token), {int(top["id"]): float(top["logprob"]) for top in likely}))
         return tokens[::-1]
+
+    def stops_at(self, prompt: Sequence[int], token: int) -> bool:
+        """Whether an answer ends at `token`: it is made the only likely one after `prompt`."""
+        forced = {"prompt": list(prompt), "n_predict": 2, "logit_bias": [[token, _FORCED]]} | GREEDY
+        return bool(self._ask("/completion", forced)["stop_type"] == "eos")
 
     def stream(self, prompt: str, options: Mapping[str, Any]) -> Iterator[str]:
         """Continue a text piece by piece; `options` are fields of llama.cpp's `/completion`."""

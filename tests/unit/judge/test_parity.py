@@ -140,6 +140,23 @@ def test_a_wrong_rope_and_a_wrong_merge_are_refused(
         parity.require()
 
 
+def test_a_wrong_stop_token_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Its first words are right, so only making it say the token tells that it would not end there."""
+    right = shutil.copytree(folder, tmp_path / "right")
+    for name in ("tokenizer.json", "tokenizer_config.json"):  # llama.cpp stops at the usual ends whatever a file says
+        (right / name).write_text((right / name).read_text().replace("<|im_end|>", "<|over|>"))
+    wrong = shutil.copytree(right, tmp_path / "wrong")
+    settings = json.loads((wrong / "tokenizer_config.json").read_text())
+    (wrong / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": "<|endoftext|>"}))
+    with LlamaServer(convert_to_gguf(right, tmp_path / "right.gguf", "f16"), 512, 1) as server:
+        compared(right, server, server, "f16").require()
+    with LlamaServer(convert_to_gguf(wrong, tmp_path / "wrong.gguf", "f16"), 512, 1) as server:
+        parity = compared(right, server, server, "f16")
+    assert (parity.same_prompt, parity.same_greedy + parity.near_ties) == (4, 4)
+    with pytest.raises(RefusedError, match=r"^llama\.cpp does not stop at the token that ends an answer"):
+        parity.require()
+
+
 class Same:
     """A served file under another identity, with chosen faults."""
 
@@ -154,6 +171,9 @@ class Same:
 
     def greedy_top(self, prompt: Sequence[int], max_tokens: int, n_top: int) -> list[tuple[int, Mapping[int, float]]]:
         return list(self._server.greedy_top(prompt, max_tokens, n_top))
+
+    def stops_at(self, prompt: Sequence[int], token: int) -> bool:
+        return self._server.stops_at(prompt, token)
 
 
 @pytest.mark.parametrize("fault", [{"template": "<|im_start|>system\nYou are helpful.<|im_end|>\n"}, {"shift": 1}])
