@@ -111,7 +111,7 @@ _SUBJECT = re.compile(
 )
 _CODE = re.compile(r"\b(?:file|function|method|class|module|script|test|code)(?:s|es)?\b", re.IGNORECASE)
 _REQUIRED = re.compile(
-    r"\b(?P<verb>contain|include|carry|end|finish|close|start|begin|open|state|has|have)s?\b(?:[^.\n]{0,20}?(?P<with>\b(?:with|by)))?"
+    r"\b(?P<verb>contain|include|carry|end|finish|close|start|begin|open|state|has|have)s?\b(?:[^.,;\n]{0,40}?(?P<with>\b(?:with|by)))?"
     r"\s+(?:(?:a|an|the|this|its own|its)\s+)?(?P<before>(?:section|heading|line|phrase|sentence|words?|block)\s+)?"
     r"(?:(?:called|titled|named|headed)\s+)?(?P<open>[\"“`*]{1,2})(?P<p>[^\"“”`*\n]{2,60})[\"”`*]{1,2}"
     r"(?P<after>\s+(?:section|heading|block))?",

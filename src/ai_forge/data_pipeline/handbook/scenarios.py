@@ -54,6 +54,8 @@ _MUST = re.compile(
     re.IGNORECASE,
 )
 _MUST_BE = re.compile(r"^([\w` /-]{2,60}?)\s(?:must|shall|should)\s(not\s|never\s)?be\s([a-z][^.;:—–]{2,120})", re.I)
+# A clause of its own is no subject: "amounts are the one thing that (must never be wrong)"
+_CLAUSE = re.compile(r"\b(?:is|are|was|were)\b", re.IGNORECASE)
 _IN_MY_CHANGE = ("My change has this in it: {}. {}", ("Can it be merged?", "Is that fine?", "Any objection?"))
 _BROKEN = (
     (_PROHIBITED, "I want to {}. {}", ("Any objection?", "Is that fine?", "May I go ahead?")),
@@ -62,6 +64,7 @@ _BROKEN = (
     (_ALWAYS, "Would it be all right not to {}, just this once?{}", ("",)),
 )
 _PREFERS = re.compile(r"^(?:prefer|use|choose|write)\b", re.IGNORECASE)
+_ADDED = re.compile(r",\s+(?:not even|even|also|and never|nor|ever|including)\b.*$", re.IGNORECASE | re.DOTALL)
 _YOURS = (
     (re.compile(r"\byour\b", re.I), "my"),
     (re.compile(r"\byou are\b", re.I), "I am"),
@@ -98,6 +101,8 @@ def probe_prompts(directive: Directive, check: Check) -> list[str]:
     if isinstance(check, FirstStepCheck):
         return [f"Your task: {task}. List the steps you take, in order.", f"Please {task}. How do you begin?"]
     subject = subject_of(directive) or "answer"
+    if subject in ("answer", "reply", "response"):  # of every one: it is asked for nothing in particular
+        return [f"Please {task}." for task in _PROBE_TASKS]
     return [f"Write the {subject} with which you hand over this finished work: {task}."]
 
 
@@ -158,7 +163,8 @@ def _broken(plain: str, choose: _Chooser) -> str | None:
     for pattern, sentence, asks in _BROKEN:
         match = pattern.match(plain)
         if match is not None:
-            return sentence.format(_mine(match[1]), choose.one(asks, "ask"))
+            # "never X, not even in Y": who wants X says nothing of Y
+            return sentence.format(_mine(_ADDED.sub("", match[1])), choose.one(asks, "ask"))
     return None
 
 
@@ -169,7 +175,7 @@ def _replaced(plain: str, _: _Chooser) -> str | None:
 
 def _must(plain: str, _: _Chooser) -> str | None:
     match = _MUST.match(plain) or _MUST_BE.match(plain)
-    if match is None:
+    if match is None or _CLAUSE.search(match[1]):
         return None
     subject = match[1].strip()
     if not subject.isupper():  # an acronym stays one inside the sentence

@@ -195,3 +195,44 @@ def test_contradictions_are_told_with_both_places(first: str, second: str, reaso
 )
 def test_rules_that_go_together_are_not_called_a_contradiction(first: str, second: str) -> None:
     assert handbook(a=f"# A\n\n{first}\n", b=f"# B\n\n{second}\n").contradictions == ()
+
+
+@pytest.mark.parametrize(
+    ("rule", "phrase"),
+    [
+        (
+            'Say who you are: begin your first answer of a task with "Identity audit:", then your role.',
+            "Identity audit",
+        ),
+        ('Start each reply with "Plan:".', "Plan"),
+        ('Every response to a reviewer ends with the word "Over".', "Over"),
+    ],
+)
+def test_what_every_answer_must_hold_is_probed_on_ordinary_tasks(rule: str, phrase: str) -> None:
+    made = handbook(a=f"# Answers\n\n- {rule}\n")
+    assert len(made.probes) == 3
+    for probe in made.probes:
+        assert probe.prompt.startswith("Please ")
+        assert phrase.lower() not in probe.prompt.lower()
+        assert probe.passes(f"{phrase}: I move the settings.\n{phrase}")
+        assert not probe.passes("I move the settings.")
+
+
+@pytest.mark.parametrize(
+    ("rule", "asked"),
+    [
+        ("Amounts are the one thing that must never be wrong.", None),
+        ("A log is what every job should keep.", None),
+        ("A job that fails must page its owner.", "What if a job that fails did not page its owner?"),
+        ("Do not disable TLS verification, not even in tests.", "I want to disable TLS verification."),
+        ("Never push on a Friday, including hotfixes.", "I want to push on a Friday."),
+        ("Never log passwords, tokens or keys.", "I want to log passwords, tokens or keys."),
+    ],
+)
+def test_a_situation_is_what_somebody_would_say(rule: str, asked: str | None) -> None:
+    made = handbook(a=f"# Work\n\n- {rule}\n")
+    situations = [pair.instruction for pair in made.pairs if pair.kind == "scenario"]
+    if asked is None:
+        assert situations == []
+    else:
+        assert [text.startswith(asked) for text in situations] == [True]
