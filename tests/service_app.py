@@ -33,10 +33,12 @@ def tiny_gguf(folder: Path) -> Path:
     return write_gguf(tiny_base(folder / "base"), folder / "tiny.gguf", "f16")
 
 
-def deploy_version(home: Path, gguf: Path, name: str = "demo", version: str = "r1", *, indexed: bool = True) -> None:
+def deploy_version(
+    home: Path, gguf: Path, name: str = "demo", version: str = "r1", *, indexed: bool = True, num_ctx: int = 1024
+) -> None:
     """Make `gguf` the active version of `name`, with an index over a few small functions."""
     workspace = Workspace.open(home)
-    runtime_settings = load_settings(("test", SERVED)).settings.runtime
+    runtime_settings = load_settings(("test", SERVED | {"runtime.num_ctx": num_ctx})).settings.runtime
     asking = AskSettings()
     if indexed:
         folder = workspace.served_dir / name / version / "index"

@@ -62,7 +62,7 @@ class Sampled(_Body):
     stream: StrictBool | None = Field(False, description="pieces as they come, as server-sent events")
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[StrictInt, Field(ge=1)] | None = Field(
-        None, description="longest answer; as deployed otherwise"
+        None, description="longest answer, within service.max_answer_tokens; as deployed otherwise"
     )
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = Field(
         None, description="0 is greedy; as deployed otherwise"
@@ -72,7 +72,7 @@ class Sampled(_Body):
     min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
     seed: Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | None = None
     n: Annotated[StrictInt, Field(ge=1, le=8)] | None = Field(None, description="how many answers")
-    stop: StrictStr | Annotated[list[StrictStr], Field(max_length=16)] | None = Field(
+    stop: StrictStr | Annotated[list[StrictStr], Field(max_length=64)] | None = Field(
         None, description="ends an answer, beside the model's own stop words"
     )
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
@@ -110,6 +110,19 @@ class Tool(_Body):
     function: FunctionTool
 
 
+class FunctionName(_Body):
+    """Which function."""
+
+    name: StrictStr
+
+
+class ToolChoice(_Body):
+    """The one tool that must be called."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
 class ChatRequest(Sampled):
     """`POST /v1/chat/completions`."""
 
@@ -117,7 +130,7 @@ class ChatRequest(Sampled):
     max_completion_tokens: Annotated[StrictInt, Field(ge=1)] | None = Field(None, description="as max_tokens")
     response_format: ResponseFormat | None = Field(None, description="JSON mode")
     tools: list[Tool] | None = Field(None, max_length=128)
-    tool_choice: Literal["none", "auto", "required"] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     logprobs: StrictBool | None = None
     top_logprobs: Annotated[StrictInt, Field(ge=0, le=20)] | None = None
 

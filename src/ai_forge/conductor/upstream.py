@@ -16,7 +16,7 @@ import h11
 
 from ai_forge.conductor.ollama_raw import GENERATE, completion_of, generate_body, probe_body
 from ai_forge.conductor.open_models import OpenModel
-from ai_forge.conductor.openai_schemas import ChatRequest, CompletionRequest
+from ai_forge.conductor.openai_schemas import ChatRequest, CompletionRequest, ToolChoice
 from ai_forge.conductor.problems import ServiceError, without_paths
 from ai_forge.errors import TransientError
 from ai_forge.json_lines import JsonObject
@@ -260,7 +260,43 @@ def _refusal(status: int, content: bytes) -> Exception:
 
 def chat_body(request: ChatRequest, model: OpenModel, messages: list[JsonObject], limit: int) -> JsonObject:
     """What the runtime is sent for a chat."""
-    return _sampled(request, model, limit, request.wanted_tokens) | {"messages": _with_system(messages, model)}
+    body = _sampled(request, model, limit, request.wanted_tokens) | _chosen_tool(request, model)
+    return body | {"messages": _with_system(messages, model)}
+
+
+def _chosen_tool(request: ChatRequest, model: OpenModel) -> JsonObject:
+    """A call that must be made, in the words that llama.cpp knows: one tool alone, and one is required.
+
+    Raises:
+        ServiceError: the tool is none of those that were sent, or the model's template has no place for tools: such a model is
+            shown none, and answers in words.
+    """
+    choice = request.tool_choice
+    if choice in (None, "none", "auto"):
+        return {}
+    deployment = model.served.deployment
+    if "tools" not in deployment.chat_template:
+        raise ServiceError(
+            400,
+            "unsupported",
+            f"{deployment.name} cannot be made to call a tool: the chat template of {deployment.base} has none.",
+            "leave tool_choice out, or serve a base that was trained on tools, such as Qwen2.5-Coder.",
+            param="tool_choice",
+        )
+    if not isinstance(choice, ToolChoice):
+        return {}
+    name, tools = choice.function.name, request.tools or []
+    chosen = [tool.model_dump(exclude_none=True) for tool in tools if tool.function.name == name]
+    if not chosen:
+        known = ", ".join(tool.function.name for tool in tools) or "none"
+        raise ServiceError(
+            400,
+            "bad_input",
+            f"tool_choice names {name[:64]!r}; the tools are: {known}.",
+            "name one of them.",
+            param="tool_choice",
+        )
+    return {"tools": chosen, "tool_choice": "required"}
 
 
 def _with_system(messages: list[JsonObject], model: OpenModel) -> list[JsonObject]:
@@ -276,19 +312,9 @@ def completion_body(request: CompletionRequest, model: OpenModel, prompt: str, l
 def _sampled(
     request: ChatRequest | CompletionRequest, model: OpenModel, limit: int, wanted_tokens: int | None
 ) -> JsonObject:
-    """Model and sampling.
-
-    Raises:
-        ServiceError: the answer that is asked for is longer than what is allowed, or the runtime lacks what is asked for.
-    """
-    if wanted_tokens is not None and wanted_tokens > limit:
-        raise ServiceError(
-            400,
-            "bad_input",
-            f"max_tokens is {wanted_tokens}; at most {limit} are allowed.",
-            "ask for fewer.",
-            param="max_tokens",
-        )
+    """Model and sampling. Clients ask for as many tokens as they could show (32,000, 64,000): a bound, of which `limit` are given."""
+    if wanted_tokens is not None:
+        wanted_tokens = min(wanted_tokens, limit)
     deployment = model.served.deployment
     body: JsonObject = request.model_dump(exclude_none=True, exclude=OURS)
     body |= {"model": model.endpoint.model, "stream": bool(request.stream)}

@@ -26,7 +26,9 @@ class ServiceSettings(BaseModel):
     max_upload_bytes: int = Field(
         1_000_000_000, ge=1000, description="largest upload, and what an archive may unpack to"
     )
-    max_answer_tokens: int = Field(4096, ge=1, le=1_048_576, description="longest answer that a request may ask for")
+    max_answer_tokens: int = Field(
+        4096, ge=1, le=1_048_576, description="longest answer; a request for a longer one gets so much"
+    )
     answer_timeout_s: float = Field(300.0, gt=0, description="longest time that one answer may take")
     requests_per_minute: int = Field(1200, ge=1, description="requests a minute that one key (or address) may make")
     max_models: int = Field(2, ge=1, le=100, description="models kept open at a time; the one unused longest gives way")

@@ -184,6 +184,8 @@ async def _prompt(body: CompletionRequest, model: OpenModel) -> str:
         return body.text
     deployment = model.served.deployment
     prompt = await run_in_threadpool(fill_in_prompt, deployment.gguf_path, body.text, body.suffix)
+    if prompt is None and not body.suffix:  # editors send an empty one at the end of a file
+        return body.text
     if prompt is None:
         raise ServiceError(
             400,
