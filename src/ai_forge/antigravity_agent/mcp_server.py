@@ -210,9 +210,11 @@ class ScopeCheck:
         """Let the request through, or answer a tool's call with what is missing."""
         granted = self._granted_to(ctx)
         name = str((ctx.params or {}).get("name", "")) if ctx.method == "tools/call" else ""
-        needed = self.scopes.get(name, "read")
-        if ctx.method in ("tools/call", "resources/read") and not granted & {needed, "admin"}:
-            told = f"{name or 'reading'} needs the scope {needed}; this connection has {', '.join(sorted(granted))}."
+        needed = [self.scopes.get(name, "read")]
+        if ((ctx.params or {}).get("arguments") or {}).get("deploy") not in (None, False):  # a training that deploys
+            needed.append("deploy")
+        if ctx.method in ("tools/call", "resources/read") and "admin" not in granted and not granted.issuperset(needed):
+            told = f"{name or 'reading'} needs the scope {' and '.join(needed)}; this connection has {', '.join(sorted(granted))}."
             return CallToolResult(content=[TextContent(text=told)], is_error=True)
         return await call_next(ctx)
 
@@ -274,7 +276,7 @@ def make_server(forge: Forge, granted: Iterable[str]) -> MCPServer[Any]:
         name: Annotated[str | None, Field(description="what the model is called")] = None,
     ) -> Job:
         """Queue a training on the repository as it is now; answers at once with the job. With `deploy` it is a guardian's
-        cycle, and one that waits already is joined."""
+        cycle, and one that waits already is joined; that needs the scope deploy beside train."""
         folder = forge.repository(repository)
         if deploy:  # as `POST /v1/retrain` does: bad data is not trained on, and what was rolled back stays so
             return request_retraining(forge.queue, forge.workspace, folder, reason="MCP retrain", name=name)

@@ -20,7 +20,7 @@ from urllib.parse import urlencode, urlsplit
 
 from fastapi.routing import iter_route_contexts
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import cookie_parser
+from starlette.requests import Request, cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Send
@@ -72,6 +72,23 @@ def allow(scope: Scope | Literal["everyone"], *, upload: bool = False) -> Callab
         return endpoint
 
     return mark
+
+
+def missing_scope(caller: Caller, scope: Scope) -> ServiceError:
+    """A 403 with what is missing."""
+    return ServiceError(
+        403,
+        "missing_scope",
+        f"The API key {caller.name} has the scopes {', '.join(sorted(caller.scopes))}; this needs {scope}.",
+        f"use one with it: ai-forge keys add NAME --scope {scope}.",
+    )
+
+
+def require_deploy(request: Request) -> None:
+    """For what ends with a deployment, whatever else it needs. Raises `ServiceError` 403 where the caller may not deploy."""
+    caller: Caller = request.state.caller
+    if not caller.may("deploy"):
+        raise missing_scope(caller, "deploy")
 
 
 @dataclass(frozen=True)
@@ -185,12 +202,7 @@ class Gate:
             raise unauthorised("This service demands an API key.")
         # what does not exist is told to everyone with a key
         if rule is not None and not caller.may(policy.scope):
-            raise ServiceError(
-                403,
-                "missing_scope",
-                f"The API key {caller.name} has the scopes {', '.join(sorted(caller.scopes))}; this needs {policy.scope}.",
-                f"use one with it: ai-forge keys add NAME --scope {policy.scope}.",
-            )
+            raise missing_scope(caller, policy.scope)
         self._limiter.check(caller.name if caller is not ANYONE_HERE else address)
         return caller
 

@@ -144,6 +144,21 @@ def test_a_training_that_is_to_be_deployed_is_a_guardians_cycle_and_joins_the_on
     anyio.run(check)
 
 
+@pytest.mark.parametrize("asked", [True, "true", 1])
+def test_who_may_train_but_not_deploy_gets_no_deployment(forge: Forge, tmp_path: Path, asked: object) -> None:
+    folder = repository(tmp_path)
+
+    async def check() -> None:
+        async with connected(forge, ("read", "train")) as client:
+            told = await said(client, "retrain", repository=folder, deploy=asked)
+            assert told == "retrain needs the scope train and deploy; this connection has read, train."
+            assert forge.queue.list() == []
+            plain = await client.call_tool("retrain", {"repository": folder, "deploy": False})
+            assert plain.structured_content["request"]["deploy"] is False
+
+    anyio.run(check)
+
+
 def test_what_is_wrong_is_told_with_the_next_step(forge: Forge, tmp_path: Path) -> None:
     async def check() -> None:
         async with connected(forge) as client:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from ai_forge.conductor.auth import KeyStore
 from ai_forge.conductor.job_queue import JobQueue
 from ai_forge.conductor.schemas import JobRequest, RunSource
 from ai_forge.workspace import Workspace
@@ -162,6 +163,31 @@ def test_a_model_is_trained_again_in_the_way_of_its_last_training(tmp_path: Path
     assert again["job_id"] != first["job_id"]
     assert queue.get(again["job_id"]).request.run == queue.get(first["job_id"]).request.run
     assert ask(app, "POST", "/v1/retrain", json={"model": "other"}).status_code == 404
+
+
+def test_who_may_train_but_not_deploy_gets_no_deployment(tmp_path: Path) -> None:
+    app = service_at(tmp_path, service__require_keys="always")
+    keys = KeyStore(Workspace.open(tmp_path))
+    trains = {"Authorization": f"Bearer {keys.add('trains', ['train'])[0]}"}
+    both = {"Authorization": f"Bearer {keys.add('both', ['train', 'deploy'])[0]}"}
+
+    def upload(headers: dict[str, str], deploy: bool) -> httpx.Response:
+        data = {"project_name": "demo", "deploy": str(deploy).lower()}
+        return ask(app, "POST", "/v1/fine-tune", data=data, files={"data_file": ("x.jsonl", EXAMPLES)}, headers=headers)
+
+    assert upload(trains, deploy=False).status_code == 202
+    refused = [upload(trains, deploy=True)]
+    refused.append(ask(app, "POST", "/v1/retrain", json={"model": "demo", "deploy": True}, headers=trains))
+    assert [(one.status_code, one.json()["error"]["code"]) for one in refused] == [(403, "missing_scope")] * 2
+    assert "this needs deploy" in refused[0].json()["error"]["message"]
+    assert len(queue_of(app).list()) == 1
+    assert ask(app, "POST", "/v1/retrain", json={"model": "demo"}, headers=trains).status_code == 202
+    job_id = upload(both, deploy=True).json()["job_id"]
+    assert queue_of(app).get(job_id).request.deploy
+    # who may train may stop it; to have it deployed after all takes the same right as asking for it did
+    assert ask(app, "POST", f"/v1/jobs/{job_id}/cancel", headers=trains).status_code == 200
+    assert ask(app, "POST", f"/v1/jobs/{job_id}/retry", headers=trains).status_code == 403
+    assert ask(app, "POST", f"/v1/jobs/{job_id}/retry", headers=both).status_code == 200
 
 
 def test_events_follow_a_job_and_go_on_where_a_reader_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,10 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel
 
-from ai_forge.conductor.gate import allow
+from ai_forge.conductor.gate import allow, require_deploy
 from ai_forge.conductor.problems import ServiceError, without_paths
 from ai_forge.conductor.routes.training import Id, JobStatusAnswer, job_of, record, status_of
-from ai_forge.conductor.schemas import FINISHED, JobEvent, JobStatus
+from ai_forge.conductor.schemas import FINE_TUNE, FINISHED, JobEvent, JobStatus
 from ai_forge.conductor.service import Service, TheService
 from ai_forge.conductor.streams import Events
 from ai_forge.errors import InputError
@@ -68,8 +68,11 @@ async def delete_job(request: Request, job_id: Id, service: TheService) -> Respo
 @router.post("/{job_id}/{action}")
 @allow("train")
 async def change_job(request: Request, job_id: Id, action: Action, service: TheService) -> JobStatusAnswer:
-    """Stop a job for good, stop it so that it can go on, go on with it, or do a failed one again."""
-    await job_of(service, job_id)
+    """Stop a job for good, stop it so that it can go on, go on with it, or do a failed one again. What goes on or is done again to
+    end with a deployment needs the scope deploy too."""
+    job = await job_of(service, job_id)
+    if action in ("resume", "retry") and (job.request.deploy or job.kind != FINE_TUNE):
+        require_deploy(request)
     queue = service.jobs
     change = {"cancel": queue.cancel, "pause": queue.pause, "resume": queue.resume, "retry": queue.retry}[action]
     try:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictBool, StrictStr
 
-from ai_forge.conductor.gate import allow
+from ai_forge.conductor.gate import allow, require_deploy
 from ai_forge.conductor.problems import ServiceError, without_paths
 from ai_forge.conductor.routes.openai import example
 from ai_forge.conductor.schemas import DEPLOY, FINE_TUNE, Job, JobRequest, JobStatus, RunSource
@@ -107,7 +107,10 @@ async def fine_tune(
     recipe: Annotated[Literal["repository", "handbook", "dataset"] | None, Form(description="how it is read")] = None,
     deploy: Annotated[bool, Form(description="deploy it where it was shown to be better")] = False,
 ) -> Submitted:
-    """Train a model on examples or on a repository. What is sent is checked before the job is queued."""
+    """Train a model on examples or on a repository. What is sent is checked before the job is queued. `deploy` needs the scope deploy
+    beside train."""
+    if deploy:
+        require_deploy(request)
     name = slug(project_name)
     if not name:
         raise ServiceError(
@@ -285,7 +288,10 @@ class Retrain(Named):
 @router.post("/v1/retrain", status_code=202, openapi_extra=example({"model": "demo"}))
 @allow("train")
 async def retrain(request: Request, body: Retrain, service: TheService) -> Submitted:
-    """Train a model again, on its repository as it is now, in the way of its last training here."""
+    """Train a model again, on its repository as it is now, in the way of its last training here. It is not deployed, unless `deploy`
+    asks for that, which needs the scope deploy beside train."""
+    if body.deploy:
+        require_deploy(request)
     source = await asyncio.to_thread(_source_of, service, body.model)
     cycle = service.context.cycle
     if body.deploy and cycle is not None and source.recipe in (None, "repository", "handbook"):

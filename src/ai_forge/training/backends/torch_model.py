@@ -79,7 +79,12 @@ def keep_freed_memory() -> None:
 def load_model(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Any:
     """The causal language model in a Hugging Face folder (safetensors only), frozen, in evaluation mode."""
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, attn_implementation=PACKED_ATTENTION, use_safetensors=True, local_files_only=True
+        folder,
+        dtype=dtype,
+        attn_implementation=PACKED_ATTENTION,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,  # or who sits before a terminal would be asked
     )
     model = model.to(device).eval().requires_grad_(False)
     if device.type == "cpu":  # where autograd moves much more memory than it computes, see `torch_kernels`

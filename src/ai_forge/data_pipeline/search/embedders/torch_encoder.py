@@ -66,8 +66,9 @@ class EncoderEmbedder:
                 ) from error
             device = "cuda" if torch.cuda.is_available() else "cpu"
             try:
-                tokenizer = AutoTokenizer.from_pretrained(self.name)
-                model = AutoModel.from_pretrained(self.name, dtype=torch.float32).eval().to(device)
+                tokenizer = AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
+                model = AutoModel.from_pretrained(self.name, dtype=torch.float32, trust_remote_code=False)
+                model = model.eval().to(device)
             except (OSError, ValueError) as error:
                 reason = str(error).strip().splitlines()[0]
                 raise PrerequisiteError(
