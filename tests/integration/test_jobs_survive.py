@@ -151,25 +151,64 @@ def test_a_stopped_queue_goes_on_with_the_step_when_it_starts_again(queue: JobQu
     assert finished(queue, job).status == "cancelled"
 
 
-def test_an_upgrade_in_mid_job_strands_nothing(tmp_path: Path, marks: Path) -> None:
-    newer = tmp_path / "newer"
-    shutil.copytree(Path(ai_forge.__file__).parent, newer / "ai_forge", ignore=shutil.ignore_patterns("__pycache__"))
-    (newer / "ai_forge" / "__init__.py").write_text('__version__ = "99.0.0"\n')
-    worker = newer / "ai_forge" / "conductor" / "worker.py"  # whose functions DBOS calls
-    worker.write_text(worker.read_text().replace("Do jobs until `stop` is called.", "Do jobs, in a newer way."))
+STEP = "    weight: float = 1.0\n"
+STEP_WITH_UNIT = """    weight: float = 1.0
+
+    @pydantic.field_serializer("weight")
+    def _told(self, weight: float) -> dict[str, float]:
+        return {"share": weight}
+
+    @pydantic.field_validator("weight", mode="before")
+    @classmethod
+    def _read(cls, weight: object) -> object:
+        return weight["share"] if isinstance(weight, dict) else weight
+"""
+UPGRADES = {  # what differs in the other version: (file, what stands there, what it has)
+    "code": ("conductor/worker.py", "Do jobs until `stop` is called.", "Do jobs, in another way."),
+    "application version": ("conductor/worker.py", 'VERSION = "jobs-1"', 'VERSION = "jobs-0"'),
+    "what is recorded": ("conductor/jobs/kinds.py", STEP, STEP_WITH_UNIT),
+}
+
+
+def other_version(folder: Path, difference: str) -> Path:
+    """A copy of the package of another version; the folder to put on the path."""
+    package = folder / "ai_forge"
+    shutil.copytree(Path(ai_forge.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "__init__.py").write_text('__version__ = "0.0.1"\n')
+    name, here, there = UPGRADES[difference]
+    file = package / name
+    text = file.read_text()
+    assert here in text
+    file.write_text(
+        text.replace(here, there).replace("\nfrom pydantic import", "\nimport pydantic\nfrom pydantic import")
+    )
+    return folder
+
+
+@pytest.mark.parametrize("difference", UPGRADES)
+@pytest.mark.parametrize("downgrade", [False, True], ids=["upgrade", "downgrade"])
+def test_another_version_in_mid_job_strands_nothing(
+    difference: str, downgrade: bool, tmp_path: Path, marks: Path
+) -> None:
+    other = os.pathsep.join([str(other_version(tmp_path / "other", difference)), environment()["PYTHONPATH"]])
+    paths = [other, environment()["PYTHONPATH"]]
+    first, second = paths[::-1] if downgrade else paths
     home = tmp_path / "home"
     with queue_of(home) as queue:
-        job = queue.submit(counting(marks, n=20, pause=0.05)).job_id
-        owner = start_owner(home)
+        job, waiting = (queue.submit(counting(marks, n=20, pause=0.05)).job_id for _ in range(2))
+        owner = start_owner(home, PYTHONPATH=first)
         try:
             at_work(queue, job, "b")
             owner.kill()
             owner.wait()
-            path = os.pathsep.join([str(newer), environment()["PYTHONPATH"]])
-            owner = start_owner(home, PYTHONPATH=path)
-            ended = finished(queue, job)
+            owner = start_owner(home, PYTHONPATH=second)
+            ended = [finished(queue, one) for one in (job, waiting)]
         finally:
             owner.kill()
             owner.wait()
-    assert (ended.status, ended.attempt) == ("ready", 1)
-    assert (marks / "done").read_text() == "".join(f"{job} {step}\n" for step in "abc")
+    assert [one.status for one in ended] == ["ready", "ready"], ended[0].error
+    assert not (marks / "two").exists()
+    # what was prepared anew asks for all steps once more, each finds what it had counted
+    assert ended[0].metrics == {"a": 20, "b": 20, "c": 20}
+    if difference == "code":
+        assert (marks / "done").read_text() == "".join(f"{one} {step}\n" for one in (job, waiting) for step in "abc")

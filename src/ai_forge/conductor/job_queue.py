@@ -19,14 +19,14 @@ from typing import Self, TypeAlias
 from ai_forge.conductor.jobs.kinds import kind_named, load_kinds
 from ai_forge.conductor.jobs.store import JobStore, Row, database_url
 from ai_forge.conductor.jobs.supervisor import Supervisor, WorkerTask, worker_lives
-from ai_forge.conductor.schemas import ACTIVE, FINISHED, Job, JobEvent, JobRequest, JobStatus
+from ai_forge.conductor.schemas import ACTIVE, FINISHED, Job, JobEvent, JobRequest, JobStatus, recorded_request
 from ai_forge.config import Settings
 from ai_forge.errors import InputError
 from ai_forge.events import event_of
 from ai_forge.json_lines import JsonObject
-from ai_forge.pipeline.run import Run
+from ai_forge.pipeline.run import Run, read_run
 from ai_forge.pipeline.runs import view_of
-from ai_forge.workspace import Workspace, read_json
+from ai_forge.workspace import Workspace
 
 TAIL_BYTES = 65536
 Jobs: TypeAlias = list[Job]  # `list` is a method below
@@ -125,10 +125,11 @@ class JobQueue:
     def run_of(self, job_id: str) -> Run:
         """The run that a job works on. Raises `InputError` where it has none, or none yet."""
         row = self._row(job_id)
-        record = read_json(self._workspace.runs_dir / row.run_id / "run.json") if row.run_id else None
-        if record is None:
-            raise InputError(f"Job {job_id} has no run yet.", f"see how far it is: ai-forge jobs show {job_id}.")
-        return Run.model_validate(record["run"])
+        run = read_run(self._workspace.runs_dir / row.run_id) if row.run_id else None
+        if run is None:
+            told = "yet" if row.run_id is None else "that this version of AI Forge reads"
+            raise InputError(f"Job {job_id} has no run {told}.", f"see how far it is: ai-forge jobs show {job_id}.")
+        return run
 
     def cancel(self, job_id: str) -> Job:
         """Stop a job for good; what it had made is kept. A job at work ends within seconds."""
@@ -248,7 +249,7 @@ class JobQueue:
             run_id=row.run_id,
             attempt=row.attempt,
             wanted=row.wanted,
-            request=JobRequest.model_validate_json(row.request),
+            request=recorded_request(row.request),
         )
 
 

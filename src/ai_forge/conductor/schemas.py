@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from ai_forge.json_lines import JsonObject
 from ai_forge.pipeline.run import Run
@@ -50,6 +51,24 @@ class JobRequest(BaseModel):
     options: dict[str, JsonValue] = Field(
         default_factory=dict, description="for kinds of job that have options of their own"
     )
+
+
+def recorded_request(text: str) -> JobRequest:
+    """A request as it was stored, by this version or another.
+
+    Where another wrote it in a way that is not read any more (a setting that is gone), the place is kept that its run was made of.
+
+    Raises:
+        ValueError: that is not there either.
+    """
+    try:
+        return JobRequest.model_validate_json(text)
+    except ValidationError:
+        stored = json.loads(text)
+    run = stored.get("run") or {}
+    place = {"path": run.get("path") or run.get("repository"), "recipe": run.get("recipe")}
+    kept = {name: stored[name] for name in JobRequest.model_fields if name in stored}
+    return JobRequest.model_validate(kept | {"run": place if run else None})
 
 
 class Job(BaseModel):

@@ -30,6 +30,7 @@ from typing import Any
 
 import sqlalchemy.exc
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, WorkflowStatus
+from pydantic import ValidationError
 
 from ai_forge.conductor.job_queue import TASKS, TRAINING
 from ai_forge.conductor.jobs.cleaning import remove_old
@@ -39,7 +40,7 @@ from ai_forge.conductor.jobs.presence import Presence, present
 from ai_forge.conductor.jobs.process import PREPARE, Answer, Task
 from ai_forge.conductor.jobs.store import JobStore, Row, database_url
 from ai_forge.conductor.jobs.supervisor import WorkerTask
-from ai_forge.conductor.schemas import ACTIVE, JobRequest
+from ai_forge.conductor.schemas import ACTIVE, recorded_request
 from ai_forge.config import environment_layer, file_layer, load_settings
 from ai_forge.errors import AIForgeError, PrerequisiteError
 from ai_forge.json_lines import JsonObject
@@ -157,7 +158,7 @@ class Worker:
             return "not wanted any more"
         folder = self._workspace.root / "jobs" / job_id
         task = Task(
-            **{"job_id": job_id, "attempt": attempt, "request": JobRequest.model_validate_json(row.request)},
+            **{"job_id": job_id, "attempt": attempt, "request": recorded_request(row.request)},
             **{"home": self._workspace.root, "config": self._task.config},
             **{"settings": self._task.settings, "kinds": self._task.kinds},
         )
@@ -169,6 +170,11 @@ class Worker:
                 answer, metrics = self._steps(job_id, prepared, process)
                 process.end()  # before the row says that it is over
                 return self._finish(row, answer, metrics)
+            except (
+                ValidationError
+            ):  # recorded by a version that wrote it otherwise: prepared anew by the workflow that follows
+                self._store.update(job_id, at_attempt=attempt, prepared=None)
+                raise
             finally:
                 del self._at_work[job_id]
 
@@ -304,10 +310,16 @@ class Worker:
             status = known.get(workflow_id)
             if status is None:
                 self._enqueue(workflow_id, row)
+            elif status.status in ("ENQUEUED", "DELAYED"):
+                if status.app_version != VERSION:
+                    self._begin_again(workflow_id, row)
             elif status.status == "PENDING":
                 if self._is_lost(status, row, presence, lost):
-                    DBOS.resume_workflow(workflow_id, queue_name=row.queue)
-            elif status.status not in ("ENQUEUED", "DELAYED"):
+                    if status.app_version == VERSION:
+                        DBOS.resume_workflow(workflow_id, queue_name=row.queue)
+                    else:
+                        self._begin_again(workflow_id, row)
+            else:
                 self._restart(row, status)
         self._lost_sight_of = lost
 
@@ -327,6 +339,11 @@ class Worker:
             row.attempt,
             row.prepared,
         )
+
+    def _begin_again(self, workflow_id: str, row: Row) -> None:
+        """A workflow of another version, which DBOS gives to nobody of this one: a new one finds what was done."""
+        DBOS.cancel_workflow(workflow_id)  # it would hold its place in the queue
+        self._store.update(row.job_id, statuses=RUNNABLE, at_attempt=row.attempt, attempt=row.attempt + 1)
 
     def _is_lost(self, status: WorkflowStatus, row: Row, presence: Presence, lost: set[str]) -> bool:
         """Whether nobody is at work on it: its worker is dead, or it is ours and was not at work in two passes."""

@@ -166,10 +166,10 @@ def test_a_model_is_trained_again_in_the_way_of_its_last_training(tmp_path: Path
 
 
 def test_who_may_train_but_not_deploy_gets_no_deployment(tmp_path: Path) -> None:
-    app = service_at(tmp_path, service__require_keys="always")
     keys = KeyStore(Workspace.open(tmp_path))
     trains = {"Authorization": f"Bearer {keys.add('trains', ['train'])[0]}"}
     both = {"Authorization": f"Bearer {keys.add('both', ['train', 'deploy'])[0]}"}
+    app = service_at(tmp_path, service__require_keys="always")
 
     def upload(headers: dict[str, str], deploy: bool) -> httpx.Response:
         data = {"project_name": "demo", "deploy": str(deploy).lower()}

@@ -8,6 +8,7 @@ length. Prompts that some models want before a query ("query: ") are not written
 
 import json
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ class EncoderEmbedder:
                 tokenizer = AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
                 model = AutoModel.from_pretrained(self.name, dtype=torch.float32, trust_remote_code=False)
                 model = model.eval().to(device)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, UnpicklingError) as error:  # the last: weights that are more than tensors
                 reason = str(error).strip().splitlines()[0]
                 raise PrerequisiteError(
                     f"The embedder {self.name!r} cannot be loaded: {reason}",
