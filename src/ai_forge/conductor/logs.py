@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -87,7 +88,10 @@ def log_as_json(stream: TextIO | None = None, level: int = logging.INFO) -> Iter
 
 
 class Audit:
-    """Who started, stopped, deployed or removed what: lines that are only ever added, written before the answer goes out."""
+    """Who asked to start, stop, deploy or remove what: lines that are only ever added, each before it is done.
+
+    So on a full disk nothing is done that is not written down.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -97,5 +101,12 @@ class Audit:
         """Add a line. `who` is a key's name and id, never the key."""
         line = {"time": round(time.time(), 3), "who": who, "action": action, "target": target}
         text = json.dumps(line | {"request_id": request_id()} | more, ensure_ascii=False, default=str)
-        with self._lock, self._path.open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
+        left = memoryview(f"{text}\n".encode("utf-8", "backslashreplace"))
+        with self._lock, self._path.open("ab", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END)
+            try:
+                while left:
+                    left = left[file.write(left) :]
+            except OSError:  # the disk is full: no half line, which the next one would be added to
+                file.truncate(before)
+                raise

@@ -30,6 +30,7 @@ STATUS: tuple[tuple[type[AIForgeError], int], ...] = (
 )
 OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:[^\s/:'\",;]+/)+([^\s/:'\",;]*)")
+DATABASE = re.compile(r"\b(sqlite|postgresql)(?:\+\w+)?://\S*")
 
 
 class ErrorDetail(BaseModel):
@@ -107,8 +108,11 @@ def without_paths(text: str) -> str:
 
     >>> without_paths("/home/ann/up/data.jsonl holds no records; see /v1/jobs.")
     'data.jsonl holds no records; see /v1/jobs.'
+    >>> without_paths("The database of jobs postgresql+psycopg://ann@db.team:5432/jobs cannot be used.")
+    'The database of jobs postgresql cannot be used.'
     """
     home = str(Path.home())
+    text = DATABASE.sub(r"\1", text)
     text = text.replace(home + "/", "/home/")
 
     def short(match: re.Match[str]) -> str:

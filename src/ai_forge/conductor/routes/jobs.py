@@ -56,12 +56,12 @@ async def get_job(job_id: Id, service: TheService) -> JobStatusAnswer:
 @allow("train")
 async def delete_job(request: Request, job_id: Id, service: TheService) -> Response:
     """Forget a job that is over, with its uploads and its log. What it made stays."""
-    job = await job_of(service, job_id)
+    await job_of(service, job_id)
+    record(service, request, "delete", job_id)
     try:
         await asyncio.to_thread(service.jobs.delete, job_id)
     except InputError as error:
         raise ServiceError(409, "not_now", error.message, f"cancel it first: POST /v1/jobs/{job_id}/cancel.") from error
-    record(service, request, "delete", job)
     return Response(status_code=204)
 
 
@@ -73,13 +73,13 @@ async def change_job(request: Request, job_id: Id, action: Action, service: TheS
     job = await job_of(service, job_id)
     if action in ("resume", "retry") and (job.request.deploy or job.kind != FINE_TUNE):
         require_deploy(request)
+    record(service, request, action, job_id)
     queue = service.jobs
     change = {"cancel": queue.cancel, "pause": queue.pause, "resume": queue.resume, "retry": queue.retry}[action]
     try:
         job = await asyncio.to_thread(change, job_id)
     except InputError as error:
         raise ServiceError(409, "not_now", error.message, f"GET /status/{job_id} says how it is.") from error
-    record(service, request, action, job)
     return status_of(job)
 
 

@@ -145,18 +145,18 @@ async def fine_tune(
             path = await asyncio.to_thread(repository_inside, repository, roots)
             source = RunSource(path=path, recipe=recipe, settings=chosen)
         wanted = JobRequest(kind=FINE_TUNE, project_name=name, run=source, deploy=deploy)
+        record(service, request, "train", job_id, model=name, found=found)
         job = await asyncio.to_thread(lambda: service.jobs.submit(wanted, job_id=job_id))
     except BaseException:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         raise
-    record(service, request, "train", job, model=name, found=found)
     return Submitted(job_id=job.job_id, status=job.status, model=name, found=found)
 
 
-def record(service: Service, request: Request, action: str, job: Job, **more: object) -> None:
-    """A line of the audit log."""
+def record(service: Service, request: Request, action: str, target: str, **more: object) -> None:
+    """A line of the audit log; `target` is a job's id, or a model."""
     caller = request.state.caller
-    service.audit.record(caller.name if caller else "everyone", action, job.job_id, **more)
+    service.audit.record(caller.name if caller else "everyone", action, target, **more)
 
 
 @router.get("/status/{job_id}")
@@ -263,8 +263,9 @@ async def deploy(
     if force:
         runtime = run.settings.runtime.model_copy(update={"deploy": "always"})
         run = run.model_copy(update={"settings": run.settings.model_copy(update={"runtime": runtime})})
-    queued = await asyncio.to_thread(service.jobs.submit, JobRequest(kind=DEPLOY, project_name=run.model, run=run))
-    record(service, request, "deploy", queued, model=run.model, run=run.id, force=force)
+    wanted, queued_id = JobRequest(kind=DEPLOY, project_name=run.model, run=run), service.jobs.new_id()
+    record(service, request, "deploy", queued_id, model=run.model, run=run.id, force=force)
+    queued = await asyncio.to_thread(lambda: service.jobs.submit(wanted, job_id=queued_id))
     return Submitted(job_id=queued.job_id, status=queued.status, model=run.model)
 
 
@@ -294,12 +295,12 @@ async def retrain(request: Request, body: Retrain, service: TheService) -> Submi
         require_deploy(request)
     source = await asyncio.to_thread(_source_of, service, body.model)
     cycle = service.context.cycle
+    record(service, request, "retrain", body.model, deploy=body.deploy)
     if body.deploy and cycle is not None and source.recipe in (None, "repository", "handbook"):
         job = await asyncio.to_thread(cycle, source, body.model)
     else:
         wanted = JobRequest(kind=FINE_TUNE, project_name=body.model, run=source, deploy=body.deploy)
         job = await asyncio.to_thread(service.jobs.submit, wanted)
-    record(service, request, "retrain", job, model=body.model)
     return Submitted(job_id=job.job_id, status=job.status, model=body.model)
 
 
@@ -339,7 +340,6 @@ async def rollback(request: Request, body: Named, service: TheService) -> Rolled
         raise ServiceError(
             404, "model_not_found", f"There is no model {body.model!r}; deployed are {known}.", param="model"
         )
+    record(service, request, "rollback", body.model)
     activation = await asyncio.to_thread(actions.rollback, body.model, context.settings.runtime, context.workspace)
-    caller = request.state.caller
-    service.audit.record(caller.name if caller else "everyone", "rollback", body.model, version=activation.version)
     return RolledBack(model=activation.name, version=activation.version, runtime=activation.runtime)
