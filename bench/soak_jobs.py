@@ -207,6 +207,14 @@ def train(root: Path, request: JobRequest, n_kills: int, chance: random.Random) 
     }
 
 
+def spread(ordered: list[float]) -> dict[str, float]:
+    """Median, 95th percentile and largest of seconds in ascending order."""
+    if not ordered:
+        return {}
+    at_95 = ordered[int(0.95 * (len(ordered) - 1))]
+    return {"p50": round(statistics.median(ordered), 2), "p95": round(at_95, 2), "max": round(ordered[-1], 2)}
+
+
 def main() -> int:
     """Kill, count, compare, tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -243,12 +251,8 @@ def main() -> int:
         "kills": len(kills),
         "by_victim": dict(Counter(kill["whom"] for kill in kills)),
         "at_a_boundary": sum(kill["boundary"] for kill in kills),
-        "seconds_to_progress": {
-            "p50": round(statistics.median(seconds), 2),
-            "p95": seconds[int(0.95 * (len(seconds) - 1))],
-            "max": seconds[-1],
-        },
-        "cancels": {"n": len(cancels), "slowest_s": round(max(cancels, default=0.0), 2)},
+        "seconds_to_progress": spread(seconds),
+        "cancels": {"n": len(cancels), "seconds_until_the_process_group_is_gone": spread(cancels)},
         "counting": counted,
         "trainings": [one | {"kills": len(one["kills"])} for one in trained],
         "wall_s": round(time.monotonic() - began, 1),
