@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from ai_forge.cancel import CancelToken
 from ai_forge.conductor.job_queue import JobQueue
+from ai_forge.conductor.jobs.kinds import JobContext, Prepared, Step, kind_named, load_kinds
 from ai_forge.conductor.schemas import DEPLOY, Job, JobRequest
+from ai_forge.events import Event, Notice
 from ai_forge.pipeline.run import Run
 from ai_forge.serving.registry import Registry
 from ai_forge.serving.served_model import ServedModel
@@ -134,3 +137,26 @@ def test_what_is_not_finished_is_not_deployed(queue: JobQueue, deployed: TinyRun
     failed = finished(queue, deploy(queue, other).job_id)
     assert (failed.status, failed.error_code) == ("failed", "bad_input")
     assert "is not finished" in str(failed.error)
+
+
+def test_a_stage_that_this_version_does_not_have_is_passed_over(deployed: TinyRun) -> None:
+    """A job that another version of AI Forge planned and began."""
+    run = run_of(deployed)
+    told: list[Event] = []
+    workspace = Workspace.open(deployed.home)
+    context = JobContext(
+        job_id="x",
+        request=JobRequest(run=run),
+        workspace=workspace,
+        settings=run.settings,
+        config=None,
+        folder=deployed.home / "jobs" / "x",
+        emit=told.append,
+        cancel=CancelToken(),
+    )
+    steps = (Step(name="polish"), Step(name="report"))
+    load_kinds()
+    with kind_named("fine-tune").open(context, Prepared(steps=steps, run=run)) as perform:
+        assert perform("polish") == {}
+        assert set(perform("report")) == {"verdict", "better"}
+    assert Notice("info", "This version of AI Forge has no stage polish.") in told

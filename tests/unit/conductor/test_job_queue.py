@@ -168,3 +168,27 @@ def test_a_table_of_an_older_version_gets_its_new_columns(workspace: Workspace, 
         assert queue.get(job_id).status == "queued"
     with closing(sqlite3.connect(workspace.root / "jobs.db")) as database:
         assert database.execute("SELECT prepared FROM ai_forge_jobs").fetchall() == [(None,)]
+
+
+def test_a_job_whose_run_another_version_recorded_hides_no_other(
+    queue: JobQueue, workspace: Workspace, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repo"
+    repository.mkdir()
+    other = queue.submit(count(tmp_path)).job_id
+    job = queue.submit(JobRequest(run=RunSource(path=repository), deploy=True)).job_id
+    settings = {"judge": {"a_setting_that_is_gone": 1}}
+    run = {"id": "r1", "recipe": "handbook", "repository": str(repository), "model": "demo", "settings": settings}
+    with closing(sqlite3.connect(workspace.root / "jobs.db")) as database, database:
+        stored = {"kind": "fine-tune", "run": run, "deploy": True, "an_option_that_is_gone": True}
+        database.execute(
+            "UPDATE ai_forge_jobs SET request = ?, run_id = 'r1' WHERE job_id = ?", (json.dumps(stored), job)
+        )
+    (workspace.runs_dir / "r1").mkdir(parents=True)
+    (workspace.runs_dir / "r1" / "run.json").write_text(json.dumps({"run": run}))
+    assert {found.job_id for found in queue.list()} == {job, other}
+    request = queue.get(job).request
+    assert (request.run, request.deploy) == (RunSource(path=repository, recipe="handbook"), True)
+    with pytest.raises(InputError, match="no run that this version of AI Forge reads"):
+        queue.run_of(job)
+    assert queue.cancel(job).status == "cancelled"
