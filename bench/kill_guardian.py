@@ -2,6 +2,7 @@
 
     python bench/kill_guardian.py --kills 20            (a tiny base; `make soak`)
     python bench/kill_guardian.py --kills 2 --steps 12  (what CI runs)
+    python bench/kill_guardian.py --kills 3 --steps 8 --base SmolLM2-135M-Instruct --set runtime.kind=ollama
 
 A home with a deployed version is made once. For each kill a copy of it gets a changed repository and a cycle whose verdict is yes;
 the cycle's process is killed, and two processes then ask for a cycle at once, as a watch and a person may. Told for each kill on
@@ -147,17 +148,20 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=200, help="of the training: more of them, more kills within it")
+    parser.add_argument("--base", help="a base of `ai-forge models`; a tiny random one where it is left out")
+    parser.add_argument("--set", action="append", default=[], help="another setting, KEY=VALUE; several times")
     chosen = parser.parse_args()
     chance = random.Random(chosen.seed)
     import_everything()
 
     with tempfile.TemporaryDirectory(prefix="kill-guardian-") as name:
         root = Path(name)
-        base = tiny_base(root / "base")
+        base = chosen.base or str(tiny_base(root / "base"))
         stdlib_copy(root / "source")
         steps = {"max_steps": chosen.steps, "save_steps": chosen.steps // 4, "eval_steps": chosen.steps // 2}
         settings = SETTINGS | {f"training.{key}": value for key, value in steps.items()}
-        settings |= {"training.base_model": str(base), "guardian.desktop": False}
+        settings |= {"training.base_model": base, "guardian.desktop": False}
+        settings |= dict(text.split("=", 1) for text in chosen.set)
         load_settings(("flag", settings))
         log = root / "log"
         first = Place(root / "first", settings)

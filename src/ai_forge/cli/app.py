@@ -6,6 +6,7 @@ SIGPIPE ends a program, with 141.
 
 import io
 import os
+import re
 import sys
 from typing import Annotated, NoReturn
 
@@ -99,10 +100,15 @@ def main() -> NoReturn:
         if type(error).__name__ == "NoArgsIsHelpError":  # typer keeps its copy of click to itself
             print(usage(), file=sys.stderr)
             sys.exit(2)
-        code = _complain(InputError(f"{usage().rstrip('.')}.", "`ai-forge --help`, and `--help` after any command."))
+        code = _complain(InputError(_sentence(usage()), "`ai-forge --help`, and `--help` after any command."))
     if code == INTERRUPTED:
         print("\nInterrupted. What was done is kept: the same command continues.", file=sys.stderr)
     sys.exit(code or 0)
+
+
+def _sentence(text: str) -> str:
+    """With a full stop, where no other sign ends it."""
+    return re.sub(r"(?<![.?!])$", ".", text.strip())
 
 
 def _give_up_stdout() -> None:

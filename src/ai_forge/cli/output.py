@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+GAP = 2
+LEAST_ROOM = 16
+"""Columns of a terminal: a text that is folded into fewer cannot be read."""
+
 
 def is_json(asked: bool) -> bool:
     """Whether a result is printed as JSON: where that was asked for, and where no person reads it (a pipe, a file)."""
@@ -48,15 +52,35 @@ def stderr() -> Console:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
-    """Columns with headings, as wide as the terminal; the columns named in `right` hold numbers."""
+    """Columns with headings; the columns named in `right` hold numbers. Where the terminal is too narrow for columns that can
+    be read, each row is written as lines of heading and value. Nothing where there are no rows."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    made = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in headings:
-        # folded, not cut: paths and ids are copied from here
-        made.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
-    for row in rows:
-        made.add_row(*map(escape, row))
-    Console(highlight=False).print(made)
+    if not rows:
+        return
+    console = Console(highlight=False)
+    widths = [max(map(len, cells)) for cells in zip(headings, *rows, strict=True)]
+    widest = widths.index(max(widths))
+    room = console.width - sum(widths) - GAP * (len(widths) - 1) + widths[widest]
+    if room >= min(LEAST_ROOM, widths[widest]):
+        made = Table(box=None, pad_edge=False, header_style="dim")
+        for number, heading in enumerate(headings):
+            # folded, not cut: paths and ids are copied from here
+            justify = "right" if heading in right else "left"
+            made.add_column(heading, justify=justify, overflow="fold", no_wrap=number != widest)
+        for row in rows:
+            made.add_row(*map(escape, row))
+        console.print(made)
+        return
+    for number, row in enumerate(rows):
+        record = Table.grid(padding=(0, GAP, 0, 0))
+        record.add_column(style="dim", no_wrap=True)
+        record.add_column(overflow="fold")
+        for heading, cell in zip(headings, row, strict=True):
+            if cell:
+                record.add_row(heading, escape(cell))
+        if number:
+            console.print()
+        console.print(record)

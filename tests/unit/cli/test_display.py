@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from ai_forge.cli.display import Display
+from ai_forge.cli.output import table
 from ai_forge.events import (
     AdapterInitialised,
     EvalFinished,
@@ -102,3 +103,18 @@ def test_markup_in_messages_is_text() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+WHOLE = "run     verdict                       n\n4265d0  Better than the base: cites  20\n"
+FOLDED = "run     verdict            n\n4265d0  Better than the   20\n        base: cites\n"
+RECORD = "run      4265d0\nverdict  Better than the\n         base: cites\nn        20\n"
+
+
+@pytest.mark.parametrize(("columns", "expected"), [(80, WHOLE), (28, FOLDED), (24, RECORD)])
+def test_a_table_that_does_not_fit_is_written_row_by_row(
+    columns: int, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    table(("run", "verdict", "n"), [("4265d0", "Better than the base: cites", "20")], right=("n",))
+    shown = "".join(f"{line.rstrip()}\n" for line in capsys.readouterr().out.splitlines())
+    assert shown == expected
