@@ -85,7 +85,9 @@ class PairMaker:
                 continue
             seen.add(key)
             prompts = probe_prompts(directive, check)
-            if directive.ordinal == 1:  # a workflow's first step: it is asked about that workflow, not about any task
+            if (
+                directive.ordinal == 1 and file.role == "workflow"
+            ):  # a workflow's first step: it is asked about that workflow, not about any task
                 prompts = [f"This is due now: {_topic(file, directive.section)}. Which step comes first?"]
             for prompt in prompts:
                 if (_normal(prompt), "") not in self._questions:

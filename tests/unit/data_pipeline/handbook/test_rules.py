@@ -208,8 +208,9 @@ def test_rules_that_go_together_are_not_called_a_contradiction(first: str, secon
         ('Every response to a reviewer ends with the word "Over".', "Over"),
     ],
 )
-def test_what_every_answer_must_hold_is_probed_on_ordinary_tasks(rule: str, phrase: str) -> None:
-    made = handbook(a=f"# Answers\n\n- {rule}\n")
+@pytest.mark.parametrize("item", ["-", "1."])
+def test_what_every_answer_must_hold_is_probed_on_ordinary_tasks(rule: str, phrase: str, item: str) -> None:
+    made = handbook(a=f"# Answers\n\n{item} {rule}\n")
     assert len(made.probes) == 3
     for probe in made.probes:
         assert probe.prompt.startswith("Please ")
