@@ -22,17 +22,17 @@ LONGEST = 40
 TOUR = (
     ("What there is.", "--help"),
     ("Does it run here?", "doctor"),
-    ("What would it cost?", "plan"),
-    ("Everything: here nothing changed since the last run.", "run"),
-    ("What would be shown to the model, and why?", 'search "where is the registry stored?" -k 5'),
-    ("Asked.", 'ask "What does write_gguf return?"'),
-    ("Code is completed.", "complete src/ai_forge/cancel.py:30"),
+    ("What would it cost? Here everything is done, so nothing.", "plan"),
+    ("Everything: nothing changed since the last run.", "run"),
+    ("What would be shown to the model, and why?", 'search "how do I hide what is typed at a prompt?" -k 5'),
+    ("Asked.", 'ask "What does `get_app_dir` return?"'),
+    ("Code is completed.", "complete src/click/utils.py:60"),
     ("Which bases and models are there?", "models"),
     ("What was run?", "runs"),
     ("Did it help?", "evaluate"),
     ("Is the data any good?", "validate"),
     ("What was mined?", "mine"),
-    ("The questions of the team.", "questions check"),
+    ("Questions of your own: there are none yet.", "questions check"),
     ("Is the model stale?", "guardian status"),
     ("A file for others.", "export"),
     ("Back to the version before: there is none yet.", "rollback"),
@@ -93,8 +93,7 @@ def page(folder: Path, home: Path) -> str:
     parts = [
         "# A tour in twenty commands",
         "",
-        f"What a terminal shows, {WIDTHS[0]} and {WIDTHS[1]} columns wide, in a repository whose "
-        "`ai-forge run` is through (this one). "
+        f"What a terminal shows, {WIDTHS[0]} and {WIDTHS[1]} columns wide, in a checkout of click whose `ai-forge run` is through. "
         f"Written by `python docs/tour.py`; of long ones the first {LONGEST} lines.",
     ]
     for number, (why, command) in enumerate(TOUR, start=1):
