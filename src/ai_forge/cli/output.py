@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 GAP = 2
-LEAST_ROOM = 16
-"""Columns of a terminal: a text that is folded into fewer cannot be read."""
+LEAST_ROOM, MOST_LINES = 20, 4
+"""Of the widest column: columns of a terminal that it needs at the least, and lines that it may be folded into."""
 
 
 def is_json(asked: bool) -> bool:
@@ -61,15 +62,15 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequ
     if not rows:
         return
     console = Console(highlight=False)
-    widths = [max(map(len, cells)) for cells in zip(headings, *rows, strict=True)]
-    widest = widths.index(max(widths))
-    room = console.width - sum(widths) - GAP * (len(widths) - 1) + widths[widest]
-    if room >= min(LEAST_ROOM, widths[widest]):
+    # one cell that is far longer than the others of its column is folded, and decides nothing
+    lengths = [[len(cell) for cell in cells] for cells in zip(*rows, strict=True)]
+    usual = [min(max(column), int(2 * statistics.median(column))) for column in lengths]
+    *others, widest = sorted(map(max, usual, map(len, headings)))
+    if sum(others) + GAP * len(others) + max(min(widest, LEAST_ROOM), widest // MOST_LINES) <= console.width:
         made = Table(box=None, pad_edge=False, header_style="dim")
-        for number, heading in enumerate(headings):
+        for heading in headings:
             # folded, not cut: paths and ids are copied from here
-            justify = "right" if heading in right else "left"
-            made.add_column(heading, justify=justify, overflow="fold", no_wrap=number != widest)
+            made.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
         for row in rows:
             made.add_row(*map(escape, row))
         console.print(made)

@@ -41,7 +41,7 @@ def test_from_pairs_to_a_deployed_model(run: HandbookRun) -> None:
     assert trained.json["trained_last_loss"] < trained.json["trained_first_loss"]
     assert trained.json["n_steps"] == 3
     assert [line.split()[1] for line in trained.err.splitlines() if "✓" in line] == ["base", "dataset", "train"]
-    assert "71 pairs to train on, 8 of other rules held out, 10 probes" in trained.err
+    assert "71 pairs to train on, 8 of other rules held out, 12 probes" in trained.err
 
     judged = run("evaluate", "--recipe", "handbook")
     assert judged.code == 0, judged.err
