@@ -8,6 +8,7 @@ Each laying is kept in `schedule.json` with the step after which it holds: a run
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +28,7 @@ from ai_forge.workspace import atomic_write
 
 SCHEDULE = "schedule.json"
 PROBE_BATCHES = 3
+BUSY = 1.5  # processes that want a core, for each core there is
 BUDGET_SHARE = 0.93  # of the time budget is planned for: the rest is for checkpoints and the machine's moods
 N_EVALUATIONS = 5  # that a budget is planned with: before the first step, then after each quarter
 FORWARD_SPEEDUP = 2.5  # a forward pass alone is about so much faster than with its backward pass
@@ -165,11 +167,19 @@ def lay_schedule(
     if n_steps < 1:
         raise InputError(
             f"A time budget of {config.time_budget_s:.0f} s is too short: one step takes {step_s:.1f} s here.",
-            f"give at least {math.ceil((step_s + evaluation_s) / BUDGET_SHARE)} s, or a smaller base or batch.",
+            f"{_wait_if_busy()}give at least {math.ceil((step_s + evaluation_s) / BUDGET_SHARE)} s, or a smaller base or batch.",
         )
     n_examples = min(n_steps * per_step, len(examples))
     budget_s = None if config.max_steps else config.time_budget_s
     return Schedule(n_steps, n_examples, tokens_per_s, n_steps * step_s, reason, budget_s)
+
+
+def _wait_if_busy() -> str:
+    """The first thing to do where something else is at work: what was measured is then the machine's share, not its speed."""
+    load, n_cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load < BUSY * n_cores:
+        return ""
+    return f"wait until the machine is idle (load {load:.1f} on {n_cores} cores), or "
 
 
 def laid_anew(

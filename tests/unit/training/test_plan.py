@@ -1,6 +1,7 @@
 """The schedule ends at the first of its limits; memory is counted from the base's shapes."""
 
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -61,12 +62,20 @@ def test_a_budget_too_short_for_a_step_says_what_would_do(n_eval_tokens: int) ->
     with pytest.raises(InputError) as caught:
         lay_schedule(HUNDRED, n_eval_tokens, 100.0, config(time_budget_s=3))
     assert caught.value.message == "A time budget of 3 s is too short: one step takes 4.0 s here."
-    enough = re.match(r"give at least (\d+) s, or", str(caught.value.next_step))
+    enough = re.search(r"give at least (\d+) s, or", str(caught.value.next_step))
     assert enough is not None
     seconds = int(enough[1])
     assert lay_schedule(HUNDRED, n_eval_tokens, 100.0, config(time_budget_s=seconds)).n_steps == 1
     with pytest.raises(InputError):
         lay_schedule(HUNDRED, n_eval_tokens, 100.0, config(time_budget_s=seconds - 1))
+
+
+@pytest.mark.parametrize(("load", "waits"), [(0.1, False), (1000.0, True)])
+def test_on_a_busy_machine_it_says_to_wait_first(load: float, waits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load))
+    with pytest.raises(InputError) as caught:
+        lay_schedule(HUNDRED, 0, 100.0, config(time_budget_s=3))
+    assert str(caught.value.next_step).startswith("wait until the machine is idle (load 1000.0 on") is waits
 
 
 def test_a_schedule_is_read_back_as_written(tmp_path: Path) -> None:
