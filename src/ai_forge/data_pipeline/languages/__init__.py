@@ -132,7 +132,7 @@ LANGUAGES: dict[str, LanguageSpec] = {
             docs=("//", "/*"),
             bodies=("preproc_arg",),
             # Conditionals first: macros are told by the words around them, which are another branch's before.
-            repairs=(flatten_conditionals, blank_macros),
+            repairs=(repairs.blank_case_ranges, flatten_conditionals, blank_macros),
             suspect=_MACRO_SIGNS,
             macros=_MACRO_NAME,
         ),
@@ -144,7 +144,7 @@ LANGUAGES: dict[str, LanguageSpec] = {
             docs=("//", "/*"),
             wrappers=("template_declaration",),
             bodies=("preproc_arg",),
-            repairs=(repairs.blank_new_words, flatten_conditionals, blank_macros),
+            repairs=(repairs.blank_case_ranges, repairs.blank_new_words, flatten_conditionals, blank_macros),
             suspect=_MACRO_SIGNS,
             macros=_MACRO_NAME,
         ),

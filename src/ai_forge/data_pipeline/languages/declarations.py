@@ -14,6 +14,9 @@ WITH_ARGUMENTS = frozenset(
 # Capitals, or the reserved names with an underscore in which headers write theirs.
 MACRO_LIKE = re.compile(rb"[A-Z][A-Z0-9_]+|_\w*[a-z]\w*|[A-Z]")
 
+# `operator""_km` reads `operator00_km` where strings are zeros.
+_OPERATOR = re.compile(rb"(?:.*::)?operator(?:0+\w*)?")
+
 
 @dataclass
 class Item:
@@ -26,9 +29,19 @@ class Item:
     is_group: bool = False
 
     @property
+    def span(self) -> Span:
+        """Its bytes."""
+        return self.start, self.end
+
+    @property
     def is_macro_like(self) -> bool:
         """Whether a type would not be written so."""
         return self.text not in WITH_ARGUMENTS and MACRO_LIKE.fullmatch(self.text) is not None
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether it is the word `operator`, with what stands before it."""
+        return self.is_word and _OPERATOR.fullmatch(self.text) is not None
 
 
 @dataclass
@@ -91,7 +104,7 @@ def items_of(walk: Walk, first: int, last: int) -> list[Item]:
             continue
         is_word = token[:1].isalpha() or token[:1] == b"_"
         # `<` behind a word opens its arguments: no comparison stands in a declaration's head before its `=`.
-        if token == b"<" and items and items[-1].is_word:
+        if token == b"<" and items and items[-1].is_word and not items[-1].is_operator:
             close = _close_of_angle(walk, at, last)
             items[-1].end = walk.tokens[close][1]
             items[-1].text += b"<>"

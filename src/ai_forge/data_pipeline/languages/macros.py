@@ -4,11 +4,12 @@ Their definitions lie in other files. But a declaration has one type and one nam
 What cannot be told is left as it is, and the repair is only kept where the tree gets sounder by it (`parsing.py`).
 """
 
+import itertools
 import re
 
 from ai_forge.data_pipeline.languages.declarations import MACRO_LIKE, WITH_ARGUMENTS, Item, Walk, items_of, with_group
 from ai_forge.data_pipeline.languages.draft import Draft, Span
-from ai_forge.data_pipeline.languages.preprocessor import DIRECTIVE, blanked, without_comments
+from ai_forge.data_pipeline.languages.preprocessor import DIRECTIVE, blanked, strings_of, without_comments
 
 __all__ = ["blank_macros"]
 
@@ -46,6 +47,12 @@ _BEFORE_PARAMETER = re.compile(
     rb"(?<=[(,])\s*(_?[A-Z][A-Za-z0-9]*_|[A-Z][A-Z0-9_]+)(?=\s+(?:const\s+)?[A-Za-z_]\w*[\s*&]+[A-Za-z_]\w*\s*[,)\[])"
 )
 _TYPE_LIKE = re.compile(rb"\s*(?:const\s+|struct\s+|unsigned\s+)*\w+[\s*&]*")
+# "at " __FILE__ ":" STR(__LINE__): between two strings only macros stand.
+_MACRO = rb"\b[A-Za-z_]\w*+(?:\s*+\([^()]*+\))?+"
+_BETWEEN_STRINGS = re.compile(rb"\s*+" + _MACRO + rb"(?:\s*+" + _MACRO + rb")*+\s*+")
+_AFTER_STRING = re.compile(rb"\s*+(" + _MACRO + rb")(?=\s*[,);])")
+# What an attribute is told: numbers and strings. A name says that the macro makes something of it.
+_OF_ATTRIBUTE = re.compile(rb"(?:printf|scanf|\W|\d\w*)*")
 
 
 def blank_macros(draft: Draft) -> None:
@@ -56,6 +63,7 @@ def blank_macros(draft: Draft) -> None:
     >>> bytes(draft.text)
     b'    int f(int a)\\n{\\n       \\n  a = 1;\\n}\\nclass     A { };'
     """
+    _blank_beside_strings(draft)
     view = bytearray(without_comments(bytes(draft.text)))
     for match in DIRECTIVE.finditer(bytes(view)):
         start = match.start()
@@ -108,6 +116,18 @@ def blank_macros(draft: Draft) -> None:
         index += 1
     if not scopes:  # with braces left open, what stands at the end is code that lost its end
         _blank_calls(items_of(walk, head, len(walk.tokens)), draft)
+
+
+def _blank_beside_strings(draft: Draft) -> None:
+    """Macros that are strings, next to a string that is written as one."""
+    text = bytes(draft.text)
+    view = without_comments(text)
+    strings = strings_of(text)
+    for (_, end), (start, _) in itertools.pairwise([*strings, (len(text), len(text))]):
+        if start < len(text) and _BETWEEN_STRINGS.fullmatch(view, end, start):
+            draft.blank(end, start)
+        elif (match := _AFTER_STRING.match(view, end)) is not None:
+            draft.blank(*match.span(1))
 
 
 def _blank_calls(items: list[Item], draft: Draft) -> bool:
@@ -173,9 +193,10 @@ def _mend_head(items: list[Item], draft: Draft, around: bytes, name: int | None)
     """
     items = _before_value(items)
     n_calls = _leading_calls(items)
-    leading = [with_group(items, index) for index in range(0, n_calls, 2) if not _OF_A_SCOPE.search(items[index].text)]
-    for index in range(0, n_calls, 2):
-        draft.blank(*with_group(items, index))
+    leading = [with_group(items, index) for index in range(0, n_calls, 2)]
+    along = [span for span in leading if _is_attribute(draft, *span)]
+    for span in leading:
+        draft.blank(*span)
     items = items[n_calls:]
     if name is not None:
         name -= n_calls
@@ -192,13 +213,15 @@ def _mend_head(items: list[Item], draft: Draft, around: bytes, name: int | None)
             return
         # Constructors, destructors and conversions have no type: all words before their names are too many.
         is_initialised = any(item.text == b":" for item in items[name + 2 : name + 3])
-        is_made = items[name].text in (around, b"operator") or items[name].text.startswith(b"~") or is_initialised
+        is_made = items[name].text == around or items[name].text.startswith(b"~") or is_initialised
+        is_made = is_made or _is_conversion(items, name)
         gone = _too_much_before(items[:name], draft, has_type=is_made)
         for index in _macros_after(items, name + 2):
             draft.blank(*with_group(items, index))
+    along += [span for span in gone if _is_attribute(draft, *span)]
     for span in gone:
         draft.blank(*span)
-    _take_along(items, name, leading + gone, draft)
+    _take_along(items, name, leading + gone, along, draft)
 
 
 def _leading_calls(items: list[Item]) -> int:
@@ -213,11 +236,20 @@ def _leading_calls(items: list[Item]) -> int:
     return n
 
 
-def _take_along(items: list[Item], name: int, gone: list[Span], draft: Draft) -> None:
+def _is_attribute(draft: Draft, start: int, end: int) -> bool:
+    """Whether a macro belongs to what follows it, and does not declare something of its own."""
+    name, bracket, arguments = bytes(draft.text[start:end]).partition(b"(")
+    if not bracket:
+        return True
+    is_before = re.match(rb"[ \t]*\n", draft.text[end : end + 200]) is None
+    return not _OF_A_SCOPE.search(name) and (is_before or _OF_ATTRIBUTE.fullmatch(without_comments(arguments)) is not None)
+
+
+def _take_along(items: list[Item], name: int, gone: list[Span], along: list[Span], draft: Draft) -> None:
     """Macros that went from before a declaration still belong to it, unless a blank line is between."""
     first = start = next(item.start for item in items if not any(a <= item.start < b for a, b in gone))
     for before, end in reversed([span for span in gone if span[1] <= first]):
-        if re.search(rb"\n[ \t]*\n", draft.text[end:start]):
+        if (before, end) not in along or re.search(rb"\n[ \t]*\n", draft.text[end:start]):
             break
         start = before
     if start < first:
@@ -241,7 +273,8 @@ def _before_value(items: list[Item]) -> list[Item]:
     """The items of a head up to the `=` before a value."""
     for index, item in enumerate(items):
         if item.text == b"=" and not (
-            index and items[index - 1].text.endswith((b"operator", b"=", b"!", b"<", b">", b"+", b"-"))
+            index
+            and (items[index - 1].is_operator or items[index - 1].text.endswith((b"=", b"!", b"<", b">", b"+", b"-")))
         ):
             return items[:index]
     return items
@@ -259,7 +292,7 @@ def _variable_name(items: list[Item]) -> int | None:
 
 def _function_name(items: list[Item]) -> int | None:
     """The index of the word that is the function's name: the first before a group that is no macro's."""
-    operator = next((index for index, item in enumerate(items) if item.text.endswith(b"operator")), None)
+    operator = next((index for index, item in enumerate(items) if item.is_operator), None)
     if operator is not None:
         return operator
     calls = [
@@ -286,6 +319,13 @@ def _function_name(items: list[Item]) -> int | None:
         if is_last or has_type or not is_followed:
             return index
     return None
+
+
+def _is_conversion(items: list[Item], name: int) -> bool:
+    """Whether the name is `operator` and a type follows it."""
+    if not items[name].is_operator or name + 1 >= len(items) or items[name].text.endswith(b"0"):
+        return False
+    return items[name + 1].is_word and items[name + 1].text not in (b"new", b"delete", b"co_await")
 
 
 def _too_much_before(items: list[Item], draft: Draft, *, has_type: bool) -> list[Span]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ai_forge.data_pipeline.languages.draft import Draft, Span
 
-__all__ = ["DIRECTIVE", "blanked", "flatten_conditionals", "is_cpp", "without_comments"]
+__all__ = ["DIRECTIVE", "blanked", "flatten_conditionals", "is_cpp", "strings_of", "without_comments"]
 
 # Raw strings stand before plain ones, as their quotes close nothing; a digit before `'` is a number's (C++14: 1'000).
 _COMMENTS_AND_STRINGS = re.compile(
@@ -37,6 +37,15 @@ def without_comments(text: bytes) -> bytes:
         return re.sub(rb"[^\n]", b" " if is_comment else b"0", match.group())
 
     return _COMMENTS_AND_STRINGS.sub(instead, text)
+
+
+def strings_of(text: bytes) -> list[Span]:
+    """Where the strings of a text stand, quotes included.
+
+    >>> strings_of(b'a("x" /* "y" */ "z")')
+    [(2, 5), (16, 19)]
+    """
+    return [match.span() for match in _COMMENTS_AND_STRINGS.finditer(text) if match.group().endswith(b'"')]
 
 
 # Conditionals
@@ -107,7 +116,7 @@ def _is_structured(conditional: _Conditional, view: bytes) -> bool:
     start, end = conditional.lines[0][0], conditional.lines[-1][1]
     # A conditional inside an expression, a list or a head follows none of these signs.
     before, after = view[:start].rstrip()[-1:], view[end : end + 400].lstrip()[:1]
-    if before not in (b"", b";", b"{", b"}", b":", b")", b">"):
+    if before not in (b"", b";", b"{", b"}", b":", b")"):
         return False
     if before == b":" and not _ACCESS_LABEL.search(view, max(0, start - 200), start):
         return False  # after `case 1:` the grammars want a statement

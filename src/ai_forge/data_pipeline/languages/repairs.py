@@ -258,19 +258,64 @@ _GAPS = (
     re.compile(rb"->(\*)"),
     re.compile(rb"\)\s*(\.\.\.)(?=\s*[,)}])"),
     re.compile(rb"\btypeid\s*\(\s*(typename)\b"),
+    re.compile(rb"\b(extern)(?=\s+template\b)"),
+    re.compile(rb"\(\s*((?:[A-Za-z_]\w*(?:<[^<>()]*>)?\s*::\s*)+)(?=\*)"),  # a pointer to a member: (A::*f)(int)
+    re.compile(rb"\btemplate\s*<\s*>[^;{}()#]*\([^;{}]*\)\s*=\s*delete\s*;"),
 )
-_CONVERSION_CALL = re.compile(rb"(?<=[.>])operator\s+[A-Za-z_][\w:<>]*\s*[&*]*(?=\s*\(\))")
+_OPERATOR_CALL = re.compile(
+    rb"(?:(?<=\.)|(?<=->)|(?<=[;{}(,=])|(?<=\breturn)(?=\s))(?P<gap>\s*)operator"
+    rb"(?P<of>\s+[A-Za-z_][\w:<>]*\s*[&*]*(?=\s*\(\s*\))|\s*(?:\(\s*\)|\[\s*\]|[-+*/%^&|~!=<>]+)(?=\s*[(<]))"
+)
+_EMPTY_DEFAULT = re.compile(rb"=\s*(\{\s*\})(?=\s*[,)])")
+_NAMELESS_DEFAULT = re.compile(rb"(?<=[&*])[ ](?==[^=])")
+_TYPE_OF = re.compile(rb"\b(decltype|typeof|__typeof__)\s*\((?!\s*auto\s*\))")
+_CASE_RANGE = re.compile(rb"\bcase\s+[\w']+\s*(\.\.\.\s*[\w']+)(?=\s*:)")
 
 
 def blank_new_words(draft: Draft) -> None:
-    """C++: `export` before a declaration (C++20), `this` before an explicit object parameter (C++23) and signs go.
+    """C++: what the grammar does not know yet goes or becomes a word.
 
-    The signs are those of `a->*b`, of a pack that is expanded after brackets, and `typename` below `typeid`.
+    `export` before a declaration (C++20), `this` before an explicit object parameter (C++23), `extern` before `template`,
+    the class of a pointer to a member, calls of operators by name, defaults of parameters without a name, `decltype`,
+    `->*`, a pack that is expanded after brackets, and `typename` below `typeid`.
+
+    >>> draft = Draft(bytearray(b"auto f(R (A::*p)(), B = {}) -> decltype(g(), p) { return a.operator+(b); }"))
+    >>> blank_new_words(draft)
+    >>> bytes(draft.text)
+    b'auto f(R (   *p)(), B = 0 ) -> decltyp_         { return a.operato_ (b); }'
     """
     for gap in _GAPS:
-        draft.blank_all(gap.finditer(bytes(draft.text)), 1)
-    for match in _CONVERSION_CALL.finditer(bytes(draft.text)):
-        draft.blank(*match.span())
-        draft.put(match.start(), b"operato_")
+        draft.blank_all(gap.finditer(bytes(draft.text)), 1 if gap.groups else 0)
+    for match in _OPERATOR_CALL.finditer(bytes(draft.text)):
+        is_call = match["gap"] == b"" or not match["of"][:1].isspace()  # `; operator bool()` declares a conversion
+        if is_call:
+            draft.blank(match.end("gap"), match.end())
+            draft.put(match.end("gap"), b"operato_")
+    for match in _EMPTY_DEFAULT.finditer(bytes(draft.text)):
+        draft.blank(*match.span(1))
+        draft.put(match.start(1), b"0")
+    for match in _NAMELESS_DEFAULT.finditer(bytes(draft.text)):
+        draft.put(match.start(), b"a")
+    _name_types(draft)
     draft.blank_all(_EXPLICIT_OBJECT.finditer(bytes(draft.text)), 1)
     draft.blank_all(_EXPORT.finditer(bytes(draft.text)), 1)
+
+
+def _name_types(draft: Draft) -> None:
+    """`decltype(…)` and `typeof(…)` become the name of a type."""
+    text = without_comments(bytes(draft.text))
+    end = 0
+    for match in _TYPE_OF.finditer(text):
+        if match.start() < end:  # it went with the one around it
+            continue
+        depth, end = 1, match.end()
+        while depth and end < len(text):
+            depth += (text[end : end + 1] == b"(") - (text[end : end + 1] == b")")
+            end += 1
+        draft.blank(match.start(), end)
+        draft.put(match.start(), match[1][:-1] + b"_")
+
+
+def blank_case_ranges(draft: Draft) -> None:
+    """C, C++: the upper end of `case 1 ... 3:` goes."""
+    draft.blank_all(_CASE_RANGE.finditer(bytes(draft.text)), 1)
