@@ -51,6 +51,8 @@ _TYPE_LIKE = re.compile(rb"\s*(?:const\s+|struct\s+|unsigned\s+)*\w+[\s*&]*")
 _MACRO = rb"\b[A-Za-z_]\w*+(?:\s*+\([^()]*+\))?+"
 _BETWEEN_STRINGS = re.compile(rb"\s*+" + _MACRO + rb"(?:\s*+" + _MACRO + rb")*+\s*+")
 _AFTER_STRING = re.compile(rb"\s*+(" + _MACRO + rb")(?=\s*[,);])")
+# COMPARE("lt", <): a sign alone is no argument that a grammar knows.
+_SIGN_ARGUMENT = re.compile(rb"(?<=\()\s*([-+/%^|~!<>=]+)\s*(?=[,)])|(?<=,)\s*([-+*/%^&|~!<>=]+)\s*(?=[,)])")
 # What an attribute is told: numbers and strings. A name says that the macro makes something of it.
 _OF_ATTRIBUTE = re.compile(rb"(?:printf|scanf|\W|\d\w*)*")
 
@@ -67,7 +69,7 @@ def blank_macros(draft: Draft) -> None:
     view = bytearray(without_comments(bytes(draft.text)))
     for match in DIRECTIVE.finditer(bytes(view)):
         start = match.start()
-        if match["word"] == b"define":  # a comment ends it for the grammars, whatever line it is on
+        if match["word"] in (b"define", b"if", b"elif"):  # a comment ends it for the grammars, whatever line it is on
             last_line = max(start, draft.text.rfind(b"\n", start, match.end()))
             for comment in _BLOCK_COMMENT.finditer(bytes(draft.text[start:last_line])):
                 draft.blank(start + comment.start(), start + comment.end())
@@ -76,6 +78,10 @@ def blank_macros(draft: Draft) -> None:
             draft.blank(*match.span("rest"))
             draft.put(match.start("rest"), b" 1")
         blanked(view, *match.span())
+    for match in _SIGN_ARGUMENT.finditer(bytes(view)):
+        at = match.start(match.lastindex or 0)
+        draft.blank(at, match.end())
+        draft.put(at, b"0")
     for pattern in (_AFTER_STAR, _BEFORE_PARAMETER):
         for match in pattern.finditer(bytes(view)):
             draft.blank(*match.span(1))
@@ -193,7 +199,7 @@ def _mend_head(items: list[Item], draft: Draft, around: bytes, name: int | None)
     """
     items = _before_value(items)
     n_calls = _leading_calls(items)
-    leading = [with_group(items, index) for index in range(0, n_calls, 2)]
+    leading = [with_group(items, index) for index in range(n_calls) if items[index].is_word]
     along = [span for span in leading if _is_attribute(draft, *span)]
     for span in leading:
         draft.blank(*span)
@@ -225,10 +231,15 @@ def _mend_head(items: list[Item], draft: Draft, around: bytes, name: int | None)
 
 
 def _leading_calls(items: list[Item]) -> int:
-    """How many items at the beginning are macros with arguments that end no declaration: `NAMESPACE_BEGIN(a)`."""
+    """How many items at the beginning are macros that end no declaration: `NAMESPACE_BEGIN(a)`."""
     n = 0
-    while n + 2 < len(items) and items[n].is_macro_like and items[n + 1].is_group:
+    while n + 2 < len(items) and items[n].is_macro_like:
         after = items[n + 2]
+        if items[n + 1].is_macro_like and after.is_group:  # WARNING_PUSH, and on the next line WARNING_DISABLE(x)
+            n += 1
+            continue
+        if not items[n + 1].is_group:
+            break
         is_name = n + 3 < len(items) and items[n + 3].is_group and not after.is_macro_like  # PyAPI_FUNC(int) name(…)
         if not after.is_word or is_name or after.text in _AFTER_PARAMETERS:
             break
@@ -364,6 +375,9 @@ def _after_statement_macro(walk: Walk, draft: Draft, index: int) -> int:
     before = walk.text(index - 1)
     if before in (b"(", b","):
         return _after_type_argument(walk, draft, index)
+    if before == b"if" and walk.text(index + 1) == b"(" and word != b"constexpr":  # if MAYBE_CONSTEXPR (a)
+        draft.blank(*walk.tokens[index])
+        return index + 1
     is_name = (word[:1].isalpha() or word[:1] == b"_") and word not in _STATEMENT and word not in _PRIMITIVE
     is_first = before in (b";", b"{", b"}", b":", b")") or index == walk.fresh
     is_capital = MACRO_LIKE.fullmatch(word) is not None
@@ -397,18 +411,21 @@ def _after_statement_macro(walk: Walk, draft: Draft, index: int) -> int:
 
 def _after_type_argument(walk: Walk, draft: Draft, index: int) -> int:
     """The index after a type that a macro takes as an argument, which becomes a number; else after one token."""
-    at, n_names, n_signs = index, 0, 0
+    at, n_names, n_signs, last = index, 0, 0, b""
     while walk.text(at)[:1].isalpha() or walk.text(at)[:1] in (b"_", b"*"):
         token = walk.text(at)
         n_signs += token == b"*" or token in _PRIMITIVE
         n_names += token != b"*" and token not in _PRIMITIVE and token not in _SPECIFIER
+        last = token
         at += 1
     is_type = n_signs and n_names <= 1 and walk.text(index) != b"*" and walk.text(at) in (b",", b")")
     if not is_type:  # asked first: to look for the bracket around every argument would cost its square
         return index + 1
     opening = walk.open_of(index)
     called = walk.text(opening - 1)
-    is_declared = walk.text(walk.close_of(opening) + 1)[:1].isalpha()
+    follows = walk.text(walk.close_of(opening) + 1)
+    is_named = last != b"*" and last not in _PRIMITIVE  # f(void **data) {
+    is_declared = follows[:1].isalpha() or (follows == b"{" and is_named)
     if is_declared or not (called[:1].isalpha() or called[:1] == b"_") or called in _STATEMENT:
         return index + 1
     draft.blank(walk.tokens[index][0], walk.tokens[at - 1][1])

@@ -159,6 +159,8 @@ _CPLUSPLUS_ONLY = re.compile(
 _CPP_SIGN = re.compile(
     rb"^[ \t]*(?:template\s*<|(?:inline\s+)?namespace\s+[\w:]*\s*\{|using\s+(?:namespace\s|\w+\s*=)|"
     rb"class\s+\w[\w\s:<>,()]*[{;]|(?:public|private|protected)\s*:|enum\s+class\s|constexpr\s|"
+    # Nothing of C stands so: a name of a scope, a cast by name.
+    rb"[^\n#]*?\b(?:[A-Za-z_]\w*::~?[A-Za-z_]|(?:static|dynamic|const|reinterpret)_cast\s*<)|"
     rb"#[ \t]*include\s*"
     rb"<(?:vector|string|memory|utility|functional|iostream|optional|array|map|string_view|type_traits|cstdint)>)",
     re.MULTILINE,

@@ -268,6 +268,12 @@ _OPERATOR_CALL = re.compile(
 )
 _EMPTY_DEFAULT = re.compile(rb"=\s*(\{\s*\})(?=\s*[,)])")
 _NAMELESS_DEFAULT = re.compile(rb"(?<=[&*])[ ](?==[^=])")
+_DELETED_CONVERSION = re.compile(rb"\boperator\s+[A-Za-z_][\w:<>]*\s*[&*]*\s*\(\s*\)\s*(?:const\s*)?(=\s*delete)")
+_FUNCTION_DEFAULT = (
+    re.compile(rb"\(\s*\*\s*\)\s*\([^()]*\)\s*(=\s*\w+)(?=\s*[,)])"),  # void (*)(int) = nullptr
+    re.compile(rb"=\s*[\w:]+\s*(\(\s*\*\s*\)\s*\([^()]*\))(?=\s*[,>])"),  # F = void (*)()
+)
+_ASSERTION = re.compile(rb"\bstatic_assert\s*\(")
 _TYPE_OF = re.compile(rb"\b(decltype|typeof|__typeof__)\s*\((?!\s*auto\s*\))")
 _CASE_RANGE = re.compile(rb"\bcase\s+[\w']+\s*(\.\.\.\s*[\w']+)(?=\s*:)")
 
@@ -279,10 +285,12 @@ def blank_new_words(draft: Draft) -> None:
     the class of a pointer to a member, calls of operators by name, defaults of parameters without a name, `decltype`,
     `->*`, a pack that is expanded after brackets, and `typename` below `typeid`.
 
+    A `static_assert` says nothing that a unit is made of, so it loses what it asserts.
+
     >>> draft = Draft(bytearray(b"auto f(R (A::*p)(), B = {}) -> decltype(g(), p) { return a.operator+(b); }"))
     >>> blank_new_words(draft)
     >>> bytes(draft.text)
-    b'auto f(R (   *p)(), B = 0 ) -> decltyp_         { return a.operato_ (b); }'
+    b'auto f(R (   *p)(), B = 0 ) -> decltype_        { return a.operato_ (b); }'
     """
     for gap in _GAPS:
         draft.blank_all(gap.finditer(bytes(draft.text)), 1 if gap.groups else 0)
@@ -294,26 +302,34 @@ def blank_new_words(draft: Draft) -> None:
     for match in _EMPTY_DEFAULT.finditer(bytes(draft.text)):
         draft.blank(*match.span(1))
         draft.put(match.start(1), b"0")
+    for gap in (_DELETED_CONVERSION, *_FUNCTION_DEFAULT):
+        draft.blank_all(gap.finditer(_code(draft)), 1)
     for match in _NAMELESS_DEFAULT.finditer(bytes(draft.text)):
         draft.put(match.start(), b"a")
-    _name_types(draft)
+    _word_for_calls(draft, _ASSERTION, b"static_assert(0)")
+    _word_for_calls(draft, _TYPE_OF, b"decltype_")
     draft.blank_all(_EXPLICIT_OBJECT.finditer(bytes(draft.text)), 1)
     draft.blank_all(_EXPORT.finditer(bytes(draft.text)), 1)
 
 
-def _name_types(draft: Draft) -> None:
-    """`decltype(…)` and `typeof(…)` become the name of a type."""
-    text = without_comments(bytes(draft.text))
+def _code(draft: Draft) -> bytes:
+    return without_comments(bytes(draft.text))
+
+
+def _word_for_calls(draft: Draft, opening: re.Pattern[bytes], word: bytes) -> None:
+    """`word` in the place of what `opening` begins, up to the bracket that closes it, as far as it fits."""
+    text = _code(draft)
     end = 0
-    for match in _TYPE_OF.finditer(text):
+    for match in opening.finditer(text):
         if match.start() < end:  # it went with the one around it
             continue
         depth, end = 1, match.end()
         while depth and end < len(text):
             depth += (text[end : end + 1] == b"(") - (text[end : end + 1] == b")")
             end += 1
-        draft.blank(match.start(), end)
-        draft.put(match.start(), match[1][:-1] + b"_")
+        if end - match.start() >= len(word):
+            draft.blank(match.start(), end)
+            draft.put(match.start(), word)
 
 
 def blank_case_ranges(draft: Draft) -> None:

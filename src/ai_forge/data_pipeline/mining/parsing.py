@@ -121,7 +121,14 @@ def _tree_of(text: bytes, parser: Parser, spec: LanguageSpec) -> tuple[Node, Dra
             root, draft, damage = again, tried, left
             kept = tried
         if not damage and not suspect:
-            break
+            return root, draft
+    if damage and len(spec.repairs) > 1:  # one may only help beside another
+        tried = Draft(bytearray(text))
+        for repair in (keep_one_side, blank_templates, *spec.repairs):
+            repair(tried)
+        again = parser.parse(bytes(tried.text)).root_node
+        if _damage(again) < damage:
+            return again, tried
     return root, draft
 
 
