@@ -46,6 +46,16 @@ _AFTER_STAR = re.compile(rb"[*&]\s*([A-Z][A-Z0-9_]+|__?restrict(?:__)?)(?=\s+(?:
 _BEFORE_PARAMETER = re.compile(
     rb"(?<=[(,])\s*(_?[A-Z][A-Za-z0-9]*_|[A-Z][A-Z0-9_]+)(?=\s+(?:const\s+)?[A-Za-z_]\w*[\s*&]+[A-Za-z_]\w*\s*[,)\[])"
 )
+# A parameter's type and name stand before it; or it is called after what it says; or it brings its comma along.
+_IN_PARAMETER = (
+    re.compile(rb"(?<=[\w*&>])[\s*&]+\b\w+(?:\[\])?\s+([A-Z_][A-Z0-9_]*[A-Z])(?=\s*[,)])"),
+    re.compile(rb"(?<=[\w*&>])\s+(_*(?:\w+_)?(?:unused|UNUSED)_*)(?=\s*[*&]?\s*\w+\s*[,)])"),
+    re.compile(rb"(?<=[(,])\s*([A-Z][A-Z0-9_]*_)(?=[ \t]+\w)"),
+)
+_TEMPLATE = re.compile(rb"\btemplate\s*<")
+_TEMPLATE_MACRO = re.compile(rb"[A-Z][A-Z0-9_]{2,}\s*\(")
+# No type stands before these.
+_BEFORE_WORD = re.compile(rb"\s*\n\s*(?:template|using|typedef|namespace|friend)\b")
 _TYPE_LIKE = re.compile(rb"\s*(?:const\s+|struct\s+|unsigned\s+)*\w+[\s*&]*")
 # "at " __FILE__ ":" STR(__LINE__): between two strings only macros stand.
 _MACRO = rb"\b[A-Za-z_]\w*+(?:\s*+\([^()]*+\))?+"
@@ -73,6 +83,8 @@ def blank_macros(draft: Draft) -> None:
             last_line = max(start, draft.text.rfind(b"\n", start, match.end()))
             for comment in _BLOCK_COMMENT.finditer(bytes(draft.text[start:last_line])):
                 draft.blank(start + comment.start(), start + comment.end())
+        if not match["word"] and not match["rest"].strip():  # `#` alone says nothing
+            draft.blank(*match.span())
         # __has_include(<optional>): its argument is no expression of the grammar
         if match["word"] in (b"if", b"elif") and b"__has_" in match["rest"]:
             draft.blank(*match.span("rest"))
@@ -82,7 +94,8 @@ def blank_macros(draft: Draft) -> None:
         at = match.start(match.lastindex or 0)
         draft.blank(at, match.end())
         draft.put(at, b"0")
-    for pattern in (_AFTER_STAR, _BEFORE_PARAMETER):
+    _blank_in_templates(draft, view)
+    for pattern in (_AFTER_STAR, _BEFORE_PARAMETER, *_IN_PARAMETER):
         for match in pattern.finditer(bytes(view)):
             draft.blank(*match.span(1))
             blanked(view, *match.span(1))
@@ -122,6 +135,29 @@ def blank_macros(draft: Draft) -> None:
         index += 1
     if not scopes:  # with braces left open, what stands at the end is code that lost its end
         _blank_calls(items_of(walk, head, len(walk.tokens)), draft)
+
+
+def _blank_in_templates(draft: Draft, view: bytearray) -> None:
+    """Macros with arguments among the parameters of a template: `ENABLE_IF(!is_same<A, B>::value)` becomes a type."""
+    text = bytes(view)
+    for head in _TEMPLATE.finditer(text):
+        at, depth, brackets = head.end(), 1, 0
+        while depth and at < len(text) and text[at] not in b";{":
+            match = _TEMPLATE_MACRO.match(text, at)
+            if match is not None and text[at - 1] not in b"_" and not text[at - 1 : at].isalnum():
+                end, inside = match.end(), 1
+                while inside and end < len(text):
+                    inside += (text[end] == ord("(")) - (text[end] == ord(")"))
+                    end += 1
+                for one in (draft.text, view):
+                    blanked(one, at, end)
+                    one[at : at + 3] = b"int"
+                at = end
+                continue
+            brackets += (text[at] == ord("(")) - (text[at] == ord(")"))
+            if not brackets:
+                depth += (text[at] == ord("<")) - (text[at] == ord(">"))
+            at += 1
 
 
 def _blank_beside_strings(draft: Draft) -> None:
@@ -204,8 +240,12 @@ def _mend_head(items: list[Item], draft: Draft, around: bytes, name: int | None)
     for span in leading:
         draft.blank(*span)
     items = items[n_calls:]
+    n_bare = _bare_macros(items, draft)
+    for item in items[:n_bare]:
+        draft.blank(*item.span)
+    items = items[n_bare:]
     if name is not None:
-        name -= n_calls
+        name -= n_calls + n_bare
         gone = [
             with_group(items, index)
             for index, item in enumerate(items[:name])
@@ -244,6 +284,18 @@ def _leading_calls(items: list[Item]) -> int:
         if not after.is_word or is_name or after.text in _AFTER_PARAMETERS:
             break
         n += 2
+    return n
+
+
+def _bare_macros(items: list[Item], draft: Draft) -> int:
+    """How many items at the beginning are macros on lines of their own that no declaration takes: `BEGIN_NAMESPACE`."""
+    n = 0
+    while n + 1 < len(items) and items[n].is_macro_like and not items[n + 1].is_group:
+        after = without_comments(bytes(draft.text[items[n].end : items[n + 1].end]))
+        is_alone = after.lstrip(b" \t").startswith(b"\n")
+        if not _BEFORE_WORD.match(after) and not (is_alone and _OF_A_SCOPE.search(items[n].text)):
+            break
+        n += 1
     return n
 
 
@@ -375,10 +427,11 @@ def _after_statement_macro(walk: Walk, draft: Draft, index: int) -> int:
     before = walk.text(index - 1)
     if before in (b"(", b","):
         return _after_type_argument(walk, draft, index)
-    if before == b"if" and walk.text(index + 1) == b"(" and word != b"constexpr":  # if MAYBE_CONSTEXPR (a)
+    is_word = word[:1].isalpha() or word[:1] == b"_"
+    if is_word and before == b"if" and walk.text(index + 1) == b"(" and word != b"constexpr":  # if MAYBE_CONSTEXPR (a)
         draft.blank(*walk.tokens[index])
         return index + 1
-    is_name = (word[:1].isalpha() or word[:1] == b"_") and word not in _STATEMENT and word not in _PRIMITIVE
+    is_name = is_word and word not in _STATEMENT and word not in _PRIMITIVE
     is_first = before in (b";", b"{", b"}", b":", b")") or index == walk.fresh
     is_capital = MACRO_LIKE.fullmatch(word) is not None
     is_specifier = is_capital and before in _SPECIFIER and before not in _TAGS
@@ -401,7 +454,9 @@ def _after_statement_macro(walk: Walk, draft: Draft, index: int) -> int:
     is_before = False
     if last == index:  # END if (a) …, CONSTANT static int a, BEGIN a->b = 1
         is_member = follows[:1].isalpha() and walk.text(last + 2) in (b"->", b".")
-        is_before = follows in _AFTER_MACRO or (is_capital and follows in _SPECIFIER) or is_member
+        is_type = follows in (b"const", b"volatile") and not walk.text(last + 3)[:1].isalpha()  # __m128i const a = …
+        is_specifier = follows in _SPECIFIER or follows in _PRIMITIVE or follows == b"{"
+        is_before = follows in _AFTER_MACRO or (is_capital and is_specifier and not is_type) or is_member
     if (is_alone and walk.begins_line(index)) or is_loop or is_before:
         draft.blank(walk.tokens[index][0], walk.tokens[last][1])
         walk.fresh = last + 1

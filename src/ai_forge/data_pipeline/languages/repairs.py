@@ -259,6 +259,7 @@ _GAPS = (
     re.compile(rb"\)\s*(\.\.\.)(?=\s*[,)}])"),
     re.compile(rb"\btypeid\s*\(\s*(typename)\b"),
     re.compile(rb"\b(extern)(?=\s+template\b)"),
+    re.compile(rb"\benum\s*(:\s*[\w:]+(?:[ \t]+\w+)*)(?=\s*\{)"),  # of an enumeration without a name
     re.compile(rb"\(\s*((?:[A-Za-z_]\w*(?:<[^<>()]*>)?\s*::\s*)+)(?=\*)"),  # a pointer to a member: (A::*f)(int)
     re.compile(rb"\btemplate\s*<\s*>[^;{}()#]*\([^;{}]*\)\s*=\s*delete\s*;"),
 )
@@ -267,12 +268,14 @@ _OPERATOR_CALL = re.compile(
     rb"(?P<of>\s+[A-Za-z_][\w:<>]*\s*[&*]*(?=\s*\(\s*\))|\s*(?:\(\s*\)|\[\s*\]|[-+*/%^&|~!=<>]+)(?=\s*[(<]))"
 )
 _EMPTY_DEFAULT = re.compile(rb"=\s*(\{\s*\})(?=\s*[,)])")
-_NAMELESS_DEFAULT = re.compile(rb"(?<=[&*])[ ](?==[^=])")
+_NAMELESS_DEFAULT = re.compile(rb"(?<=[&*])[ ](?==(?!=|\s*(?:delete|default)))")
 _DELETED_CONVERSION = re.compile(rb"\boperator\s+[A-Za-z_][\w:<>]*\s*[&*]*\s*\(\s*\)\s*(?:const\s*)?(=\s*delete)")
 _FUNCTION_DEFAULT = (
     re.compile(rb"\(\s*\*\s*\)\s*\([^()]*\)\s*(=\s*\w+)(?=\s*[,)])"),  # void (*)(int) = nullptr
     re.compile(rb"=\s*[\w:]+\s*(\(\s*\*\s*\)\s*\([^()]*\))(?=\s*[,>])"),  # F = void (*)()
 )
+# unsigned(a) << 3: a value, written as a type is
+_PRIMITIVE_CALL = re.compile(rb"(?:(?<=[=(,|&+*/<>?:!~^-])|(?<=\breturn))\s*\b((?:un)?signed|long|short)\s*\((?!\s*[*&])")
 _ASSERTION = re.compile(rb"\bstatic_assert\s*\(")
 _TYPE_OF = re.compile(rb"\b(decltype|typeof|__typeof__)\s*\((?!\s*auto\s*\))")
 _CASE_RANGE = re.compile(rb"\bcase\s+[\w']+\s*(\.\.\.\s*[\w']+)(?=\s*:)")
@@ -304,6 +307,8 @@ def blank_new_words(draft: Draft) -> None:
         draft.put(match.start(1), b"0")
     for gap in (_DELETED_CONVERSION, *_FUNCTION_DEFAULT):
         draft.blank_all(gap.finditer(_code(draft)), 1)
+    for match in _PRIMITIVE_CALL.finditer(_code(draft)):
+        draft.put(match.start(1), b"_")
     for match in _NAMELESS_DEFAULT.finditer(bytes(draft.text)):
         draft.put(match.start(), b"a")
     _word_for_calls(draft, _ASSERTION, b"static_assert(0)")

@@ -38,6 +38,8 @@ _COMMENT_LINE = re.compile(r"\s*(# |#$|//)")
 _MACRO_TEST = re.compile(
     r"(?:\w+_)?(?:TEST|BENCHMARK)(?:_[A-Z]+)*\(\s*(?:(?P<suite>\w+)\s*,\s*)?(?P<name>\w+)\s*(?:,[^()]*)?\)"
 )
+# C++: the grammar takes the brackets of `operator int() const` for a part of its name.
+_CONVERSION = re.compile(r"(?P<name>.*\boperator\s+\w.*?)\s*\(\s*\)[^()]*", re.DOTALL)
 _NOT_NAMES = frozenset({"if", "for", "while", "switch", "return", "else"})
 _OPENERS = ("=>", "->", ":", "=", "{", ";")
 
@@ -271,6 +273,8 @@ def _names(kind: UnitKind, captures: Captures, value: Node, text: bytes, spec: L
         if own is None:
             return "exports", None
         return node_text(own, text), None
+    if (conversion := _CONVERSION.fullmatch(name)) is not None:
+        name = conversion["name"]
     if spec.sigil:
         name = name.replace(spec.sigil, "").replace("->", ".").replace("::", ".")
     if "::" in name:

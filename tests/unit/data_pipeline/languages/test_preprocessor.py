@@ -33,6 +33,8 @@ def spans(text: str, language: str = "c") -> list[tuple[str, int, int]]:
         "_Check_ HRESULT WINAPI f(_In_ HANDLE a, _Out_ DWORD *b)",
         "static unsigned long INIT f(void)",
         "f_t API f(void)",
+        "int f(const void *a QUIET_UNUSED, int b[] QUIET_UNUSED)",
+        "int f(sock_t __unused a, const void __unused *b)",
     ],
 )
 def test_macros_around_a_function_are_part_of_it(head: str) -> None:
@@ -51,6 +53,11 @@ def test_macros_around_a_function_are_part_of_it(head: str) -> None:
         "CHECK_OK(a)\n    g(a);",
         "a = va_arg(ap, unsigned long);\n    b = va_arg(ap, struct node *);",
         'static const TABLE("small") int t[2] = { 1, 2 };',
+        'say("at " __FILE__ ":" TEXT(__LINE__), "%" PRIu64);',
+        'compare("lt", <), compare("eq", ==, a);',
+        "start(NODE_ b);",
+        "__m128i const lanes = g(a);\n    switch (a) {\n    case 1 ... 3:\n        break;\n    }",
+        "if MAYBE_CONST (a > 1) {\n        g(a);\n    }",
         "struct type t = {\n        HEAD_INIT(NULL, 0)\n        .name = 1,\n    };",
     ],
 )
@@ -96,6 +103,42 @@ def test_classes_behind_macros_keep_their_members(head: str) -> None:
     assert [unit.qualified_name for unit in units(text, "cpp")] == ["n.A", "n.A.f", "n.E"]
 
 
+@pytest.mark.parametrize(
+    "member",
+    [
+        "A &operator++() { return *this; }",
+        "const T *operator->() const { return p; }",
+        "API bool operator<(const A &other) const { return p < other.p; }",
+        "explicit operator bool() const { return p; }",
+        "template <class U, ENABLE_IF(!is_same<U, int>::value || (sizeof(U) > 2))>\n  API U get(U u) { return u; }",
+        'OLD("use get")\n  bool check() const { return p; }',
+        "A() : p(0), is_operator(false) {}",
+    ],
+)
+def test_members_behind_macros_keep_their_types(member: str) -> None:
+    """A class with another member that only a repair reads, so that all are tried on it."""
+    text = f"class API A {{\n  {member}\n  API void last(int a) {{ p = a; }}\n}};\n"
+    last_line = text.count("\n")
+    (a, own, last) = units(text, "cpp")
+    assert (a.name, a.code_line, a.last_line) == ("A", 1, last_line)
+    assert (own.code_line, own.last_line, last.code_line) == (2, last_line - 2, last_line - 1)
+    assert member.partition(" {")[0].partition(" : ")[0].splitlines()[-1].strip() in own.signature
+
+
+def test_a_macro_that_declares_something_is_no_part_of_the_next_member() -> None:
+    text = "class API A {\n  MAKE(A, base, is_a)\n  A(int a) : p(a) {}\n  PURE(1)\n  int f() { return p; }\n};\n"
+    assert spans(text, "cpp") == [("A", 1, 6), ("A.A", 3, 3), ("A.f", 4, 5)]
+
+
+@pytest.mark.parametrize("arguments", ["()", "(code)", ""])
+def test_macros_on_lines_of_their_own_end_no_declaration(arguments: str) -> None:
+    text = (
+        f"PKG_WARNING_PUSH\nPKG_WARNING_OFF(4554)\nPKG_NAMESPACE_BEGIN{arguments}\n\ntemplate <class T>\nusing of = T;\n\n"
+        f"int f() {{ return 1; }}\nPKG_NAMESPACE_END{arguments}\n"
+    )
+    assert spans(text, "cpp") == [("of", 5, 6), ("f", 8, 8)]
+
+
 def test_macros_of_a_framework_in_a_class() -> None:
     text = "class A : public B {\n  Q_OBJECT\npublic slots:\n  void f() { g(); }\nsignals:\n  void changed();\n};\n"
     assert spans(text, "cpp") == [("A", 1, 7), ("A.f", 4, 4)]
@@ -133,6 +176,9 @@ def test_specialisations_are_called_by_their_class() -> None:
         ("namespace a::b {\nint f();\n}\n", "cpp"),
         ("#include <vector>\nint f(void);\n", "cpp"),
         ("class A : public B {\n};\n", "cpp"),
+        ("PKG_BEGIN\ninline int f(handle a, const std::type_info *b) { return 1; }\nPKG_END\n", "cpp"),
+        ("inline int f(int a) { return static_cast<long>(a); }\n", "cpp"),
+        ('/* a::b */\nint f(void) { puts("a::b"); return a ? b :c; }\n', "c"),
         ("struct A {\npublic:\n  int a;\n};\n", "cpp"),
         ('#ifdef __cplusplus\nextern "C" {\n#endif\nint f(void);\n#ifdef __cplusplus\n}\nclass A;\n#endif\n', "c"),
         ("/* class A { */\nstruct b { int c; };\n", "c"),

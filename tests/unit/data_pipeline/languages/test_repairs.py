@@ -84,6 +84,45 @@ GAPS = {
         "struct A {\n  auto f(this auto&& self, int a) -> int { return a; }\n};\n",
         {("A", 1, 3), ("A.f", 2, 2)},
     ),
+    "operators called by name": (
+        "cpp",
+        "struct A {\n  void operator=(const A &a) && { std::move(*this).operator=(g(a)); }\n  void operator=(const A &a) & { operator=(g(a)); }\n"
+        "  int f(A a) { return a.operator()(1) + this->operator[](2); }\n  operator int() const { return 1; }\n};\n",
+        {
+            ("A", 1, 6), ("A.operator=", 2, 2), ("A.operator=", 3, 3), ("A.f", 4, 4), ("A.operator int", 5, 5),
+        },
+    ),
+    "pointers to members": (
+        "cpp",
+        "template <class C, class R, class... A>\nstruct of<R (C::*)(A...) const noexcept> {\n  using type = R(A...);\n};\n"
+        "template <class C>\nvoid f(C &c) { c.def(1, (int (C::*)(const A &)) &C::g); }\n",
+        {("of<R (C::*)(A...) const noexcept>", 1, 4), ("of<R (C::*)(A...) const noexcept>.type", 3, 3), ("f", 5, 6)},
+    ),
+    "types of expressions": (
+        "cpp",
+        "auto f(int a) -> decltype(g(a) << h(a), void()) { }\nstruct B : decltype(g(1)) {\n  int a;\n};\n__typeof__(g(1)) h(int a) { return a; }\n",
+        {("f", 1, 1), ("B", 2, 4), ("h", 5, 5)},
+    ),
+    "defaults without a name": (
+        "cpp",
+        'int f(int, B = {}) { return 1; }\nint g(const char * = "", A && = {}) { return 1; }\nint h(void (*)(A &) = nullptr) { return 1; }\n',
+        {("f", 1, 1), ("g", 2, 2), ("h", 3, 3)},
+    ),
+    "values of types with two words": (
+        "cpp",
+        "struct A {\n  enum : unsigned { a = 1 };\n  void f(int s) { d = (d & ~2) | (unsigned(s) << 3); }\n  A &operator=(const A &) = delete;\n};\n",
+        {("A", 1, 5), ("A.f", 3, 3), ("A.operator=", 4, 4)},
+    ),
+    "instantiations and what is deleted": (
+        "cpp",
+        "extern template class A<int>;\ntemplate <>\nbool is<int>(int) = delete;\nstruct B {\n  operator A() = delete;\n  int f() { return 1; }\n};\n",
+        {("B", 4, 7), ("B.f", 6, 6)},
+    ),
+    "assertions that macros explain": (
+        "cpp",
+        "struct A {\n  static_assert(!is_pointer<T>::value,\n                POINTERS_ARE_NOT_SUPPORTED);\n  int f() { return 1; }\n};\n",
+        {("A", 1, 5), ("A.f", 4, 4)},
+    ),
     "conditional attribute": (
         "csharp",
         "class A\n{\n#if X\n    [Old]\n#endif\n    public int F() { return 1; }\n#if Y\n    public void G()\n#else\n    public int G()\n#endif\n    {\n    }\n}\n",
