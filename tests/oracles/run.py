@@ -1,7 +1,8 @@
 """`python tests/oracles/run.py [LANGUAGE…]`: our units against each language's own parser, on well-known packages.
 
 Fetches the oracles' tools and the packages into a cache folder first (`AI_FORGE_ORACLES` names another one). Exits with
-1 where the agreement is below the target: 100 % for Python, 99.5 % elsewhere.
+1 where the agreement is below the target: 100 % for Python, 99.5 % elsewhere; in C and C++, which are read without a
+compile database, 97 % of what clang sees.
 """
 
 import argparse
@@ -14,14 +15,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from oracles.compare import FOLDER, TYPESCRIPT, Agreement, compare, missing, tools
+from ai_forge.data_pipeline.languages import language_of
+from oracles.compare import CLANG, FOLDER, TYPESCRIPT, Agreement, compare, missing, tools
 from oracles.standalone import blocks_that_do_not_parse
 
 NPM = (f"typescript@{TYPESCRIPT}", "express@5.1.0", "lodash@4.17.21", "rxjs@7.8.2", "zod@4.1.12")
 GO = ("github.com/spf13/cobra@v1.9.1", "golang.org/x/tools@v0.30.0")
 MAVEN = ("org.apache.commons:commons-lang3:3.17.0", "com.google.guava:guava:33.4.0-jre")
 CRATES = {"serde": "=1.0.219", "tokio": "=1.44.2", "regex-automata": "=0.4.9"}
-TARGETS = {"python": 1.0}
+WHEELS = ("libclang==18.1.1", "pybind11==3.0.1", "nanobind==2.9.2")
+TARGETS = {"python": 1.0, "c": 0.97, "cpp": 0.97}
 
 
 def _call(*command: str, cwd: Path | None = None) -> str:
@@ -80,6 +83,14 @@ def _rust() -> Path:
     return project / "vendor"
 
 
+def _wheels() -> Path:
+    folder = tools() / "clang"
+    if not (folder / ".fetched").exists():
+        _call(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), *WHEELS)
+        (folder / ".fetched").touch()
+    return folder
+
+
 def _files(folders: list[Path], *suffixes: str) -> list[Path]:
     """Readable source files below `folders`; minified and bundled ones are not mined and not compared."""
     return sorted(
@@ -109,6 +120,11 @@ def packages(language: str) -> list[Path]:
         return _files(_go(), ".go")
     if language == "java":
         return _files(_java(), ".java")
+    if language in CLANG:
+        wheels = _wheels()
+        folders = {"c": [Path(sysconfig.get_path("include"))], "cpp": [wheels / "pybind11", wheels / "nanobind"]}
+        found = _files(folders[language], ".h", ".c", ".cpp")
+        return [path for path in found if language_of(path.name, path.read_bytes()) == language]
     vendored = _rust()
     return _files([vendored / name for name in CRATES], ".rs")
 
@@ -128,7 +144,8 @@ def report(language: str, shown: int) -> bool:
     print(f"{language}: {agreement.line()}")
     for difference in agreement.differences[:shown]:
         print(f"  {difference}")
-    good = agreement.share >= TARGETS.get(language, 0.995)
+    reached = agreement.found if language in CLANG else agreement.share
+    good = reached >= TARGETS.get(language, 0.995)
     if language == "python":
         n_blocks, broken = blocks_that_do_not_parse(paths)
         print(f"python: {n_blocks} blocks, {len(broken)} do not parse on their own")
@@ -140,7 +157,7 @@ def report(language: str, shown: int) -> bool:
 
 def main() -> int:
     """Read the command line, compare, print."""
-    known = ("python", "javascript", "typescript", "go", "java", "rust")
+    known = ("python", "javascript", "typescript", "go", "java", "rust", *CLANG)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "languages", nargs="*", default=list(known), help=f"of {', '.join(known)}; all if none is named"

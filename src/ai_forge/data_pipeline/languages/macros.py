@@ -305,7 +305,9 @@ def _is_attribute(draft: Draft, start: int, end: int) -> bool:
     if not bracket:
         return True
     is_before = re.match(rb"[ \t]*\n", draft.text[end : end + 200]) is None
-    return not _OF_A_SCOPE.search(name) and (is_before or _OF_ATTRIBUTE.fullmatch(without_comments(arguments)) is not None)
+    return not _OF_A_SCOPE.search(name) and (
+        is_before or _OF_ATTRIBUTE.fullmatch(without_comments(arguments)) is not None
+    )
 
 
 def _take_along(items: list[Item], name: int, gone: list[Span], along: list[Span], draft: Draft) -> None:

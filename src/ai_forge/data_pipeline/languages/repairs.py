@@ -275,7 +275,9 @@ _FUNCTION_DEFAULT = (
     re.compile(rb"=\s*[\w:]+\s*(\(\s*\*\s*\)\s*\([^()]*\))(?=\s*[,>])"),  # F = void (*)()
 )
 # unsigned(a) << 3: a value, written as a type is
-_PRIMITIVE_CALL = re.compile(rb"(?:(?<=[=(,|&+*/<>?:!~^-])|(?<=\breturn))\s*\b((?:un)?signed|long|short)\s*\((?!\s*[*&])")
+_PRIMITIVE_CALL = re.compile(
+    rb"(?:(?<=[=(,|&+*/<>?:!~^-])|(?<=\breturn))\s*\b((?:un)?signed|long|short)\s*\((?!\s*[*&])"
+)
 _ASSERTION = re.compile(rb"\bstatic_assert\s*\(")
 _TYPE_OF = re.compile(rb"\b(decltype|typeof|__typeof__)\s*\((?!\s*auto\s*\))")
 _CASE_RANGE = re.compile(rb"\bcase\s+[\w']+\s*(\.\.\.\s*[\w']+)(?=\s*:)")

@@ -89,7 +89,11 @@ GAPS = {
         "struct A {\n  void operator=(const A &a) && { std::move(*this).operator=(g(a)); }\n  void operator=(const A &a) & { operator=(g(a)); }\n"
         "  int f(A a) { return a.operator()(1) + this->operator[](2); }\n  operator int() const { return 1; }\n};\n",
         {
-            ("A", 1, 6), ("A.operator=", 2, 2), ("A.operator=", 3, 3), ("A.f", 4, 4), ("A.operator int", 5, 5),
+            ("A", 1, 6),
+            ("A.operator=", 2, 2),
+            ("A.operator=", 3, 3),
+            ("A.f", 4, 4),
+            ("A.operator int", 5, 5),
         },
     ),
     "pointers to members": (
