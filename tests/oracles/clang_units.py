@@ -75,9 +75,8 @@ def _unit(cursor: Any, text: bytes) -> list[Any] | None:
     if cursor.kind == _K.CONVERSION_FUNCTION or name.startswith("operator "):
         name = "operator"  # libclang spells the type by its own names
     extent = cursor.extent
-    has_body = kind == "type" or any(child.kind == _K.COMPOUND_STMT for child in cursor.get_children())
-    has_body = has_body or any(child.kind == _K.CXX_TRY_STMT for child in cursor.get_children())
-    if not has_body:
+    # `= default` has a body too once it is used, though nothing of it is written.
+    if text[extent.end.offset - 1 : extent.end.offset] != b"}":
         return None
     start = extent.start.offset
     if (heads := _TEMPLATE_HEADS.search(text, max(0, start - 1000), start)) is not None:

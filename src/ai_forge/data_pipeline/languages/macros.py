@@ -120,7 +120,7 @@ def blank_macros(draft: Draft) -> None:
                 scopes.pop()
             head = index + 1
         elif sign == b";" and around is not None:
-            items = items_of(walk, head, index)
+            items = _without_annotations(items_of(walk, head, index), draft)
             if not _blank_calls(items, draft):
                 _mend_head(items, draft, around, None)
             head = index + 1
@@ -179,6 +179,18 @@ def _blank_calls(items: list[Item], draft: Draft) -> bool:
         for item in items:
             draft.blank(item.start, item.end)
     return are_macros
+
+
+def _without_annotations(items: list[Item], draft: Draft) -> list[Item]:
+    """The items of a declaration without the macros that follow its name, which go: `T *a GUARDED_BY(lock)`."""
+    items = _before_value(items)
+    while len(items) > 3 and items[-1].is_group and items[-2].is_macro_like:
+        name = items[-3]
+        if not name.is_word or name.text in _SPECIFIER or name.text in _PRIMITIVE or name.is_macro_like:
+            break
+        draft.blank(*with_group(items, len(items) - 2))
+        items = items[:-2]
+    return items
 
 
 def _opened_scope(walk: Walk, draft: Draft, first: int, last: int, around: bytes) -> bytes | None:
@@ -482,7 +494,9 @@ def _after_type_argument(walk: Walk, draft: Draft, index: int) -> int:
     called = walk.text(opening - 1)
     follows = walk.text(walk.close_of(opening) + 1)
     is_named = last != b"*" and last not in _PRIMITIVE  # f(void **data) {
-    is_declared = follows[:1].isalpha() or (follows == b"{" and is_named)
+    before = walk.text(opening - 2)
+    is_typed = before in (b"*", b"&") or (before[:1].isalpha() and before not in _STATEMENT)  # void f(void *) {
+    is_declared = follows[:1].isalpha() or (follows == b"{" and (is_named or is_typed))
     if is_declared or not (called[:1].isalpha() or called[:1] == b"_") or called in _STATEMENT:
         return index + 1
     draft.blank(walk.tokens[index][0], walk.tokens[at - 1][1])

@@ -255,7 +255,7 @@ _EXPORT = re.compile(
     re.MULTILINE,
 )
 _GAPS = (
-    re.compile(rb"->(\*)"),
+    re.compile(rb"\bnew\s+(?:const\s+)?[\w:]+(?:<[^<>]*>)?\s*(\*+)(?=\s*[\[(;,){])"),
     re.compile(rb"\)\s*(\.\.\.)(?=\s*[,)}])"),
     re.compile(rb"\btypeid\s*\(\s*(typename)\b"),
     re.compile(rb"\b(extern)(?=\s+template\b)"),
@@ -263,6 +263,7 @@ _GAPS = (
     re.compile(rb"\(\s*((?:[A-Za-z_]\w*(?:<[^<>()]*>)?\s*::\s*)+)(?=\*)"),  # a pointer to a member: (A::*f)(int)
     re.compile(rb"\btemplate\s*<\s*>[^;{}()#]*\([^;{}]*\)\s*=\s*delete\s*;"),
 )
+_MEMBER_ACCESS = re.compile(rb"->\*")
 _OPERATOR_CALL = re.compile(
     rb"(?:(?<=\.)|(?<=->)|(?<=[;{}(,=])|(?<=\breturn)(?=\s))(?P<gap>\s*)operator"
     rb"(?P<of>\s+[A-Za-z_][\w:<>]*\s*[&*]*(?=\s*\(\s*\))|\s*(?:\(\s*\)|\[\s*\]|[-+*/%^&|~!=<>]+)(?=\s*[(<]))"
@@ -299,6 +300,8 @@ def blank_new_words(draft: Draft) -> None:
     """
     for gap in _GAPS:
         draft.blank_all(gap.finditer(bytes(draft.text)), 1 if gap.groups else 0)
+    for match in _MEMBER_ACCESS.finditer(bytes(draft.text)):
+        draft.put(match.start(), b"-  ")
     for match in _OPERATOR_CALL.finditer(bytes(draft.text)):
         is_call = match["gap"] == b"" or not match["of"][:1].isspace()  # `; operator bool()` declares a conversion
         if is_call:

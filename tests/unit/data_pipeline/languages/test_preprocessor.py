@@ -125,6 +125,14 @@ def test_members_behind_macros_keep_their_types(member: str) -> None:
     assert member.partition(" {")[0].partition(" : ")[0].splitlines()[-1].strip() in own.signature
 
 
+def test_annotations_behind_a_variable_leave_it_its_type() -> None:
+    text = (
+        "class A {\n  Table *old_ GUARDED_BY(lock_);\n  Table *const now_ GUARDED_BY(lock_) = nullptr;\n  Stats stats_[n::count] GUARDED_BY(lock_);\n"
+        "  void f() LOCKS_EXCLUDED(lock_);\n  int g() { return 1; }\n};\n\nvoid h() {\n  struct B {\n    static void none(void *) {}\n  };\n}\n"
+    )
+    assert [name for name, _, _ in spans(text, "cpp")] == ["A", "A.g", "h", "h.B", "h.B.none"]
+
+
 def test_a_macro_that_declares_something_is_no_part_of_the_next_member() -> None:
     text = "class API A {\n  MAKE(A, base, is_a)\n  A(int a) : p(a) {}\n  PURE(1)\n  int f() { return p; }\n};\n"
     assert spans(text, "cpp") == [("A", 1, 6), ("A.A", 3, 3), ("A.f", 4, 5)]

@@ -96,6 +96,11 @@ GAPS = {
             ("A.operator int", 5, 5),
         },
     ),
+    "members called through pointers": (
+        "cpp",
+        "void f(A *a) {\n  (a->b->*(a->c))(1);\n  (a->*d)(2);\n}\nvoid g(int n) { T **t = new T *[n]; }\n",
+        {("f", 1, 4), ("g", 5, 5)},
+    ),
     "pointers to members": (
         "cpp",
         "template <class C, class R, class... A>\nstruct of<R (C::*)(A...) const noexcept> {\n  using type = R(A...);\n};\n"
