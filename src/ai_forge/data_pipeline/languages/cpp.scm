@@ -5,6 +5,8 @@
   (pointer_declarator declarator: (pointer_declarator declarator:
     (function_declarator declarator: (_) @name parameters: (_) @own_parameters)))
   (reference_declarator (function_declarator declarator: (_) @name parameters: (_) @own_parameters))
+  (pointer_declarator declarator: (reference_declarator
+    (function_declarator declarator: (_) @name parameters: (_) @own_parameters)))
 ]) @function
 (function_definition declarator: (operator_cast) @name) @function
 (preproc_function_def name: (identifier) @name) @function

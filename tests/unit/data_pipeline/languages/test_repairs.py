@@ -101,6 +101,11 @@ GAPS = {
         "void f(A *a) {\n  (a->b->*(a->c))(1);\n  (a->*d)(2);\n}\nvoid g(int n) { T **t = new T *[n]; }\n",
         {("f", 1, 4), ("g", 5, 5)},
     ),
+    "references to pointers": (
+        "cpp",
+        "struct A {\n  template <class V = void>\n  V *&value() const {\n    return v;\n  }\n  static T *const &own() { return t; }\n};\n",
+        {("A", 1, 7), ("A.value", 2, 5), ("A.own", 6, 6)},
+    ),
     "pointers to members": (
         "cpp",
         "template <class C, class R, class... A>\nstruct of<R (C::*)(A...) const noexcept> {\n  using type = R(A...);\n};\n"
