@@ -72,6 +72,8 @@ def _unit(cursor: Any, text: bytes) -> list[Any] | None:
         return None  # it has none
     if not text.startswith(_WORD.match(name)[0].encode(), cursor.location.offset):  # type: ignore[index]
         return None  # what a macro expands to is written nowhere
+    if cursor.kind == _K.FUNCTION_DECL and cursor.extent.start.offset == cursor.location.offset:
+        return None  # it has no type: a macro of a header that is not here, `TEST(Suite, name) { … }`
     if cursor.kind == _K.CONVERSION_FUNCTION or name.startswith("operator "):
         name = "operator"  # libclang spells the type by its own names
     extent = cursor.extent

@@ -85,8 +85,8 @@ def blank_macros(draft: Draft) -> None:
                 draft.blank(start + comment.start(), start + comment.end())
         if not match["word"] and not match["rest"].strip():  # `#` alone says nothing
             draft.blank(*match.span())
-        # __has_include(<optional>): its argument is no expression of the grammar
-        if match["word"] in (b"if", b"elif") and b"__has_" in match["rest"]:
+        # __has_include(<optional>), HAS_INCLUDE("b.h"): its argument is no expression of the grammar
+        if match["word"] in (b"if", b"elif") and re.search(rb"__has_|\(\s*[<0]", match["rest"]):
             draft.blank(*match.span("rest"))
             draft.put(match.start("rest"), b" 1")
         blanked(view, *match.span())
@@ -456,6 +456,8 @@ def _after_statement_macro(walk: Walk, draft: Draft, index: int) -> int:
     if walk.text(index + 1) == b"(":
         last = walk.close_of(index + 1)
     follows = walk.text(last + 1)
+    # constexpr T a = 1: what stands before the last word is its type
+    is_specifier = is_specifier and (last > index or walk.text(last + 2)[:1].isalpha() or walk.text(last + 2) == b"*")
     if is_specifier and follows[:1].isalpha() and follows not in _STATEMENT:  # static const MODEL("small") int a
         draft.blank(walk.tokens[index][0], walk.tokens[last][1])
         return last + 1
@@ -470,6 +472,9 @@ def _after_statement_macro(walk: Walk, draft: Draft, index: int) -> int:
         is_member = follows[:1].isalpha() and walk.text(last + 2) in (b"->", b".")
         is_type = follows in (b"const", b"volatile") and not walk.text(last + 3)[:1].isalpha()  # __m128i const a = …
         is_specifier = follows in _SPECIFIER or follows in _PRIMITIVE or follows == b"{"
+        words = [walk.text(last + n)[:1].isalpha() for n in (1, 2)]
+        is_whole = all(words) and follows not in _SPECIFIER and walk.text(last + 3) in (b"=", b";", b"{", b"(")
+        is_specifier = is_specifier or (is_whole and follows not in _STATEMENT)  # CONSTEXPR size_t size = 1
         is_before = follows in _AFTER_MACRO or (is_capital and is_specifier and not is_type) or is_member
     if (is_alone and walk.begins_line(index)) or is_loop or is_before:
         draft.blank(walk.tokens[index][0], walk.tokens[last][1])
@@ -496,7 +501,7 @@ def _after_type_argument(walk: Walk, draft: Draft, index: int) -> int:
     is_named = last != b"*" and last not in _PRIMITIVE  # f(void **data) {
     before = walk.text(opening - 2)
     is_typed = before in (b"*", b"&") or (before[:1].isalpha() and before not in _STATEMENT)  # void f(void *) {
-    is_declared = follows[:1].isalpha() or (follows == b"{" and (is_named or is_typed))
+    is_declared = follows[:1].isalpha() or (follows in (b"{", b"->") and (is_named or is_typed))
     if is_declared or not (called[:1].isalpha() or called[:1] == b"_") or called in _STATEMENT:
         return index + 1
     draft.blank(walk.tokens[index][0], walk.tokens[at - 1][1])

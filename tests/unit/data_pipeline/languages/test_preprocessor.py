@@ -56,6 +56,7 @@ def test_macros_around_a_function_are_part_of_it(head: str) -> None:
         'say("at " __FILE__ ":" TEXT(__LINE__), "%" PRIu64);',
         'compare("lt", <), compare("eq", ==, a);',
         "start(NODE_ b);",
+        "CONSTEXPR size_t size = g(a);\n    CONSTEXPR void *p = h(a);",
         "__m128i const lanes = g(a);\n    switch (a) {\n    case 1 ... 3:\n        break;\n    }",
         "if MAYBE_CONST (a > 1) {\n        g(a);\n    }",
         "struct type t = {\n        HEAD_INIT(NULL, 0)\n        .name = 1,\n    };",
@@ -123,6 +124,14 @@ def test_members_behind_macros_keep_their_types(member: str) -> None:
     assert (a.name, a.code_line, a.last_line) == ("A", 1, last_line)
     assert (own.code_line, own.last_line, last.code_line) == (2, last_line - 2, last_line - 1)
     assert member.partition(" {")[0].partition(" : ")[0].splitlines()[-1].strip() in own.signature
+
+
+def test_types_in_code_are_no_macros() -> None:
+    text = (
+        "template <class T, class P = const T *>\nCONSTEXPR T f(P p) {\n  constexpr T limit = T(g());\n  struct A {\n"
+        "    inline auto fall(int res) -> bool { return res == 0; }\n  };\n  return limit;\n}\n"
+    )
+    assert spans(text, "cpp") == [("f", 1, 8), ("f.A", 4, 6), ("f.A.fall", 5, 5)]
 
 
 def test_annotations_behind_a_variable_leave_it_its_type() -> None:
