@@ -4,16 +4,15 @@ Their definitions lie in other files. But a declaration has one type and one nam
 What cannot be told is left as it is, and the repair is only kept where the tree gets sounder by it (`parsing.py`).
 """
 
-import itertools
 import re
 
 from ai_forge.data_pipeline.languages.declarations import MACRO_LIKE, WITH_ARGUMENTS, Item, Walk, items_of, with_group
 from ai_forge.data_pipeline.languages.draft import Draft, Span
-from ai_forge.data_pipeline.languages.preprocessor import DIRECTIVE, blanked, strings_of, without_comments
+from ai_forge.data_pipeline.languages.macro_words import blank_words
+from ai_forge.data_pipeline.languages.preprocessor import without_comments
 
 __all__ = ["blank_macros"]
 
-_BLOCK_COMMENT = re.compile(rb"/\*(?s:.*?)\*/")
 # Types that are words of the language: next to one of them every other word is a specifier, the name or a macro.
 _PRIMITIVE = frozenset(
     b"void char short int long float double signed unsigned bool _Bool _Complex auto wchar_t char8_t char16_t char32_t "
@@ -41,28 +40,9 @@ _NO_VARIABLE = frozenset(
 _ACCESS = frozenset((b"public", b"private", b"protected", b"signals", b"Q_SIGNALS", b"slots", b"Q_SLOTS"))
 # Macros that are statements of their own, though no semicolon follows them: what comes next does not take them along.
 _OF_A_SCOPE = re.compile(rb"BEGIN|END|NAMESPACE|WARNING|DISABLE|PUSH|POP|LICENSE|MODULE|EXPORT_SYMBOL|DECLARE|DEFINE")
-# Between a star and a name stand only qualifiers; a parameter has a type and a name, so a word before both is a macro.
-_AFTER_STAR = re.compile(rb"[*&]\s*([A-Z][A-Z0-9_]+|__?restrict(?:__)?)(?=\s+(?:const\s+)?[A-Za-z_])")
-_BEFORE_PARAMETER = re.compile(
-    rb"(?<=[(,])\s*(_?[A-Z][A-Za-z0-9]*_|[A-Z][A-Z0-9_]+)(?=\s+(?:const\s+)?[A-Za-z_]\w*[\s*&]+[A-Za-z_]\w*\s*[,)\[])"
-)
-# A parameter's type and name stand before it; or it is called after what it says; or it brings its comma along.
-_IN_PARAMETER = (
-    re.compile(rb"(?<=[\w*&>])[\s*&]+\b\w+(?:\[\])?\s+([A-Z_][A-Z0-9_]*[A-Z])(?=\s*[,)])"),
-    re.compile(rb"(?<=[\w*&>])\s+(_*(?:\w+_)?(?:unused|UNUSED)_*)(?=\s*[*&]?\s*\w+\s*[,)])"),
-    re.compile(rb"(?<=[(,])\s*([A-Z][A-Z0-9_]*_)(?=[ \t]+\w)"),
-)
-_TEMPLATE = re.compile(rb"\btemplate\s*<")
-_TEMPLATE_MACRO = re.compile(rb"[A-Z][A-Z0-9_]{2,}\s*\(")
 # No type stands before these.
 _BEFORE_WORD = re.compile(rb"\s*\n\s*(?:template|using|typedef|namespace|friend)\b")
 _TYPE_LIKE = re.compile(rb"\s*(?:const\s+|struct\s+|unsigned\s+)*\w+[\s*&]*")
-# "at " __FILE__ ":" STR(__LINE__): between two strings only macros stand.
-_MACRO = rb"\b[A-Za-z_]\w*+(?:\s*+\([^()]*+\))?+"
-_BETWEEN_STRINGS = re.compile(rb"\s*+" + _MACRO + rb"(?:\s*+" + _MACRO + rb")*+\s*+")
-_AFTER_STRING = re.compile(rb"\s*+(" + _MACRO + rb")(?=\s*[,);])")
-# COMPARE("lt", <): a sign alone is no argument that a grammar knows.
-_SIGN_ARGUMENT = re.compile(rb"(?<=\()\s*([-+/%^|~!<>=]+)\s*(?=[,)])|(?<=,)\s*([-+*/%^&|~!<>=]+)\s*(?=[,)])")
 # What an attribute is told: numbers and strings. A name says that the macro makes something of it.
 _OF_ATTRIBUTE = re.compile(rb"(?:printf|scanf|\W|\d\w*)*")
 
@@ -75,31 +55,7 @@ def blank_macros(draft: Draft) -> None:
     >>> bytes(draft.text)
     b'    int f(int a)\\n{\\n       \\n  a = 1;\\n}\\nclass     A { };'
     """
-    _blank_beside_strings(draft)
-    view = bytearray(without_comments(bytes(draft.text)))
-    for match in DIRECTIVE.finditer(bytes(view)):
-        start = match.start()
-        if match["word"] in (b"define", b"if", b"elif"):  # a comment ends it for the grammars, whatever line it is on
-            last_line = max(start, draft.text.rfind(b"\n", start, match.end()))
-            for comment in _BLOCK_COMMENT.finditer(bytes(draft.text[start:last_line])):
-                draft.blank(start + comment.start(), start + comment.end())
-        if not match["word"] and not match["rest"].strip():  # `#` alone says nothing
-            draft.blank(*match.span())
-        # __has_include(<optional>), HAS_INCLUDE("b.h"): its argument is no expression of the grammar
-        if match["word"] in (b"if", b"elif") and re.search(rb"__has_|\(\s*[<0]", match["rest"]):
-            draft.blank(*match.span("rest"))
-            draft.put(match.start("rest"), b" 1")
-        blanked(view, *match.span())
-    for match in _SIGN_ARGUMENT.finditer(bytes(view)):
-        at = match.start(match.lastindex or 0)
-        draft.blank(at, match.end())
-        draft.put(at, b"0")
-    _blank_in_templates(draft, view)
-    for pattern in (_AFTER_STAR, _BEFORE_PARAMETER, *_IN_PARAMETER):
-        for match in pattern.finditer(bytes(view)):
-            draft.blank(*match.span(1))
-            blanked(view, *match.span(1))
-    walk = Walk(bytes(view))  # of the text as it was: blanks that are put below are not read again
+    walk = Walk(blank_words(draft))  # of the text as it was: blanks that are put below are not read again
     # Of each open brace the name of the class, empty at a namespace, None where code stands in it: declarations and
     # statements are told apart by it, as `A(b);` is a macro in one and a call in the other.
     scopes: list[bytes | None] = []
@@ -135,41 +91,6 @@ def blank_macros(draft: Draft) -> None:
         index += 1
     if not scopes:  # with braces left open, what stands at the end is code that lost its end
         _blank_calls(items_of(walk, head, len(walk.tokens)), draft)
-
-
-def _blank_in_templates(draft: Draft, view: bytearray) -> None:
-    """Macros with arguments among the parameters of a template: `ENABLE_IF(!is_same<A, B>::value)` becomes a type."""
-    text = bytes(view)
-    for head in _TEMPLATE.finditer(text):
-        at, depth, brackets = head.end(), 1, 0
-        while depth and at < len(text) and text[at] not in b";{":
-            match = _TEMPLATE_MACRO.match(text, at)
-            if match is not None and text[at - 1] not in b"_" and not text[at - 1 : at].isalnum():
-                end, inside = match.end(), 1
-                while inside and end < len(text):
-                    inside += (text[end] == ord("(")) - (text[end] == ord(")"))
-                    end += 1
-                for one in (draft.text, view):
-                    blanked(one, at, end)
-                    one[at : at + 3] = b"int"
-                at = end
-                continue
-            brackets += (text[at] == ord("(")) - (text[at] == ord(")"))
-            if not brackets:
-                depth += (text[at] == ord("<")) - (text[at] == ord(">"))
-            at += 1
-
-
-def _blank_beside_strings(draft: Draft) -> None:
-    """Macros that are strings, next to a string that is written as one."""
-    text = bytes(draft.text)
-    view = without_comments(text)
-    strings = strings_of(text)
-    for (_, end), (start, _) in itertools.pairwise([*strings, (len(text), len(text))]):
-        if start < len(text) and _BETWEEN_STRINGS.fullmatch(view, end, start):
-            draft.blank(end, start)
-        elif (match := _AFTER_STRING.match(view, end)) is not None:
-            draft.blank(*match.span(1))
 
 
 def _blank_calls(items: list[Item], draft: Draft) -> bool:

@@ -274,6 +274,7 @@ _DELETED_CONVERSION = re.compile(rb"\boperator\s+[A-Za-z_][\w:<>]*\s*[&*]*\s*\(\
 _FUNCTION_DEFAULT = (
     re.compile(rb"\(\s*\*\s*\)\s*\([^()]*\)\s*(=\s*\w+)(?=\s*[,)])"),  # void (*)(int) = nullptr
     re.compile(rb"=\s*[\w:]+\s*(\(\s*\*\s*\)\s*\([^()]*\))(?=\s*[,>])"),  # F = void (*)()
+    re.compile(rb"=\s*(const)\s+[A-Za-z_][\w:]*\s*[*&]*(?=\s*[,>])"),  # P = const T *
     re.compile(rb"=\s*(?:const\s+)?[A-Za-z_][\w:]*\s*([*&]+)(?=\s*[,>])"),  # P = const T *
 )
 # unsigned(a) << 3: a value, written as a type is
