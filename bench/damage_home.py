@@ -201,7 +201,11 @@ def _child(words: Sequence[str], root: Path, as_nobody: bool) -> None:
                 opened.add(path)
 
     try:
-        with (folder / "out").open("w") as out, (folder / "err").open("w") as err, (folder / "opened").open("w") as list_:
+        with (
+            (folder / "out").open("w") as out,
+            (folder / "err").open("w") as err,
+            (folder / "opened").open("w") as list_,
+        ):
             if as_nobody:
                 os.setgroups([])
                 os.setgid(NOBODY)
@@ -367,7 +371,9 @@ class Matrix:
         if ended.code == self.expected[name].code:
             if names(ended.err, path):
                 return "told", ""
-            return "WRONG ANSWER", difference(self.expected[name].answer, answer_of(ended, self.expected[name].volatile))
+            return "WRONG ANSWER", difference(
+                self.expected[name].answer, answer_of(ended, self.expected[name].volatile)
+            )
         complaint = complaint_of(ended.err)
         if complaint is None or complaint.startswith("internal") or " Next: " not in complaint:
             return "UNCLEAR", f"{ended.code}: {ended.err[-400:]}"

@@ -215,14 +215,14 @@ def _places(tree: Any) -> list[tuple[Any, Any]]:
 def _change_cell(path: Path, chance: random.Random, wanted: str | None) -> None:
     with contextlib.closing(sqlite3.connect(path)) as database, database:
         listed = database.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
-        tables = [name for (name,) in listed if database.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0]]  # noqa: S608
+        tables = [name for (name,) in listed if database.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0]]
         if not tables:
             raise NotPossibleError("it has no rows")
         table = chance.choice(tables)
         columns = [row[1] for row in database.execute(f'PRAGMA table_info("{table}")')]
         try:
             database.execute(
-                f'UPDATE "{table}" SET "{chance.choice(columns)}" = ? WHERE rowid = (SELECT max(rowid) FROM "{table}")',  # noqa: S608
+                f'UPDATE "{table}" SET "{chance.choice(columns)}" = ? WHERE rowid = (SELECT max(rowid) FROM "{table}")',
                 (chance.choice((wanted, b"\xff\x00", -1, 1e308)),),
             )
         except sqlite3.Error as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from ai_forge.json_lines import JsonObject, lines_of
+from ai_forge.json_lines import JsonObject, append_line, lines_of
 
 
 @dataclass(frozen=True)
@@ -201,8 +201,7 @@ class EventStream:
         if self._path is not None and self._worth_writing(event, now):
             # opened for each event: what was told before a crash is in the file, and nothing has to be closed
             record = {"time": round(now, 3), "event": type(event).__name__, **dataclasses.asdict(event)}
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+            append_line(self._path, record)
         for listener in self._listeners:
             listener(event)
 
@@ -237,6 +236,6 @@ def record_of(line: str | bytes) -> JsonObject | None:
     """The object on one line of a file that is appended to; None where a crash tore it."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ai_forge.errors import InputError
+from ai_forge.places import make_room, regular_bytes
 
-__all__ = ["JsonObject", "json_line", "lines_of", "read_jsonl", "whole_characters", "write_jsonl"]
+__all__ = ["JsonObject", "append_line", "json_line", "lines_of", "read_jsonl", "whole_characters", "write_jsonl"]
 
 Value = TypeVar("Value", bound=BaseModel)
 JsonObject = dict[str, Any]
@@ -33,6 +34,20 @@ def lines_of(text: str) -> Iterator[tuple[int, str]]:
 def json_line(value: object) -> str:
     """A JSON value as a line with its end."""
     return json.dumps(value, ensure_ascii=False) + "\n"
+
+
+def append_line(path: Path, value: object) -> None:
+    """Add a JSON value to a file as a line, in one write: the system keeps those of two processes apart.
+
+    A line before it that a crash left without its end is ended first, or both would be lost.
+    """
+    make_room(path)
+    with path.open("ab+") as file:
+        end = b""
+        if file.seek(0, 2):
+            file.seek(-1, 2)
+            end = b"" if file.read(1) == b"\n" else b"\n"
+        file.write(end + json_line(whole_characters(value)).encode())
 
 
 def whole_characters(value: Any) -> Any:
@@ -58,7 +73,7 @@ def read_jsonl(path: Path, kind: type[Value]) -> list[Value]:
         InputError: the file cannot be read, or a line is not of this kind; the message names the line.
     """
     try:
-        text = path.read_bytes().decode("utf-8")  # `read_text` would end a line at a lone carriage return, too
+        text = regular_bytes(path).decode("utf-8")  # `read_text` would end a line at a lone carriage return, too
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     values: list[Value] = []

@@ -29,6 +29,7 @@ import psutil
 
 from ai_forge.errors import PrerequisiteError, TransientError
 from ai_forge.json_lines import JsonObject
+from ai_forge.places import holds_what_was_written, make_room, regular_bytes, sealed
 
 MANIFEST = "manifest.json"
 LOCK_POLL_S = 0.2
@@ -45,6 +46,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())  # before the rename: else a power cut could leave the new name with no content
+        if path.is_dir():  # which nothing can be renamed to
+            make_room(path)
         temporary.replace(path)
         fsync_folder(path.parent)
     finally:
@@ -125,12 +128,10 @@ def file_sha256(path: Path) -> str:
 
 
 def read_json(path: Path) -> JsonObject | None:
-    """The mapping in a JSON file, or None where it is missing, torn or no file: a pipe in its place would be waited for."""
-    if not path.is_file():
-        return None
+    """The mapping in a JSON file, or None where it is missing, torn or no file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(regular_bytes(path))
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(content, dict):
         return None
@@ -214,13 +215,7 @@ class Workspace:
         A file whose size, time and inode are those of the manifest is taken as it is. Where they differ its bytes are hashed,
         once a process for each state of the file.
         """
-        folder = self.stage_folder(stage, key)
-        manifest = read_json(folder / MANIFEST)
-        if manifest is None or not isinstance(manifest.get("files"), dict) or "counts" not in manifest:
-            return None
-        if not all(_is_as_recorded(folder / name, record) for name, record in manifest["files"].items()):
-            return None
-        return manifest
+        return whole_manifest(self.stage_folder(stage, key))
 
     @contextlib.contextmanager
     def building(self, stage: str, key: str) -> Iterator[tuple[Path, JsonObject]]:
@@ -248,13 +243,16 @@ class Workspace:
         path = self.root / "locks" / f"{name}.lock"
         until = time.monotonic() + wait_s
         path.parent.mkdir(exist_ok=True)
-        with path.open("a+") as file:  # not "w": the one who holds the lock has written its number into it
+        make_room(path)
+        with path.open(
+            "a+", errors="replace"
+        ) as file:  # not "w": the one who holds the lock has written its number into it
             while not _locked(file):
                 check()
                 if time.monotonic() >= until:
                     file.seek(0)
                     raise TransientError(
-                        f"Process {file.read().strip() or '?'} is already working on {name}.",
+                        f"Process {''.join(filter(str.isdigit, file.read(20))) or '?'} is already working on {name}.",
                         "wait for it, or stop it and run the same command again.",
                     )
                 time.sleep(LOCK_POLL_S)
@@ -281,7 +279,21 @@ def write_manifest(folder: Path, counts: Mapping[str, Any], **more: Any) -> None
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }
-    atomic_write(folder / MANIFEST, json.dumps({"counts": dict(counts), "files": files, **more}, indent=1))
+    # through JSON: the seal must be that of what is read
+    content = json.loads(json.dumps({"counts": dict(counts), "files": files, **more}))
+    atomic_write(folder / MANIFEST, json.dumps(sealed(content), indent=1))
+
+
+def whole_manifest(folder: Path) -> JsonObject | None:
+    """The manifest of a folder in which every file is as it lists them; None where one is not, or the manifest is damaged."""
+    manifest = read_json(folder / MANIFEST)
+    if manifest is None or not isinstance(manifest.get("files"), dict) or "counts" not in manifest:
+        return None
+    if not holds_what_was_written(manifest):
+        return None
+    if not all(_is_as_recorded(folder / name, record) for name, record in manifest["files"].items()):
+        return None
+    return manifest
 
 
 def _stamp(path: Path) -> dict[str, int]:

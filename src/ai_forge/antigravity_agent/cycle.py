@@ -21,6 +21,7 @@ from ai_forge.cancel import CancelToken
 from ai_forge.errors import TransientError
 from ai_forge.json_lines import lines_of
 from ai_forge.pipeline.identity import identity_of, model_suffix
+from ai_forge.places import regular_bytes
 from ai_forge.workspace import Workspace, atomic_write
 
 __all__ = ["CycleRecord", "CycleStore", "Ending", "GuardianView", "TaskRecord", "TaskState", "guardians_of", "wait"]
@@ -103,7 +104,7 @@ class CycleStore:
     def history(self) -> list[CycleRecord]:
         """The cycles that ended, oldest first."""
         try:
-            text = (self.folder / "history.jsonl").read_text(encoding="utf-8", errors="replace")
+            text = regular_bytes(self.folder / "history.jsonl").decode("utf-8", "replace")
         except OSError:
             return []
         found = []
@@ -139,8 +140,8 @@ class CycleStore:
     def asked(self) -> str | None:
         """Why a cycle is asked for, where one waits."""
         try:
-            return str(json.loads(self._asked.read_text(encoding="utf-8"))["reason"])
-        except (OSError, ValueError, LookupError, TypeError):
+            return str(json.loads(regular_bytes(self._asked))["reason"])
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return None
 
     def take(self) -> str | None:
@@ -207,7 +208,7 @@ def guardians_of(workspace: Workspace) -> list[GuardianView]:
 
 def _read(path: Path) -> CycleRecord | None:
     try:
-        return CycleRecord.model_validate_json(path.read_bytes())
+        return CycleRecord.model_validate_json(regular_bytes(path))
     except (OSError, ValidationError):  # none, torn, or of another version
         return None
 

@@ -4,6 +4,7 @@ Exit codes are those of `errors.py`; Ctrl-C ends with 130 and what was done is k
 SIGPIPE ends a program, with 141.
 """
 
+import errno
 import io
 import os
 import re
@@ -90,9 +91,7 @@ def main() -> NoReturn:
     except OSError as error:  # a full disk, a folder that lost its rights: one line, whoever was writing
         _give_up_stdout()
         place = error.filename or "the output"
-        code = _complain(
-            PrerequisiteError(f"{error.strerror or error} ({place}).", "mend that; the same command continues.")
-        )
+        code = _complain(PrerequisiteError(f"{error.strerror or error} ({place}).", _step(error)))
     except Exception as error:
         usage = getattr(error, "format_message", None)  # the command line's own errors: a wrong word or value
         if usage is None:
@@ -109,6 +108,28 @@ def main() -> NoReturn:
 def _sentence(text: str) -> str:
     """With a full stop, where no other sign ends it."""
     return re.sub(r"(?<![.?!])$", ".", text.strip())
+
+
+def _step(error: OSError) -> str:
+    """What helps against an error of the system; the command is then given again, and continues."""
+    place = error.filename2 or error.filename  # of a renaming the target
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free some space (`ai-forge clean` tells what may go); the same command continues."
+    if error.errno == errno.EROFS or place is None:
+        return "mend that; the same command continues."
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"allow it: chmod u+rwX {place}; the same command continues."
+    if error.errno in (
+        errno.EISDIR,
+        errno.ENOTDIR,
+        errno.EEXIST,
+        errno.ENOTEMPTY,
+        errno.ELOOP,
+        errno.EINVAL,
+        errno.ENXIO,
+    ):
+        return f"move what lies there away: mv {place} {place}.moved; the same command makes it again."
+    return "mend that; the same command continues."
 
 
 def _give_up_stdout() -> None:

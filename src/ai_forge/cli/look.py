@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from ai_forge.cli.options import AsJson, Home, Options, with_options
-from ai_forge.cli.output import show, table
+from ai_forge.cli.output import show, table, warn
 from ai_forge.wording import local_time
 
 config_app = typer.Typer(help="Settings: their values and where each came from.", no_args_is_help=True)
@@ -38,11 +38,12 @@ def models(home: Home = None, json: AsJson = False) -> None:
 
     with Registry(Workspace.open(home).registry_path) as registry:
         deployments = [version.deployment for version in registry.versions()]
-        active = {name: registry.active(name) for name in {deployment.name for deployment in deployments}}
+        active = {name: one.activation for name, one in registry.deployed().items()}
+        damaged = registry.damaged()
     made: list[dict[str, object]] = []
     states = []
     for one in deployments:
-        current = active[one.name]
+        current = active.get(one.name)
         is_active = current is not None and current.version == one.version
         made.append({"model": one.model, "base": one.base, "created": one.created_at, "active": is_active})
         states.append([one.model, one.base, local_time(one.created_at), "active" if is_active else ""])
@@ -57,14 +58,17 @@ def models(home: Home = None, json: AsJson = False) -> None:
             table(("model", "base", "deployed", ""), states)
 
     show({"bases": bases, "made": made}, text, json)
+    for sentence in damaged:
+        warn(sentence)
 
 
 def runs(home: Home = None, json: AsJson = False) -> None:
     """The runs in the workspace, newest first, with how far each came."""
-    from ai_forge.pipeline.runs import runs_of
+    from ai_forge.pipeline.runs import runs_of, unreadable_runs
     from ai_forge.workspace import Workspace
 
-    found = runs_of(Workspace.open(home))
+    workspace = Workspace.open(home)
+    found = runs_of(workspace)
 
     def text() -> None:
         if not found:
@@ -76,6 +80,8 @@ def runs(home: Home = None, json: AsJson = False) -> None:
         table(("run", "began", "model", "base", "state", "verdict"), shown)
 
     show([run.model_dump() | {"created": local_time(run.created)} for run in found], text, json)
+    for record in unreadable_runs(workspace):
+        warn(f"{record} is damaged or missing. Next: the same `ai-forge run` as then writes it again.")
 
 
 @config_app.command("show")

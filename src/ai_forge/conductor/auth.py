@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from ai_forge.conductor.problems import ServiceError
 from ai_forge.config import ServiceSettings
 from ai_forge.errors import InputError, PrerequisiteError
+from ai_forge.places import regular_bytes
 from ai_forge.workspace import Workspace, atomic_write
 
 __all__ = ["SCOPES", "ApiKey", "Caller", "KeyStore", "RateLimiter", "Scope", "demands_keys", "is_loopback"]
@@ -174,12 +175,12 @@ class KeyStore:
         if stamp == self._stamp:
             return
         try:
-            if not self._path.is_file():  # a pipe in its place would be waited for
-                raise OSError(f"{self._path} is no file")
-            keys = _KEYS.validate_json(self._path.read_bytes())
+            keys = _KEYS.validate_json(regular_bytes(self._path))
         except (OSError, ValidationError) as error:  # closed rather than open: no key is accepted until it is mended
             raise PrerequisiteError(
-                f"{self._path} cannot be read.", "restore it, or remove it and make new keys: ai-forge keys add."
+                f"{self._path} cannot be read.",
+                f"restore it from a backup, or move it away (mv {self._path} {self._path}.broken) and make new keys: "
+                "ai-forge keys add NAME.",
             ) from error
         self._keys, self._stamp = {key.id: key for key in keys}, stamp
 

@@ -188,7 +188,7 @@ class JobQueue:
         """What the job's process printed, at most the last `max_bytes`."""
         self._row(job_id)
         path = self._workspace.root / "jobs" / job_id / "log.txt"
-        if not path.exists():
+        if not path.is_file():
             return ""
         return _tail(path, max_bytes).decode("utf-8", "replace")
 
@@ -205,7 +205,7 @@ class JobQueue:
         if row.events is None:
             return None
         path = self._workspace.root / row.events
-        return path if path.exists() else None
+        return path if path.is_file() else None
 
     def _settle(self, job_id: str, statuses: Sequence[str], status: str) -> bool:
         return self._store.update(job_id, statuses=statuses, status=status, wanted=None, finished_at=time.time())

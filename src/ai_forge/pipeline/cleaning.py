@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ai_forge.errors import AIForgeError
-from ai_forge.pipeline.run import read_run
+from ai_forge.errors import AIForgeError, InputError
+from ai_forge.pipeline.run import RECORD, read_record, read_run
 from ai_forge.pipeline.runner import Runner
 from ai_forge.serving.ask_log import FOLDER as ASKED
 from ai_forge.serving.registry import Registry
-from ai_forge.workspace import MANIFEST, Workspace, read_json
+from ai_forge.workspace import MANIFEST, Workspace
 
 Kind = Literal["run", "output", "unfinished", "locks", "asked"]
 SHARED = {"bases", "files", "teacher", "vectors"}  # folders of the cache that are no stages' outputs
@@ -38,6 +38,9 @@ def removable(
     workspace: Workspace, *, keep_runs: int, older_than_s: float, with_asked: bool = False
 ) -> list[Removable]:
     """What may go, the largest first.
+
+    Raises:
+        InputError: a row of the registry or the record of a run is damaged, so that nobody knows what they need.
 
     Args:
         workspace: where to look.
@@ -78,6 +81,8 @@ def remove(found: Iterable[Removable]) -> int:
 def _served(workspace: Workspace) -> set[Path]:
     """Folders and run ids' folders that a registered version is made of."""
     with Registry(workspace.registry_path) as registry:
+        if damaged := registry.damaged():
+            raise InputError(f"What is deployed cannot be told: {damaged[0]}")
         versions = [version.deployment for version in registry.versions()]
     folders = {deployment.gguf_path.parent.resolve() for deployment in versions}
     return folders | {(workspace.runs_dir / deployment.version).resolve() for deployment in versions}
@@ -86,12 +91,16 @@ def _served(workspace: Workspace) -> set[Path]:
 def _runs(workspace: Workspace, keep: int, active: set[Path]) -> tuple[list[Path], list[Path]]:
     """The runs that stay and those that may go: the `keep` newest of each model stay, and those that are deployed."""
     by_model: dict[str, list[tuple[float, Path]]] = {}
-    for folder in workspace.runs_dir.iterdir():
-        record = read_json(folder / "run.json")
-        if record is not None:
-            model = str(record.get("run", {}).get("model", ""))
+    for folder in workspace.runs_dir.glob("[!.]*"):
+        run = (read_record(folder) or {}).get("run")
+        if isinstance(run, dict):
             # the record is written once, when the run begins; the folder's own time changes with every link in it
-            by_model.setdefault(model, []).append(((folder / "run.json").stat().st_mtime, folder))
+            by_model.setdefault(str(run.get("model")), []).append(((folder / RECORD).stat().st_mtime, folder))
+        elif folder.is_dir() and any(folder.iterdir()):  # an empty one is of a run that was killed at once
+            raise InputError(
+                f"What the run in {folder} needs cannot be told: {RECORD} is damaged or missing.",
+                f"the same `ai-forge run` as then writes it again; or give the run up: rm -r {folder}",
+            )
     kept: list[Path] = []
     old: list[Path] = []
     for runs in by_model.values():
@@ -113,6 +122,10 @@ def _outputs(folder: Path, workspace: Workspace) -> list[Path]:
     except AIForgeError:
         return []
     places = [workspace.stage_folder(stage.name, stage.key) for stage in stages if stage.key is not None]
+    # where an output before them is gone or damaged, nobody knows which of theirs are this run's: all stay
+    for stage in stages:
+        if stage.key is None:
+            places += (workspace.cache_dir / stage.name).glob("*")
     works = [place.with_name(f"{place.name}.work") for place in places]
     return [path.resolve() for path in (*places, *works)]
 

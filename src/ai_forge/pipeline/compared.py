@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ai_forge.errors import InputError
 from ai_forge.events import Sink, ignore
 from ai_forge.pipeline.rivals import evaluate_rival, is_rival
-from ai_forge.pipeline.run import Run, read_run
+from ai_forge.pipeline.run import Run, read_record, read_run
 from ai_forge.pipeline.runner import Runner
 from ai_forge.pipeline.runs import run_folder, runs_of
 from ai_forge.pipeline.stage import NotMadeError
@@ -84,13 +84,13 @@ def _measured(run: Run, workspace: Workspace) -> tuple[Side, Evaluation]:
             f"ai-forge evaluate {run.repository} measures the repository's state of now.",
         ) from None
     verdict = judge(evaluation, run.settings.judge)
-    record = json.loads((workspace.runs_dir / run.id / "run.json").read_text(encoding="utf-8"))
+    record = read_record(workspace.runs_dir / run.id) or {}
     side = Side(
         run_id=run.id,
         model=run.model,
-        created=local_time(str(record["created"])),
+        created=local_time(str(record.get("created"))),
         commit=run.commit,
-        base=str(record["base"]["name"]),
+        base=str(record.get("base", {}).get("name")),
         decision=verdict.decision,
         headline=verdict.headline,
         n_questions=len(evaluation.of(TUNED)) + evaluation.people.n_asked,

@@ -11,10 +11,13 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from ai_forge.data_pipeline.source.repository import git_output
 from ai_forge.errors import InputError
 from ai_forge.events import Notice, Sink, ignore
+from ai_forge.pipeline.run import RECORD, read_run
+from ai_forge.places import SEAL, sealed
 from ai_forge.workspace import Workspace, atomic_write, read_json
 
 NAMES = "repositories.json"
@@ -67,7 +70,7 @@ def model_name_for(
             f"use lower-case letters, digits, dots, dashes and underscores: --name {slug(wanted) or 'my-model'}.",
         )
     with workspace.lock("repositories", wait_s=10):  # two runs that start at once must not take one name
-        known = _read(workspace)
+        known = _read(workspace, identity)
         taken = {
             record["model"]: record["path"]
             for other, record in known.items()
@@ -85,7 +88,7 @@ def model_name_for(
             owner, model = taken[model], f"{model}-{identity[:6]}"
             text = f"The model of {owner} has that name already: this one is called {model} (--name changes it)."
             emit(Notice("warning", text))
-        entry = {"model": model, "path": str(root.resolve())}
+        entry = _row(model, root.resolve())
         if known.get(identity) != entry:
             atomic_write(workspace.root / NAMES, json.dumps(known | {identity: entry}, indent=1))
     return model
@@ -112,9 +115,10 @@ def known_model_of(root: Path, recipe: str | None, workspace: Workspace) -> str:
     Raises:
         InputError: no run was ever made of it.
     """
-    known, suffix = _read(workspace), model_suffix(recipe)
-    path = str(root.expanduser().resolve())
-    record = known.get(identity_of(root.expanduser()) + suffix)
+    suffix = model_suffix(recipe)
+    identity = identity_of(root.expanduser()) + suffix
+    path, known = str(root.expanduser().resolve()), _read(workspace, identity)
+    record = known.get(identity)
     if record is None:  # a repository that is gone, or that had no history when it was trained
         by_path = (row for key, row in known.items() if row["path"] == path and key.endswith(suffix or key))
         record = next(by_path, None)
@@ -124,7 +128,32 @@ def known_model_of(root: Path, recipe: str | None, workspace: Workspace) -> str:
     return record["model"]
 
 
-def _read(workspace: Workspace) -> dict[str, dict[str, str]]:
-    """By identity what is remembered; damaged entries are forgotten, since names can be made again."""
+def _read(workspace: Workspace, identity: str) -> dict[str, dict[str, str]]:
+    """By identity what is remembered. Where this one is not, or the file is damaged, the runs tell whose model has which
+    name as well: a name that was forgotten could be given to another repository."""
     content = read_json(workspace.root / NAMES) or {}
-    return {key: row for key, row in content.items() if isinstance(row, dict) and {"model", "path"} <= row.keys()}
+    sound = {key: row for key, row in content.items() if _is_sound(row)}
+    if identity in sound and len(sound) == len(content):
+        return sound
+    return _told_by_runs(workspace) | sound
+
+
+def _row(model: str, path: Path) -> dict[str, str]:
+    # sealed is the name alone: a repository that moves is given its new path
+    return {"model": model, "path": str(path), SEAL: sealed({"model": model})[SEAL]}
+
+
+def _is_sound(row: Any) -> bool:
+    if not isinstance(row, dict) or not (isinstance(row.get("model"), str) and isinstance(row.get("path"), str)):
+        return False
+    return SEAL not in row or row[SEAL] == sealed({"model": row["model"]})[SEAL]
+
+
+def _told_by_runs(workspace: Workspace) -> dict[str, dict[str, str]]:
+    known = {}
+    records = [path for path in workspace.runs_dir.glob(f"*/{RECORD}") if path.is_file()]
+    for record in sorted(records, key=lambda path: path.stat().st_mtime):  # the newest name counts
+        run = read_run(record.parent)
+        if run is not None:
+            known[identity_of(run.repository) + model_suffix(run.recipe)] = _row(run.model, run.repository)
+    return known

@@ -15,8 +15,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ai_forge.config import ConductorSettings, GuardianSettings, ServiceSettings, Settings
 from ai_forge.events import Sink, StageFinished, StageStarted, ignore
+from ai_forge.json_lines import JsonObject
+from ai_forge.places import holds_what_was_written
 from ai_forge.workspace import Workspace, read_json, stage_key
 
+RECORD = "run.json"
 # settings of a runtime that change no version: how it answers makes another one, where it does so does not
 WHERE_IT_IS_SERVED = {"kind", "ollama_host", "keep_versions", "keep_questions", "deploy"}
 
@@ -102,12 +105,18 @@ def new_run(
     )
 
 
-def read_run(folder: Path) -> Run | None:
-    """The run whose folder this is; None where its record is torn or of a version of AI Forge that had other settings."""
-    record = read_json(folder / "run.json")
-    if record is None:
+def read_record(folder: Path) -> JsonObject | None:
+    """`run.json` of a run's folder; None where it is missing or is not what was written."""
+    record = read_json(folder / RECORD)
+    if record is None or not holds_what_was_written(record):
         return None
+    return record
+
+
+def read_run(folder: Path) -> Run | None:
+    """The run whose folder this is; None where its record is damaged or of a version of AI Forge that had other settings."""
+    record = read_record(folder)
     try:
-        return Run.model_validate(record.get("run"))
+        return None if record is None else Run.model_validate(record.get("run"))
     except ValidationError:
         return None

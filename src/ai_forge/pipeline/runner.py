@@ -43,8 +43,9 @@ from ai_forge.events import (
 from ai_forge.json_lines import JsonObject
 from ai_forge.pipeline.opened import Opened
 from ai_forge.pipeline.recipes import Recipe, recipe_named
-from ai_forge.pipeline.run import Run
+from ai_forge.pipeline.run import RECORD, Run, read_run
 from ai_forge.pipeline.stage import NotMadeError, Outputs, Stage, StageContext, StageResult
+from ai_forge.places import sealed
 from ai_forge.workspace import (
     Workspace,
     atomic_folder,
@@ -127,8 +128,9 @@ class Runner:
         if self._depth == 0:
             self._entered.enter_context(self.workspace.lock(f"run-{self.run.id}"))
             self.folder.mkdir(parents=True, exist_ok=True)
-            if not (self.folder / "run.json").exists():
-                atomic_write(self.folder / "run.json", json.dumps(self._record(), indent=1, default=str))
+            if read_run(self.folder) is None:  # none yet, or damaged
+                record = json.loads(json.dumps(self._record(), default=str))  # the seal is that of what is read
+                atomic_write(self.folder / RECORD, json.dumps(sealed(record), indent=1))
             events = self.folder / "events.jsonl"
             for event in self._early:  # to the file only: the listener has heard them
                 EventStream(events)(event)
@@ -214,17 +216,20 @@ class Runner:
         except (KeyError, ValueError):  # damaged, or of a version that said something else
             return None
         folder = self.workspace.stage_folder(stage.name, key)
-        seconds = float(manifest.get("seconds") or 0.0)
+        seconds = manifest.get("seconds")
+        seconds = float(seconds) if isinstance(seconds, int | float) else 0.0
         return StageResult(stage.name, key, folder, summary, seconds, True)
 
     def _last_seconds(self, stage: Stage) -> float | None:
         """How long the newest output of this stage took, of whatever run."""
         manifests = (self.workspace.cache_dir / stage.name).glob("*/manifest.json")
-        newest = max(manifests, key=lambda path: path.stat().st_mtime, default=None)
+        files = [path for path in manifests if path.is_file()]  # not a link that leads nowhere
+        newest = max(files, key=lambda path: path.stat().st_mtime, default=None)
         if newest is None:
             return None
         content = self.workspace.finished(stage.name, newest.parent.name) or {}
-        return content.get("seconds")
+        seconds = content.get("seconds")
+        return float(seconds) if isinstance(seconds, int | float) else None
 
     def _needed_by(self, until: str | None) -> list[Stage]:
         """The stages up to `until`, in order: those that it needs, however far, and itself."""

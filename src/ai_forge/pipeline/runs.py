@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ai_forge.events import event_of, read_events
 from ai_forge.json_lines import JsonObject
-from ai_forge.workspace import Workspace, read_json
+from ai_forge.pipeline.run import RECORD, read_record
+from ai_forge.workspace import Workspace
 
 StageState = Literal["running", "done", "failed", "cancelled"]
 PLAN = "plan"  # not a stage: a look at a run does not move it
@@ -159,11 +160,18 @@ def view_of(events: Iterable[JsonObject]) -> RunView:
 def runs_of(workspace: Workspace, limit: int | None = None) -> list[RunOverview]:
     """The runs in the workspace, newest first, at most `limit`. A folder whose record is torn, or of a version that wrote
     another, is passed over: the list is for finding runs."""
-    records = [(path.parent, _record_in(path.parent)) for path in workspace.runs_dir.glob("*/run.json")]
+    records = [(path.parent, _record_in(path.parent)) for path in workspace.runs_dir.glob(f"*/{RECORD}")]
     known = [(folder, record) for folder, record in records if record is not None]
     # sorted before their events are read, which may be thousands for each
     newest = sorted(known, key=lambda one: str(one[1]["created"]), reverse=True)
     return [_overview(folder, record) for folder, record in newest[:limit]]
+
+
+def unreadable_runs(workspace: Workspace) -> list[Path]:
+    """The records of runs that are damaged, or of a version of AI Forge that wrote them otherwise."""
+    # an empty one is of a run that was killed before it was written down
+    folders = sorted(path for path in workspace.runs_dir.glob("[!.]*") if path.is_dir() and any(path.iterdir()))
+    return [folder / RECORD for folder in folders if _record_in(folder) is None]
 
 
 def run_folder(workspace: Workspace, run_id: str) -> Path | None:
@@ -186,7 +194,7 @@ def report_in(folder: Path, *, as_text: bool = False) -> Path | None:
 
 
 def _record_in(folder: Path) -> JsonObject | None:
-    record = read_json(folder / "run.json") or {}
+    record = read_record(folder) or {}
     run, base = record.get("run"), record.get("base")
     if not isinstance(run, dict) or not isinstance(base, dict):
         return None
@@ -227,6 +235,8 @@ class EventTail:
 
     def __call__(self) -> list[tuple[int, JsonObject]]:
         """The events since the last call; none where there is no file yet."""
+        if not self._path.is_file():  # not there yet; a pipe in its place would be waited for
+            return []
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)

@@ -21,7 +21,7 @@ from ai_forge.data_pipeline.schemas import Document
 from ai_forge.data_pipeline.schemas.preference_pairs import ChatMessage, PairOrigin, PreferencePair
 from ai_forge.data_pipeline.secrets.masking import scrub_text
 from ai_forge.errors import InputError
-from ai_forge.json_lines import lines_of
+from ai_forge.json_lines import append_line, lines_of
 from ai_forge.prompting.prompt import Message, citations_in
 from ai_forge.workspace import Workspace, atomic_write
 
@@ -128,8 +128,7 @@ def _files(right: str, found: Sequence[Document]) -> tuple[str, ...]:
 
 def _append(path: Path, row: BaseModel) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:  # one write of one line: the system keeps those of two processes apart
-        file.write(f"{row.model_dump_json()}\n".encode())
+    append_line(path, row.model_dump(mode="json"))
 
 
 def _rows(path: Path, kind: type[Row]) -> list[Row]:

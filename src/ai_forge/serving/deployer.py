@@ -19,7 +19,7 @@ from typing import Any
 
 from ai_forge.errors import AIForgeError, RefusedError
 from ai_forge.serving.deployment import Deployment
-from ai_forge.serving.registry import Activation, Registry
+from ai_forge.serving.registry import Activation, DamagedRowError, Registry
 from ai_forge.serving.runtime import Progress, Runtime, silent
 
 # asks the new version in the runtime and raises `RefusedError` where it is not as it was trained
@@ -68,7 +68,10 @@ def deploy(
     """
     started = time.monotonic()
     known = registry.check_unchanged(deployment)
-    current = registry.active(deployment.name)
+    try:
+        current = registry.active(deployment.name)
+    except DamagedRowError:  # this deployment is how that is mended
+        current = None
     is_active = current is not None and (current.version, current.runtime) == (deployment.version, runtime.kind)
     if current is not None and is_active and runtime.is_whole(deployment.model):
         if runtime.active(deployment.name) != deployment.version:  # another deployment died half-way

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ai_forge.errors import InputError, PrerequisiteError
+from ai_forge.places import SEAL, holds_what_was_written, regular_bytes, sealed
 from ai_forge.prompting.prompt import Message
 from ai_forge.serving.deployment import LATEST, NAME, Deployment, FileStamp, read_deployment
 from ai_forge.serving.llama_server import LlamaServer
@@ -100,8 +101,10 @@ class EmbeddedRuntime:
     def active(self, name: str) -> str | None:
         """The version that `name:latest` means."""
         try:
-            version = (self._dir / name / LATEST_FILE).read_text(encoding="utf-8").strip()
-        except OSError:
+            version = regular_bytes(self._dir / name / LATEST_FILE).decode().strip()
+        except (OSError, ValueError):
+            return None
+        if not NAME.fullmatch(version):
             return None
         return version if (self._folder(name, version) / RECORD_FILE).is_file() else None
 
@@ -272,17 +275,21 @@ class EmbeddedRuntime:
 def _write(record: Path, deployment: Deployment, stamp: FileStamp) -> None:
     values = dataclasses.asdict(deployment) | {"gguf_path": str(deployment.gguf_path)}
     del values["asking"]  # the registry's to know, and it may change there
-    atomic_write(record, json.dumps(values | {"stamp": dataclasses.asdict(stamp)}, indent=1))
+    plain = json.loads(json.dumps(values | {"stamp": dataclasses.asdict(stamp)}))  # the seal is that of what is read
+    atomic_write(record, json.dumps(sealed(plain), indent=1))
 
 
 def _read(record: Path) -> tuple[Deployment, FileStamp | None]:
     """What lies in a version's folder. The stamp is None where it was deployed before stamps were kept."""
     try:
-        values = json.loads(record.read_text(encoding="utf-8"))
+        values = json.loads(regular_bytes(record))
+        if not holds_what_was_written(values):
+            raise ValueError("it is not what was written")
+        values.pop(SEAL, None)
         stamp = values.pop("stamp", None)
         deployment = read_deployment(values | {"gguf_path": record.with_name(GGUF_FILE)})
         return deployment, FileStamp(**stamp) if stamp else None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{record} is damaged: {str(error).splitlines()[0]}.", "make it again: ai-forge deploy."
         ) from error

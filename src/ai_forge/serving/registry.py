@@ -4,7 +4,9 @@
     activations   the history, only ever appended to; the last row of a model is its active version
 
 What survives a crash: everything that returned. Activating is one INSERT in one transaction, so the pointer cannot be
-half moved; there is no second place that could disagree with the history.
+half moved; there is no second place that could disagree with the history. Each row carries a seal over its other columns, and rows are
+numbered without gaps: a row that a failing disk changed or lost is noticed. Where it may be the one that says which version is
+active, nobody is answered by the version before: the model is deployed again.
 
 Each activation remembers the one it replaced. A rollback is undo: it goes back along that line, so two rollbacks go two
 versions back. The registry knows no runtime: `deployer` keeps the two in step.
@@ -16,17 +18,28 @@ import datetime
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from ai_forge.errors import InputError, PrerequisiteError, RefusedError, TransientError
-from ai_forge.serving.deployment import Deployment, read_deployment
+from ai_forge.places import SEAL, make_room, sealed
+from ai_forge.serving.deployment import Deployment
+from ai_forge.serving.registry_rows import (
+    Activation,
+    ActiveVersion,
+    DamagedRowError,
+    Version,
+    activation_of,
+    columns_of,
+    version_of,
+)
 from ai_forge.serving.runtime import RuntimeKind
 
-SCHEMA_VERSION = 2
+__all__ = ["Activation", "ActiveVersion", "DamagedRowError", "Registry", "Version"]
+
+SCHEMA_VERSION = 3
 BUSY_TIMEOUT_S = 10.0
 SCHEMA = """
 CREATE TABLE versions (
@@ -42,6 +55,7 @@ CREATE TABLE versions (
     created_at TEXT NOT NULL,
     metrics TEXT NOT NULL,
     asking TEXT,
+    seal TEXT,
     PRIMARY KEY (name, version)
 );
 CREATE TABLE activations (
@@ -51,56 +65,15 @@ CREATE TABLE activations (
     runtime TEXT NOT NULL,
     reason TEXT NOT NULL CHECK (reason IN ('deploy', 'rollback')),
     previous INTEGER REFERENCES activations (id),
-    activated_at TEXT NOT NULL
+    activated_at TEXT NOT NULL,
+    seal TEXT
 );
 CREATE INDEX activations_by_name ON activations (name, id);
 """
-CHANGES = {2: "ALTER TABLE versions ADD COLUMN asking TEXT"}  # what makes each schema of the one before it
-
-
-@dataclass(frozen=True)
-class Version:
-    """A registered version and what the judge measured on it."""
-
-    deployment: Deployment
-    metrics: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Activation:
-    """A moment at which `version` became the active one, in which runtime; `previous` is the activation it replaced."""
-
-    id: int
-    name: str
-    version: str
-    runtime: RuntimeKind
-    reason: str
-    previous: int | None
-    activated_at: str
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether the row holds what was written: SQLite keeps any type in any column."""
-        named = all(isinstance(value, str) and value for value in (self.name, self.version, self.activated_at))
-        return named and self.runtime in get_args(RuntimeKind) and isinstance(self.previous, int | None)
-
-
-@dataclass(frozen=True)
-class ActiveVersion:
-    """The version of a model that answers, and since when."""
-
-    activation: Activation
-    version: Version
-
-    @property
-    def has_index(self) -> bool:
-        """Whether it is asked with what is found of its repository."""
-        asking = self.version.deployment.asking
-        return asking is not None and asking.index_folder is not None
-
-
-class DamagedRowError(InputError):
-    """A version's row cannot be read. Deploying the version again replaces it."""
+CHANGES = {  # what makes each schema of the one before it
+    2: ("ALTER TABLE versions ADD COLUMN asking TEXT",),
+    3: ("ALTER TABLE versions ADD COLUMN seal TEXT", "ALTER TABLE activations ADD COLUMN seal TEXT"),
+}
 
 
 class Registry:
@@ -115,16 +88,22 @@ class Registry:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.RLock()
+        make_room(path)
         with self._errors():
             # isolation_level: transactions are begun by hand; check_same_thread: the lock does it
             self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
             self._db.row_factory = sqlite3.Row
+            # a damaged text is one that its seal does not fit, not an error wherever a row is read
+            self._db.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
         try:
             with self._errors():
                 # some 10 ms a write, and none of WAL's trouble with several connections in older SQLite
                 self._db.execute("PRAGMA journal_mode = DELETE")
                 self._db.execute("PRAGMA synchronous = FULL")
                 self._db.execute("PRAGMA foreign_keys = ON")  # off by default, for each connection anew
+                (state,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+                if state != "ok":  # 1 ms for hundreds of rows
+                    raise sqlite3.DatabaseError(" ".join(str(state).split()))
             self._migrate()
         except BaseException:
             self._db.close()
@@ -140,10 +119,9 @@ class Registry:
         with self._transaction():
             if self.check_unchanged(deployment):
                 if asking is not None:
-                    self._db.execute(
-                        "UPDATE versions SET asking = ? WHERE name = ? AND version = ?",
-                        (asking, deployment.name, deployment.version),
-                    )
+                    key = (deployment.name, deployment.version)
+                    self._db.execute("UPDATE versions SET asking = ? WHERE name = ? AND version = ?", (asking, *key))
+                    self._seal("versions", "name = ? AND version = ?", *key)
                 return
             values = dataclasses.asdict(deployment) | {
                 "gguf_path": str(deployment.gguf_path),
@@ -156,6 +134,7 @@ class Registry:
             marks = ", ".join(f":{column}" for column in values)
             # only a row that cannot be read is replaced: what can be read never changes
             self._db.execute(f"INSERT OR REPLACE INTO versions ({columns}) VALUES ({marks})", values)
+            self._seal("versions", "name = ? AND version = ?", deployment.name, deployment.version)
 
     def check_unchanged(self, deployment: Deployment) -> bool:
         """Whether this version is registered already, readably. Raises `InputError` if it is, with other contents."""
@@ -175,7 +154,7 @@ class Registry:
     def find(self, name: str, version: str) -> Version | None:
         """One version, or None. Raises `DamagedRowError` where its row cannot be read."""
         rows = self._rows("SELECT * FROM versions WHERE name = ? AND version = ?", name, version)
-        return _version(rows[0]) if rows else None
+        return version_of(rows[0]) if rows else None
 
     def versions(self, name: str | None = None) -> list[Version]:
         """The versions of one model or of all, oldest first; those whose rows are damaged are left out."""
@@ -183,33 +162,70 @@ class Registry:
         found = []
         for row in rows:
             with contextlib.suppress(DamagedRowError):
-                found.append(_version(row))
+                found.append(version_of(row))
+        return found
+
+    def damaged(self) -> list[str]:
+        """What is wrong with rows that are left out, a sentence each; nothing where all can be read."""
+        found = []
+        for row in self._rows("SELECT * FROM versions ORDER BY rowid"):
+            try:
+                version_of(row)
+            except DamagedRowError as error:
+                found.append(str(error))
+        names = sorted({activation.name for activation in self._activations()})
+        for name in names or [""]:
+            try:
+                self.active(name)
+            except DamagedRowError as error:
+                found.append(str(error))
         return found
 
     def active(self, name: str) -> Activation | None:
-        """The activation that counts now, or None for a model that was never deployed."""
-        return next(reversed(self.history(name)), None)
+        """The activation that counts now, or None for a model that was never deployed.
+
+        Raises:
+            DamagedRowError: the row that says it is damaged or gone, or may be: one whose model cannot be read is.
+        """
+        known = self._activations()
+        newest = next((row for row in reversed(known) if row.name == name and row.is_sound), None)
+        after = 0 if newest is None else newest.id
+        others = {row.name for row in known if row.is_sound} - {name}  # a row of theirs says nothing of this model
+        known_later = {row.id for row in known if row.id > after and (row.is_sound or row.name in others)}
+        if known_later != set(range(after + 1, self._newest_id(known) + 1)):
+            raise DamagedRowError(
+                f"Which version of {name or 'a model'} is active cannot be read: a row of {self._path} is damaged or gone.",
+                "make one active again: ai-forge deploy.",
+            )
+        return newest
 
     def deployed(self) -> dict[str, ActiveVersion]:
         """The active version of each model by name; a model whose active row is gone or damaged is left out."""
         known = {(version.deployment.name, version.deployment.version): version for version in self.versions()}
         found = {}
         for name in sorted({name for name, _ in known}):
-            active = self.active(name)
-            if active is not None and (name, active.version) in known:
-                found[name] = ActiveVersion(active, known[name, active.version])
+            with contextlib.suppress(DamagedRowError):
+                active = self.active(name)
+                if active is not None and (name, active.version) in known:
+                    found[name] = ActiveVersion(active, known[name, active.version])
         return found
 
     def previous(self, name: str) -> Activation | None:
-        """The activation that a rollback returns to, or None."""
-        history = self.history(name)
-        return next((row for row in history if row.id == history[-1].previous), None)
+        """The activation that a rollback returns to, or None. Raises `DamagedRowError` where its row is damaged."""
+        current = self.active(name)
+        if current is None or current.previous is None:
+            return None
+        found = next((row for row in self._activations() if row.id == current.previous), None)
+        if found is None or not found.is_sound:
+            raise DamagedRowError(
+                f"What {name}:{current.version} replaced cannot be read: a row of {self._path} is damaged or gone.",
+                "deploy another version: ai-forge deploy.",
+            )
+        return found
 
     def history(self, name: str) -> list[Activation]:
-        """All activations of a model, oldest first; damaged rows are left out, as if they had never been."""
-        rows = self._rows("SELECT * FROM activations WHERE name = ? ORDER BY id", name)
-        activations = [Activation(**dict(row)) for row in rows]
-        return [activation for activation in activations if activation.is_sound]
+        """All activations of a model that can be read, oldest first."""
+        return [activation for activation in self._activations() if activation.name == name and activation.is_sound]
 
     def activate(self, name: str, version: str, runtime: RuntimeKind) -> Activation:
         """Make a registered version the active one, in one transaction; what is active already stays as it is.
@@ -221,7 +237,13 @@ class Registry:
             if self.find(name, version) is None:
                 known = ", ".join(v.deployment.version for v in self.versions(name)) or "none"
                 raise InputError(f"{name} has no version {version!r}; it has: {known}.", "ai-forge models")
-            current = self.active(name)
+            try:
+                current = self.active(name)
+            except (
+                DamagedRowError
+            ):  # this deployment is how it is mended; a rollback then goes to the last that is known
+                before = next(reversed(self.history(name)), None)
+                return self._append(name, version, runtime, "deploy", before and before.id)
             if current is None:
                 return self._append(name, version, runtime, "deploy", None)
             if current.version != version:
@@ -259,8 +281,14 @@ class Registry:
         return target
 
     def prunable(self, name: str, keep: int) -> list[Version]:
-        """The versions beyond the `keep` newest, oldest first; never the active one or a rollback's target."""
-        kept = self._needed(name)
+        """The versions beyond the `keep` newest, oldest first; never the active one or a rollback's target.
+
+        None where it cannot be read which those are.
+        """
+        try:
+            kept = self._needed(name)
+        except DamagedRowError:
+            return []
         versions = self.versions(name)
         for version in reversed(versions):
             if len(kept) < keep:
@@ -301,7 +329,25 @@ class Registry:
             " VALUES (?, ?, ?, ?, ?, ?)",
             (name, version, runtime, reason, previous, now),
         )
-        return Activation(int(cursor.lastrowid or 0), name, version, runtime, reason, previous, now)
+        number = int(cursor.lastrowid or 0)
+        self._seal("activations", "id = ?", number)
+        return Activation(number, name, version, runtime, reason, previous, now)
+
+    def _activations(self) -> list[Activation]:
+        """Every row, damaged ones too, oldest first. Of all models, because a damaged name hides whose a row was."""
+        with self._errors():
+            return [activation_of(row) for row in self._rows("SELECT * FROM activations ORDER BY id")]
+
+    def _newest_id(self, known: Sequence[Activation]) -> int:
+        """The number of the newest activation that there ever was; SQLite remembers it, whatever became of the row."""
+        rows = self._rows("SELECT seq FROM sqlite_sequence WHERE name = 'activations'")
+        remembered = [row["seq"] for row in rows if isinstance(row["seq"], int)]
+        return max([*remembered, *(row.id for row in known)], default=0)
+
+    def _seal(self, table: str, where: str, *values: object) -> None:
+        (row,) = self._db.execute(f"SELECT * FROM {table} WHERE {where}", values).fetchall()
+        columns = {name: value for name, value in columns_of(row).items() if name != SEAL}
+        self._db.execute(f"UPDATE {table} SET seal = ? WHERE {where}", (sealed(columns)[SEAL], *values))
 
     def _rows(self, sql: str, *values: object) -> list[sqlite3.Row]:
         with self._lock, self._errors():
@@ -324,7 +370,8 @@ class Registry:
                     self._db.execute(statement)
             elif found < SCHEMA_VERSION:
                 for version in range(found + 1, SCHEMA_VERSION + 1):
-                    self._db.execute(CHANGES[version])
+                    for statement in CHANGES[version]:
+                        self._db.execute(statement)
             if found != SCHEMA_VERSION:
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
@@ -363,21 +410,3 @@ class Registry:
             f"{self._path} is not a usable registry: {error}.",
             f"move it away (mv {self._path} {self._path}.broken), then deploy again: ai-forge deploy.",
         )
-
-
-def _version(row: sqlite3.Row) -> Version:
-    values = dict(row)
-    try:
-        metrics = json.loads(values.pop("metrics"))
-        for column in ("stop", "sampling", "asking"):
-            if values[column] is not None:
-                values[column] = json.loads(values[column])
-        if not isinstance(metrics, dict):
-            raise ValueError("metrics are no mapping")
-        return Version(read_deployment(values), metrics)
-    except (ValueError, TypeError) as error:  # ValidationError is a ValueError
-        first = str(error).splitlines()[0]
-        raise DamagedRowError(
-            f"The registry's row of {row['name']}:{row['version']} is damaged: {first}.",
-            "make it anew: ai-forge deploy.",
-        ) from error

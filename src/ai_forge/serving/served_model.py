@@ -22,6 +22,7 @@ from ai_forge.errors import InputError, PrerequisiteError
 from ai_forge.prompting.prompt import Message, citations_in, messages_for
 from ai_forge.serving.choosing import choose_runtime
 from ai_forge.serving.registry import Registry
+from ai_forge.workspace import whole_manifest
 
 if TYPE_CHECKING:
     from ai_forge.config.settings import RuntimeSettings
@@ -105,7 +106,7 @@ class ServedModel:
 
         Raises:
             InputError: no such version is deployed, or one of a time when it was not recorded how it is asked.
-            PrerequisiteError: its runtime or its index is gone.
+            PrerequisiteError: its runtime is gone, or its index gone or damaged.
         """
         with Registry(workspace.registry_path) as registry:
             active = registry.active(name)
@@ -114,7 +115,10 @@ class ServedModel:
             known = sorted({each.deployment.name for each in registry.versions()})
             kept = [each.deployment.version for each in registry.versions(name)]
         if active is not None and found is None:
-            raise InputError(f"{name} has no version {wanted}; it has {', '.join(kept)}.", "ai-forge models")
+            step = "ai-forge models"
+            if version is None:  # the row of the active version is gone
+                step = "make it again: ai-forge deploy."
+            raise InputError(f"{name} has no version {wanted}; it has {', '.join(kept) or 'none'}.", step)
         if active is None or found is None:
             message = f"No model {name} is deployed."
             if known:
@@ -125,9 +129,10 @@ class ServedModel:
             raise InputError(
                 f"{found.deployment.model} was deployed by an older AI Forge.", "deploy it again: ai-forge deploy."
             )
-        if asking.index_folder is not None and not asking.index_folder.is_dir():
+        if asking.index_folder is not None and whole_manifest(asking.index_folder) is None:
+            state = "damaged" if asking.index_folder.is_dir() else "gone"
             raise PrerequisiteError(
-                f"The index {asking.index_folder} of {found.deployment.model} is gone.",
+                f"The index {asking.index_folder} of {found.deployment.model} is {state}.",
                 "make it again: ai-forge deploy.",
             )
         runtime = choose_runtime(settings.model_copy(update={"kind": active.runtime}), workspace)

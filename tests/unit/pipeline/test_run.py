@@ -149,9 +149,28 @@ def test_a_repository_without_a_usable_name_gets_one(run: TinyRun, tmp_path: Pat
     assert model_of(run, place) == f"repository-{identity_of(place)[:6]}"
 
 
-def test_names_that_cannot_be_read_are_made_again(run: TinyRun) -> None:
-    (run.home / "repositories.json").write_text('{"torn')
-    assert runner_of(run).run.model == "repo"
+@pytest.mark.parametrize("damage", ['{"torn', "{}", "[]", None])
+def test_names_that_cannot_be_read_are_told_by_the_runs(run: TinyRun, tmp_path: Path, damage: str | None) -> None:
+    mine, other = stdlib_copy(tmp_path / "mine" / "repo"), stdlib_copy(tmp_path / "other" / "repo")
+    for place, name in ((mine, "handy"), (other, None)):
+        with runner_of(TinyRun(run.home, place, run.base, run.outcome), name=name) as runner:
+            model = runner.run.model
+    names = run.home / "repositories.json"
+    names.unlink()
+    if damage is not None:
+        names.write_text(damage)
+    # neither may take another's name, whoever comes first
+    assert model_of(run, other) == model
+    assert model_of(run, mine) == "handy"
+
+
+def test_a_name_that_a_disk_changed_is_noticed(run: TinyRun, tmp_path: Path) -> None:
+    mine = stdlib_copy(tmp_path / "mine")
+    with runner_of(TinyRun(run.home, mine, run.base, run.outcome), name="handy"):
+        pass
+    names = run.home / "repositories.json"
+    names.write_text(names.read_text().replace('"handy"', '"dandy"'))
+    assert model_of(run, mine) == "handy"
 
 
 def test_two_repositories_share_a_home_and_what_is_equal(run: TinyRun, tmp_path: Path) -> None:

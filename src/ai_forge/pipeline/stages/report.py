@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from ai_forge.code_hash import code_hash
+from ai_forge.pipeline.run import read_record
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
 from ai_forge.pipeline.stages.dataset import DatasetSummary
 from ai_forge.pipeline.stages.evaluate import FILE, SPEED_FILE
@@ -85,7 +85,7 @@ def _build(context: StageContext) -> ReportSummary:
     run, outputs = context.run, context.outputs
     base = context.opened.base
     # when the run began, of its folder: the same report is written again without another time in it
-    record = json.loads((context.workspace.runs_dir / run.id / "run.json").read_text(encoding="utf-8"))
+    record = read_record(context.workspace.runs_dir / run.id) or {}
     training = TrainingRecord.read(outputs.folder("train"))
     evaluation = outputs.read("evaluate", FILE, Evaluation)
     speed = outputs.read("evaluate", SPEED_FILE, ServedSpeed)
@@ -94,7 +94,7 @@ def _build(context: StageContext) -> ReportSummary:
         repository=run.repository_name,
         commit=run.commit,
         run_id=run.id,
-        created=str(record["created"]),
+        created=str(record.get("created", "")),
         base={
             "name": base.name,
             "description": base.origin.description,

@@ -25,13 +25,23 @@ from typing import Any
 
 from ai_forge.config.models import ModelEntry, load_models
 from ai_forge.errors import AIForgeError, InputError, PrerequisiteError
+from ai_forge.json_lines import JsonObject
 from ai_forge.model_files.architectures import context_of
 from ai_forge.model_files.base import Base, Kind, Origin, check_folder, n_parameters
 from ai_forge.model_files.gguf.importer import PLAIN, TOKENIZER_GGUF, check_convertible, convert_gguf, converted_bytes
 from ai_forge.model_files.gguf.reader import main_type, read_gguf
 from ai_forge.model_files.tensors import PICKLE_SUFFIXES, weight_files
 from ai_forge.training.bases import sources as base_sources
-from ai_forge.workspace import Workspace, atomic_folder, file_sha256, require_disk
+from ai_forge.workspace import (
+    MANIFEST,
+    Workspace,
+    atomic_folder,
+    file_sha256,
+    read_json,
+    require_disk,
+    whole_manifest,
+    write_manifest,
+)
 
 CONVERTER_VERSION = 2  # part of the cache key: raise it when a conversion gives other files
 BASE_FILE = "base.json"
@@ -98,7 +108,7 @@ def _named(label: str, entry: ModelEntry, cache_dir: Path, hub_cache_dir: Path |
         path = base_sources.wheel_file(source, cache_dir)
         about = f"{source.file} from the package {source.package} {source.version}"
         return _from_gguf(label, path, "wheel", about, cache_dir, emit, training=entry.training)
-    is_converted = (_converted_folder(source.sha256, cache_dir) / BASE_FILE).is_file()
+    is_converted = _converted_in(_converted_folder(source.sha256, cache_dir)) is not None
     with contextlib.suppress(PrerequisiteError):
         return from_hub(download=not is_converted)
     about = f"{source.parts} packages {source.package.format(part=1)} … {source.version}"
@@ -122,6 +132,17 @@ def _named(label: str, entry: ModelEntry, cache_dir: Path, hub_cache_dir: Path |
 
 def _converted_folder(digest: str, cache_dir: Path) -> Path:
     return cache_dir / "bases" / f"{digest[:16]}-v{CONVERTER_VERSION}"
+
+
+def _converted_in(folder: Path) -> JsonObject | None:
+    """The facts of an earlier conversion in this folder; None where there is none, or a file of it is damaged."""
+    # those of a version before have no manifest
+    if (folder / MANIFEST).exists() and whole_manifest(folder) is None:
+        return None
+    known = read_json(folder / BASE_FILE)
+    if known is None or not {"lossy", "fingerprint", "architecture", "n_parameters", "context_length"} <= known.keys():
+        return None
+    return known
 
 
 def _refuse_other_files(path: Path) -> None:
@@ -168,8 +189,8 @@ def _from_gguf(
             f"{path} has sha256 {digest[:12]}…, its name says {str(expected)[:12]}….", "pull the model again."
         )
     folder = _converted_folder(digest, cache_dir)
-    record = folder / BASE_FILE
-    if not record.is_file():
+    known = _converted_in(folder)
+    if known is None:
         file = read_gguf(path)
         config = check_convertible(file)
         emit(
@@ -189,9 +210,9 @@ def _from_gguf(
                 "n_parameters": n_parameters(work),
                 "context_length": context_of(config),
             }
-            # last: a folder that has it was finished
             (work / BASE_FILE).write_text(json.dumps(facts, indent=2), encoding="utf-8")
-    known = json.loads(record.read_text(encoding="utf-8"))
+            write_manifest(work, {})  # last: a folder that has it was finished
+        known = facts
     quantization = known.get("quantization", known.get("quantisation"))  # the key was once spelled with an s
     origin = Origin(kind, about, known["lossy"], quantization, digest, dict(notes or {}))
     return Base(

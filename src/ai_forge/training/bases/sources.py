@@ -22,6 +22,7 @@ from ai_forge.config.models import WheelSource
 from ai_forge.errors import InputError, PrerequisiteError
 from ai_forge.json_lines import JsonObject
 from ai_forge.model_files.tensors import weight_files
+from ai_forge.places import holds_what_was_written, regular_bytes, sealed
 from ai_forge.workspace import atomic_write, file_sha256, require_disk
 
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.jinja"]
@@ -51,13 +52,13 @@ def cached_sha256(path: Path, cache_dir: Path) -> str:
     path_hash = hashlib.sha256(str(stamp["path"]).encode()).hexdigest()[:32]
     memo = cache_dir / "hashes" / f"{path_hash}.json"
     try:
-        known = json.loads(memo.read_text(encoding="utf-8"))
-        if {key: known[key] for key in stamp} == stamp:
+        known = json.loads(regular_bytes(memo))
+        if {key: known[key] for key in stamp} == stamp and holds_what_was_written(known):
             return str(known["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass  # not there or not readable: hash the file
     digest = file_sha256(path)
-    atomic_write(memo, json.dumps(stamp | {"sha256": digest}))
+    atomic_write(memo, json.dumps(sealed(stamp | {"sha256": digest})))
     return digest
 
 
