@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Literal
 
 from ai_forge.errors import AIForgeError, InputError
+from ai_forge.events import read_events
 from ai_forge.pipeline.run import RECORD, read_record, read_run
 from ai_forge.pipeline.runner import Runner
+from ai_forge.pipeline.runs import view_of
 from ai_forge.serving.ask_log import FOLDER as ASKED
 from ai_forge.serving.registry import Registry
 from ai_forge.workspace import MANIFEST, Workspace
@@ -122,9 +124,10 @@ def _outputs(folder: Path, workspace: Workspace) -> list[Path]:
     except AIForgeError:
         return []
     places = [workspace.stage_folder(stage.name, stage.key) for stage in stages if stage.key is not None]
-    # where an output before them is gone or damaged, nobody knows which of theirs are this run's: all stay
+    # where an output before one that was made is gone or damaged, nobody knows which of its kind is this run's: all stay
+    made = view_of(read_events(folder / "events.jsonl")).stages
     for stage in stages:
-        if stage.key is None:
+        if stage.key is None and stage.name in made:
             places += (workspace.cache_dir / stage.name).glob("*")
     works = [place.with_name(f"{place.name}.work") for place in places]
     return [path.resolve() for path in (*places, *works)]

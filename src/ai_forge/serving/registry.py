@@ -402,10 +402,10 @@ class Registry:
             raise PrerequisiteError(
                 f"{self._path} cannot be used: {error}.", "check its folder and the disk."
             ) from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # an error about damaged text may be no text itself
             raise self._unusable(error) from error
 
-    def _unusable(self, error: sqlite3.DatabaseError) -> InputError:
+    def _unusable(self, error: Exception) -> InputError:
         return InputError(
             f"{self._path} is not a usable registry: {error}.",
             f"move it away (mv {self._path} {self._path}.broken), then deploy again: ai-forge deploy.",

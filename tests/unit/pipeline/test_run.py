@@ -151,7 +151,8 @@ def test_a_repository_without_a_usable_name_gets_one(run: TinyRun, tmp_path: Pat
 
 @pytest.mark.parametrize("damage", ['{"torn', "{}", "[]", None])
 def test_names_that_cannot_be_read_are_told_by_the_runs(run: TinyRun, tmp_path: Path, damage: str | None) -> None:
-    mine, other = stdlib_copy(tmp_path / "mine" / "repo"), stdlib_copy(tmp_path / "other" / "repo")
+    mine = stdlib_copy(tmp_path / "mine" / "repo", ("bisect.py",))
+    other = stdlib_copy(tmp_path / "other" / "repo", ("heapq.py",))
     for place, name in ((mine, "handy"), (other, None)):
         with runner_of(TinyRun(run.home, place, run.base, run.outcome), name=name) as runner:
             model = runner.run.model
@@ -165,7 +166,7 @@ def test_names_that_cannot_be_read_are_told_by_the_runs(run: TinyRun, tmp_path: 
 
 
 def test_a_name_that_a_disk_changed_is_noticed(run: TinyRun, tmp_path: Path) -> None:
-    mine = stdlib_copy(tmp_path / "mine")
+    mine = stdlib_copy(tmp_path / "mine", ("bisect.py",))
     with runner_of(TinyRun(run.home, mine, run.base, run.outcome), name="handy"):
         pass
     names = run.home / "repositories.json"

@@ -285,7 +285,7 @@ def test_a_damaged_activation_is_told_and_mended_by_deploying(tmp_path: Path, co
         with sqlite3.connect(path) as other:
             other.execute(f"UPDATE activations SET {column} = ? WHERE version = 'r2'", (value,))
         other.close()
-        with pytest.raises(DamagedRowError, match="Which version of demo is active .* Next: .* ai-forge deploy"):
+        with pytest.raises(DamagedRowError, match=r"Which version of demo is active .* Next: .* ai-forge deploy"):
             registry.active("demo")
         assert len(registry.damaged()) == 1
         assert registry.activate("demo", "r2", "embedded").version == "r2"
