@@ -201,7 +201,7 @@ def _change_field(path: Path, chance: random.Random, value: Callable[[object], s
 def _places(tree: Any) -> list[tuple[Any, Any]]:
     """(holder, key) of the values of a tree, those near its top: a list of thousands has a few."""
     found: list[tuple[Any, Any]] = []
-    level = [tree]
+    level = [tree] if isinstance(tree, dict | list) else []
     for _ in range(6):
         below = []
         for holder in level:

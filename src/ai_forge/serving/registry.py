@@ -242,8 +242,8 @@ class Registry:
             except (
                 DamagedRowError
             ):  # this deployment is how it is mended; a rollback then goes to the last that is known
-                before = next(reversed(self.history(name)), None)
-                return self._append(name, version, runtime, "deploy", before and before.id)
+                before = next((row.id for row in reversed(self.history(name))), None)
+                return self._append(name, version, runtime, "deploy", before)
             if current is None:
                 return self._append(name, version, runtime, "deploy", None)
             if current.version != version:
@@ -402,7 +402,10 @@ class Registry:
             raise PrerequisiteError(
                 f"{self._path} cannot be used: {error}.", "check its folder and the disk."
             ) from error
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # an error about damaged text may be no text itself
+        except (
+            sqlite3.DatabaseError,
+            UnicodeDecodeError,
+        ) as error:  # an error about damaged text may be no text itself
             raise self._unusable(error) from error
 
     def _unusable(self, error: Exception) -> InputError:
