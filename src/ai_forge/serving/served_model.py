@@ -22,7 +22,7 @@ from ai_forge.errors import InputError, PrerequisiteError
 from ai_forge.prompting.prompt import Message, citations_in, messages_for
 from ai_forge.serving.choosing import choose_runtime
 from ai_forge.serving.registry import Registry
-from ai_forge.workspace import whole_manifest
+from ai_forge.workspace import MANIFEST, whole_manifest
 
 if TYPE_CHECKING:
     from ai_forge.config.settings import RuntimeSettings
@@ -129,7 +129,7 @@ class ServedModel:
             raise InputError(
                 f"{found.deployment.model} was deployed by an older AI Forge.", "deploy it again: ai-forge deploy."
             )
-        if asking.index_folder is not None and whole_manifest(asking.index_folder) is None:
+        if asking.index_folder is not None and not _is_whole(asking.index_folder):
             state = "damaged" if asking.index_folder.is_dir() else "gone"
             raise PrerequisiteError(
                 f"The index {asking.index_folder} of {found.deployment.model} is {state}.",
@@ -211,6 +211,11 @@ class ServedModel:
         if asking is None or asking.repository is None:
             return None
         return changes_since(asking.repository)
+
+
+def _is_whole(index: Path) -> bool:
+    """Whether an index is there, and as its manifest says; one that a program saved by itself has none."""
+    return index.is_dir() and (not (index / MANIFEST).exists() or whole_manifest(index) is not None)
 
 
 def _tokens(message: Message) -> int:
