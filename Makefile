@@ -45,6 +45,7 @@ soak: $(VENV)/.installed-dev
 	AI_FORGE_HEAVY_CLIENTS=1 $(BIN)/python -m pytest tests/integration/test_real_clients.py
 	$(BIN)/python bench/kill_guardian.py
 	$(BIN)/python bench/plant_candidates.py
+	$(BIN)/python bench/damage_home.py
 
 # The learning lab: make lab STUDY=families REPO=path; hours, continued when it is started again.
 lab: $(VENV)/.installed-dev
