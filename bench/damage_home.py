@@ -414,8 +414,9 @@ class Matrix:
                 shutil.rmtree(gone)
             else:
                 gone.unlink(missing_ok=True)
-        for given in re.finditer(r"\bchmod (\S+) (\S+)", step):
-            Path(given[2]).chmod(0o700)
+        for given in re.finditer(r"\bchmod (\S+) ([^\s;,)]+)", step):
+            with contextlib.suppress(OSError):
+                Path(given[2]).chmod(0o700)
             taken = True
         for typed in re.finditer(r"ai-forge ((?:[a-z-]+ ?)+)", step):
             words = self._as_here(typed[1].split())
