@@ -30,6 +30,7 @@ from ai_forge.antigravity_agent.cycle import CycleStore
 from ai_forge.antigravity_agent.repo_guardian import RepoGuardian
 from ai_forge.config import load_settings
 from ai_forge.events import read_events
+from ai_forge.pipeline.identity import identity_of
 from ai_forge.pipeline.recipes import REPOSITORY, Recipe
 from ai_forge.pipeline.stage import StageContext, Summary
 from ai_forge.pipeline.stages.report import REPORT, ReportSummary
@@ -83,8 +84,9 @@ class Place:
     def copied(self, folder: Path) -> "Place":
         for name in ("home", "repo"):
             shutil.copytree(self.folder / name, folder / name, symlinks=True)
-        # the copy is another repository by its path: the name it is called by is given to it
-        (folder / "home" / "repositories.json").unlink()
+        # the copy is another repository by its path: the name that the first one has is given to it
+        names = {identity_of(folder / "repo"): {"model": "killed", "path": str(folder / "repo")}}
+        (folder / "home" / "repositories.json").write_text(json.dumps(names))
         return Place(folder, self.settings)
 
     def active(self) -> str | None:
