@@ -22,11 +22,11 @@ LONGEST = 40
 TOUR = (
     ("What there is.", "--help"),
     ("Does it run here?", "doctor"),
-    ("What would it cost? Here everything is done, so nothing.", "plan"),
+    ("What is done, and what would it cost?", "plan"),
     ("Everything: nothing changed since the last run.", "run"),
     ("What would be shown to the model, and why?", 'search "how do I hide what is typed at a prompt?" -k 5'),
-    ("Asked.", 'ask "What does `get_app_dir` return?"'),
-    ("Code is completed.", "complete src/click/utils.py:60"),
+    ("Asked.", 'ask "What does get_app_dir return?"'),
+    ("Code is completed; a base of this size has nothing to say here.", "complete src/click/utils.py:54"),
     ("Which bases and models are there?", "models"),
     ("What was run?", "runs"),
     ("Did it help?", "evaluate"),
@@ -39,7 +39,7 @@ TOUR = (
     ("What takes room? Nothing is removed without being asked to.", "clean"),
     ("The queue of the service.", "jobs list"),
     ("Where does a setting come from?", "config show"),
-    ("A word that is not known.", "rnu"),
+    ("A value that cannot be.", "run --steps 0"),
 )
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
