@@ -70,7 +70,7 @@ def shown(command: str, columns: int, folder: Path, home: Path) -> str:
 def settled(text: str) -> str:
     """The lines as they stand in the end: moves up and to the start of a line write over what was there."""
     lines, row, column = [""], 0, 0
-    for piece in re.split(r"(\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]|\r|\n)", text):
+    for piece in re.split(rf"({_ESCAPE.pattern}|\r|\n)", text):
         if piece == "\n":
             row, column = row + 1, 0
             if row == len(lines):

@@ -48,12 +48,13 @@ def make_room(path: Path) -> None:
 
 
 def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with their seal: sixteen hexadecimal digits over all of them.
+    """The values as JSON reads them (a tuple is a list), with their seal: sixteen hexadecimal digits over all of them.
 
     >>> holds_what_was_written(sealed({"a": 1})), holds_what_was_written(sealed({"a": 1}) | {"a": 2})
     (True, False)
     """
-    return {**values, SEAL: _digest(values)}
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return {**plain, SEAL: _digest(plain)}
 
 
 def holds_what_was_written(values: Mapping[str, Any]) -> bool:

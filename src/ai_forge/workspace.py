@@ -244,9 +244,8 @@ class Workspace:
         until = time.monotonic() + wait_s
         path.parent.mkdir(exist_ok=True)
         make_room(path)
-        with path.open(
-            "a+", errors="replace"
-        ) as file:  # not "w": the one who holds the lock has written its number into it
+        # not "w": the one who holds the lock has written its number into it
+        with path.open("a+", errors="replace") as file:
             while not _locked(file):
                 check()
                 if time.monotonic() >= until:
@@ -279,9 +278,7 @@ def write_manifest(folder: Path, counts: Mapping[str, Any], **more: Any) -> None
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }
-    # through JSON: the seal must be that of what is read
-    content = json.loads(json.dumps({"counts": dict(counts), "files": files, **more}))
-    atomic_write(folder / MANIFEST, json.dumps(sealed(content), indent=1))
+    atomic_write(folder / MANIFEST, json.dumps(sealed({"counts": dict(counts), "files": files, **more}), indent=1))
 
 
 def whole_manifest(folder: Path) -> JsonObject | None:

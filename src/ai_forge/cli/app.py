@@ -39,6 +39,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 INTERRUPTED = 130
+# a folder, a link or a pipe lies where a file belongs
+IN_THE_WAY = frozenset(
+    (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.EINVAL, errno.ENXIO)
+)
 BROKEN_PIPE = 141
 
 app.command()(run)
@@ -119,15 +123,7 @@ def _step(error: OSError) -> str:
         return "mend that; the same command continues."
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"allow it: chmod u+rwX {place}; the same command continues."
-    if error.errno in (
-        errno.EISDIR,
-        errno.ENOTDIR,
-        errno.EEXIST,
-        errno.ENOTEMPTY,
-        errno.ELOOP,
-        errno.EINVAL,
-        errno.ENXIO,
-    ):
+    if error.errno in IN_THE_WAY:
         return f"move what lies there away: mv {place} {place}.moved; the same command makes it again."
     return "mend that; the same command continues."
 

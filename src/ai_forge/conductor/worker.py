@@ -170,9 +170,8 @@ class Worker:
                 answer, metrics = self._steps(job_id, prepared, process)
                 process.end()  # before the row says that it is over
                 return self._finish(row, answer, metrics)
-            except (
-                ValidationError
-            ):  # recorded by a version that wrote it otherwise: prepared anew by the workflow that follows
+            except ValidationError:
+                # recorded by a version that wrote it otherwise: prepared anew by the workflow that follows
                 self._store.update(job_id, at_attempt=attempt, prepared=None)
                 raise
             finally:

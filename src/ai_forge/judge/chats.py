@@ -6,13 +6,12 @@ word for word is told beside it). The base's best rival is the base that is show
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 
 from pydantic import BaseModel, ConfigDict
 
 from ai_forge.config import JudgeSettings
 from ai_forge.data_pipeline.schemas.chats import ChatExample
-from ai_forge.judge.evaluation import nats_of
+from ai_forge.judge.evaluation import Load, Serve, nats_of
 from ai_forge.judge.plain_report import head_of, quoted
 from ai_forge.judge.scoring import rouge_l
 from ai_forge.judge.statistics import (
@@ -27,15 +26,10 @@ from ai_forge.judge.statistics import (
 from ai_forge.judge.verdict import Check, Verdict, in_words, signed, start_of_headline
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.prompt import Message
-from ai_forge.serving.runtime import Completes, in_parts
-from ai_forge.training.backends.base import Generator
+from ai_forge.serving.runtime import in_parts
 
 BASE, SHOWN, TUNED = "base", "base + worked examples", "tuned"
 CONTENDERS = (BASE, SHOWN, TUNED)
-Load = Callable[[bool], Generator]
-"""Gives the trainer's base (False) or tuned model (True)."""
-Serve = Callable[[bool, int], AbstractContextManager[Completes]]
-"""Opens the exported file of the base (False) or of the tuned model (True), with so many tokens of context."""
 Report = Callable[[int, int, str], None]
 
 

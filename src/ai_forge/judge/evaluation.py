@@ -52,6 +52,10 @@ __all__ = [
     "scored",
 ]
 
+Load = Callable[[bool], Generator]
+"""Gives the trainer's base (False) or tuned model (True)."""
+Serve = Callable[[bool, int], AbstractContextManager[Completes]]
+"""Opens the exported file of the base (False) or of the tuned model (True), with so many tokens of context."""
 Retrieve = Callable[[str], Sequence[Document]]
 
 
@@ -158,8 +162,8 @@ class Evaluator:
 
     def __init__(
         self,
-        load: Callable[[bool], Generator],
-        serve: Callable[[bool, int], AbstractContextManager[Completes]],
+        load: Load,
+        serve: Serve,
         tokenizer: ChatTokenizer,
         retrieve: Retrieve,
         settings: JudgeSettings,

@@ -129,8 +129,7 @@ class Runner:
             self._entered.enter_context(self.workspace.lock(f"run-{self.run.id}"))
             self.folder.mkdir(parents=True, exist_ok=True)
             if read_run(self.folder) is None:  # none yet, or damaged
-                record = json.loads(json.dumps(self._record(), default=str))  # the seal is that of what is read
-                atomic_write(self.folder / RECORD, json.dumps(sealed(record), indent=1))
+                atomic_write(self.folder / RECORD, json.dumps(sealed(self._record()), indent=1))
             events = self.folder / "events.jsonl"
             for event in self._early:  # to the file only: the listener has heard them
                 EventStream(events)(event)

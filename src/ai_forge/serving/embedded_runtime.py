@@ -275,8 +275,7 @@ class EmbeddedRuntime:
 def _write(record: Path, deployment: Deployment, stamp: FileStamp) -> None:
     values = dataclasses.asdict(deployment) | {"gguf_path": str(deployment.gguf_path)}
     del values["asking"]  # the registry's to know, and it may change there
-    plain = json.loads(json.dumps(values | {"stamp": dataclasses.asdict(stamp)}))  # the seal is that of what is read
-    atomic_write(record, json.dumps(sealed(plain), indent=1))
+    atomic_write(record, json.dumps(sealed(values | {"stamp": dataclasses.asdict(stamp)}), indent=1))
 
 
 def _read(record: Path) -> tuple[Deployment, FileStamp | None]:

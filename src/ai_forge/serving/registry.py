@@ -239,9 +239,8 @@ class Registry:
                 raise InputError(f"{name} has no version {version!r}; it has: {known}.", "ai-forge models")
             try:
                 current = self.active(name)
-            except (
-                DamagedRowError
-            ):  # this deployment is how it is mended; a rollback then goes to the last that is known
+            except DamagedRowError:
+                # this deployment is how it is mended; a rollback then goes to the last that is known
                 before = next((row.id for row in reversed(self.history(name))), None)
                 return self._append(name, version, runtime, "deploy", before)
             if current is None:

@@ -16,7 +16,7 @@ from ai_forge.data_pipeline.datasets.formats import read_dataset
 from ai_forge.data_pipeline.datasets.storage import read_jsonl, write_jsonl
 from ai_forge.data_pipeline.schemas.chats import ChatExample
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary, keyed_by_files
-from ai_forge.pipeline.stages.evaluate import ASKED, WHAT_ONLY_THE_VERDICT_READS, JudgedSummary, serve
+from ai_forge.pipeline.stages.evaluate import ASKED, WHAT_ONLY_THE_VERDICT_READS, JudgedSummary, key_of_asked, serve
 from ai_forge.pipeline.stages.merge import load_generator
 from ai_forge.pipeline.stages.parity import parity_stage
 from ai_forge.pipeline.stages.report import ReportSummary, report_stage, summary_of
@@ -99,8 +99,7 @@ def _evaluate_inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
     )
     return {
         "recipe": run.recipe,
-        "merge": outputs.key("merge"),
-        "served": run.settings.export.quantization,
+        **key_of_asked(run, outputs),
         "data": _content(outputs),
         "settings": settings,
     }

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FILE = "evaluation.json"
 SPEED_FILE = "speed.json"  # apart: seconds are others each time, and all else is the same
 MOST_TOLD = 3  # of the questions that are left out; the report names all
-# these change no answer: how many are generated at a time, and how what was measured is judged
+# these change no answer, only how what was measured is judged
 WHAT_ONLY_THE_VERDICT_READS = {"forgetting_budget", "general_code_budget", "general_chat_budget"}
 ASKED = ("merge", "export", "base-export")  # the trainer's weights for losses, the files of both for answers
 
@@ -50,6 +50,11 @@ class EvaluateSummary(JudgedSummary):
         return f"{people}{self.questions} held-out questions, {self.code_files} held-out files"
 
 
+def key_of_asked(run: Run, outputs: Outputs) -> dict[str, str]:
+    """What decides which weights and files are asked; the base stands in what was merged onto it."""
+    return {"merge": outputs.key("merge"), "served": run.settings.export.quantization}
+
+
 def evaluation_stage(contenders: Sequence[Contender] | None = None) -> Stage:
     """The stage, where only `contenders` answer; all five where they are left out."""
 
@@ -61,8 +66,7 @@ def evaluation_stage(contenders: Sequence[Contender] | None = None) -> Stage:
     def inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
         dataset = outputs.summary("dataset", DatasetSummary)
         return {
-            "merge": outputs.key("merge"),
-            "served": run.settings.export.quantization,
+            **key_of_asked(run, outputs),
             "data": [dataset.content, dataset.judged],
             "index": outputs.summary("index", IndexSummary).content,
             "settings": run.settings.judge.model_dump(exclude=WHAT_ONLY_THE_VERDICT_READS),

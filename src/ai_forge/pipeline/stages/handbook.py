@@ -23,7 +23,7 @@ from ai_forge.data_pipeline.schemas.probes import ComplianceProbe
 from ai_forge.errors import InputError
 from ai_forge.events import Notice
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary, keyed_by_files
-from ai_forge.pipeline.stages.evaluate import ASKED, JudgedSummary, serve
+from ai_forge.pipeline.stages.evaluate import ASKED, JudgedSummary, key_of_asked, serve
 from ai_forge.pipeline.stages.parity import parity_stage
 from ai_forge.pipeline.stages.report import ReportSummary, report_stage, summary_of
 from ai_forge.pipeline.stages.train import run_training, training_stage
@@ -123,8 +123,7 @@ def _evaluate_inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
     longest = run.settings.judge.max_new_tokens
     return {
         "recipe": run.recipe,
-        "merge": outputs.key("merge"),
-        "served": run.settings.export.quantization,
+        **key_of_asked(run, outputs),
         "data": _content(outputs),
         "longest": longest,
     }
