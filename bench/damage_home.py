@@ -5,15 +5,18 @@
 
 A home is made once: two runs of a tiny base, deployed, asked and corrected, a job of the queue, a cycle of a guardian, keys, a
 handbook, a converted base. Each command is run twice on it undamaged: what differs is no answer, and the files that it opens are
-those that it reads. Then, for each kind of file and each way, a copy of the home is damaged and two of the commands that read
-the file are run in processes of their own. Told for each command:
+those that it reads. Then, for each kind of file and each way, the home is damaged and one of the commands that read the file
+(`--readers`) is run in a process of its own. Told for each command:
 
-    same       the answer that it gives undamaged: it does not matter, or was made again
-    told       another answer, and stderr names the file or its folder
-    refused    a stable code, one line, a next step; the step is taken, and the same command given again: `helped`, or a fault
-    by hand    refused, and the step is no command
-    FAULT      a traceback, a signal, an internal error, a hang of over a minute, another answer without a word, a step that did not
-               help
+    same         the answer that it gives undamaged: it does not matter, or was made again
+    told         another answer, and stderr names the file, or the run, stage or version that it is part of
+    refused      a stable code, one line, a next step; the step is taken and the same command given again, up to three times:
+      helped       the answer that it gives undamaged
+      begun anew   a part of it, without what the user was told to move away
+      helped, told another one, and the file is named
+      by hand      the step is nothing that can be typed: `by_hand` lists what is said
+    FAULT        a traceback, a signal, an internal error, a hang of over a minute, another answer without a word, a step that did not
+                 help
 
 Prints a JSON report; ends with 1 where there is a fault.
 """
@@ -29,264 +32,109 @@ import shutil
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ai_forge.conductor.schemas import FINISHED, JobRequest, RunSource
+from damage_place import Ended, Place, give_to_nobody
 from damages import DAMAGES, NotPossibleError
-from kill_run import import_everything, killed_after
+from kill_run import import_everything
 from measure import record
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from cli_runs import CODES, SETTINGS, TinyRun, flags, stdlib_copy, tiny_base
-from queue_owner import queue_of, start_owner, wait_until
+from cli_runs import CODES
 
-HANG_S = 60.0
-N_READERS = 2
-NOBODY = 65534
-QUESTION = "where is a string decoded?"
+SLOW = {"plan", "plan of a file"}  # they measure the machine, for many seconds: where nothing else reads the file
 ALWAYS = ("models", "runs", "clean")  # where no command opens the file
-# of an answer: seconds, and what says how a stage came to be rather than what it is
-NO_ANSWER = {
-    "seconds",
-    "cached",
-    "stages",
-    "state",
-    "text",
-    "changed",
-    "bytes",
-    "training",
-    "created_at",
-    "created",
-} | {
-    "files",  # how many a backup holds
-    "written",
-}
-RULE = """---
-trigger: always_on
----
-# Rules
-- Always write a docstring for each public function.
-- Never call `eval`.
-- Use `pathlib` instead of `os.path`.
-"""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended; `code` is negative for a signal, None where it hung. `opened` are files under the folder."""
-
-    code: int | None
-    out: str
-    err: str
-    opened: frozenset[str] = frozenset()
-
-
-@dataclass
-class Place:
-    """A folder with a home, a repository and a base, and the same undamaged beside it: all paths stay what they were."""
-
-    root: Path
-    job: str = ""
-
-    @property
-    def run(self) -> TinyRun:
-        return TinyRun(self.root / "home", self.root / "repo", self.root / "base", Ended(0, "", ""))  # type: ignore[arg-type]
-
-    def commands(self) -> dict[str, list[str]]:
-        """Each command as a person gives it, by name."""
-        run, at = self.run, ["--home", str(self.root / "home")]
-        asked = ["--repo", str(run.repo), *at, "--set", "runtime.embedder=none"]
-        made = flags(training__base_model=run.base)
-        runs = sorted(path.parent.name for path in (self.root / "whole").glob("home/runs/*/report.json"))
-        return {
-            "run": run.words("run"),
-            "plan": run.words("plan"),
-            "plan of a file": ["plan", str(run.repo), "--base", str(self.root / "base.gguf"), *run.words("plan")[4:]],
-            "deploy": run.words("deploy"),
-            "export": run.words("export"),
-            "evaluate": run.words("evaluate"),
-            "validate": run.words("validate"),
-            "ask": ["ask", QUESTION, *asked],
-            "search": ["search", QUESTION, *asked, *made],
-            "search deployed": ["search", QUESTION, *asked, "--model", "repo"],
-            "rollback": ["rollback", str(run.repo), *at],
-            "models": ["models", *at],
-            "runs": ["runs", *at],
-            "compare": ["compare", *runs, *at],
-            "clean": ["clean", "--keep-runs", "1", "--older-than", "0d", *at],
-            "doctor": ["doctor", *at],
-            "jobs list": ["jobs", "list", *at],
-            "jobs show": ["jobs", "show", self.job, *at],
-            "jobs events": ["jobs", "events", self.job, *at],
-            "jobs log": ["jobs", "log", self.job, *at],
-            "keys list": ["keys", "list", *at],
-            "guardian status": ["guardian", "status", *run.words("status")[1:]],
-            "questions suggest": ["questions", "suggest", str(run.repo), *at, *made],
-            "questions check": ["questions", "check", str(run.repo), *at, *made],
-            "handbook": ["handbook", str(run.repo)],
-            "backup": ["backup", str(self.root / "backup.tar"), *at],
-        }
-
-    # -- making it ------------------------------------------------------------------------------------------------------
-
-    def make(self) -> None:
-        """The home, in processes of their own: this one must stay without threads, for it forks."""
-        repo = stdlib_copy(self.root / "repo")
-        (repo / ".agents" / "rules").mkdir(parents=True)
-        (repo / ".agents" / "rules" / "style.md").write_text(RULE)
-        tiny_base(self.root / "base")
-        made = self.commands()
-        self._must(made["run"])
-        self._must(["questions", "add", "Where is a string decoded?", "--repo", str(repo), "--file", "json/decoder.py"])
-        with (repo / "bisect.py").open("a") as file:
-            file.write('\n\ndef added(value: int) -> int:\n    """Add one to the value."""\n    return value + 1\n')
-        self._must(made["run"])
-        (exported,) = (self.root / "home").glob("cache/base-export/*/base.gguf")
-        shutil.copyfile(exported, self.root / "base.gguf")
-        self._must([*made["ask"], "--wrong", "It is decoded in json/decoder.py, by `scanstring`."])
-        self._must(["keys", "add", "someone", "--home", str(self.root / "home")])
-        self._must(made["handbook"])
-        self._must(["guardian", *made["run"]])
-        self.job = self._with_a_job()
-        self._must(self.commands()["plan of a file"])
-
-    def _must(self, words: Sequence[str]) -> None:
-        ended = self.give(words)
-        if ended.code != 0:
-            raise SystemExit(f"{shlex.join(words)} ended with {ended.code}:\n{ended.err}")
-
-    def _with_a_job(self) -> str:
-        owner = start_owner(self.root / "home")
-        try:
-            with queue_of(self.root / "home") as queue:
-                settings = SETTINGS | {"training.base_model": str(self.run.base)}
-                source = RunSource(path=self.run.repo, settings=settings)
-                job = queue.submit(JobRequest(run=source, deploy=True)).job_id
-                wait_until(lambda: queue.get(job).status in FINISHED, 300.0)
-        finally:
-            owner.terminate()
-            owner.wait()
-        return job
-
-    def keep(self) -> None:
-        """What there is now is the undamaged state."""
-        (self.root / "job").write_text(self.job)
-        shutil.rmtree(self.root / "whole", ignore_errors=True)
-        for name in ("home", "repo"):
-            shutil.copytree(self.root / name, self.root / "whole" / name, symlinks=True)
-
-    def restore(self) -> None:
-        """The undamaged state, where the damaged one lay."""
-        for name in ("home", "repo"):
-            shutil.rmtree(self.root / name, ignore_errors=True)
-            shutil.copytree(self.root / "whole" / name, self.root / name, symlinks=True)
-        (self.root / "backup.tar").unlink(missing_ok=True)
-
-    # -- using it -------------------------------------------------------------------------------------------------------
-
-    def give(self, words: Sequence[str], *, as_nobody: bool = False) -> Ended:
-        """Run a command in a fork of this process."""
-        folder = self.root / "told"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        pid = os.fork()
-        if not pid:
-            _child(words, self.root, as_nobody)
-        code: int | None = killed_after(pid, HANG_S)
-        if code == -9:
-            code = None
-        out, err, opened = ((folder / name) for name in ("out", "err", "opened"))
-        paths = opened.read_text().split("\n") if opened.exists() else []
-        return Ended(code, out.read_text(errors="replace"), err.read_text(errors="replace"), frozenset(paths))
-
-
-def _child(words: Sequence[str], root: Path, as_nobody: bool) -> None:
-    """The command in this process, which ends here: all that it printed and opened lies in `told`."""
-    folder, code, opened = root / "told", 70, set[str]()
-
-    def note(event: str, args: tuple[Any, ...]) -> None:
-        if event in ("open", "sqlite3.connect", "os.listdir", "os.scandir") and isinstance(args[0], str | os.PathLike):
-            path = os.fspath(args[0])
-            if isinstance(path, str) and path.startswith(str(root)):
-                opened.add(path)
-
-    try:
-        with (
-            (folder / "out").open("w") as out,
-            (folder / "err").open("w") as err,
-            (folder / "opened").open("w") as list_,
-        ):
-            if as_nobody:
-                os.setgroups([])
-                os.setgid(NOBODY)
-                os.setuid(NOBODY)
-            os.chdir(root)
-            sys.addaudithook(note)
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                try:
-                    code = ai_forge_here(words)
-                except BaseException:  # noqa: BLE001 (a traceback is what is looked for)
-                    traceback.print_exc()
-            list_.write("\n".join(sorted(opened)))
-    finally:
-        os._exit(code)
-
-
-def ai_forge_here(words: Sequence[str]) -> int:
-    """`ai-forge words…` printing where this process prints."""
-    from ai_forge.cli import app as cli
-
-    sys.argv = ["ai-forge", *words]
-    sys.stdin = Path(os.devnull).open()  # noqa: SIM115 (for the rest of this process)
-    try:
-        cli.main()
-    except SystemExit as end:
-        return int(end.code or 0)
+MAX_STEPS = 3  # what is told next may lead to what is told next: move it away, then make it anew
+# what lists say: all of it is the answer. Of the others' answers not how long they took, and how a stage came to be
+LISTS = {"models", "runs", "compare", "jobs list", "jobs show", "jobs events", "keys list", "guardian status"}
+NO_ANSWER = {"seconds", "cached", "stages", "state", "text", "changed", "bytes", "training", "created_at", "created"}
+NO_ANSWER |= {"files", "written"}  # how many a backup holds
 
 
 # -- answers ------------------------------------------------------------------------------------------------------------
 
 
-def answer_of(ended: Ended, volatile: frozenset[str] = frozenset()) -> Any:
-    """What a command says: by path in its JSON, or its lines."""
+def answer_of(ended: Ended, unsaid: set[str], volatile: frozenset[str] = frozenset()) -> Any:
+    """What a command says: by path in its JSON, or its lines. Left out are fields of a name in `unsaid`, and the volatile paths."""
     try:
         tree = json.loads(ended.out)
     except ValueError:
         return ended.out.split("\n")
-    flat = dict(_flat(tree, ""))
-    return {path: value for path, value in flat.items() if path not in volatile}
+    return {path: value for path, value in _flat(tree, "", unsaid) if path not in volatile}
 
 
-def _flat(tree: Any, path: str) -> Any:
+def _flat(tree: Any, path: str, unsaid: set[str]) -> Iterator[tuple[str, Any]]:
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else None
     if items is None:
         yield path, tree
         return
     for key, value in items:
-        if key not in NO_ANSWER:
-            yield from _flat(value, f"{path}.{key}")
+        if key not in unsaid:
+            yield from _flat(value, f"{path}.{key}", unsaid)
+
+
+def is_part(found: Any, whole: Any, unsaid: set[str]) -> bool:
+    """Whether an answer says nothing that the whole one does not: fewer rows, smaller counts, fields that are empty.
+
+    >>> is_part([{"a": 1}], [{"a": 2, "b": 3}, {"a": 5}], set()), is_part([{"a": "x"}], [{"a": "y"}], set())
+    (True, False)
+    """
+    if found is None or found in ("", [], {}):
+        return True
+    if isinstance(found, dict):
+        if not isinstance(whole, dict):
+            return False
+        return all(key in unsaid or (key in whole and is_part(found[key], whole[key], unsaid)) for key in found)
+    if isinstance(found, list):
+        return isinstance(whole, list) and all(any(is_part(one, each, unsaid) for each in whole) for one in found)
+    if isinstance(found, int | float) and isinstance(whole, int | float) and not isinstance(found, bool):
+        return found <= whole
+    return bool(found == whole)
 
 
 @dataclass(frozen=True)
 class Expected:
     """How a command ends undamaged, what it answers, and which kinds of files it reads."""
 
-    code: int
-    answer: Any
+    ended: Ended
+    unsaid: set[str]
     volatile: frozenset[str]
     reads: frozenset[str]
 
+    @property
+    def code(self) -> int | None:
+        return self.ended.code
+
     def is_met(self, ended: Ended) -> bool:
-        return ended.code == self.code and answer_of(ended, self.volatile) == self.answer
+        return ended.code == self.code and self.answer(ended) == self.answer(self.ended)
+
+    def is_begun_anew(self, ended: Ended) -> bool:
+        """A list or a log that the user moved away holds less than before, and nothing else."""
+        unsaid = self.unsaid | {path.rpartition(".")[2] for path in self.volatile}
+        try:
+            found, whole = json.loads(ended.out), json.loads(self.ended.out)
+        except ValueError:
+            return ended.code == self.code and set(ended.out.split("\n")) <= {*self.ended.out.split("\n"), ""}
+        return ended.code == self.code and is_part(found, whole, unsaid)
+
+    def answer(self, ended: Ended) -> Any:
+        return answer_of(ended, self.unsaid, self.volatile)
+
+    def difference(self, ended: Ended) -> str:
+        """The first things in which an answer differs."""
+        expected, found = self.answer(self.ended), self.answer(ended)
+        if isinstance(expected, dict) and isinstance(found, dict):
+            other = [key for key in expected | found if expected.get(key) != found.get(key)]
+            return "; ".join(f"{key}: {expected.get(key)!r} → {found.get(key)!r}" for key in other[:3])[:400]
+        return f"{str(expected)[:200]} → {str(found)[:200]}"
 
 
-def expected_of(place: Place, words: Sequence[str]) -> Expected:
-    """Two runs of a command, each on an undamaged copy."""
+def expected_of(place: Place, name: str, words: Sequence[str]) -> Expected:
+    """Two runs of a command, each on the undamaged place."""
     place.restore()
     first = place.give(words)
     place.restore()
@@ -294,12 +142,13 @@ def expected_of(place: Place, words: Sequence[str]) -> Expected:
     second = place.give(words)
     if first.code != second.code or first.code is None or "Traceback" in first.err:
         raise SystemExit(f"undamaged, {shlex.join(words)} ends with {first.code}, {second.code}:\n{first.err[-2000:]}")
-    one, two = answer_of(first), answer_of(second)
+    unsaid = set[str]() if name in LISTS else NO_ANSWER
+    one, two = answer_of(first, unsaid), answer_of(second, unsaid)
     volatile = frozenset[str]()
     if isinstance(one, dict) and isinstance(two, dict):
         volatile = frozenset(path for path in one | two if one.get(path) != two.get(path))
     reads = frozenset(kind_of(Path(path), place.root) for path in first.opened if path)
-    return Expected(first.code, answer_of(first, volatile), volatile, reads)
+    return Expected(first, unsaid, volatile, reads)
 
 
 # -- files --------------------------------------------------------------------------------------------------------------
@@ -339,18 +188,22 @@ class Matrix:
 
     place: Place
     expected: dict[str, Expected]
+    kinds: dict[str, list[Path]]
     seed: int
+    n_readers: int
     counts: Counter[str] = field(default_factory=Counter)
     by_damage: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    by_hand: Counter[str] = field(default_factory=Counter)
     faults: list[dict[str, str]] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
 
-    def case(self, kind: str, files: Sequence[Path], way: str) -> bool:
-        """Damage one file of the kind and give the commands that read it; False where it cannot be damaged so."""
+    def case(self, kind: str, way: str) -> bool:
+        """Damage one file of the kind and give commands that read it; False where it cannot be damaged so."""
         chance = random.Random(f"{self.seed} {kind} {way}")  # the same, whatever else is tried
-        path = chance.choice(list(files))
+        path = chance.choice(self.kinds[kind])
         readers = [name for name, known in self.expected.items() if kind in known.reads] or list(ALWAYS)
-        chosen = chance.sample(readers, min(N_READERS, len(readers)))
+        readers = [name for name in readers if name not in SLOW] or readers
+        chosen = chance.sample(readers, min(self.n_readers, len(readers)))
         damage_seed = chance.random()
         for name in chosen:
             self.place.restore()
@@ -361,114 +214,123 @@ class Matrix:
                 return False
             as_nobody = way == "unreadable" and os.geteuid() == 0
             if as_nobody:
-                _give_to_nobody(self.place.root, path)
+                give_to_nobody(self.place.root, path)
             self._tell(kind, way, path, name, as_nobody)
         return True
 
     def _tell(self, kind: str, way: str, path: Path, name: str, as_nobody: bool) -> None:
-        words = self.place.commands()[name]
-        ended = self.place.give(words, as_nobody=as_nobody)
+        ended = self.place.give(self.place.commands()[name], as_nobody=as_nobody)
         what, detail = self._judged(ended, name, path)
         if what == "refused":
-            what, detail = self._stepped(ended, name, path, as_nobody)
+            what, detail = self._stepped(detail, name, path, as_nobody)
         self.counts[what] += 1
         self.by_damage[way][what] += 1
+        if what == "by hand":
+            self.by_hand[re.sub(r"[0-9a-f]{12,64}", "*", detail.replace(str(self.place.root), ""))[:400]] += 1
         if what.isupper():
             fault = {"fault": what, "kind": kind, "way": way, "command": name, "detail": detail}
             print(json.dumps(fault), file=sys.stderr, flush=True)
             self.faults.append(fault)
 
     def _judged(self, ended: Ended, name: str, path: Path) -> tuple[str, str]:
+        known = self.expected[name]
         if ended.code is None:
             return "HANG", ended.err[-300:]
         if ended.code < 0:
             return "SIGNAL", f"signal {-ended.code}: {ended.err[-300:]}"
         if "Traceback (most recent call last)" in ended.err:
             return "TRACEBACK", _last_of_ours(ended.err)
-        if self.expected[name].is_met(ended):
+        if known.is_met(ended):
             return "same", ""
-        if ended.code == self.expected[name].code:
-            if names(ended.err, path):
+        if ended.code == known.code:
+            if self._names(ended.err, path):
                 return "told", ""
-            return "WRONG ANSWER", difference(
-                self.expected[name].answer, answer_of(ended, self.expected[name].volatile)
-            )
+            return "WRONG ANSWER", f"{known.difference(ended)} | {ended.err[-200:]}"
         complaint = complaint_of(ended.err)
         if complaint is None or complaint.startswith("internal") or " Next: " not in complaint:
             return "UNCLEAR", f"{ended.code}: {ended.err[-400:]}"
         return "refused", complaint
 
-    def _stepped(self, ended: Ended, name: str, path: Path, as_nobody: bool) -> tuple[str, str]:
-        """Take the next step, as far as it is one that can be typed, and give the command again."""
-        complaint = complaint_of(ended.err) or ""
-        step = complaint.partition(" Next: ")[2]
-        taken = False
+    def _names(self, text: str, path: Path) -> bool:
+        """Whether a text names the file, a folder of a run, a stage or a version that it is part of, or that by its id."""
+        flat, home = " ".join(text.split()), self.place.root / "home"
+        within = [each for each in path.parents if each.is_relative_to(home) and len(each.relative_to(home).parts) > 1]
+        if any(re.search(re.escape(str(each)) + r"(?![\w/-])", flat) for each in (path, *within)):
+            return True
+        if any(part in flat for part in re.findall(r"[0-9a-f]{12,64}", str(path.relative_to(self.place.root)))):
+            return True
+        if path.suffix == ".db":  # "the registry's row of …"
+            return path.stem in flat
+        alike = [each for files in self.kinds.values() for each in files if each.name == path.name and each != path]
+        return not alike and path.name in flat
+
+    def _stepped(self, complaint: str, name: str, path: Path, as_nobody: bool) -> tuple[str, str]:
+        """Take the next step, as far as it can be typed, and give the command again; so again where another thing is told."""
+        told = [complaint]
+        for _ in range(MAX_STEPS):
+            instead, taken, failed = self._take(complaint.partition(" Next: ")[2], name, as_nobody)
+            if failed:
+                return "STEP FAILS", f"{' → '.join(told)} → {failed}"
+            if not taken:
+                return "by hand", " → ".join(told)
+            again = instead or self.place.give(self.place.commands()[name], as_nobody=as_nobody)
+            what, complaint = self._judged(again, name, path)
+            if what == "same":
+                return "helped", ""
+            if instead is not None and instead.code == 0:
+                return "helped otherwise", ""
+            if self.expected[name].is_begun_anew(again):
+                return "begun anew", ""
+            if what == "told":
+                return "helped, told", ""
+            told.append(f"{what}: {complaint}")
+            if what != "refused" or told[-1].endswith(told[-2]):
+                break
+        return "NO HELP", " → ".join(told)
+
+    def _take(self, step: str, name: str, as_nobody: bool) -> tuple[Ended | None, bool, str]:
+        """(how the command ended that is to be given instead, whether anything was done, what failed)."""
+        taken, instead = False, None
         for move in re.finditer(r"\bmv (\S+) ([^\s;,)]+)", step):
             with contextlib.suppress(OSError):
                 Path(move[1]).rename(move[2])
                 taken = True
         for removed in re.finditer(r"\brm (?:-rf? )?(\S+?)(?=[\s;,.)]|$)", step):
             gone = Path(removed[1])
-            taken = True
+            taken = taken or os.path.lexists(gone)
             if gone.is_dir() and not gone.is_symlink():
                 shutil.rmtree(gone)
             else:
                 gone.unlink(missing_ok=True)
-        for given in re.finditer(r"\bchmod (\S+) ([^\s;,)]+)", step):
+        for given in re.finditer(r"\bchmod (?:-R )?(\S+) ([^\s;,)]+)", step):
             with contextlib.suppress(OSError):
-                Path(given[2]).chmod(0o700)
-            taken = True
-        for typed in re.finditer(r"ai-forge ((?:[a-z-]+ ?)+)", step):
-            words = self._as_here(typed[1].split())
+                Path(given[2]).chmod(0o700)  # as its owner, who is the user
+                taken = True
+        for typed in re.finditer(r"ai-forge ((?:[a-z-]+ ?)+)((?:[\w:./-]*[\w/])?(?: [\w:./-]*[\w/])*)", step):
+            verb = typed[1].split()
+            if verb[0] == "compare":
+                given = [*verb, *typed[2].split(), "--home", str(self.place.root / "home")]
+                instead = self.place.give(given, as_nobody=as_nobody)
+                taken = True
+                continue
+            known, words = self._as_here(verb)
             if words:
                 after = self.place.give(words, as_nobody=as_nobody)
-                if after.code not in (0, self.expected.get(typed[1].split()[0], self.expected["run"]).code):
-                    return "STEP FAILS", f"{complaint} → {complaint_of(after.err) or after.err[-300:]}"
                 taken = True
-        if not taken:
-            return "by hand", complaint
-        again = self.place.give(self.place.commands()[name], as_nobody=as_nobody)
-        what, _ = self._judged(again, name, path)
-        if what in ("same", "told") or self._is_new(again, name):
-            return "helped", ""
-        return "NO HELP", f"{complaint} → {what}: {(complaint_of(again.err) or again.err)[-300:]}"
+                if after.code not in (0, self.expected[known].code if known else 0):
+                    return None, True, complaint_of(after.err) or after.err[-300:]
+        return instead, taken, ""
 
-    def _as_here(self, typed: Sequence[str]) -> list[str]:
-        """The words of a next step with this place's flags."""
+    def _as_here(self, typed: Sequence[str]) -> tuple[str, list[str]]:
+        """A command's name, and the words of a next step with this place's flags."""
         known = self.place.commands()
         for n in (2, 1):
             name = " ".join(typed[:n])
             if name in known:
-                return known[name]
+                return name, known[name]
         if list(typed[:2]) == ["keys", "add"]:
-            return ["keys", "add", "again", "--home", str(self.place.root / "home")]
-        return []
-
-    def _is_new(self, ended: Ended, name: str) -> bool:
-        """A list or a log that was begun anew holds less than before: it works, and the person removed it knowingly."""
-        return ended.code in (0, self.expected[name].code) and "Traceback" not in ended.err
-
-
-def _give_to_nobody(root: Path, path: Path) -> None:
-    for each in (root, *root.rglob("*")):
-        if "whole" not in each.parts:
-            os.chown(each, NOBODY, NOBODY, follow_symlinks=False)
-    if path.exists():
-        path.chmod(0)
-
-
-def names(text: str, path: Path) -> bool:
-    """Whether a text names the file, or the folder that it is a part of."""
-    flat = " ".join(text.split())
-    return any(str(each) in flat for each in (path, *list(path.parents)[:3])) or path.name in flat
-
-
-def difference(expected: Any, found: Any) -> str:
-    """The first thing in which two answers differ."""
-    if isinstance(expected, dict) and isinstance(found, dict):
-        other = [key for key in expected | found if expected.get(key) != found.get(key)]
-        return "; ".join(f"{key}: {expected.get(key)!r} → {found.get(key)!r}" for key in other[:3])[:400]
-    return f"{str(expected)[:200]} → {str(found)[:200]}"
+            return "", ["keys", "add", "again", "--home", str(self.place.root / "home")]
+        return "", []
 
 
 def complaint_of(err: str) -> str | None:
@@ -488,37 +350,51 @@ def _last_of_ours(err: str) -> str:
 
 
 def measured(
-    place: Place, *, seed: int, share: float, seconds: float, tell: Callable[[str], None] = lambda text: None
+    place: Place,
+    *,
+    seed: int,
+    share: float,
+    seconds: float,
+    n_readers: int = 1,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """The report of as many cases as the share and the time allow."""
-    expected = {name: expected_of(place, words) for name, words in place.commands().items()}
+    expected = {name: expected_of(place, name, words) for name, words in place.commands().items()}
     place.restore()
     kinds = kinds_in(place)
-    chance = random.Random(seed)
-    cases = [(kind, way) for kind in sorted(kinds) for way in DAMAGES]
-    chance.shuffle(cases)
+    cases = in_rounds(sorted(kinds), seed)
     cases = cases[: round(share * len(cases))]
-    matrix = Matrix(place, expected, seed)
-    began, n = time.monotonic(), 0
+    matrix = Matrix(place, expected, kinds, seed, n_readers)
+    began, n, tried = time.monotonic(), 0, Counter[str]()
     tell(f"{len(kinds)} kinds of files, {len(cases)} cases to try")
     for kind, way in cases:
         if time.monotonic() - began > seconds:
             break
-        n += matrix.case(kind, kinds[kind], way)
+        possible = matrix.case(kind, way)
+        n += possible
+        tried[kind] += possible
     place.restore()
     return {
         "seed": seed,
         "kinds": len(kinds),
         "ways": len(DAMAGES),
+        "of": len(kinds) * len(DAMAGES),
         "cases": n,
-        "of": len(cases),
-        "kinds_tried": sorted(kinds),
         "not_possible": dict(matrix.skipped.most_common()),
+        "cases_of_a_kind": dict(sorted(tried.items())),
         "commands": dict(matrix.counts.most_common()),
         "by_way": {way: dict(counts.most_common()) for way, counts in sorted(matrix.by_damage.items())},
+        "by_hand": dict(matrix.by_hand.most_common()),
         "faults": matrix.faults,
         "wall_s": round(time.monotonic() - began, 1),
     }
+
+
+def in_rounds(kinds: Sequence[str], seed: int) -> list[tuple[str, str]]:
+    """All cases, each kind once before any comes twice: whatever time there is, no kind is left out."""
+    chance = random.Random(seed)
+    ways = {kind: chance.sample(list(DAMAGES), len(DAMAGES)) for kind in kinds}
+    return [(kind, ways[kind][turn]) for turn in range(len(DAMAGES)) for kind in chance.sample(list(kinds), len(kinds))]
 
 
 def main() -> int:
@@ -527,6 +403,7 @@ def main() -> int:
     parser.add_argument("--made", type=Path, help="a folder whose home is used, or made there and kept")
     parser.add_argument("--share", type=float, default=1.0, help="of all cases")
     parser.add_argument("--seconds", type=float, default=1500.0, help="no case is begun after these")
+    parser.add_argument("--readers", type=int, default=1, help="commands that are given for each case")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", action="store_true", help="keep the result in bench/results/damage.json")
     chosen = parser.parse_args()
@@ -546,6 +423,7 @@ def main() -> int:
             seed=chosen.seed,
             share=chosen.share,
             seconds=chosen.seconds,
+            n_readers=chosen.readers,
             tell=lambda text: print(text, file=sys.stderr),
         )
     if chosen.write:
