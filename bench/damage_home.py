@@ -9,6 +9,7 @@ those that it reads. Then, for each kind of file and each way, the home is damag
 (`--readers`) is run in a process of its own. Told for each command:
 
     same         the answer that it gives undamaged: it does not matter, or was made again
+    cautious     `clean` removes less than it would
     told         another answer, and stderr names the file, or the run, stage or version that it is part of
     refused      a stable code, one line, a next step; the step is taken and the same command given again, up to three times:
       helped       the answer that it gives undamaged
@@ -245,6 +246,8 @@ class Matrix:
         if ended.code == known.code:
             if self._names(ended.err, path):
                 return "told", ""
+            if name == "clean" and known.is_begun_anew(ended):  # it cannot tell what is needed, and removes less
+                return "cautious", ""
             return "WRONG ANSWER", f"{known.difference(ended)} | {ended.err[-200:]}"
         complaint = complaint_of(ended.err)
         if complaint is None or complaint.startswith("internal") or " Next: " not in complaint:

@@ -17,6 +17,7 @@ from statistics import fmean
 from typing import Any
 
 from ai_forge.config import FineTuneConfig
+from ai_forge.config.models import load_models
 from ai_forge.errors import InputError
 from ai_forge.events import EvalFinished, PlanMade, StepLogged, ignore
 from ai_forge.training.backends.base import Loss, Trainee
@@ -36,6 +37,7 @@ FORWARD_SPEEDUP = 2.5  # a forward pass alone is about so much faster than with 
 # as many steps.
 EARLY_STEPS = (1, 2, 4, 8)
 WINDOW = 16
+LEAST_STEPS = 8  # that a base's own budget stretches to: fewer teach nothing, and a busy machine must not end a run
 LEAST_CHANGE = 0.05  # a schedule whose length would change by a smaller share stays as it is
 
 
@@ -149,8 +151,10 @@ def lay_schedule(
 ) -> Schedule:
     """The steps that epochs, `max_steps` and time budget leave; the smallest wins and is named.
 
+    A budget that is the base's own (`models.yaml`) is as long as a few steps take here, whatever it says.
+
     Raises:
-        InputError: the time budget is too short for one step.
+        InputError: the user's time budget is too short for one step.
     """
     per_step = config.micro_batch_size * config.grad_accum_steps
     first_epoch = step_order([e.context for e in examples], len(examples), 0, config.seed)
@@ -159,19 +163,35 @@ def lay_schedule(
     limits = {f"{config.num_epochs} epochs": math.ceil(config.num_epochs * len(examples) / per_step)}
     if config.max_steps is not None:
         limits[f"max_steps {config.max_steps}"] = config.max_steps
-    if config.time_budget_s is not None:
+    budget_s = config.time_budget_s
+    if budget_s is not None:
         evaluation_s = N_EVALUATIONS * n_eval_tokens / (FORWARD_SPEEDUP * tokens_per_s)
-        usable_s = max(BUDGET_SHARE * config.time_budget_s - evaluation_s, 0.0)
-        limits[f"time budget {config.time_budget_s:.0f} s"] = int(usable_s / step_s)
+        least = min(_least_steps(config), *limits.values())
+        needed_s = math.ceil((least * step_s + evaluation_s) / BUDGET_SHARE)
+        name = f"time budget {budget_s:.0f} s"
+        if budget_s < needed_s and least > 1:
+            name += f", stretched to {needed_s} s for {least} steps"
+            budget_s = float(needed_s)
+        usable_s = max(BUDGET_SHARE * budget_s - evaluation_s, 0.0)
+        limits[name] = int(usable_s / step_s + 1e-9)
     reason, n_steps = min(limits.items(), key=lambda item: item[1])
     if n_steps < 1:
         raise InputError(
             f"A time budget of {config.time_budget_s:.0f} s is too short: one step takes {step_s:.1f} s here.",
-            f"{_wait_if_busy()}give at least {math.ceil((step_s + evaluation_s) / BUDGET_SHARE)} s, or a smaller base or batch.",
+            f"{_wait_if_busy()}give at least {needed_s} s, or a smaller base or batch.",
         )
     n_examples = min(n_steps * per_step, len(examples))
-    budget_s = None if config.max_steps else config.time_budget_s
+    if config.max_steps:
+        budget_s = None
     return Schedule(n_steps, n_examples, tokens_per_s, n_steps * step_s, reason, budget_s)
+
+
+def _least_steps(config: FineTuneConfig) -> int:
+    """How many steps a budget has to hold: one where the user gave it, a few where the base brought it along."""
+    found = load_models().find(config.base_model)
+    if found is None:
+        return 1
+    return LEAST_STEPS if found[1].recipe.get("training.time_budget_s") == config.time_budget_s else 1
 
 
 def _wait_if_busy() -> str:
@@ -205,7 +225,7 @@ def laid_anew(
     per_step = config.micro_batch_size * config.grad_accum_steps
     in_all_epochs = math.ceil(config.num_epochs * n_items / per_step)
     in_budget = done + int(max(left_s, 0.0) / step_s)
-    n_steps = max(done, min(in_all_epochs, in_budget))
+    n_steps = max(done, min(in_all_epochs, max(in_budget, _least_steps(config))))
     if abs(n_steps - schedule.n_steps) <= LEAST_CHANGE * schedule.n_steps:
         return schedule
     reason = f"{config.num_epochs} epochs"

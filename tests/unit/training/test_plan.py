@@ -1,6 +1,7 @@
 """The schedule ends at the first of its limits; memory is counted from the base's shapes."""
 
 import json
+import math
 import os
 import re
 from dataclasses import replace
@@ -68,6 +69,25 @@ def test_a_budget_too_short_for_a_step_says_what_would_do(n_eval_tokens: int) ->
     assert lay_schedule(HUNDRED, n_eval_tokens, 100.0, config(time_budget_s=seconds)).n_steps == 1
     with pytest.raises(InputError):
         lay_schedule(HUNDRED, n_eval_tokens, 100.0, config(time_budget_s=seconds - 1))
+
+
+def test_the_bases_own_budget_stretches_to_a_few_steps() -> None:
+    own = {"base_model": "SmolLM2-135M-Instruct", "time_budget_s": 180}
+    assert lay_schedule(HUNDRED, 0, 100.0, config(**own)).reason == "3 epochs"  # a quick machine keeps it
+    slow = lay_schedule(HUNDRED, 500, 1.0, config(**own))  # 400 s a step
+    needed = math.ceil((8 * 400 + 5 * 500 / 2.5) / 0.93)
+    assert (slow.n_steps, slow.budget_s) == (8, needed)
+    assert slow.reason == f"time budget 180 s, stretched to {needed} s for 8 steps"
+    assert lay_schedule(HUNDRED[:4], 0, 1.0, config(**own)).n_steps == 3  # no more than the epochs hold
+    with pytest.raises(InputError, match="A time budget of 179 s is too short"):
+        lay_schedule(HUNDRED, 0, 1.0, config(**own | {"time_budget_s": 179}))
+
+
+def test_a_machine_that_slows_down_ends_no_run_on_the_bases_own_budget() -> None:
+    laid = replace(BUSY, n_steps=40, budget_s=180.0)
+    own = config(base_model="SmolLM2-135M-Instruct", time_budget_s=180)
+    assert laid_anew(laid, measured(2, 100.0), FOUR_EPOCHS, own).n_steps == 8
+    assert laid_anew(laid, measured(2, 100.0), FOUR_EPOCHS, config(time_budget_s=180)).n_steps == 2
 
 
 @pytest.mark.parametrize(("load", "waits"), [(0.1, False), (1000.0, True)])
