@@ -65,6 +65,7 @@ _TYPESCRIPT_REPAIRS: tuple[Repair, ...] = (
     repairs.blank_variance,
     repairs.reword_accessors,
     repairs.blank_template_types,
+    repairs.reword_backticks,
     repairs.close_members,
 )
 _MACRO_NAME = re.compile(r"[A-Z][A-Z0-9_]{2,}")
@@ -132,7 +133,7 @@ LANGUAGES: dict[str, LanguageSpec] = {
             docs=("//", "/*"),
             bodies=("preproc_arg",),
             # Conditionals first: macros are told by the words around them, which are another branch's before.
-            repairs=(repairs.blank_case_ranges, flatten_conditionals, blank_macros),
+            repairs=(repairs.blank_case_ranges, repairs.blank_nameless_bits, flatten_conditionals, blank_macros),
             suspect=_MACRO_SIGNS,
             macros=_MACRO_NAME,
         ),
@@ -144,7 +145,13 @@ LANGUAGES: dict[str, LanguageSpec] = {
             docs=("//", "/*"),
             wrappers=("template_declaration",),
             bodies=("preproc_arg",),
-            repairs=(repairs.blank_case_ranges, repairs.blank_new_words, flatten_conditionals, blank_macros),
+            repairs=(
+                repairs.blank_case_ranges,
+                repairs.blank_nameless_bits,
+                repairs.blank_new_words,
+                flatten_conditionals,
+                blank_macros,
+            ),
             suspect=_MACRO_SIGNS,
             macros=_MACRO_NAME,
         ),

@@ -59,7 +59,8 @@ def blank_macros(draft: Draft) -> None:
     # Of each open brace the name of the class, empty at a namespace, None where code stands in it: declarations and
     # statements are told apart by it, as `A(b);` is a macro in one and a call in the other.
     scopes: list[bytes | None] = []
-    head = index = 0
+    types: list[bool] = []  # of each open brace, whether it holds the members of a type
+    head = index = after_type = 0
     while index < len(walk.tokens):
         sign = walk.text(index)
         around = scopes[-1] if scopes else b""
@@ -68,6 +69,7 @@ def blank_macros(draft: Draft) -> None:
             if around is not None:
                 inside = _opened_scope(walk, draft, head, index, around)
             scopes.append(inside)
+            types.append(around is not None and _class_name(items_of(walk, head, index)) is not None)
             head = index + 1
         elif sign == b"}":
             if around is not None:
@@ -75,9 +77,12 @@ def blank_macros(draft: Draft) -> None:
             if scopes:
                 scopes.pop()
             head = index + 1
+            if types and types.pop():
+                after_type = head
         elif sign == b";" and around is not None:
             items = _without_annotations(items_of(walk, head, index), draft)
-            if not _blank_calls(items, draft):
+            is_declared = head == after_type and len(items) == 1  # typedef struct { … } _Name;
+            if not is_declared and not _blank_calls(items, draft):
                 _mend_head(items, draft, around, None)
             head = index + 1
         elif around is None:
@@ -109,6 +114,8 @@ def _without_annotations(items: list[Item], draft: Draft) -> list[Item]:
         name = items[-3]
         if not name.is_word or name.text in _SPECIFIER or name.text in _PRIMITIVE or name.is_macro_like:
             break
+        if not any(item.text not in _SPECIFIER or item.text in _PRIMITIVE for item in items[:-3]):
+            break  # it is the type: extern Status _name(int)
         draft.blank(*with_group(items, len(items) - 2))
         items = items[:-2]
     return items
@@ -185,7 +192,9 @@ def _mend_head(items: list[Item], draft: Draft, around: bytes, name: int | None)
             if item.is_word and item.text not in _SPECIFIER and item.text not in WITH_ARGUMENTS
         ]
     else:
-        name = _function_name(items)
+        name = _pointer_to_function(items, draft)
+        if name is None:
+            name = _function_name(items)
         if name is None:
             name = _variable_name(items)
         if name is None:
@@ -288,6 +297,15 @@ def _variable_name(items: list[Item]) -> int | None:
     return None
 
 
+def _pointer_to_function(items: list[Item], draft: Draft) -> int | None:
+    """The index of the brackets that hold the name of a pointer to a function: `HEAD T *(*name)(void)`."""
+    for index in range(len(items) - 1):
+        is_pair = items[index].is_group and items[index + 1].is_group
+        if is_pair and draft.text[items[index].start + 1 : items[index].end].lstrip().startswith(b"*"):
+            return index
+    return None
+
+
 def _function_name(items: list[Item]) -> int | None:
     """The index of the word that is the function's name: the first before a group that is no macro's."""
     operator = next((index for index, item in enumerate(items) if item.is_operator), None)
@@ -311,8 +329,9 @@ def _function_name(items: list[Item]) -> int | None:
             follows = items[index + 2]
             is_other_word = follows.is_word and follows.text not in _AFTER_PARAMETERS
             is_followed = is_other_word or follows.text in (b"*", b"&")
-            if is_last and is_followed and not follows.is_macro_like:
-                return None  # API(x) type name
+            is_variable = not follows.is_macro_like or (not has_type and follows.text.startswith(b"_"))
+            if is_last and is_followed and is_variable:
+                return None  # API(x) type name, API(x) _name[]
         # Brackets that another word follows are a macro's arguments, unless a type stands before them.
         if is_last or has_type or not is_followed:
             return index

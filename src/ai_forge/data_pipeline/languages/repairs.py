@@ -126,7 +126,11 @@ _ACCESSOR_FIELD = re.compile(
     rb"(?<![\w$.])(accessor)(?=[ \t]*[<(])"  # a method of that name
 )
 _TYPED_TEMPLATE = re.compile(rb"(?<=[\w$])<[^<>()`;{}=]*(?:<[^<>()`;{}=]*>[^<>()`;{}=]*)*>(?=`)")
-_MEMBERS = re.compile(rb"\binterface\b[^{;]*\{|=\s*\{")
+_MEMBERS = re.compile(rb"(?:\binterface\b[^{;]*|[:=&|<(,?]\s*|\bextends\s+)\{")
+_BRACKET = re.compile(rb"(?<=\n)[ \t]+[<(\[]|[{}()\[\]]")
+# After these a member is not at its end.
+_GOES_ON = re.compile(rb"(?:[,;{(\[<|&=:?.+*/-]|=>|\b(?:extends|implements|is|as|in|keyof|typeof|infer|new|abstract|readonly))\Z")
+_ESCAPED_BACKTICK = re.compile(rb"\\`")
 
 
 def reword_accessors(draft: Draft) -> None:
@@ -143,25 +147,36 @@ def blank_template_types(draft: Draft) -> None:
     draft.blank_all(_TYPED_TEMPLATE.finditer(bytes(draft.text)))
 
 
+def reword_backticks(draft: Draft) -> None:
+    """TypeScript: an escaped backtick, which the grammar does not know in types, becomes two letters."""
+    for match in _ESCAPED_BACKTICK.finditer(bytes(draft.text)):
+        draft.put(match.start(), b"xx")
+
+
 def close_members(draft: Draft) -> None:
     """TypeScript: a semicolon before a call or index signature that follows a member without one.
 
-    >>> draft = Draft(bytearray(b"interface A {\\n  a: string\\n  <T>(f: T): T\\n}"))
+    >>> draft = Draft(bytearray(b"interface A {\\n  a: string\\n  <T>(f: T): T\\n}\\nlet b: {\\n  (): A\\n  [c: string]: A\\n}"))
     >>> close_members(draft)
     >>> bytes(draft.text)
-    b'interface A {\\n  a: string\\n ;<T>(f: T): T\\n}'
+    b'interface A {\\n  a: string\\n ;<T>(f: T): T\\n}\\nlet b: {\\n  (): A\\n ;[c: string]: A\\n}'
     """
     text = without_comments(bytes(draft.text))
-    for match in _MEMBERS.finditer(text):
-        depth, has_member, at = 1, False, match.end()
-        while depth and at < len(text):
-            sign = text[at : at + 1]
-            begins_line = text[:at].endswith((b" ", b"\t")) and not text[text.rfind(b"\n", 0, at) + 1 : at].strip()
-            if depth == 1 and has_member and begins_line and sign in b"<([":
+    of_types = {match.end() for match in _MEMBERS.finditer(text)}
+    inside: list[bool] = []  # of each open bracket, whether it may hold the members of a type
+    for match in _BRACKET.finditer(text):
+        sign, at = match.group()[-1:], match.end() - 1
+        begins_line = len(match.group()) > 1
+        if begins_line and inside and inside[-1] and sign in b"<([":
+            end = at
+            while text[end - 1 : end].isspace():
+                end -= 1
+            if not _GOES_ON.search(text, max(0, end - 12), end):
                 draft.put(at - 1, b";")
-            depth += (sign in b"{([") - (sign in b"})]")
-            has_member = has_member or not sign.isspace()
-            at += 1
+        if sign in b"{([":
+            inside.append(match.end() in of_types)
+        elif sign in b"})]" and inside:
+            inside.pop()
 
 
 _KOTLIN_NAME = re.compile(
@@ -283,6 +298,10 @@ _PRIMITIVE_CALL = re.compile(
 )
 _ASSERTION = re.compile(rb"\bstatic_assert\s*\(")
 _TYPE_OF = re.compile(rb"\b(decltype|typeof|__typeof__)\s*\((?!\s*auto\s*\))")
+_NAMELESS_BITS = re.compile(
+    rb"(?<=[;{}\n])[ \t]*((?:(?:const|volatile|signed|unsigned|int|char|short|long|bool|_Bool|\w+_t|_*[us]\d+)\s+)*"
+    rb"(?:signed|unsigned|int|char|short|long|bool|_Bool|\w+_t|_*[us]\d+)\s*:\s*\w+\s*;)"
+)
 _CASE_RANGE = re.compile(rb"\bcase\s+[\w']+\s*(\.\.\.\s*[\w']+)(?=\s*:)")
 
 
@@ -342,6 +361,17 @@ def _word_for_calls(draft: Draft, opening: re.Pattern[bytes], word: bytes) -> No
         if end - match.start() >= len(word):
             draft.blank(match.start(), end)
             draft.put(match.start(), word)
+
+
+def blank_nameless_bits(draft: Draft) -> None:
+    """C, C++: a bit field without a name, which only keeps others apart, goes.
+
+    >>> draft = Draft(bytearray(b"struct A { int a:1; unsigned int :24; };"))
+    >>> blank_nameless_bits(draft)
+    >>> bytes(draft.text)
+    b'struct A { int a:1;                   };'
+    """
+    draft.blank_all(_NAMELESS_BITS.finditer(_code(draft)), 1)
 
 
 def blank_case_ranges(draft: Draft) -> None:
