@@ -133,7 +133,7 @@ LANGUAGES: dict[str, LanguageSpec] = {
             docs=("//", "/*"),
             bodies=("preproc_arg",),
             # Conditionals first: macros are told by the words around them, which are another branch's before.
-            repairs=(repairs.blank_case_ranges, repairs.blank_nameless_bits, flatten_conditionals, blank_macros),
+            repairs=(repairs.blank_c_gaps, flatten_conditionals, blank_macros),
             suspect=_MACRO_SIGNS,
             macros=_MACRO_NAME,
         ),
@@ -146,8 +146,7 @@ LANGUAGES: dict[str, LanguageSpec] = {
             wrappers=("template_declaration",),
             bodies=("preproc_arg",),
             repairs=(
-                repairs.blank_case_ranges,
-                repairs.blank_nameless_bits,
+                repairs.blank_c_gaps,
                 repairs.blank_new_words,
                 flatten_conditionals,
                 blank_macros,

@@ -53,7 +53,7 @@ def blank_words(draft: Draft) -> bytes:
         if not match["word"] and not match["rest"].strip():  # `#` alone says nothing
             draft.blank(*match.span())
         # __has_include(<optional>), HAS_INCLUDE("b.h"): its argument is no expression of the grammar
-        if match["word"] in (b"if", b"elif") and re.search(rb"__has_|\(\s*[<0]", match["rest"]):
+        if match["word"] in (b"if", b"elif") and re.search(rb"__has_|\(\s*(?:[<0]|\w+\s*::)", match["rest"]):
             draft.blank(*match.span("rest"))
             draft.put(match.start("rest"), b" 1")
         blanked(view, *match.span())

@@ -57,9 +57,9 @@ def blank_macros(draft: Draft) -> None:
     """
     walk = Walk(blank_words(draft))  # of the text as it was: blanks that are put below are not read again
     # Of each open brace the name of the class, empty at a namespace, None where code stands in it: declarations and
-    # statements are told apart by it, as `A(b);` is a macro in one and a call in the other.
+    # statements are told apart by it, as `A(b);` is a macro in one and a call in the other. `types`: whether it is a type's.
     scopes: list[bytes | None] = []
-    types: list[bool] = []  # of each open brace, whether it holds the members of a type
+    types: list[bool] = []
     head = index = after_type = 0
     while index < len(walk.tokens):
         sign = walk.text(index)
@@ -311,6 +311,7 @@ def _function_name(items: list[Item]) -> int | None:
     operator = next((index for index, item in enumerate(items) if item.is_operator), None)
     if operator is not None:
         return operator
+    items = items[: next((at for at, item in enumerate(items) if item.text == b":"), None)]  # initialisers follow
     calls = [
         i
         for i in range(len(items) - 1)

@@ -53,6 +53,8 @@ def strings_of(text: bytes) -> list[Span]:
 DIRECTIVE = re.compile(rb"^[ \t]*#[ \t]*(?P<word>\w+)?(?P<rest>(?:\\\n|[^\n])*)", re.MULTILINE)
 _OPENING, _MIDDLE = (b"if", b"ifdef", b"ifndef"), (b"else", b"elif", b"elifdef", b"elifndef")
 _ACCESS_LABEL = re.compile(rb"\b(?:public|private|protected|signals|\w*slots|\w*SLOTS)\s*:\s*$")
+_CONTROL = re.compile(rb"\b(?:if|for|while|switch)\s*\Z")
+_ATTRIBUTE = re.compile(rb"(?:__attribute__|__declspec|alignas)\s*\([^;{}]*\)|\[\[[^;{}]*\]\]")
 _FALSE = re.compile(rb"\s*(?:0|false|FALSE)\s*")
 
 
@@ -118,6 +120,8 @@ def _is_structured(conditional: _Conditional, view: bytes) -> bool:
     before, after = view[:start].rstrip()[-1:], view[end : end + 400].lstrip()[:1]
     if before not in (b"", b";", b"{", b"}", b":", b")"):
         return False
+    if before == b")" and _CONTROL.search(_up_to_bracket(view, start)):
+        return False  # if (a), whose statement is in the branches
     if before == b":" and not _ACCESS_LABEL.search(view, max(0, start - 200), start):
         return False  # after `case 1:` the grammars want a statement
     for first, last in conditional.branches():
@@ -127,14 +131,25 @@ def _is_structured(conditional: _Conditional, view: bytes) -> bool:
         if (
             not _is_balanced(view, first, last)
             or words.startswith((b"else", b"{"))
+            or _ATTRIBUTE.fullmatch(words)
             or not words.endswith((b";", b"}", b":", b")"))
         ):
             return False
-        if words.endswith(b")") and after == b"{":  # heads of one body
+        if words.endswith(b")") and after in (b"{", b":"):  # heads of one body
             return False
         if before == b")" and not words.endswith((b";", b"}")):  # the rest of a head
             return False
     return True
+
+
+def _up_to_bracket(view: bytes, end: int) -> bytes:
+    """What stands before the round bracket that is closed last before `end`."""
+    at = view.rfind(b")", 0, end)
+    depth, stop = 1, max(0, at - 2000)  # a condition is shorter
+    while depth and at > stop:
+        at -= 1
+        depth += (view[at : at + 1] == b")") - (view[at : at + 1] == b"(")
+    return view[max(0, at - 20) : at]
 
 
 def _is_balanced(view: bytes, start: int, end: int) -> bool:

@@ -129,7 +129,9 @@ _TYPED_TEMPLATE = re.compile(rb"(?<=[\w$])<[^<>()`;{}=]*(?:<[^<>()`;{}=]*>[^<>()
 _MEMBERS = re.compile(rb"(?:\binterface\b[^{;]*|[:=&|<(,?]\s*|\bextends\s+)\{")
 _BRACKET = re.compile(rb"(?<=\n)[ \t]+[<(\[]|[{}()\[\]]")
 # After these a member is not at its end.
-_GOES_ON = re.compile(rb"(?:[,;{(\[<|&=:?.+*/-]|=>|\b(?:extends|implements|is|as|in|keyof|typeof|infer|new|abstract|readonly))\Z")
+_GOES_ON = re.compile(
+    rb"(?:[,;{(\[<|&=:?.+*/-]|=>|\b(?:extends|implements|is|as|in|keyof|typeof|infer|new|abstract|readonly))\Z"
+)
 _ESCAPED_BACKTICK = re.compile(rb"\\`")
 
 
@@ -274,6 +276,7 @@ _GAPS = (
     re.compile(rb"\)\s*(\.\.\.)(?=\s*[,)}])"),
     re.compile(rb"\btypeid\s*\(\s*(typename)\b"),
     re.compile(rb"\b(extern)(?=\s+template\b)"),
+    re.compile(rb"(?:\.|->)\s*~\w+(<[^<>;(){}]*>)(?=\s*\()"),  # a destructor that is called: a.~A<T>()
     re.compile(rb"\benum\s*(:\s*[\w:]+(?:[ \t]+\w+)*)(?=\s*\{)"),  # of an enumeration without a name
     re.compile(rb"\(\s*((?:[A-Za-z_]\w*(?:<[^<>()]*>)?\s*::\s*)+)(?=\*)"),  # a pointer to a member: (A::*f)(int)
     re.compile(rb"\btemplate\s*<\s*>[^;{}()#]*\([^;{}]*\)\s*=\s*delete\s*;"),
@@ -302,6 +305,7 @@ _NAMELESS_BITS = re.compile(
     rb"(?<=[;{}\n])[ \t]*((?:(?:const|volatile|signed|unsigned|int|char|short|long|bool|_Bool|\w+_t|_*[us]\d+)\s+)*"
     rb"(?:signed|unsigned|int|char|short|long|bool|_Bool|\w+_t|_*[us]\d+)\s*:\s*\w+\s*;)"
 )
+_ATTRIBUTED = re.compile(rb"(?<=\w)\s+(__attribute__\s*\(\((?:[^()]|\([^()]*\))*\)\))(?=\s*=)")
 _CASE_RANGE = re.compile(rb"\bcase\s+[\w']+\s*(\.\.\.\s*[\w']+)(?=\s*:)")
 
 
@@ -363,17 +367,13 @@ def _word_for_calls(draft: Draft, opening: re.Pattern[bytes], word: bytes) -> No
             draft.put(match.start(), word)
 
 
-def blank_nameless_bits(draft: Draft) -> None:
-    """C, C++: a bit field without a name, which only keeps others apart, goes.
+def blank_c_gaps(draft: Draft) -> None:
+    """C, C++: a bit field without a name, the attributes of a variable with a value, the upper end of `case 1 ... 3:`.
 
     >>> draft = Draft(bytearray(b"struct A { int a:1; unsigned int :24; };"))
-    >>> blank_nameless_bits(draft)
+    >>> blank_c_gaps(draft)
     >>> bytes(draft.text)
     b'struct A { int a:1;                   };'
     """
-    draft.blank_all(_NAMELESS_BITS.finditer(_code(draft)), 1)
-
-
-def blank_case_ranges(draft: Draft) -> None:
-    """C, C++: the upper end of `case 1 ... 3:` goes."""
-    draft.blank_all(_CASE_RANGE.finditer(bytes(draft.text)), 1)
+    for gap in (_NAMELESS_BITS, _ATTRIBUTED, _CASE_RANGE):
+        draft.blank_all(gap.finditer(_code(draft)), 1)

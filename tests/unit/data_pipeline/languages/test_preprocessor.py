@@ -126,6 +126,39 @@ def test_members_behind_macros_keep_their_types(member: str) -> None:
     assert member.partition(" {")[0].partition(" : ")[0].splitlines()[-1].strip() in own.signature
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "typedef struct _box {\n    int a;\n} _Box ;",
+        "typedef enum _kind { ONE, TWO }\n    _Kind_ty;",
+        "struct flags {\n    int a : 1;\n    unsigned int : 24;\n    uint32_t :0;\n};",
+        "extern Status _Init(_Runtime *a);\nextern Status _Reset(_Runtime *a);",
+        "API_DATA(const unsigned char) _table[];\nPy_DATA(const unsigned char) _spaces[];",
+        "typedef struct base {\n    Object_HEAD\n    Object *(*init)(void);\n    int (*m)(int);\n} Base;",
+        "int g(void)\n{\n    int a __attribute__((unused)) = h();\n    return 1;\n}",
+        'int before;\n#if A\n__attribute__((no_sanitize("x")))\n#else\n__attribute__((cold))\n#endif\nstatic int g(void)\n{\n    return 1;\n}',
+        "int g(int a)\n{\n    if (a == 1)\n#if A\n        return 1;\n#else\n        ;\n#endif\n    return 2;\n}",
+    ],
+)
+def test_declarations_cost_the_function_behind_them_nothing(text: str) -> None:
+    found = spans(f"{text}\n\nstatic int f(void)\n{{\n    return 1;\n}}\n")
+    first = text.count("\n") + 3
+    assert found[-1] == ("f", first, first + 3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Box(Box&& o) NOEXCEPT\n      : Box() {\n    swap(o);\n  }",
+        "~Box() {\n    b.~List<T>();\n  }",
+        "#ifdef X\n  Box(int a, bool b)\n#else\n  Box(int a, bool)\n#endif\n      : a_(a) {}",
+    ],
+)
+def test_members_with_their_initialisers(text: str) -> None:
+    names = [unit.name for unit in units(f"class Box {{\n  {text}\n  int f() {{ return 1; }}\n}};\n", "cpp")]
+    assert names == ["Box", "~Box" if text.startswith("~") else "Box", "f"]
+
+
 def test_types_in_code_are_no_macros() -> None:
     text = (
         "template <class T, class P = const T *>\nCONSTEXPR T f(P p) {\n  constexpr T limit = T(g());\n  struct A {\n"

@@ -23,6 +23,26 @@ GAPS = {
         "type A = {\n  // note, don't (\n  a: string\n  <T>(f: T): T\n}\nfunction f() {}\n",
         {("A", 1, 5), ("f", 6, 6)},
     ),
+    "members of the type of a constant": (
+        "typescript",
+        "export const f: {\n  (a: { b: C\n    [d: string]: C }): Kind<A, B>\n  <T>(a: T): E<T>\n} = dual(2, (a) => a)\nfunction g() {}\n",
+        {("g", 6, 6)},
+    ),
+    "members that go on in the next line": (
+        "typescript",
+        "type A<F> = {\n  b: F extends\n    (...args: infer P) => infer R ? P : R\n  c:\n    [string]\n  (): string\n}\nfunction f() {}\n",
+        {("A", 1, 7), ("f", 8, 8)},
+    ),
+    "members of an object stay": (
+        "typescript",
+        "interface I {\n  a: string\n  (): string\n}\nconst o = {\n  a,\n  [b]: 1,\n  f() {},\n}\nfunction g() {}\n",
+        {("I", 1, 4), ("f", 8, 8), ("g", 10, 10)},
+    ),
+    "backticks in the type of a template": (
+        "typescript",
+        "type A = `Missing \\`Self\\` of \\`${string}\\``\nfunction f() {}\n",
+        {("A", 1, 1), ("f", 2, 2)},
+    ),
     "accessor": (
         "typescript",
         "class A {\n  accessor a = 1;\n  static accessor #b: number = 2;\n  accessor(): void {}\n  f() {}\n}\n",
