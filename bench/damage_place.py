@@ -4,6 +4,7 @@ Two runs of a tiny base, deployed, asked and corrected, a job of the queue, a cy
 """
 
 import contextlib
+import encodings.utf_16_le  # noqa: F401 (a process that became nobody cannot read the standard library, where it is root's)
 import os
 import shlex
 import shutil

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from ai_forge.json_lines import JsonObject, append_line, lines_of
+from ai_forge.json_lines import JsonObject, append_line, lines_of, whole_characters
+from ai_forge.places import SEAL, holds_what_was_written, sealed
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ class EventStream:
         if self._path is not None and self._worth_writing(event, now):
             # opened for each event: what was told before a crash is in the file, and nothing has to be closed
             record = {"time": round(now, 3), "event": type(event).__name__, **dataclasses.asdict(event)}
-            append_line(self._path, record)
+            append_line(self._path, sealed(whole_characters(record)))
         for listener in self._listeners:
             listener(event)
 
@@ -226,10 +227,21 @@ def read_events(path: Path) -> Iterator[JsonObject]:
             yield record
 
 
+def n_damaged_events(path: Path) -> int:
+    """How many lines of an `events.jsonl` tell nothing any more; the last one may be torn, or is just being written."""
+    if not path.is_file():
+        return 0
+    *whole, _ = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return sum(bool(line.strip()) and event_of(line) is None for line in whole)
+
+
 def event_of(line: str | bytes) -> JsonObject | None:
-    """The record of one line of an `events.jsonl`; None where a crash tore it, or it is of something else."""
+    """The record of one line of an `events.jsonl`; None where a crash tore it, it is damaged, or it is of something else."""
     record = record_of(line)
-    return record if record is not None and "event" in record else None
+    if record is None or "event" not in record or not holds_what_was_written(record):
+        return None
+    record.pop(SEAL, None)
+    return record
 
 
 def record_of(line: str | bytes) -> JsonObject | None:

@@ -12,6 +12,7 @@ from ai_forge.events import (
     StageStarted,
     StepLogged,
     ignore,
+    n_damaged_events,
     read_events,
 )
 
@@ -28,8 +29,21 @@ def test_events_are_written_as_lines_and_handed_to_all_listeners(tmp_path: Path)
     assert heard == (events, events)
     lines = path.read_text().splitlines()
     assert len(lines) == 4
-    assert json.loads(lines[1]) == {"time": 12.346, "event": "StepLogged", **vars(STEP)}
-    assert list(read_events(path)) == [json.loads(line) for line in lines]
+    records = [{key: value for key, value in json.loads(line).items() if key != "seal"} for line in lines]
+    assert records[1] == {"time": 12.346, "event": "StepLogged", **vars(STEP)}
+    assert list(read_events(path)) == records
+
+
+def test_a_byte_that_flipped_in_an_event_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    stream = EventStream(path)
+    for event in (StageStarted("mine"), StageFinished("mine", 1.5, False, {"blocks": 3}, "3 blocks \ud83d"), STEP):
+        stream(event)
+    assert n_damaged_events(path) == 0
+    written = path.read_text()
+    path.write_text(written.replace("3 blocks", "8 blocks") + '{"event": "Noti')  # the last is being written
+    assert [record["event"] for record in read_events(path)] == ["StageStarted", "StepLogged"]
+    assert n_damaged_events(path) == 1
 
 
 def test_progress_is_written_once_a_second_and_heard_always(tmp_path: Path) -> None:

@@ -69,4 +69,5 @@ def _in_a_line(side: Side) -> str:
     if side.decision is None:
         return f"{side.model}, asked now"
     commit = "" if side.commit is None else f", commit {side.commit[:12]}"
-    return f"{side.model}:{side.run_id}, {side.base}{commit}, {side.n_train} examples: {side.decision}"
+    trained = "unknown" if side.n_train is None else side.n_train
+    return f"{side.model}:{side.run_id}, {side.base}{commit}, {trained} examples: {side.decision}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ai_forge.cli.options import AsJson, Config, Home, Options
-from ai_forge.cli.output import show, table
+from ai_forge.cli.output import show, table, warn
 
 if TYPE_CHECKING:
     from ai_forge.conductor.job_queue import JobQueue
@@ -74,6 +74,9 @@ def events(
             print(f"{event.id:>8} {event.event}: {told}")
 
     show([event.model_dump(mode="json") for event in found], text, json)
+    for event in found:
+        if event.event == "Notice" and event.data.get("level") == "warning":
+            warn(f"  {event.data.get('message')}")
 
 
 @jobs_app.command("log")

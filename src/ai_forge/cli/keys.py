@@ -50,7 +50,8 @@ def list_keys(home: Home = None, json: AsJson = False) -> None:
     from ai_forge.workspace import Workspace
 
     now = datetime.datetime.now(datetime.UTC)
-    keys = [(key, key.state(now)) for key in KeyStore(Workspace.open(home)).list()]
+    store = KeyStore(Workspace.open(home))
+    keys = [(key, key.state(now)) for key in store.list()]
     values = [
         {"id": key.id, "name": key.name, "scopes": key.scopes, "state": state, "expires_at": key.expires_at}
         for key, state in keys
@@ -66,6 +67,10 @@ def list_keys(home: Home = None, json: AsJson = False) -> None:
         for key, state in keys
     ]
     show(values, lambda: table(("id", "name", "scopes", "state", "expires"), rows), json)
+    if not keys:
+        warn(
+            f"  No keys: {store.path} is not there. If some were made, restore it from a backup: none is accepted now."
+        )
 
 
 @keys_app.command()

@@ -1,7 +1,8 @@
 """API keys: made, listed, revoked, and checked for each request.
 
 A key is `aif_<id>_<secret>`. The file `keys.json` in the workspace holds the SHA-256 of each secret, never the key: 256 random
-bits need no slow hash. It is read again when it changes, so a key that is revoked by the command line is refused at once.
+bits need no slow hash. It is read again when it changes, so a key that is revoked by the command line is refused at once. It
+carries a seal: a damaged one opens nothing, and neither does one that is gone.
 
 Scopes: read (models, jobs, reports), chat (answers, search), train (uploads, jobs), deploy (deployments, rollback), admin (all
 of these, metrics, and every route that names no scope).
@@ -13,18 +14,20 @@ import datetime
 import hashlib
 import hmac
 import ipaddress
+import json
 import os
 import secrets
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from ai_forge.conductor.problems import ServiceError
 from ai_forge.config import ServiceSettings
 from ai_forge.errors import InputError, PrerequisiteError
-from ai_forge.places import regular_bytes
+from ai_forge.places import SEAL, holds_what_was_written, regular_bytes, sealed
 from ai_forge.workspace import Workspace, atomic_write
 
 __all__ = ["SCOPES", "ApiKey", "Caller", "KeyStore", "RateLimiter", "Scope", "demands_keys", "is_loopback"]
@@ -56,6 +59,12 @@ class ApiKey(BaseModel):
         if self.expires_at is not None and self.expires_at <= now:
             return "expired"
         return "valid"
+
+
+class _KeysFile(BaseModel):
+    """`keys.json`. Written before there was a seal, it is the bare list."""
+
+    keys: list[ApiKey]
 
 
 _KEYS = TypeAdapter(list[ApiKey])
@@ -165,28 +174,53 @@ class KeyStore:
             raise unauthorised(f"The API key {key.id} is {state}.")
         return Caller(name=f"{key.name} ({key.id})", scopes=frozenset(key.scopes))
 
+    @property
+    def path(self) -> Path:
+        """Where the keys lie."""
+        return self._path
+
     def _refresh(self) -> None:
         try:
             stat = self._path.stat()
         except FileNotFoundError:
-            self._stamp, self._keys = None, {}
+            if self._keys:  # someone holds a key of a service that runs: it is not "wrong"
+                raise PrerequisiteError(
+                    f"{self._path} is gone: no API key is accepted.",
+                    "restore it from a backup, or make new keys: ai-forge keys add NAME.",
+                ) from None
             return
+        except OSError as error:
+            raise self._unreadable("cannot be read") from error
         stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
         if stamp == self._stamp:
             return
         try:
-            keys = _KEYS.validate_json(regular_bytes(self._path))
-        except (OSError, ValidationError) as error:  # closed rather than open: no key is accepted until it is mended
-            raise PrerequisiteError(
-                f"{self._path} cannot be read.",
-                f"restore it from a backup, or move it away (mv {self._path} {self._path}.broken) and make new keys: "
-                "ai-forge keys add NAME.",
-            ) from error
+            keys = _read(regular_bytes(self._path))
+        except (OSError, ValueError) as error:  # closed rather than open: no key is accepted until it is mended
+            raise self._unreadable("is damaged, or cannot be read") from error
         self._keys, self._stamp = {key.id: key for key in keys}, stamp
 
+    def _unreadable(self, what: str) -> PrerequisiteError:
+        return PrerequisiteError(
+            f"{self._path} {what}: no API key is accepted.",
+            f"restore it from a backup, or move it away (mv {self._path} {self._path}.broken) and make new keys: "
+            "ai-forge keys add NAME.",
+        )
+
     def _write(self, keys: Iterable[ApiKey]) -> None:
-        atomic_write(self._path, _KEYS.dump_json(list(keys), indent=1))
+        values = sealed({"keys": _KEYS.dump_python(list(keys), mode="json")})
+        atomic_write(self._path, json.dumps(values, indent=1))
         os.chmod(self._path, 0o600)  # noqa: PTH101 (hashes only, but who has which rights is nobody else's business)
+
+
+def _read(content: bytes) -> list[ApiKey]:
+    """The keys in a file. Raises `ValueError` where they are not what was written."""
+    values = json.loads(content)
+    if isinstance(values, list) and values:
+        return _KEYS.validate_python(values)
+    if not isinstance(values, dict) or SEAL not in values or not holds_what_was_written(values):
+        raise ValueError("not what was written")
+    return _KeysFile.model_validate(values).keys
 
 
 def _digest(secret: str) -> str:
@@ -230,8 +264,9 @@ def require_keys_to_listen(settings: ServiceSettings, keys: KeyStore) -> None:
         PrerequisiteError: keys are demanded and there is none.
     """
     if demands_keys(settings) and not keys.any_valid():
+        missing = "" if keys.path.exists() else f" ({keys.path} is not there; if it was, restore it from a backup)"
         raise PrerequisiteError(
-            f"Listening on {settings.host} demands API keys, and there is none that is valid.",
+            f"Listening on {settings.host} demands API keys, and there is none that is valid{missing}.",
             "make one: ai-forge keys add NAME --scope chat; or listen on 127.0.0.1.",
         )
 

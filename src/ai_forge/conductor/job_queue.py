@@ -180,6 +180,11 @@ class JobQueue:
                 if record is not None:
                     name, moment = str(record.pop("event")), float(record.pop("time", 0.0))
                     found.append(JobEvent(id=after, event=name, time=moment, data=record))
+                elif line.endswith(b"\n") and line.strip():
+                    told = f"A line of {path} is damaged; what it told is left out."
+                    found.append(
+                        JobEvent(id=after, event="Notice", time=0.0, data={"level": "warning", "message": told})
+                    )
                 if len(found) == limit:
                     break
         return found

@@ -9,26 +9,24 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, Stri
 
 from ai_forge.json_lines import JsonObject
 
-__all__ = ["ChatMessage", "ChatRequest", "CompletionRequest", "EmbeddingRequest", "OpenAIBody", "Sampled"]
+__all__ = ["ChatMessage", "ChatRequest", "CompletionRequest", "EmbeddingRequest", "Sampled"]
 
 Number = StrictFloat | StrictInt
 MODEL = "NAME asks with what is found of the repository, NAME:plain without; the one deployed last where it is left out"
 
 
-class OpenAIBody(BaseModel):
-    """A request, or a part of one; what it has beside its fields is left out."""
-
+class _Body(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class TextPart(OpenAIBody):
+class TextPart(_Body):
     """A part of a message; pictures and sound are refused."""
 
     type: Literal["text"]
     text: StrictStr
 
 
-class ChatMessage(OpenAIBody):
+class ChatMessage(_Body):
     """A turn. Content may be a text or a list of text parts."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -51,13 +49,13 @@ class ChatMessage(OpenAIBody):
         return {"role": role, "content": self.text} | more
 
 
-class StreamOptions(OpenAIBody):
+class StreamOptions(_Body):
     """What a stream tells beside its pieces."""
 
     include_usage: StrictBool = False
 
 
-class Sampled(OpenAIBody):
+class Sampled(_Body):
     """What chats and completions share."""
 
     model: StrictStr | None = Field(None, description=MODEL)
@@ -90,14 +88,14 @@ class Sampled(OpenAIBody):
         return [word for word in words if word]
 
 
-class ResponseFormat(OpenAIBody):
+class ResponseFormat(_Body):
     """`json_schema` holds the schema under `schema`."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonObject | None = None
 
 
-class FunctionTool(OpenAIBody):
+class FunctionTool(_Body):
     """A function that the model may ask to have called."""
 
     name: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
@@ -105,20 +103,20 @@ class FunctionTool(OpenAIBody):
     parameters: JsonObject | None = None
 
 
-class Tool(OpenAIBody):
+class Tool(_Body):
     """A tool."""
 
     type: Literal["function"]
     function: FunctionTool
 
 
-class FunctionName(OpenAIBody):
+class FunctionName(_Body):
     """Which function."""
 
     name: StrictStr
 
 
-class ToolChoice(OpenAIBody):
+class ToolChoice(_Body):
     """The one tool that must be called."""
 
     type: Literal["function"]
@@ -159,25 +157,17 @@ class CompletionRequest(Sampled):
         return self.max_tokens
 
 
-Texts = Annotated[list[StrictStr], Field(min_length=1, max_length=512)]
-Tokens = Annotated[list[StrictInt], Field(min_length=1, max_length=8192)]
-
-
-class EmbeddingRequest(OpenAIBody):
+class EmbeddingRequest(_Body):
     """`POST /v1/embeddings`."""
 
-    input: StrictStr | Texts | Tokens | Annotated[list[Tokens], Field(min_length=1, max_length=512)] = Field(
-        description="a text or several; token ids are refused, which do not say whose vocabulary they are of"
-    )
+    input: StrictStr | Annotated[list[StrictStr], Field(min_length=1, max_length=512)]
     model: StrictStr | None = Field(None, description="a deployed model, or an embedder on this machine such as minilm")
     encoding_format: Literal["float", "base64"] = "float"
 
     @property
     def texts(self) -> list[str]:
-        """The inputs as a list; nothing where they are token ids."""
-        if isinstance(self.input, str):
-            return [self.input]
-        return [text for text in self.input if isinstance(text, str)]
+        """The inputs as a list."""
+        return [self.input] if isinstance(self.input, str) else self.input
 
 
 class Usage(BaseModel):

@@ -280,7 +280,7 @@ def plan_training(runner: Runner) -> TrainingPlan | None:
     return plan
 
 
-LINKED = {"dataset": "dataset", "model": "merge", "gguf": "export", "report": "report"}
+LINKED = {"dataset": "dataset", "model": "merge", "gguf": "export", "evaluation": "evaluate", "report": "report"}
 
 
 def link_results(runner: Runner) -> None:

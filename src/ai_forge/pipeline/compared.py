@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ai_forge.errors import InputError
@@ -15,11 +16,13 @@ from ai_forge.pipeline.stage import NotMadeError
 from ai_forge.pipeline.stages.dataset import DatasetSummary
 from ai_forge.pipeline.stages.evaluate import FILE
 from ai_forge.wording import local_time
-from ai_forge.workspace import Workspace
+from ai_forge.workspace import MANIFEST, Workspace, read_json, whole_manifest
 
 if TYPE_CHECKING:
     from ai_forge.judge.comparison import Comparison, Side
     from ai_forge.judge.evaluation import Evaluation
+
+LINK = "evaluation"  # in a run's folder, see `actions.link_results`
 
 
 def compare_runs(first: str, second: str, workspace: Workspace, emit: Sink = ignore) -> Comparison:
@@ -73,16 +76,20 @@ def _measured(run: Run, workspace: Workspace) -> tuple[Side, Evaluation]:
             f"{run.model}:{run.id} is of the recipe {run.recipe}; only models of a repository are asked alike.",
             "its own report compares it with its base: ai-forge runs.",
         )
-    outputs = Runner(run, workspace).outputs()
+    runner = Runner(run, workspace)
+    outputs = runner.outputs()
+    n_train: int | None
     try:
         evaluation = outputs.read("evaluate", FILE, Evaluation)
         n_train = outputs.summary("dataset", DatasetSummary).train
     except NotMadeError:
-        # also where a newer AI Forge evaluates otherwise: what an older one measured is no comparison with it
-        raise InputError(
-            f"{run.model}:{run.id} is not evaluated, or was by another version of AI Forge.",
-            f"ai-forge evaluate {run.repository} measures the repository's state of now.",
-        ) from None
+        # what the evaluation was made of may be gone or damaged, and it is whole itself
+        folder = _kept_evaluation(runner)
+        if folder is None:
+            raise _not_measured(run, workspace) from None
+        evaluation = Evaluation.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
+        counts = (read_json(runner.folder / "dataset" / MANIFEST) or {}).get("counts", {})
+        n_train = counts.get("train") if isinstance(counts, dict) else None
     verdict = judge(evaluation, run.settings.judge)
     record = read_record(workspace.runs_dir / run.id) or {}
     side = Side(
@@ -98,6 +105,33 @@ def _measured(run: Run, workspace: Workspace) -> tuple[Side, Evaluation]:
         settings=_as_text(run),
     )
     return side, evaluation
+
+
+def _kept_evaluation(runner: Runner) -> Path | None:
+    """Where the run's folder says that its evaluation lies, if it is whole and of this version of the stage.
+
+    What an older AI Forge measured is no comparison with what a newer one measures.
+    """
+    folder = runner.folder / LINK
+    manifest = whole_manifest(folder) if folder.is_dir() else None
+    version = next((stage.version for stage in runner.stages if stage.name == "evaluate"), None)
+    return folder if manifest is not None and manifest.get("version") == version else None
+
+
+def _not_measured(run: Run, workspace: Workspace) -> InputError:
+    known = (read_run(workspace.runs_dir / one.run_id) for one in runs_of(workspace, 20) if one.run_id != run.id)
+    others = [one for one in known if one is not None and _kept_evaluation(Runner(one, workspace)) is not None]
+    step = (
+        f"ai-forge evaluate {run.repository} measures the repository as it is now, which may be another run: "
+        "ai-forge runs shows its id."
+    )
+    if len(others) > 1:
+        step = f"compare two that are: ai-forge compare {others[1].id} {others[0].id}; or " + step
+    elif others:
+        step = f"{others[0].id} is. " + step
+    return InputError(
+        f"{run.model}:{run.id} is not evaluated, or its evaluation is damaged or by another version of AI Forge.", step
+    )
 
 
 def _as_text(run: Run) -> dict[str, str]:

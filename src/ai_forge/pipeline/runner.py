@@ -312,7 +312,8 @@ class Runner:
                 summary = stage.build(self.context(stage.name, folder, outputs))
                 self.cancel.check()  # a stage may end without having noticed: then it is not done
                 seconds = time.monotonic() - began
-                write_manifest(folder, summary.model_dump(mode="json"), seconds=round(seconds, 3))
+                counts = summary.model_dump(mode="json")
+                write_manifest(folder, counts, seconds=round(seconds, 3), version=stage.version)
         return StageResult(stage.name, key, target, summary, seconds, False)
 
     def context(self, stage: str, folder: Path, outputs: Outputs | None = None) -> StageContext:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ai_forge.events import event_of, read_events
+from ai_forge.events import event_of, n_damaged_events, read_events
 from ai_forge.json_lines import JsonObject
 from ai_forge.pipeline.run import RECORD, read_record
 from ai_forge.workspace import Workspace
@@ -172,6 +172,18 @@ def unreadable_runs(workspace: Workspace) -> list[Path]:
     # an empty one is of a run that was killed before it was written down
     folders = sorted(path for path in workspace.runs_dir.glob("[!.]*") if path.is_dir() and any(path.iterdir()))
     return [folder / RECORD for folder in folders if _record_in(folder) is None]
+
+
+def damaged_events(workspace: Workspace) -> list[str]:
+    """What cannot be told of runs, in sentences: events of theirs are damaged, or gone though the run made something."""
+    told = []
+    for record in sorted(workspace.runs_dir.glob(f"[!.]*/{RECORD}")):
+        path = record.with_name("events.jsonl")
+        if n_damaged := n_damaged_events(path):
+            told.append(f"{path}: {n_damaged} of its lines are damaged; what they told is left out.")
+        elif not path.is_file() and (record.parent / "report").is_symlink():
+            told.append(f"{path} is gone: how far its run came is not known, {record.parent} holds what it made.")
+    return told
 
 
 def run_folder(workspace: Workspace, run_id: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import re
 import stat
 from pathlib import Path
 
@@ -99,9 +100,32 @@ def test_a_key_that_cannot_be_is_refused(
 
 def test_a_damaged_file_lets_nobody_in(keys: KeyStore, tmp_path: Path) -> None:
     text, _ = keys.add("someone", ["admin"])
-    (tmp_path / "keys.json").write_text("[{")
-    with pytest.raises(PrerequisiteError, match="cannot be read"):
+    path = tmp_path / "keys.json"
+    written = path.read_text()
+    scope_changed = written.replace('"admin"', '"chat"')
+    assert scope_changed != written
+    for damaged in ("[{", "[]", "{}", "null", scope_changed, written.replace("someone", "sOmeone"), ""):
+        path.write_text(damaged)
+        with pytest.raises(PrerequisiteError, match=re.escape(f"{path} is damaged, or cannot be read")):
+            keys.caller(text)
+    path.write_text(json.dumps(json.loads(written)["keys"]))  # as an earlier version wrote it
+    assert keys.caller(text).may("admin")
+
+
+def test_keys_that_are_gone_let_nobody_in_and_are_no_silence(keys: KeyStore, tmp_path: Path) -> None:
+    text, _ = keys.add("someone", ["admin"])
+    assert keys.caller(text).may("admin")
+    (tmp_path / "keys.json").unlink()
+    with pytest.raises(PrerequisiteError, match=r"keys\.json is gone: no API key is accepted"):
         keys.caller(text)
+    again = KeyStore(Workspace.open(tmp_path))  # the service was started anew
+    with pytest.raises(PrerequisiteError, match=r"keys\.json is not there; if it was, restore it"):
+        require_keys_to_listen(ServiceSettings(require_keys="always"), again)
+    with pytest.raises(ServiceError, match="is wrong"):
+        again.caller(text)
+    listed = ai_forge("keys", "list", "--home", tmp_path)
+    assert listed.json == []
+    assert "keys.json is not there. If some were made, restore it from a backup" in listed.err
 
 
 def test_a_port_beyond_this_machine_opens_only_with_a_key(keys: KeyStore, clock: Clock) -> None:

@@ -43,6 +43,22 @@ def with_keys(home: Path) -> tuple[FastAPI, KeyStore]:
 # -- keys -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("damage", [None, "[]", "{}", "null", "", '{"keys": []}'])
+def test_a_service_whose_keys_are_gone_or_damaged_opens_to_nobody(damage: str | None, tmp_path: Path) -> None:
+    app, keys = with_keys(tmp_path)
+    text, _ = keys.add("reader", ["admin"])
+    known = {"Authorization": f"Bearer {text}"}
+    assert ask(app, "GET", "/v1/models", headers=known).status_code == 200
+    path = tmp_path / "keys.json"
+    path.unlink()
+    if damage is not None:
+        path.write_text(damage)
+    assert ask(app, "GET", "/v1/models").status_code == 401
+    refused = ask(app, "GET", "/v1/models", headers=known)
+    assert refused.status_code == 503
+    assert "no API key is accepted" in refused.text
+
+
 def test_every_route_refuses_every_key_but_the_right_one(tmp_path: Path) -> None:
     app, keys = with_keys(tmp_path)
     expired = KeyStore(Workspace.open(tmp_path), lambda: datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC))

@@ -1,9 +1,10 @@
 """The queue as its callers see it while nobody works on it: requests checked, states changed, events and logs read."""
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -130,7 +131,10 @@ def test_events_go_on_after_the_last_one_seen(queue: JobQueue, workspace: Worksp
     changes = {"status": "training", "current_step": "a", "progress": 0.5, "step_weight": 0.4}
     store.update(job_id, events=file.name, events_from=len(earlier), **changes)
     store.close()
-    seen = queue.events(job_id)
+    first, torn, second = queue.events(job_id)
+    assert torn.event == "Notice"
+    assert torn.data["message"] == f"A line of {file} is damaged; what it told is left out."
+    seen = [first, second]
     assert [(event.event, event.data["done"], event.time) for event in seen] == [
         ("StageProgress", 0, 2.0),
         ("StageProgress", 1, 3.0),
@@ -139,9 +143,65 @@ def test_events_go_on_after_the_last_one_seen(queue: JobQueue, workspace: Worksp
     with file.open("a") as more:
         more.write("\n")
     assert [event.data["done"] for event in queue.events(job_id, after=seen[-1].id)] == [2]
-    assert [event.data["done"] for event in queue.events(job_id, after=seen[0].id)] == [1, 2]
+    assert [event.data.get("done") for event in queue.events(job_id, after=seen[0].id)] == [None, 1, 2]
     assert queue.events(job_id, limit=1) == seen[:1]
     assert queue.get(job_id).progress == pytest.approx(0.5 + 0.4 * 2 / 4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["request = replace(request, 'count', 'cOunt')", "model = x'ff00'", "status = 'readY'", "created_at = 'soon'"],
+)
+def test_a_damaged_row_hides_no_job_and_is_never_begun(
+    change: str, queue: JobQueue, workspace: Workspace, tmp_path: Path
+) -> None:
+    damaged, sound = (queue.submit(count(tmp_path)).job_id for _ in range(2))
+    with closing(sqlite3.connect(workspace.root / "jobs.db")) as database, database:
+        assert database.execute(f"UPDATE ai_forge_jobs SET {change} WHERE job_id = ?", (damaged,)).rowcount == 1
+    jobs = {job.job_id: job for job in queue.list()}
+    assert (jobs[sound].status, jobs[damaged].status, jobs[damaged].error_code) == ("queued", "failed", "damaged")
+    with pytest.raises(InputError, match="cannot be resumed"):
+        queue.resume(damaged)
+    with suppress(InputError):
+        queue.cancel(damaged)  # what its row says is changed, and it stays damaged
+    assert queue.get(damaged).error_code == "damaged"
+    queue.delete(damaged)
+    assert [job.job_id for job in queue.list()] == [sound]
+
+
+def test_every_change_keeps_a_row_sound(queue: JobQueue, workspace: Workspace, tmp_path: Path) -> None:
+    job_id = queue.submit(count(tmp_path)).job_id
+    store = JobStore(database_url(workspace, None))
+    values = {"metrics": {"loss": 0.1}, "progress": 1, "started_at": 3, "error": "a\u2028", "run_id": "r"}
+    assert store.update(job_id, statuses=("queued",), at_attempt=1, status="failed", **values)
+    assert not store.update(job_id, at_attempt=2, status="ready")
+    store.close()
+    job = queue.get(job_id)
+    assert (job.status, job.error, job.metrics, job.error_code) == ("failed", values["error"], {"loss": 0.1}, None)
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeros in the middle", "no database"])
+def test_a_damaged_database_says_how_to_begin_anew(damage: str, workspace: Workspace, tmp_path: Path) -> None:
+    settings = load_settings().settings
+    with JobQueue(workspace, settings, kinds=("job_kinds",)) as queue:
+        for _ in range(30):
+            queue.submit(count(tmp_path))
+    path = workspace.root / "jobs.db"
+    content = path.read_bytes()
+    third = len(content) // 3
+    path.write_bytes(
+        {
+            "cut": content[:third],
+            "zeros in the middle": content[:third] + bytes(third) + content[2 * third :],
+            "no database": b"<html>502</html>" * 100,
+        }[damage]
+    )
+    with pytest.raises(PrerequisiteError, match=re.escape(f"The database of jobs {path} is damaged: ")) as told:
+        JobQueue(workspace, settings)
+    assert str(told.value.next_step).endswith(f"mv {path} {path}.damaged")
+    path.rename(f"{path}.damaged")
+    with JobQueue(workspace, settings) as queue:
+        assert queue.list() == []
 
 
 def test_two_owners_share_one_queue(queue: JobQueue, workspace: Workspace, tmp_path: Path) -> None:
@@ -182,7 +242,8 @@ def test_a_job_whose_run_another_version_recorded_hides_no_other(
     with closing(sqlite3.connect(workspace.root / "jobs.db")) as database, database:
         stored = {"kind": "fine-tune", "run": run, "deploy": True, "an_option_that_is_gone": True}
         database.execute(
-            "UPDATE ai_forge_jobs SET request = ?, run_id = 'r1' WHERE job_id = ?", (json.dumps(stored), job)
+            "UPDATE ai_forge_jobs SET request = ?, run_id = 'r1', seal = NULL WHERE job_id = ?",
+            (json.dumps(stored), job),
         )
     (workspace.runs_dir / "r1").mkdir(parents=True)
     (workspace.runs_dir / "r1" / "run.json").write_text(json.dumps({"run": run}))

@@ -6,21 +6,26 @@ brought in line with the rows by the worker, so that writing a row is all that s
 What survives a crash: each change is one transaction that names the state it expects, so two processes that change the same
 job at once cannot both succeed. SQLite keeps its rollback journal and `synchronous=FULL`, which are its defaults: before 3.51.3
 its write-ahead log can lose a commit when several connections reset it.
+
+What damages a file on disk is looked for when SQLite is opened (`PRAGMA quick_check`: its pages), and each row carries a seal, so
+that a byte that flipped inside a text starts no training of another repository. A damaged row reads as a job that failed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
+from ai_forge.conductor.schemas import FINE_TUNE, JobStatus
 from ai_forge.errors import PrerequisiteError
+from ai_forge.places import SEAL, holds_what_was_written, sealed
 from ai_forge.workspace import Workspace
 
 METADATA = sa.MetaData()
@@ -50,8 +55,10 @@ JOBS = sa.Table(
     sa.Column("events", sa.Text),
     sa.Column("events_from", sa.Integer, nullable=False),
     sa.Column("prepared", sa.Text),
+    sa.Column(SEAL, sa.Text),  # none in rows of a version that had none
 )
 BUSY_TIMEOUT_MS = 30_000
+DAMAGED = ("malformed", "not a database", "unsupported file format", "no such column", "duplicate column")
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,23 @@ class JobStore:
         self._engine = sa.create_engine(url, pool_pre_ping=not self.is_sqlite)
         if self.is_sqlite:
             event.listen(self._engine, "connect", _configure)
+        if self.is_sqlite:
+            self._check_file()
         self._make_table()
+
+    def _check_file(self) -> None:
+        """Look through the file once. Raises `PrerequisiteError` where it is damaged."""
+        with self._transaction() as connection:
+            found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+            if found != "ok":
+                raise self._damaged(str(found))
+
+    def _damaged(self, why: str) -> PrerequisiteError:
+        path = self._engine.url.database
+        return PrerequisiteError(
+            f"The database of jobs {path} is damaged: {why}.",
+            f"restore it from a backup (ai-forge restore), or begin a new queue: mv {path} {path}.damaged",
+        )
 
     def _make_table(self) -> None:
         """The table, if it is not there, and the columns that a later version brought; none of those is ever taken away."""
@@ -136,7 +159,7 @@ class JobStore:
     def insert(self, row: Row) -> None:
         """Add a job."""
         with self._transaction() as connection:
-            connection.execute(JOBS.insert().values(**asdict(row) | {"metrics": json.dumps(row.metrics)}))
+            connection.execute(JOBS.insert().values(**_sealed(asdict(row) | {"metrics": json.dumps(row.metrics)})))
 
     def get(self, job_id: str) -> Row | None:
         """One job, or None."""
@@ -155,29 +178,37 @@ class JobStore:
         """Change a job that is in one of `statuses` and at that attempt; false where it is not, and nothing changed."""
         if "metrics" in values:
             values["metrics"] = json.dumps(values["metrics"])
-        change = JOBS.update().where(JOBS.c.job_id == job_id).values(**values)
-        if statuses:
-            change = change.where(JOBS.c.status.in_(statuses))
-        if at_attempt is not None:
-            change = change.where(JOBS.c.attempt == at_attempt)
+        this = JOBS.c.job_id == job_id
         with self._transaction() as connection:
-            return connection.execute(change).rowcount > 0
+            # changes nothing: whoever reads first and then writes may find that another did so, too
+            connection.execute(JOBS.update().where(this).values({SEAL: JOBS.c[SEAL]}))
+            found = connection.execute(sa.select(JOBS).where(this)).mappings().first()
+            if found is None or (statuses and found["status"] not in statuses):
+                return False
+            if at_attempt is not None and found["attempt"] != at_attempt:
+                return False
+            if _is_sound(found):  # a damaged one stays known as such
+                values = _sealed(dict(found) | values)
+            connection.execute(JOBS.update().where(this).values(**values))
+            return True
 
     def delete(self, job_id: str, statuses: Sequence[str]) -> bool:
         """Remove a job that is in one of `statuses`; false where it is not."""
-        gone = JOBS.delete().where(JOBS.c.job_id == job_id, JOBS.c.status.in_(statuses))
+        this = JOBS.c.job_id == job_id
         with self._transaction() as connection:
-            return connection.execute(gone).rowcount > 0
+            found = connection.execute(sa.select(JOBS).where(this)).mappings().first()
+            if found is None or _row_of(found).status not in statuses:
+                return False
+            # the status once more: it may have changed since
+            return connection.execute(JOBS.delete().where(this, JOBS.c.status == found["status"])).rowcount > 0
 
     def _select(
         self, condition: sa.ColumnElement[bool], *, limit: int | None = None, newest_first: bool = True
     ) -> list[Row]:
         order = JOBS.c.created_at
         query = sa.select(JOBS).where(condition).order_by(order.desc() if newest_first else order).limit(limit)
-        names = [field.name for field in fields(Row)]
         with self._transaction() as connection:
-            found = [dict(row) for row in connection.execute(query).mappings()]
-        return [Row(**{name: row[name] for name in names} | {"metrics": _metrics(row["metrics"])}) for row in found]
+            return [_row_of(row) for row in connection.execute(query).mappings()]
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
@@ -185,6 +216,8 @@ class JobStore:
             with self._engine.begin() as connection:
                 yield connection
         except DBAPIError as error:
+            if self.is_sqlite and any(sign in str(error.orig) for sign in DAMAGED):
+                raise self._damaged(str(error.orig)) from error
             where = self._engine.url.render_as_string(hide_password=True)
             raise PrerequisiteError(
                 f"The database of jobs {where} cannot be used: {error.orig}.",
@@ -194,6 +227,47 @@ class JobStore:
 
 def _configure(connection: Any, record: object) -> None:
     connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+
+
+def _sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's values with their seal; numbers as the database gives them back."""
+    plain = {name: value for name, value in values.items() if name != SEAL}
+    for column in JOBS.columns:
+        if isinstance(column.type, sa.Float) and isinstance(plain.get(column.name), int):
+            plain[column.name] = float(plain[column.name])
+    return sealed(plain)
+
+
+def _is_sound(row: Mapping[str, Any] | sa.RowMapping) -> bool:
+    """Whether a row holds what was written, of the types that were written: SQLite keeps any type in any column."""
+    values = dict(row)
+    if any(isinstance(value, bytes) for value in values.values()):
+        return False
+    for column in JOBS.columns:
+        kinds = {sa.Text: str, sa.Integer: int, sa.Float: float}[type(column.type)]
+        value = values[column.name]
+        if not (isinstance(value, kinds) or (value is None and column.nullable)):
+            return False
+    return values["status"] in get_args(JobStatus) and holds_what_was_written(values)
+
+
+def _row_of(row: Mapping[str, Any] | sa.RowMapping) -> Row:
+    """A row as it is stored; of a damaged one what tells which it is, and that it is damaged."""
+    if _is_sound(row):
+        names = [field.name for field in fields(Row)]
+        return Row(**{name: row[name] for name in names} | {"metrics": _metrics(row["metrics"])})
+    created = row["created_at"]
+    job_id = row["job_id"] if isinstance(row["job_id"], str) else repr(row["job_id"])
+    return Row(
+        job_id=job_id,
+        kind=FINE_TUNE,
+        queue="",
+        request="{}",
+        status="failed",
+        created_at=float(created) if isinstance(created, float | int) and 0 <= created < 1e11 else 0.0,
+        error=f"The row of this job in jobs.db is damaged. Next: send it again; ai-forge jobs delete {job_id} forgets it.",
+        error_code="damaged",
+    )
 
 
 def _metrics(text: str) -> dict[str, Any]:
