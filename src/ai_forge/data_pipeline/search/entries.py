@@ -223,6 +223,8 @@ def _titled(lines: Sequence[str], titles: Sequence[tuple[int, str, int]]) -> Spa
     above: list[tuple[int, str]] = []
     if not starts or starts[0] > 0:
         yield from ((a, b, ()) for a, b in _cut(lines, 1, starts[0] if starts else len(lines)))
+    if not titles:
+        return
     for (start, title, rank), end in zip(titles, [*starts[1:], len(lines)], strict=True):
         above = [*((r, t) for r, t in above if r < rank), (rank, title)]
         for first, last in _cut(lines, start + 1, end):
