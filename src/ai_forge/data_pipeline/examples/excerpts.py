@@ -21,6 +21,7 @@ _LEFT_OUT = "…"
 _CONTEXT_ROWS = 2
 _MIN_FOLDED_ROWS = 4
 _EMPTY_COMMENT = re.compile(r"^\s*(?://+!?|#|\*)?\s*$")
+_COMMENT = re.compile(r"\s*(?://|#|\*|/\*|--)")
 _COMMENT_MARK = re.compile(r"\s*(?://+!?|#|\*)?\s?")
 
 
@@ -72,7 +73,7 @@ def excerpt(block: CodeBlock, answer: str, max_tokens: int) -> Document | None:
         first_of_signature = rows[1] + 1 if rows else tree.n_before
         n_head += max(0, tree.body.start_point[0] - first_of_signature)
     if approximate_tokens("\n".join(lines)) > max_tokens:
-        wanted = _rows_of(answer, lines)
+        wanted = _rows_of(answer, lines, is_class=block.block_type in ("class", "interface", "type"))
         if wanted is None:
             return None
         lines = _with_marks(lines, {*range(min(n_head, len(lines))), *wanted})
@@ -92,11 +93,19 @@ def _folded(lines: list[str]) -> list[str]:
     return folded
 
 
-def _rows_of(answer: str, lines: list[str]) -> set[int] | None:
+def _margin(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _rows_of(answer: str, lines: list[str], *, is_class: bool) -> set[int] | None:
     """The rows that hold what stands in backticks in the answer, with those around them."""
     found: set[int] = set()
     for span in code_spans(answer):
-        row = next((n for n, line in enumerate(lines) if span in one_line(line)), None)
+        rows = [n for n, line in enumerate(lines) if span in one_line(line) and not _COMMENT.match(line)]
+        if is_class:  # its members stand at the left; further in they are only used
+            whole = re.compile(rf"(?<![\w$.>:]){re.escape(span)}(?![\w$])")
+            rows = sorted((n for n in rows if whole.search(lines[n])), key=lambda n: _margin(lines[n]))
+        row = next(iter(rows), None)
         if row is None:  # spread over several lines, or in none: no excerpt can be known to hold it
             return None
         found |= set(range(max(0, row - _CONTEXT_ROWS), min(len(lines), row + _CONTEXT_ROWS + 1)))

@@ -11,7 +11,7 @@ names held-out code is never shown in training.
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -41,13 +41,22 @@ _MAX_SECTION_FILES = 300
 _MOST_HELD_OUT = ("test", "valid", "train")
 _SENTENCE_WORDS = (4, 40)
 _GENERIC = re.compile(
-    r"^(?:wip|fix(?:up|es)?|update[sd]?|initial|first|merge|bump|release|version|v?\d|squash|revert|typo)\b", re.I
+    r"^(?:\w+(?:\([^)]*\))?!?: )?(?:includes? (?:the )?lat|sync|vendor|re-?format|lint|tests?|wip|fix(?:up|es)?|update[sd]?|"
+    r"initial|first|merge|bump|release|version|v?\d|squash|revert|typo)\b",
+    re.I,
 )
 _REASON = re.compile(r"\b(?:because|so that|otherwise|instead|in order to|to avoid|since|without|so)\b|: ", re.I)
 _TRAILER = re.compile(r"^[A-Z][\w-]*(?:-[Bb]y|-[Ii]d)?: \S.*$|\S+@\S+\.\w+")
 _CODE_SPAN = re.compile(r"`([^`\n]+)`")
 _NOT_ABOUT_CODE = re.compile(
-    r"(?:^|/)(?:CHANGELOG|CHANGES|HISTORY|NEWS|LICEN[CS]E|CODE_OF_CONDUCT|SECURITY)[^/]*$", re.I
+    r"(?:^|/)(?:CHANGELOG|CHANGES|HISTORY|NEWS|LICEN[CS]E|CODE_OF_CONDUCT|SECURITY|UPGRAD\w+|MIGRAT\w+|"
+    r"RELEASE\w*|ROADMAP|AUTHORS)[^/]*$",
+    re.I,
+)
+# A sentence that leans on the one before it, which is not quoted.
+_LEANING = re.compile(
+    r"(?:This|That|These|Those|It|Its|They|Such|Here|Then|Otherwise|Instead|However|But|And|Or|So|Also|Both|"
+    r"(?:In|For|With|By|To do) (?:this|that|these|such|so)|(?:If|When) (?:this|that|so|it)|See)\b"
 )
 
 
@@ -289,8 +298,9 @@ def _sections(repository: Repository, blocks: Sequence[CodeBlock]) -> list[Quote
             for part in section.blocks:
                 if part.kind not in ("paragraph", "item"):
                     continue
-                for sentence in filter(_quotable, _sentences(part.text)):
-                    for block in _named_in(sentence, named):
+                said_here = {*identifiers(section.heading), *identifiers(part.text)}
+                for sentence in filter(_stands_alone, _sentences(part.text)):
+                    for block in _named_in(sentence, named, said_here):
                         document = page.document(section.heading, section.first_line, section.last_line)
                         if document is None:  # the section is long: the paragraph alone
                             document = page.document(section.heading, part.first_line, part.last_line)
@@ -343,14 +353,20 @@ def _by_reference(blocks: Sequence[CodeBlock]) -> dict[str, CodeBlock]:
     return {name: same[0] for name, same in found.items() if len(same) == 1 and name in may_be_called}
 
 
-def _named_in(sentence: str, named: Mapping[str, CodeBlock]) -> list[CodeBlock]:
+def _named_in(sentence: str, named: Mapping[str, CodeBlock], said_here: Collection[str]) -> list[CodeBlock]:
+    """The blocks that a sentence names; a method only where its class is named beside it."""
     found: dict[str, CodeBlock] = {}
     for span in _CODE_SPAN.findall(sentence):
         name = span.partition("(")[0].strip()
         block = named.get(name)
         if block is None and "." in name and "/" not in name:  # `module.function`; in a path the dot is the ending's
             block = named.get(name.rpartition(".")[2])
-        if block is not None:
+        if block is None:
+            continue
+        *_, owner, _ = ("", *block.metadata.qualified_name.split("."))
+        if block.name == owner:  # a constructor: what bears its name is the class
+            continue
+        if block.block_type != "method" or owner in said_here:  # `getPath` is a method of other classes, too
             found.setdefault(block.id, block)
     return list(found.values())
 
@@ -371,7 +387,12 @@ def _quotable(sentence: str) -> bool:
     low, high = _SENTENCE_WORDS
     fits = low <= len(sentence.split()) <= high and sentence[:1].isalnum() | (sentence[:1] == "`")
     balanced = sentence.count("`") % 2 == 0 and sentence.count("(") == sentence.count(")")
-    return fits and balanced and not any(mark in sentence for mark in ('"', "](", "|", "<!--", "**"))
+    return fits and balanced and not any(mark in sentence for mark in ('"', "](", "][", "|", "<!--", "**"))
+
+
+def _stands_alone(sentence: str) -> bool:
+    """Whether a sentence can be quoted without those around it."""
+    return _quotable(sentence) and not sentence.endswith(":") and not _LEANING.match(sentence)
 
 
 def _is_telling(name: str) -> bool:

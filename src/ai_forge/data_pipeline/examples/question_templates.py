@@ -8,6 +8,12 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "Explain briefly what {subject} does.",
         "What is {subject} responsible for?",
     ),
+    "purpose_type": (
+        "What is {subject} for?",
+        "What is the purpose of {subject}?",
+        "What is {subject}?",
+        "Explain briefly what {subject} is.",
+    ),
     "parameters": (
         "Which parameters does {subject} take?",
         "What arguments does {subject} accept?",
@@ -199,6 +205,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 
 ASPECTS: dict[str, str] = {
     "purpose": "what it is for",
+    "purpose_type": "what it is for",
     "parameters": "its parameters",
     "exceptions": "what it {verb}s",
     "dependencies": "what it calls",

@@ -27,7 +27,7 @@ from ai_forge.config.data import SplitSettings
 from ai_forge.data_pipeline.mining.filters import is_test_path
 from ai_forge.data_pipeline.schemas import CodeBlock, RAFTExample, content_id
 from ai_forge.data_pipeline.text.near_duplicates import near_duplicate_pairs
-from ai_forge.data_pipeline.text.words import one_line
+from ai_forge.data_pipeline.text.words import approximate_tokens, one_line
 from ai_forge.errors import InputError
 
 Side = Literal["train", "valid", "test"]
@@ -37,6 +37,10 @@ _N_DEALS = 64
 # shallow clone of one, or a sweep over all files leave too few dates for that
 _MAX_FURTHER_OFF = 0.2
 _NOT_COMMITTED = math.inf
+# The head of a file is compared without comments: many files of a project begin with the same licence.
+_COMMENT_LINE = re.compile(
+    r"^[ \t]*(?://|/?\*|#(?!\s*(?:include|define|undef|if|el|end|pragma|import)\w*\b)).*$\n?", re.MULTILINE
+)
 # Shorter blocks (`def __len__(self): …`) are alike by nature, not by copying
 _MIN_DUPLICATE_TOKENS = 30
 
@@ -161,10 +165,10 @@ def check_no_leak(examples: Iterable[RAFTExample], split: Split) -> list[Leak]:
     Copies are compared by their words, whatever the white space; blocks under 30 tokens are not looked at.
     """
     held_out = {path for path, side in split.side_of_file.items() if side != "train"}
-    copies = {
-        content_id(one_line(block.source_code))
-        for block in split.documents
-        if block.path in held_out and block.metadata.n_tokens >= _MIN_DUPLICATE_TOKENS
+    hidden = [block for block in split.documents if block.path in held_out]
+    copies = {content_id(one_line(text)) for block in hidden if (text := _comparable(block))}
+    heads = {
+        content_id(one_line(text)) for block in hidden if block.block_type == "module" and (text := _comparable(block))
     }
     known: dict[str, bool] = {}
     leaks: list[Leak] = []
@@ -174,7 +178,11 @@ def check_no_leak(examples: Iterable[RAFTExample], split: Split) -> list[Leak]:
         for document in example.shown_documents:
             if document.path in held_out:
                 leaks.append(Leak(example.id, document.citation, "held-out file"))
-            elif known.setdefault(document.block_id, content_id(one_line(document.text)) in copies):
+            elif known.setdefault(
+                document.block_id,
+                content_id(one_line(document.text)) in copies
+                or content_id(one_line(_COMMENT_LINE.sub("", document.text))) in heads,
+            ):
                 leaks.append(Leak(example.id, document.citation, "copy of a held-out block"))
     return leaks
 
@@ -195,12 +203,21 @@ def _tied_files(blocks: Sequence[CodeBlock], near_duplicate: float) -> dict[str,
 
     distinct = list({block.id: block for block in blocks}.values())
     # Duplicates are paired over all files at once, and pairs chain: a copy of a copy belongs to the same group.
-    long = [block for block in distinct if block.metadata.n_tokens >= _MIN_DUPLICATE_TOKENS]
-    for a, b, _ in near_duplicate_pairs([block.source_code for block in long], near_duplicate):
-        tie(long[a].path, long[b].path)
+    long = [(block.path, text) for block in distinct if (text := _comparable(block))]
+    for a, b, _ in near_duplicate_pairs([text for _, text in long], near_duplicate):
+        tie(long[a][0], long[b][0])
     for test, subject in _tests_and_subjects(parent):
         tie(test, subject)
     return {path: find(path) for path in parent}
+
+
+def _comparable(block: CodeBlock) -> str:
+    """What another block may be a copy of; nothing where it is too short."""
+    text, n_tokens = block.source_code, block.metadata.n_tokens
+    if block.block_type == "module":
+        text = _COMMENT_LINE.sub("", text)
+        n_tokens = approximate_tokens(text)
+    return text if n_tokens >= _MIN_DUPLICATE_TOKENS else ""
 
 
 def _tests_and_subjects(paths: Iterable[str]) -> list[tuple[str, str]]:

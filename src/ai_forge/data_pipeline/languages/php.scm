@@ -21,7 +21,7 @@
 
 ; Behaviour
 [(anonymous_function) (arrow_function) (anonymous_class)] @anonymous
-(function_call_expression function: [(name) (qualified_name)] @call)
+(function_call_expression function: [(name) (qualified_name) (variable_name)] @call)
 (member_call_expression object: (_) @_object name: (name) @call @called)
 (nullsafe_member_call_expression object: (_) @_object name: (name) @call @called)
 (scoped_call_expression scope: (_) @_object name: (name) @call @called)

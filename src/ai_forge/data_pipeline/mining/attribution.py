@@ -116,7 +116,8 @@ class Attribution:
         unit.is_generator = unit.is_generator or self._is_own(unit, node)
 
     def _base(self, unit: Unit, node: Node, captures: Captures) -> None:
-        if unit.kind in CONTAINERS:
+        is_type = node.type not in ("lifetime", "removed_trait_bound")  # Rust: 'static, ?Sized
+        if unit.kind in CONTAINERS and is_type:
             unit.bases[one_line(node_text(node, self.text)).removeprefix("*")] = None
 
     def _decorator(self, unit: Unit, node: Node, captures: Captures) -> None:

@@ -32,7 +32,7 @@ _VENDORED = frozenset(
     {"node_modules", "bower_components", "vendor", "_vendor", "third_party", "site-packages", "extern"}
 )
 _TEST_FOLDERS = frozenset({"test", "tests", "__tests__", "testing", "spec", "specs", "testdata", "fixtures"})
-_TEST_NAME = re.compile(r"^(test_.*|.*_test|conftest|.*\.(test|spec)|.*Tests?|.*TestCase)$")
+_TEST_NAME = re.compile(r"^(tests?|test_.*|.*_test|conftest|.*\.(test|spec)|.*Tests?|.*TestCase)$")
 _COMMENT_LINE = re.compile(rb"^\s*(#|//|/\*|\*|\"\"\"|'''|;|--|<!--)")
 _PRIVATE = re.compile(r"^(_(?!_.*__$)|#)")
 

@@ -4,12 +4,14 @@
 file; `A.f` that qualified name; else the only definition of that name in the language. More than one is no answer.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from ai_forge.data_pipeline.mining.filters import is_test_path
 from ai_forge.data_pipeline.schemas import CodeBlock, Import
+from ai_forge.data_pipeline.text.words import names_in
 
 __all__ = ["NameResolver", "dotted"]
 
@@ -22,6 +24,15 @@ _COMMON_NAMES = frozenset({
     "keys", "log", "map", "next", "off", "on", "open", "parse", "pop", "push", "put", "read", "remove", "run", "send",
     "set", "split", "start", "stop", "test", "then", "toString", "update", "values", "wait", "warn", "write",
 })  # fmt: skip
+# Words that stand before a name, or after it, and are no type.
+_NO_TYPES = frozenset({
+    "return", "new", "else", "in", "of", "const", "final", "let", "mut", "var", "val", "auto", "await", "throw",
+    "case", "static", "yield", "if", "while", "for", "and", "or", "not", "out", "ref", "range", "func", "chan", "map",
+    "delete", "typename", "mutable", "volatile", "readonly", "public", "private", "protected", "echo", "print", "as",
+    "is", "use",
+})  # fmt: skip
+_IMPLICIT_THIS = frozenset({"java", "cpp", "csharp", "kotlin", "scala", "ruby"})
+_UNTYPED = frozenset({"ruby", "bash", "php"})
 # Languages whose bare names reach other files without an import that names them.
 _FREE_FUNCTIONS = frozenset({"go", "java", "c", "cpp", "rust", "csharp", "ruby", "php", "kotlin", "scala", "bash"})
 
@@ -33,6 +44,7 @@ class NameResolver:
         self.by_name: dict[str, list[CodeBlock]] = defaultdict(list)
         self._in_file: dict[tuple[str, str], list[CodeBlock]] = defaultdict(list)
         self._qualified: dict[tuple[str, str], list[CodeBlock]] = defaultdict(list)
+        self._heirs: dict[str, list[CodeBlock]] = defaultdict(list)
         self._imports = imports
         for block in blocks:
             self.by_name[block.name].append(block)
@@ -40,9 +52,15 @@ class NameResolver:
             parts = block.metadata.qualified_name.split(".")
             for start in range(len(parts) - 1):
                 self._qualified[block.language, ".".join(parts[start:])].append(block)
+            for base in block.metadata.bases:
+                self._heirs[dotted(base.partition("<")[0]).rpartition(".")[2]].append(block)
 
     def resolve(self, block: CodeBlock, called: str) -> CodeBlock | None:
         """The definition that the name `called` in `block` means, or None where that is not certain."""
+        if (
+            called.startswith("$") and "->" not in called and "::" not in called
+        ):  # PHP: a function that a variable holds
+            return None
         called = dotted(called)
         root, _, rest = called.partition(".")
         last = called.rpartition(".")[2]
@@ -62,15 +80,39 @@ class NameResolver:
                 local = self._in_file.get((block.path, f"{scope}{called}"))
                 around = self._in_file.get((block.path, scope[:-1]), ())
                 in_class = scope != "" and any(b.block_type in _CLASS_TYPES for b in around)
-                if local and (is_free or not in_class):  # Python, JavaScript: methods are not called by a bare name
+                if local and block.language not in _IMPLICIT_THIS:  # there no method is called by its bare name
+                    local = [b for b in local if b.block_type != "method"]
+                    in_class = in_class and not is_free
+                if local and (is_free or not in_class):
                     return only(local)
-            return self.unique(called, block) if is_free else None
+            found = self.unique(called, block) if is_free else None
+            is_method = found is not None and found.block_type == "method"
+            return None if is_method and block.language not in _IMPLICIT_THIS else found
         qualified = self._in_file.get((block.path, called)) or self._qualified.get((block.language, called))
         if qualified:
             return only(qualified)
-        if root in block.metadata.parameters:  # of whatever class the caller passes
+        if root in block.metadata.parameters and block.language in _UNTYPED:  # of whatever class the caller passes
             return None
-        return self.method(last, block)
+        found = self.method(last, block)
+        if found is None or not self._may_be_of(block, called.split(".")[-2], found):
+            return None
+        return found
+
+    def _may_be_of(self, block: CodeBlock, receiver: str, method: CodeBlock) -> bool:
+        """Whether `receiver` in `block` may be of the class of `method`: its type is that one where one is declared, and the
+        class is named beside it where none is. A name alone says little: `file.read_to_end()` may be a library's.
+        """
+        *_, owner, _ = ("", *method.metadata.qualified_name.split("."))
+        classes = {owner, *(heir.name for heir in self._heirs.get(owner, ()))}
+        # The block itself, then the classes around it, whose fields it may mean.
+        parts = block.metadata.qualified_name.split(".")[:-1]
+        around = [b for name in parts for b in self.by_name.get(name, ()) if b.block_type in _CLASS_TYPES]
+        texts = [b.source_code for b in (block, *around) if b.language == block.language]
+        for text in texts:
+            declared = declared_types(text, receiver, block.language)
+            if declared:
+                return not classes.isdisjoint(declared)
+        return any(not classes.isdisjoint(names_in(text)) for text in texts)
 
     def method(self, name: str, block: CodeBlock) -> CodeBlock | None:
         """The only method called `name` in the block's language, unless other libraries have such names too."""
@@ -109,6 +151,25 @@ class NameResolver:
             stem = PurePosixPath(_as_path(imported.module)).stem
             candidates = [b for b in candidates if PurePosixPath(b.path).stem == stem] or candidates
         return only(candidates)
+
+
+def declared_types(text: str, name: str, language: str) -> set[str]:
+    """The types that `text` declares for a variable, a field or a parameter, as far as a pattern tells.
+
+    >>> declared_types("let mut file = BufReader::new(a);", "file", "rust"), declared_types("Node dest;", "dest", "java")
+    ({'BufReader'}, {'Node'})
+    """
+    if name not in text or not name.isidentifier():
+        return set()
+    patterns = [
+        rf"\b{name}\s*:\s*(?:[&*]|mut\s|dyn\s|'\w+\s)*(?:\w+(?:::|\.))*([A-Za-z_]\w*)",  # name: a::Type
+        rf"\b{name}\s*:?=\s*(?:await\s+|new\s+|[&*])*(?:\w+(?:::|\.))*?([A-Z]\w*)(?:<[^<>]*>)?(?:::\w+|\.new)?\s*[({{]",
+        rf"([A-Za-z_]\w*)(?:<[^;{{}}()]*>)?(?:\[\])?(?:\s|[*&])+(?:const\s+)?\$?{name}\s*(?=[=;,):{{\[])",  # Type name
+    ]
+    if language == "go":
+        patterns[2] = rf"\b{name}\s+(?:\*|\[\])*(?:\w+\.)?([A-Za-z_]\w*)"
+    found = {match for pattern in patterns for match in re.findall(pattern, text)}
+    return found - _NO_TYPES
 
 
 def dotted(name: str) -> str:

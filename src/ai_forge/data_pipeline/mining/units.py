@@ -40,6 +40,11 @@ _MACRO_TEST = re.compile(
 )
 # C++: the grammar takes the brackets of `operator int() const` for a part of its name.
 _CONVERSION = re.compile(r"(?P<name>.*\boperator\s+\w.*?)\s*\(\s*\)[^()]*", re.DOTALL)
+# What C writes as a type, without macros, comments and attributes between.
+_C_TYPE = re.compile(
+    r"(?:const |struct |union |enum |unsigned |signed |long |short )*[A-Za-z_][\w:]*(?:<[\w:<>,*& ]*>)?(?: const)?(?: ?[*&]+)*"
+)
+_CONST = re.compile(rb"const\b")
 _NOT_NAMES = frozenset({"if", "for", "while", "switch", "return", "else"})
 _OPENERS = ("=>", "->", ":", "=", "{", ";")
 
@@ -193,7 +198,7 @@ def _unit(kind: UnitKind, head: Node, captures: Captures, spec: LanguageSpec, so
         signature=_signature(_start_of_signature(head, source), value, body, source.shown, kind),
         docstring=docstring,
         has_error=outer.has_error or is_macro,
-        returns=one_line(node_text(returns, text)).lstrip(": ") if returns is not None else None,
+        returns=_returned_type(returns, value, text),
         parameters_start=parameters.start_byte if parameters is not None else -1,
         receiver=receiver,
     )
@@ -221,6 +226,25 @@ def _with_comments(outer: Node, spec: LanguageSpec, source: _Source) -> tuple[No
         if before is None or before.type not in spec.prefixes:
             return code, comments
         code = before  # documentation may stand above an attribute and below it
+
+
+def _returned_type(declared: Node | None, value: Node, text: bytes) -> str | None:
+    """The type that a function is declared to return. In C and C++ it stands before the name, with its stars around it."""
+    if declared is not None:
+        return one_line(node_text(declared, text)).lstrip(": ")
+    its_type = value.child_by_field_name("type")
+    if value.type != "function_definition" or its_type is None:
+        return None
+    start, declarator = its_type.start_byte, value.child_by_field_name("declarator")
+    qualifiers = [child for child in value.children if child.type == "type_qualifier"]
+    if qualifiers and qualifiers[0].end_byte <= start and _CONST.search(text, qualifiers[0].start_byte, start):
+        start = qualifiers[0].start_byte
+    while declarator is not None and declarator.type in ("pointer_declarator", "reference_declarator"):
+        declarator = declarator.child_by_field_name("declarator") or declarator.named_child(0)
+    if declarator is None or declarator.type != "function_declarator":
+        return None
+    written = one_line(text[start : declarator.start_byte].decode("utf-8", "replace"))
+    return written if _C_TYPE.fullmatch(written) and not written.startswith("auto") else None
 
 
 def _first_field(node: Node, *names: str) -> Node | None:
@@ -336,7 +360,8 @@ def _nest(units: list[Unit]) -> None:
                 break
         if unit.parent is not None and unit.parent.kind in CONTAINERS and unit.kind in ("function", "method"):
             unit.kind = "method"
-            unit.parent.members[unit.name] = None
+            if not any(child.type == "delete_method_clause" for child in unit.definition.children):
+                unit.parent.members[unit.name] = None
         elif unit.receiver and unit.kind == "function":  # Go, C++: it stands outside of its type
             unit.kind = "method"
         open_units.append(unit)

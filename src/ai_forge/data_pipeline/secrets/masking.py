@@ -254,7 +254,7 @@ def _runs(content: bytes, text: str, depth: int) -> Iterator[Secret]:
             if public is None:  # only now: few files have a run that looks random
                 heads = _PUBLIC_HEAD.finditer(text)
                 public = [(head.start(), _end_of_block(text, head.end())[0]) for head in heads]
-            inside = any(a <= start < b for a, b in public)
+            inside = any(a <= start < b for a, b in public) or _is_called(text, run)
             if not inside and not names_a_hash(text, start, end) and not _is_table(text, start, end):
                 yield Secret(start, end + _padding(text, end), "random")
         start = marks.find(needle, end)
@@ -307,6 +307,11 @@ def _padding(text: str, end: int) -> int:
     if text.startswith("==", end):
         return 2
     return int(text.startswith("=", end) and not text.startswith("= ", end))
+
+
+def _is_called(text: str, run: str) -> bool:
+    """Whether a run is the name of a function: `convertIPv4MappedIPv6ToIPv4(address)`."""
+    return run.isidentifier() and re.search(rf"(?<![\w\"'`]){run}\(", text) is not None
 
 
 def _is_table(text: str, start: int, end: int) -> bool:

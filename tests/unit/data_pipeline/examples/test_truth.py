@@ -434,3 +434,84 @@ def test_code_that_nests_deep_is_asked_about() -> None:
     files = {f"{name}.py": f'def {name}(value):\n    """It {DOC}"""\n{body}\n' for name, body in bodies.items()}
     questions = " ".join(e.question for e in asked(files, max_context_tokens=6000))
     assert all(f"`{name}`" in questions for name in bodies)
+
+
+# -- what was found by reading ----------------------------------------------------------------------------------------
+
+
+def test_a_guard_that_is_compiled_somewhere_only_is_not_told() -> None:
+    code = f"""
+    /* It {DOC} */
+    int count(int n, int known)
+    {{
+    #ifdef BUILTIN
+        if (known > 32)
+            return builtin(n);
+    #endif
+        if (n < 0)
+            return -1;
+        return slow(n);
+    }}
+    """
+    found = answers({"a.c": code}, "edge_case")
+    assert found == ["If `n < 0`, `count` returns `-1`."]
+
+
+def test_who_calls_a_context_manager_gets_no_generator() -> None:
+    code = f"""
+    @contextlib.contextmanager
+    def opened(path):
+        \"\"\"It {DOC}\"\"\"
+        yield open(path, "rb", buffering=0)
+
+
+    def rows(path):
+        \"\"\"It {DOC}\"\"\"
+        yield from read(path, 1, 2)
+    """
+    found = answers({"a.py": code}, "pattern")
+    assert of_name("rows", found) == ["`rows` is a generator: it yields its results one at a time."]
+    assert not any("generator" in answer for answer in of_name("opened", found))
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("a.py", "return load(first)(second)"),
+        ("a.js", "return load(first).with(second)"),
+        ("a.php", "return $this->handlers[0](load($first), $second);"),
+    ],
+)
+def test_calls_are_listed_only_where_all_have_names(path: str, body: str) -> None:
+    heads = {
+        "a.py": f'def f(first, second):\n    """It {DOC}"""\n    ',
+        "a.js": f"/** It {DOC} */\nfunction f (first, second) {{\n  ",
+        "a.php": f"<?php\n/** It {DOC} */\nfunction f($first, $second) {{\n    ",
+    }
+    tail = "" if path == "a.py" else "\n}\n"
+    plain = {
+        "a.py": "return load(first) + 1",
+        "a.js": "return load(first) + 1",
+        "a.php": "return $second(load($first));",
+    }
+    assert not any(" calls " in answer for answer in answers({path: heads[path] + body + tail}, "dependencies"))
+    listed = answers({path: heads[path] + plain[path] + tail}, "dependencies")
+    assert any(" calls " in answer for answer in listed)
+
+
+def test_documentation_of_tags_alone_is_not_asked_for() -> None:
+    head = "/**\n * @param {string} first the first of the two\n * @returns {string} both of them together\n */\n"
+    code = head + "function f (first, second) {\n  return join(first, second, 1)\n}\n"
+    assert answers({"a.js": code}, "write_docstring") == []
+
+
+def test_an_excerpt_of_a_class_shows_where_its_members_are_defined() -> None:
+    fill = "\n".join(f"    n{n} = call(n{n}, other{n}, 'a longer word {n}');" for n in range(60))
+    code = (
+        f"/** It {DOC} */\nclass Runner extends Base {{\n  execute() {{\n    this.close(1);\n{fill}\n  }}\n\n"
+        "  close(code) {\n    return this.client.end(code);\n  }\n\n  client() {\n    return 1;\n  }\n}\n"
+    )
+    made = [one for one in asked({"a.js": code}, max_context_tokens=500) if one.family == "members"]
+    assert made
+    for line in ("execute() {", "close(code) {", "client() {"):
+        assert f"\n  {line}" in made[0].oracle_documents[0].text

@@ -15,6 +15,7 @@ from ai_forge.data_pipeline.text.words import first_sentence, plain
 __all__ = [
     "MAX_LISTED",
     "MAX_QUOTED",
+    "TAGS",
     "Draft",
     "Subject",
     "documentation",
@@ -33,7 +34,7 @@ MAX_LISTED = 6
 # What stands in grammars, tables and signatures: such a first line is no sentence
 _NO_PROSE = ('"', "[", " = ", "::=", "->")
 # A line that begins with a tag ends the sentence above it, whether or not that has a full stop
-_TAGS = re.compile(r"^\s*(?:@\w|\\(?:param|return|brief|throws?)\b|:(?:param|return|raise|type)\w*\b)", re.MULTILINE)
+TAGS = re.compile(r"^\s*(?:@\w|\\(?:param|return|brief|throws?)\b|:(?:param|return|raise|type)\w*\b)", re.MULTILINE)
 MAX_QUOTED = 70
 _CLASS_TYPES = ("class", "interface", "type")
 
@@ -99,7 +100,7 @@ class Draft:
 
 def documentation(block: CodeBlock) -> str | None:
     """The first sentence of a block's documentation without markup, or None where it is no sentence of 3–40 words."""
-    sentence = plain(first_sentence(_TAGS.split(block.docstring or "", maxsplit=1)[0])).strip()
+    sentence = plain(first_sentence(TAGS.split(block.docstring or "", maxsplit=1)[0])).strip()
     if not 3 <= len(sentence.split()) <= 40 or not sentence[0].isalpha() or any(mark in sentence for mark in _NO_PROSE):
         return None
     return sentence

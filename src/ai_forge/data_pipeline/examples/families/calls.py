@@ -14,6 +14,7 @@ _WORD = re.compile(r"[\w$]+")
 _CALLED = re.compile(r"(?<![\w$])([\w$]+)\s*\(")
 # A comment, or the line that defines the name
 _NO_CALL = re.compile(r"(#|//|\*|def |class )")
+_BRACKETS = ("()", "[]", "{}")
 # More would not fit into a prompt, and an answer that lists some of them would be wrong
 _MAX_CALLERS = 3
 
@@ -43,8 +44,10 @@ def call_line(caller: CodeBlock, name: str, number: int | None = None) -> str | 
         if name not in line:
             continue
         text = one_line(line)
-        if len(text) <= _MAX_LINE and "`" not in text and _calls(text, name) and not _NO_CALL.match(text):
-            return text.rstrip(" {:;,")
+        is_call = len(text) <= _MAX_LINE and "`" not in text and _calls(text, name) and not _NO_CALL.match(text)
+        whole = text.rstrip(" {:;,")
+        if is_call and all(whole.count(pair[0]) == whole.count(pair[1]) for pair in _BRACKETS):
+            return whole
     return None
 
 

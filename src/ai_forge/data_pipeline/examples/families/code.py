@@ -3,6 +3,7 @@
 What is asked for is the project's own text and is taken out of what is shown. The answer stands in a code fence.
 """
 
+import re
 import textwrap
 from collections.abc import Sequence
 from itertools import chain
@@ -12,7 +13,7 @@ from tree_sitter import Node
 
 from ai_forge.data_pipeline.examples.block_tree import parses, tree_of_block
 from ai_forge.data_pipeline.examples.excerpts import altered, documentation_rows
-from ai_forge.data_pipeline.examples.families.base import Draft, Subject, draft_of, is_callable
+from ai_forge.data_pipeline.examples.families.base import TAGS, Draft, Subject, draft_of, is_callable
 from ai_forge.data_pipeline.examples.families.calls import call_line
 from ai_forge.data_pipeline.examples.verification import GAP, code_spans
 from ai_forge.data_pipeline.graph.symbols import overlap
@@ -25,6 +26,9 @@ _GAP_TOKENS = (8, 80)
 # A function of fewer holds too little around a gap to tell what is missing
 _MIN_STATEMENTS = 3
 _MAX_DOCSTRING_TOKENS = 90
+_MIN_WORDS = 4
+# A test that calls more of a file than this is not about one of them.
+_MAX_TESTED = 2
 _TEST_LINES = (3, 20)
 
 
@@ -57,6 +61,8 @@ def _gap(node: Node, lines: Sequence[str]) -> tuple[int, int] | None:
     first, last = node.start_point[0], node.end_point[0]
     before, after = lines[first].encode()[: node.start_point[1]], lines[last].encode()[node.end_point[1] :]
     n_tokens = approximate_tokens("\n".join(lines[first : last + 1]))
+    if "attribute" in node.type:  # Rust: of the statement below it
+        return None
     alone = not before.strip() and after.strip() in (b"", b";")
     fits = last - first < _MAX_GAP_LINES and _GAP_TOKENS[0] <= n_tokens <= _GAP_TOKENS[1]
     if not alone or not fits:
@@ -77,7 +83,8 @@ def write_docstring(subject: Subject) -> list[Draft]:
     """The block is shown without its documentation; the answer is the documentation that the project wrote."""
     block = subject.block
     text = _opening_paragraphs(block.docstring or "")
-    if len(text.split()) < 4:
+    prose = TAGS.split(text, maxsplit=1)[0]
+    if len(prose.split()) < _MIN_WORDS:  # tags alone document nothing
         return []
     shown = _without_docstring(block)
     # A docstring that speaks of what is not shown cannot be derived from it.
@@ -104,7 +111,7 @@ def _opening_paragraphs(docstring: str) -> str:
 def _without_docstring(block: CodeBlock) -> str | None:
     """The source without the lines of its documentation; None where they do not stand apart."""
     tree = tree_of_block(block)
-    if tree is None:
+    if tree is None or (tree.body is None and tree.language != "go"):  # a head alone does not say what it does
         return None
     rows = documentation_rows(tree)
     if rows is None:
@@ -130,7 +137,7 @@ def write_test(subject: Subject) -> list[Draft]:
         and caller.name.lower().startswith("test")
         and _TEST_LINES[0] <= caller.source_code.count("\n") + 1 <= _TEST_LINES[1]
         and "```" not in caller.source_code
-        and _is_about(caller, block)
+        and _is_about(caller, subject)
         and parses(caller.source_code, caller.language)
     ]
     if not tests:
@@ -140,11 +147,19 @@ def write_test(subject: Subject) -> list[Draft]:
     return [draft_of("write_test", subject, answer)]
 
 
-def _is_about(test: CodeBlock, block: CodeBlock) -> bool:
+def _is_about(test: CodeBlock, subject: Subject) -> bool:
     """Whether a test that calls the block is there to test it: by its own name, or by that of its file."""
-    stem = PurePosixPath(block.path).stem
+    block = subject.block
     words = set(subwords(block.name))
-    return stem in PurePosixPath(test.path).stem or len(words & set(subwords(test.name))) > len(words) / 2
+    if len(words & set(subwords(test.name))) > len(words) / 2:
+        return True
+    if PurePosixPath(block.path).stem != re.sub(
+        r"^test_|_test$|\.(test|spec)$|Tests?$", "", PurePosixPath(test.path).stem
+    ):
+        return False
+    tested = [callee for callee in subject.graph.callees(test) if callee.path == block.path]
+    is_named = any(callee is not block and set(subwords(callee.name)) <= set(subwords(test.name)) for callee in tested)
+    return len(tested) <= _MAX_TESTED and not is_named
 
 
 def _fence(text: str, language: str) -> str:

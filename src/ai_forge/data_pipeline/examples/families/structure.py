@@ -16,6 +16,7 @@ from ai_forge.data_pipeline.examples.families.base import (
     plural,
 )
 from ai_forge.data_pipeline.examples.families.members import overridable, own_methods, required_members
+from ai_forge.data_pipeline.examples.families.signatures import calls_only, optional_parameters
 from ai_forge.data_pipeline.examples.families.ways_out import conditions_around, falls_through, raised_by, returned_by
 from ai_forge.data_pipeline.graph.symbols import overlap
 from ai_forge.data_pipeline.schemas import CodeBlock, Fact, Guard
@@ -47,7 +48,8 @@ def purpose(subject: Subject) -> list[Draft]:
         return []
     name = subject.block.name
     answer = f'The documentation of `{name}` says: "{sentence}"'
-    return [draft_of("purpose", subject, answer, facts_as("name", [name]))]
+    kind = "purpose_type" if is_class(subject.block) else "purpose"
+    return [draft_of("purpose", subject, answer, facts_as("name", [name]), wording=kind)]
 
 
 def parameters(subject: Subject) -> list[Draft]:
@@ -137,7 +139,8 @@ def _effect(block: CodeBlock, guard: Guard) -> tuple[str, tuple[Fact, ...]]:
         return f"{verb} `{exception[0]}`", facts_as("exception", [exception[0]])
     if guard.outcome == "return":
         # Go's results may have names: such a `return` gives their values.
-        return "" if block.metadata.returns else "returns early, without a value", ()
+        returns = block.metadata.returns not in (None, "void")
+        return "" if returns else "returns early, without a value", ()
     return f"returns `{outcome}`" if 0 < len(outcome) <= MAX_QUOTED else "", ()
 
 
@@ -146,7 +149,7 @@ def dependencies(subject: Subject) -> list[Draft]:
     block, meta = subject.block, subject.block.metadata
     drafts: list[Draft] = []
     calls = tuple(name for name in meta.calls if name not in meta.raises)
-    if is_callable(block) and 1 <= len(calls) <= _MAX_CALLS:
+    if is_callable(block) and 1 <= len(calls) <= _MAX_CALLS and calls_only(block, meta.calls):
         answer = f"`{block.name}` calls {listed(calls)}."
         drafts.append(draft_of("dependencies", subject, answer, facts_as("call", calls)))
     n_explained = 0
@@ -186,6 +189,9 @@ _KNOWN_DECORATORS = {
 }
 
 
+_CONSUME_GENERATORS = frozenset({"contextmanager", "asynccontextmanager", "fixture", "coroutine", "inlineCallbacks"})
+
+
 def pattern(subject: Subject) -> list[Draft]:
     """A decorator, base types, a generator, async: what each means."""
     block, meta = subject.block, subject.block.metadata
@@ -203,6 +209,9 @@ def pattern(subject: Subject) -> list[Draft]:
         verb = {"go": "embeds", "python": "extends"}.get(block.language, "builds on")
         answer = f"`{block.name}` {verb} {listed(bases)}."
         drafts.append(draft_of("pattern", subject, answer, facts_as("base", bases), wording="bases"))
+    names = {decorator.partition("(")[0].rpartition(".")[2] for decorator in meta.decorators}
+    if names & _CONSUME_GENERATORS:
+        return drafts  # whoever calls it gets no generator
     if is_callable(block) and meta.is_generator:
         answer = f"`{block.name}` is a generator: it yields its results one at a time."
         drafts.append(draft_of("pattern", subject, answer, wording="generator"))
@@ -250,12 +259,8 @@ def _implement(subject: Subject) -> list[Draft]:
 
 
 def _adapt(subject: Subject) -> list[Draft]:
-    block, meta = subject.block, subject.block.metadata
-    if "=" not in meta.signature:  # spares an expression compiled for each parameter
-        return []
-    preset = (rf"(?<!\w){re.escape(name)}(\s*:[^,=]+)?\s*=[^=>]" for name in meta.parameters)
-    found = zip(meta.parameters, preset, strict=True)
-    optional = tuple(name for name, pattern in found if re.search(pattern, meta.signature))
+    block = subject.block
+    optional = optional_parameters(block)
     if not 1 <= len(optional) <= MAX_LISTED:
         return []
     answer = f"`{block.name}` can be adapted through its optional {plural('parameter', optional)} {listed(optional)}."

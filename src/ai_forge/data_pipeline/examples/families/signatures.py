@@ -1,0 +1,108 @@
+"""What a signature and a body say as a whole: which parameters may be left out, whether all calls of a function are known."""
+
+import re
+from collections.abc import Collection, Iterator
+
+from tree_sitter import Node
+
+from ai_forge.data_pipeline.examples.block_tree import node_text, tree_of_block
+from ai_forge.data_pipeline.schemas import CodeBlock
+
+__all__ = ["calls_only", "optional_parameters"]
+
+# Languages in which no parameter has a default; in Rust `=` in a signature binds an associated type.
+_NO_DEFAULTS = ("go", "java", "rust", "c", "bash")
+_TYPED = ("typescript", "tsx")
+_OPENING, _CLOSING = "([{<", ")]}>"
+_QUOTED = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'")
+_DEFAULT = re.compile(r"(?<![=!<>])=(?![=>])")
+_CALLS = (
+    "call", "call_expression", "function_call_expression", "method_invocation", "member_call_expression",
+    "nullsafe_member_call_expression", "scoped_call_expression", "invocation_expression",
+)  # fmt: skip
+_LAST_NAME = re.compile(r"[\w$]+[?!]?$")
+
+
+def optional_parameters(block: CodeBlock) -> tuple[str, ...]:
+    """The parameters that a caller may leave out, by name; none where one that has a default has no name."""
+    meta = block.metadata
+    if block.language in _NO_DEFAULTS or not ("=" in meta.signature or "?" in meta.signature):
+        return ()
+    signature = _QUOTED.sub(lambda match: "_" * len(match[0]), meta.signature.replace("=>", "  ").replace("->", "  "))
+    named = re.search(rf"(?<![\w$]){re.escape(block.name)}\s*(?:=\s*(?:async\s*)?)?(?=[(<])", signature)
+    start = signature.find("(", named.end() if named else 0)
+    if named and signature[named.end() : named.end() + 1] == "<":  # the brackets in its type parameters are not meant
+        start = signature.find("(", _close(signature, named.end()))
+    if start < 0:
+        return ()
+    optional: list[str] = []
+    for part in _parts(signature[start + 1 : _close(signature, start)]):
+        head, sign, _ = _outer(part).partition("=") if _DEFAULT.search(_outer(part)) else (_outer(part), "", "")
+        may_lack = bool(sign) or (block.language in _TYPED and re.search(r"[\w$]\?\s*(?::|$)", head) is not None)
+        if not may_lack:
+            continue
+        words = re.findall(r"[\w$]+", head.partition(":")[0] if block.language != "cpp" else head)
+        name = next((word.lstrip("$") for word in reversed(words) if word.lstrip("$") in meta.parameters), None)
+        if name is None:
+            return ()
+        optional.append(name)
+    return tuple(optional)
+
+
+def _close(text: str, start: int) -> int:
+    """Where the bracket at `start` is closed."""
+    opening = text[start]
+    closing = _CLOSING[_OPENING.index(opening)]
+    depth = 0
+    for at in range(start, len(text)):
+        depth += (text[at] == opening) - (text[at] == closing)
+        if depth == 0:
+            return at
+    return len(text)
+
+
+def _parts(text: str) -> Iterator[str]:
+    """What stands between the commas that are in no brackets."""
+    depth = begin = 0
+    for at, sign in enumerate(text):
+        depth += (sign in _OPENING) - (sign in _CLOSING)
+        if sign == "," and depth == 0:
+            yield text[begin:at]
+            begin = at + 1
+    yield text[begin:]
+
+
+def _outer(part: str) -> str:
+    """A parameter without what stands in brackets."""
+    kept, depth = "", 0
+    for sign in part:
+        depth += sign in _OPENING
+        kept += sign if depth == 0 else " "
+        depth -= sign in _CLOSING
+    return kept
+
+
+def calls_only(block: CodeBlock, known: Collection[str]) -> bool:
+    """Whether a function calls nothing besides `known`: what is called may have no name that could be told (`f(a)(b)`)."""
+    tree = tree_of_block(block)
+    if tree is None or tree.definition is None:
+        return False
+    names = {match[0] for name in known if (match := _LAST_NAME.search(name)) is not None}
+    # Decorators are no calls of the body; what a function inside calls is listed with the rest.
+    left = [tree.body] if tree.body is not None else [tree.definition]
+    while left:
+        node = left.pop()
+        if node.is_named and node.type in _CALLS and _called(node) not in names:
+            return False
+        left.extend(node.children)
+    return True
+
+
+def _called(node: Node) -> str | None:
+    """The last name of what a node calls; None where it has none, or is called on what another call gives."""
+    callee = node.child_by_field_name("function") or node.child_by_field_name("name")
+    callee = callee or node.child_by_field_name("method") or (node.named_children[0] if node.named_children else None)
+    if callee is None or callee.type.startswith("parenthesized"):
+        return None
+    match = _LAST_NAME.search(re.sub(r"(?:::)?<[^()]*>$|!$", "", node_text(callee)).rstrip())
+    return None if match is None else match[0]
