@@ -24,7 +24,9 @@ _SUPPRESSES = re.compile(r"\b(?:suppress|raises|assertRaises\w*)\(")
 _IF = re.compile(r"^if(?:_|$)")
 _LOOP = re.compile(r"^(?:for|while|foreach|enhanced_for|do|until|for_in|for_range|async_for)(?:_|$)")
 # A preprocessor's condition is none of the code's
-_OTHER_BRANCH = re.compile(r"^preproc_|elif|else|case|switch|match|when|unless|conditional|ternary|_arm|rescue|comprehension")
+_OTHER_BRANCH = re.compile(
+    r"^preproc_|elif|else|case|switch|match|when|unless|conditional|ternary|_arm|rescue|comprehension"
+)
 _ENDLESS = re.compile(r"while\s*\(?\s*(?:True|true|1)\b")
 _PLAIN_STATEMENT = re.compile(r"expression_statement|assignment|declaration|delete|assert|import|pass|print")
 _LEAVES = ("return_statement", *_RAISES)
