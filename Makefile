@@ -45,7 +45,8 @@ soak: $(VENV)/.installed-dev
 	AI_FORGE_HEAVY_CLIENTS=1 $(BIN)/python -m pytest tests/integration/test_real_clients.py
 	$(BIN)/python bench/kill_guardian.py
 	$(BIN)/python bench/plant_candidates.py
-	$(BIN)/python bench/damage_home.py
+	$(BIN)/python bench/damage_home.py --seconds 1500 --write
+	$(BIN)/python bench/plant_secrets.py --write
 
 # The learning lab: make lab STUDY=families REPO=path; hours, continued when it is started again.
 lab: $(VENV)/.installed-dev

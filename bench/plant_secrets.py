@@ -47,7 +47,8 @@ WEIGHTS = (".gguf", ".safetensors", ".npy", ".png")
 
 def _word(rng: random.Random) -> str:
     """A password of letters only, as people choose one."""
-    return rng.choice(FIRST) + rng.choice(SECOND) + rng.choice(("", "chen", "weg", "tal", "see", "hof"))
+    ending = "".join(rng.choice("bdfglmnrst") + rng.choice("aeiou") for _ in range(2))  # no two are alike
+    return rng.choice(FIRST) + rng.choice(SECOND) + ending
 
 
 def _word_with_digit(rng: random.Random) -> str:
@@ -192,7 +193,7 @@ def spots(each: int, seed: int) -> Iterator[Spot]:
         for _ in range(each):
             value, line = make(rng)
             found.append((Planted(kind, line, (value,)), ""))
-    turn = {kind: rng.randrange(len(PLACES)) for kind in {secret.kind for secret, _ in found}}
+    turn = {kind: rng.randrange(len(PLACES)) for kind in dict.fromkeys(secret.kind for secret, _ in found)}
     for number, (secret, name) in enumerate(found):
         place = PLACES[turn[secret.kind] % len(PLACES)]
         turn[secret.kind] += 1
@@ -288,8 +289,8 @@ def survivors(chosen: Sequence[Spot], texts: Sequence[tuple[str, str]]) -> dict[
     return found
 
 
-def measured(folder: Path, *, each: int, seed: int) -> dict[str, Any]:
-    """The report."""
+def measured(folder: Path, *, each: int, seed: int, trained: bool = True) -> dict[str, Any]:
+    """The report; without `trained` of what is made before a training, and searched."""
     chosen = list(spots(each, seed))
     make_repository(folder / "repo", chosen)
     rows = folder / "rows.jsonl"
@@ -297,13 +298,17 @@ def measured(folder: Path, *, each: int, seed: int) -> dict[str, Any]:
     base, home = tiny_base(folder / "base"), folder / "home"
     at = ["--home", str(home), *flags(training__base_model=base)]
     told: list[Outcome] = []
-    for words in (
+    commands = [
+        ["synthesize", folder / "repo", *at],
+        ["search", "which password is used to sign in?", "--repo", folder / "repo", *at, "-k", "40"],
+    ]
+    whole = [
         ["run", folder / "repo", *at],
         ["run", rows, "--recipe", "dataset", *at],
-        ["search", "which password is used to sign in?", "--repo", folder / "repo", *at, "-k", "40"],
         ["ask", "which password is used to sign in?", "--repo", folder / "repo", "--home", home, *flags()[-8:]],
-        ["handbook", folder / "repo", "--home", home],
-    ):
+        ["handbook", folder / "repo"],
+    ]
+    for words in [*commands, *(whole if trained else [])]:
         told.append(ai_forge(*words))
         print(
             f"{words[0]}: {told[-1].code} {told[-1].err[-200:] if told[-1].code else ''}", file=sys.stderr, flush=True

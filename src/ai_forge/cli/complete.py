@@ -10,7 +10,7 @@ import typer
 
 from ai_forge.cli.model import OF_DEPLOYED, Model, OfRepo, open_model
 from ai_forge.cli.options import AsJson, Options, readable, with_options
-from ai_forge.cli.output import show
+from ai_forge.cli.output import show, warn
 from ai_forge.errors import InputError
 
 MAX_BYTES = 2_000_000
@@ -36,6 +36,8 @@ def complete(
     with open_model(options, repo, model) as served:
         made = complete_code(served, path, prefix, suffix, k=k)
     show({"place": place, **made.model_dump()}, made.text, json)
+    for note in made.notes:
+        warn(f"  {note}")
 
 
 def split_at(place: str) -> tuple[Path, str, str]:

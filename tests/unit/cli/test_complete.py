@@ -6,6 +6,7 @@ import pytest
 
 from ai_forge.cli.complete import split_at
 from ai_forge.errors import InputError
+from ai_forge.serving.completing import without_loop
 from cli_runs import TinyRun, ai_forge, copy_of, flags
 
 TEXT = "def f(x):\n    return g(x, 1)\n\n    \nend\n"
@@ -59,6 +60,31 @@ def test_the_deployed_model_completes_and_tells_what_it_was_shown(finished: Tiny
     assert alone.json["shown"] == []
     shown = ai_forge("complete", f"{finished.repo / 'bisect.py'}:40", "-k", 0, *words, on_terminal=True)
     assert shown.out == f"{alone.json['text']}\n"
+    assert "no tokens for filling in the middle" in shown.err  # a terminal hears what a reader of JSON finds in `notes`
+    assert [note for note in alone.json["notes"] if note not in " ".join(shown.err.split())] == []
+
+
+@pytest.mark.parametrize(
+    ("written", "above", "left", "repeated"),
+    [
+        ("    return x\n" * 8, "", "    return x", True),
+        ("a = f(1)\nb = g(2)\n" * 3, "", "a = f(1)\nb = g(2)", True),
+        (
+            "it is the value of the it is the value of the it is the value of the it is the value of the",
+            "",
+            "it is the value of the",
+            True,
+        ),
+        ("a = 1\nb = 2\nc = 3", "a = 1\nb = 2\nc = 3\n", "", True),
+        ("return total + total", "", "return total + total", False),
+        ("        }\n    }\n}", "", "        }\n    }\n}", False),
+        ("[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]", "", "[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]", False),
+        ("# " + "=" * 60, "", "# " + "=" * 60, False),
+        ("pass\npass", "", "pass\npass", False),
+    ],
+)
+def test_a_loop_is_cut_and_code_that_repeats_itself_is_not(written: str, above: str, left: str, repeated: bool) -> None:
+    assert without_loop(written, above) == (left, repeated)
 
 
 def test_base_and_tuned_model_complete_the_same_held_out_code(finished: TinyRun, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from ai_forge.data_pipeline.mining.identifiers import CodeNames
 from ai_forge.data_pipeline.mining.parsing import ParsedFile, Unit, normalise, parse
 from ai_forge.data_pipeline.schemas import BlockMetadata, CodeBlock, Guard, Import
 from ai_forge.data_pipeline.schemas.code_blocks import trusted
-from ai_forge.data_pipeline.secrets.masking import Scrubbed, mask, scrub
+from ai_forge.data_pipeline.secrets.masking import Scrubbed, is_name_clean, mask, scrub
 from ai_forge.data_pipeline.source.licences import licence_allowed, licence_of
 from ai_forge.data_pipeline.source.repository import SourceFile
 from ai_forge.data_pipeline.text.words import LineTokens, approximate_tokens
@@ -195,6 +195,8 @@ def _read(source: SourceFile, settings: MinerSettings, *, is_allowed: bool) -> t
     reason = file_rejection(source.path, source.content)
     if reason is not None:
         return reason
+    if not is_name_clean(source.path):
+        return "secret"
     # Masked before it is parsed: what the query captures (signatures, defaults, conditions) holds no secret either.
     clean = scrub(normalise(source.content), settings.secret_placeholder)
     parsed = parse(clean.content, source.language)

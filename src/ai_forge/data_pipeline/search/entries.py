@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 from ai_forge.data_pipeline.mining.filters import is_test_path
 from ai_forge.data_pipeline.schemas import CodeBlock, Document, content_id
-from ai_forge.data_pipeline.secrets.masking import scrub_text
+from ai_forge.data_pipeline.secrets.masking import is_name_clean, scrub_text
 from ai_forge.data_pipeline.source.repository import Repository, blob_id, git_output, read_documents
 from ai_forge.data_pipeline.text.markdown import decode, sections, split_front_matter
 from ai_forge.data_pipeline.text.words import approximate_tokens
@@ -142,7 +142,7 @@ def entries_beside_code(repository: Repository, *, max_commits: int = _MAX_COMMI
     """Sections of the documentation, parts of configuration files, and the newest commit messages."""
     found: list[Entry] = []
     for path, content in read_documents(repository.root, (*_MARKDOWN, *_RST, *_ASCIIDOC, *_CONFIGURATION), _MAX_FILES):
-        if _LOCKS.search(path):
+        if _LOCKS.search(path) or not is_name_clean(path):
             continue
         try:
             text = scrub_text(decode(content)[0])

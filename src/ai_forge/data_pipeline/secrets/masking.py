@@ -36,7 +36,17 @@ from ai_forge.data_pipeline.secrets.patterns import (
 )
 from ai_forge.data_pipeline.secrets.values import is_hex, looks_random, may_be_chance, may_be_secret, names_a_hash
 
-__all__ = ["PLACEHOLDER", "Scrubbed", "Secret", "find_secrets", "mask", "scrub", "scrub_text", "without_secrets"]
+__all__ = [
+    "PLACEHOLDER",
+    "Scrubbed",
+    "Secret",
+    "find_secrets",
+    "is_name_clean",
+    "mask",
+    "scrub",
+    "scrub_text",
+    "without_secrets",
+]
 
 Value = TypeVar("Value", bound=BaseModel)
 
@@ -149,6 +159,17 @@ def scrub_text(text: str, placeholder: str = PLACEHOLDER) -> str:
     """
     scrubbed = scrub(text.encode("utf-8", "surrogatepass"), placeholder)
     return scrubbed.content.decode("utf-8", "surrogatepass")
+
+
+def is_name_clean(path: str) -> bool:
+    """Whether the name of a file holds no secret of a known form. What looks random in one is a hash.
+
+    >>> is_name_clean("tests/data/9c3dacf8086f8d47efd12faf5d7b1a66c6979931.json"), is_name_clean("keys/npm_" + "a1B2c3D4e5F6" * 3)
+    (True, False)
+    """
+    # a part a line: a slash may be a letter of base64, and would make one run of all of them
+    found = find_secrets(path.replace("/", "\n").encode("utf-8", "surrogatepass"))
+    return all(secret.kind in ("random", "base64", "chosen_password") for secret in found)
 
 
 def find_secrets(content: bytes) -> list[Secret]:

@@ -21,7 +21,11 @@ _STEMS = ("passw", "passphrase", "pwd", "kennwort", "identified by")
 # Alone `pass` is a statement of Python: only what is assigned to it counts.
 _SHORT_STEM = re.compile(r"pass(?![a-z])[\"'\]]{0,2}\s{0,2}[:=]")
 _NAME = r"[\w.$:-]{0,60}?(?:passw(?:or[dt]|d)?|passphrase|pwd|kennwort|(?<![a-z])pass(?![a-z]|\s:))\w{0,30}"
-_QUOTED = r"(?:@|[rbuf]{1,2})?(?:\"(?P<qa>(?:\\.|[^\"\\\n]){4,200})\"|'(?P<qb>(?:\\.|[^'\\\n]){4,200})'|`(?P<qc>[^`\n]{4,200})`)"
+# in three quotes as well, in two backticks, and in quotes that are themselves inside a string: `\\"…\\"` in JSON and notebooks
+_QUOTED = (
+    r"(?:@|[rbuf]{1,2})?(?:(?:\"\"\"|\")(?P<qa>(?:\\.|[^\"\\\n]){4,200})\"|'(?P<qb>(?:\\.|[^'\\\n]){4,200})'"
+    r"|(?:``|`)(?P<qc>[^`\n]{4,200})`|\\\"(?P<qd>[^\"\\\n]{4,200})\\\")"
+)
 _BARE = r"[^\s\"'`$<>(){},;|&-][^\s\"'`$<>(){},;|&]{3,200}"
 _OPTION = r"(?:\"(?P<oa>[^\"\n]{4,200})\"|'(?P<ob>[^'\n]{4,200})'|(?P<od>" + _BARE + "))"
 
@@ -34,13 +38,15 @@ def _form(pattern: str) -> re.Pattern[str]:
 
 _ON_A_LINE = (
     # password = "…", "password": "…", password: &str = "…", const password string = "…", :password => "…", {:password, "…"}
-    _form(r"NAME[\"'\])]{0,3}\s{0,4}(?::[^\n=\"']{1,60}|\s[\w\[\]*.]{1,30}\s{0,4})?(?::=|=>|->|\?\?=|=|:)\s{0,8}VALUE"),
+    _form(
+        r"NAME(?:\\?[\"'\])]){0,3}\s{0,4}(?::[^\n=\"']{1,60}|\s[\w\[\]*.]{1,30}\s{0,4})?(?::=|=>|->|\?\?=|=|:)\s{0,8}VALUE"
+    ),
     _form(r"\{:NAME,\s{0,4}VALUE"),
     _form(r"(?:set|with|change|reset)_?NAME\(\s{0,4}VALUE"),
     _form(r"NAME\s{0,4}:\s{0,4}\w{1,30}\[[^\n]{1,120}\]\s{0,4}=\s{0,4}VALUE"),  # Annotated[…]
     _form(r"NAME[^\n=]{0,60}=\s{0,4}\w{1,30}\([^\n]{0,80}?\bdefault\s{0,2}=\s{0,2}VALUE"),  # Field(default="…")
     _form(
-        r"(?:get|getenv|env|fetch|config|lookup)\(\s{0,4}[\"']NAME[\"']\s{0,4},\s{0,4}(?:\w{1,20}\s{0,2}=\s{0,2})?VALUE"
+        r"(?:get|getenv|env|fetch|config|lookup)\(\s{0,4}\\?[\"']NAME\\?[\"']\s{0,4},\s{0,4}(?:\w{1,20}\s{0,2}=\s{0,2})?VALUE"
     ),
     _form(r"NAME[\"')\]]{0,3}\s{0,4}(?:\|\||\?\?|\bor\b|\?:)\s{0,4}VALUE"),  # process.env.PASSWORD || "…"
     _form(r"(?:argument|option)\([^\n]{0,80}?NAME[^\n]{0,200}?\bdefault\s{0,2}=\s{0,2}VALUE"),
@@ -49,7 +55,7 @@ _ON_A_LINE = (
     _form(r"\b(?:password|identified\s+by)\s{1,4}'(?P<qb>[^'\n]{4,200})'"),  # SQL
     _form(r"<NAME(?:\s[^<>\n]{0,80})?>(?P<qa>[^<>\n]{4,200})</"),
     _form(
-        r"\b(?:password|passphrase|passwor[dt]|kennwort)(?:\s(?:for|of|to|f.{1,2}r|von)\s\S{1,30})?\s(?:is|was|are|lautet|ist|war)\s{1,4}(?:(?:now|still|jetzt)\s)?VALUE"
+        r"(?<![a-z0-9])\w{0,30}(?:password|passphrase|passwor[dt]|passwd|pwd|kennwort)(?:\s(?:for|of|to|f.{1,2}r|von)\s\S{1,30})?\s(?:is|was|are|lautet|ist|war)\s{1,4}(?:(?:now|still|jetzt)\s)?VALUE"
     ),
 )
 _BARE_ON_A_LINE = (
@@ -57,10 +63,12 @@ _BARE_ON_A_LINE = (
     _form(
         r"^\s{0,20}(?:-\s{0,4})?[\w.\"'-]{0,60}(?:password|passwd|passphrase|pwd)[\"']?:\s{1,4}(?P<od>[^\s\"'`$<>(){},;|&\[\]]{5,200})\s*$"
     ),
+    # in the middle of a line as well, where the name is an environment's: "call it with DB_PASS=…"
+    _form(r"(?<![\w-])(?-i:[A-Z0-9_]{0,40}(?:PASS|PASSWORD|PASSWD|PWD))=(?P<od>[^\s\"'`$<>(){},;|&]{5,200})"),
     _form(r"(?<![\w-])--?NAME(?:=|\s{1,4})OPTION"),
     _form(r"\b(?:machine|login)\s[^\n]{1,100}\bpassword\s{1,4}(?P<od>\S{5,200})"),  # netrc
     _form(
-        r"\bpasswor[dt](?:\s(?:for|of|to)\s\S{1,30})?\s(?:is|was|lautet|ist)\s{1,4}(?P<od>[^\s\"'`$<>(){},;|&]{5,200}?)\.?(?=\s|$)"
+        r"(?<![a-z0-9])\w{0,30}(?:passwor[dt]|passwd|pwd)(?:\s(?:for|of|to)\s\S{1,30})?\s(?:is|was|lautet|ist)\s{1,4}(?P<od>[^\s\"'`$<>(){},;|&]{5,200}?)\.?(?=\s|$)"
     ),
 )
 _ENVIRONMENT = re.compile(

@@ -24,7 +24,7 @@ from ai_forge.data_pipeline.dataset import (
 from ai_forge.data_pipeline.datasets.storage import write_dataset
 from ai_forge.data_pipeline.schemas import RAFTExample
 from ai_forge.data_pipeline.schemas.team_questions import TeamQuestion
-from ai_forge.data_pipeline.secrets.masking import scrub
+from ai_forge.data_pipeline.secrets.masking import is_name_clean, scrub, scrub_text
 from ai_forge.data_pipeline.source.team_questions import QUESTIONS_FILE, read_team_questions
 from ai_forge.data_pipeline.teacher.client import resolve_teacher
 from ai_forge.data_pipeline.teacher.prompt import PROMPT_VERSION
@@ -130,7 +130,11 @@ def _build(context: StageContext) -> DatasetSummary:
 def _write(context: StageContext, dataset: Dataset) -> list[tuple[str, str]]:
     """Write everything; returns the held-out code."""
     side_of_file = dataset.split.side_of_file
-    files = {side: sorted(path for path in side_of_file if side_of_file[path] == side) for side in SIDES}
+    # a file may be called by a secret: it is not mined, and its name is kept nowhere
+    files = {
+        side: sorted(path for path in side_of_file if side_of_file[path] == side and is_name_clean(path))
+        for side in SIDES
+    }
     atomic_write(context.folder / "split.json", json.dumps(files, indent=1))
     run = context.run
     write_dataset(
@@ -178,8 +182,16 @@ def _team_questions(context: StageContext) -> tuple[TeamQuestion, ...]:
         raise InputError(
             f"{QUESTIONS_FILE} changed while run {context.run.id} was at work.", "start it anew: ai-forge run."
         )
-    write_jsonl(context.folder / TEAM_QUESTIONS, read.questions)
-    return read.questions
+    # masked as everything that is kept: a question may quote the line that it is about
+    asked = tuple(_without_secrets(question) for question in read.questions)
+    write_jsonl(context.folder / TEAM_QUESTIONS, asked)
+    return asked
+
+
+def _without_secrets(question: TeamQuestion) -> TeamQuestion:
+    told = {"question": scrub_text(question.question), "answer": question.answer and scrub_text(question.answer)}
+    lists = {name: tuple(map(scrub_text, getattr(question, name))) for name in ("must", "must_not")}
+    return question.model_copy(update=told | lists)
 
 
 def team_questions(outputs: Outputs) -> list[TeamQuestion]:
@@ -197,4 +209,4 @@ def held_out_code(outputs: Outputs) -> list[tuple[str, str]]:
 
 
 MADE_OF = ("ai_forge.data_pipeline.dataset", "ai_forge.data_pipeline.datasets.storage")
-DATASET = Stage("dataset", ("mine", "notes"), 11, _inputs, _build, DatasetSummary, MADE_OF)
+DATASET = Stage("dataset", ("mine", "notes"), 12, _inputs, _build, DatasetSummary, MADE_OF)
