@@ -27,6 +27,13 @@ for await (const _ of left) if (++told.pieces_before_leaving === 2) break;
 
 told.completed = (await client.completions.create({ model: "demo", prompt: "def load(", max_tokens: 4 })).choices[0].finish_reason;
 
+const response = { model: "demo", input: messages[0].content, temperature: 0 };
+told.response = (await client.responses.create(response)).output_text;
+told.response_streamed = "";
+for await (const event of await client.responses.create({ ...response, stream: true })) {
+  if (event.type === "response.output_text.delta") told.response_streamed += event.delta;
+}
+
 told.errors = {};
 for (const [what, body] of Object.entries({
   model: { ...asked, model: "gpt-4" },

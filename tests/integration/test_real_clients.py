@@ -96,6 +96,7 @@ def test_openais_javascript_client(service: Running, tmp_path: Path) -> None:
     assert told["retrieved"] == "demo:plain"
     assert told["chat"].endswith(CITED)
     assert told["streamed"] == told["helped"] == told["chat"]
+    assert told["response_streamed"] == told["response"] == told["chat"]
     assert [place["path"] for place in told["citations"]] == ["src/load.py"]
     assert told["usage"] > 0
     assert told["pieces_before_leaving"] == 2

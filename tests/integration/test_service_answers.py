@@ -116,6 +116,70 @@ def test_json_mode_keeps_to_the_schema(client: openai.OpenAI) -> None:
         assert set(content or "") <= set('{"n": 7}\n\t ')
 
 
+def test_openais_client_asks_for_responses(client: openai.OpenAI) -> None:
+    asked: Any = {"model": "demo:plain", "input": QUESTION["content"], "temperature": 0, "instructions": "Be short."}
+    answer = client.responses.create(**asked)
+    assert (answer.model, answer.instructions) == ("demo:r1", "Be short.")
+    assert answer.output_text
+    assert answer.usage
+    assert answer.usage.input_tokens + answer.usage.output_tokens == answer.usage.total_tokens
+    turns: Any = [{"role": "system", "content": "Be short."}, QUESTION]
+    chat = client.chat.completions.create(model="demo:plain", messages=turns, temperature=0)
+    assert answer.output_text == chat.choices[0].message.content
+    status = {"length": "incomplete", "stop": "completed"}[chat.choices[0].finish_reason]
+    assert answer.status == answer.output[0].status == status
+    assert chat.usage
+    assert answer.usage.input_tokens == chat.usage.prompt_tokens
+    with client.responses.stream(**asked, max_output_tokens=3) as stream:
+        events = list(stream)
+    assert events[-1].type == "response.incomplete"
+    cut = events[-1].response
+    deltas = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert deltas == cut.output_text == answer.output_text[: len(deltas)]
+    assert (cut.status, cut.usage and cut.usage.output_tokens) == ("incomplete", 3)
+    assert cut.incomplete_details
+    assert cut.incomplete_details.reason == "max_output_tokens"
+    # an answer is sent back as it came, and the talk goes on
+    more: Any = [QUESTION, *(item.model_dump() for item in answer.output), {"role": "user", "content": "Why?"}]
+    assert client.responses.create(model="demo:plain", input=more, max_output_tokens=2).status == "incomplete"
+
+
+def test_a_response_tells_what_was_found_and_keeps_to_a_schema(client: openai.OpenAI) -> None:
+    answer = client.responses.create(model="demo", input=str(QUESTION["content"]), temperature=0)
+    assert answer.output_text.endswith("Shown: [src/load.py:2-3]")
+    assert (answer.model_extra or {})["citations"] == [PLACE]
+    last = list(client.responses.create(model="demo", input=str(QUESTION["content"]), temperature=0, stream=True))[-1]
+    assert last.type in ("response.completed", "response.incomplete")
+    assert last.type == f"response.{answer.status}"
+    assert last.response.output_text == answer.output_text
+    assert (last.response.model_extra or {})["citations"] == [PLACE]
+    schema = {"type": "object", "properties": {"n": {"enum": [7]}}, "required": ["n"], "additionalProperties": False}
+    form: Any = {"format": {"type": "json_schema", "name": "answer", "schema": schema}}
+    kept = client.responses.create(model="demo:plain", input="n?", text=form, max_output_tokens=64)
+    assert set(kept.output_text) <= set('{"n": 7}\n\t ')
+
+
+def test_what_a_response_cannot_be_given_is_named(client: openai.OpenAI) -> None:
+    wanted: list[dict[str, Any]] = [
+        {"previous_response_id": "resp_1"},
+        {"background": True},
+        {"tools": [{"type": "web_search"}]},
+        {"conversation": "conv_1"},
+    ]
+    for more in wanted:
+        with pytest.raises(openai.BadRequestError, match=f"without {next(iter(more))}") as refused:
+            client.responses.create(model="demo", input="Why?", **more)
+        assert refused.value.param == next(iter(more))
+    with pytest.raises(openai.NotFoundError, match="deployed are demo"):
+        client.responses.create(model="gpt-5", input="Why?", stream=True)
+
+
+def test_token_ids_are_not_embedded_as_if_they_were_ours(client: openai.OpenAI) -> None:
+    for ids in ([3, 4], [[3, 4], [5]]):
+        with pytest.raises(openai.BadRequestError, match=r"whose vocabulary.*send the text"):
+            client.embeddings.create(model="demo", input=ids)
+
+
 def test_several_answers_and_stop_words(client: openai.OpenAI, http: httpx.Client) -> None:
     turns: Any = [QUESTION]
     answer = client.chat.completions.create(model="demo:plain", messages=turns, n=3, temperature=1.5, seed=3)

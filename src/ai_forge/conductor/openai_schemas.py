@@ -9,24 +9,26 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, Stri
 
 from ai_forge.json_lines import JsonObject
 
-__all__ = ["ChatMessage", "ChatRequest", "CompletionRequest", "EmbeddingRequest", "Sampled"]
+__all__ = ["ChatMessage", "ChatRequest", "CompletionRequest", "EmbeddingRequest", "OpenAIBody", "Sampled"]
 
 Number = StrictFloat | StrictInt
 MODEL = "NAME asks with what is found of the repository, NAME:plain without; the one deployed last where it is left out"
 
 
-class _Body(BaseModel):
+class OpenAIBody(BaseModel):
+    """A request, or a part of one; what it has beside its fields is left out."""
+
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class TextPart(_Body):
+class TextPart(OpenAIBody):
     """A part of a message; pictures and sound are refused."""
 
     type: Literal["text"]
     text: StrictStr
 
 
-class ChatMessage(_Body):
+class ChatMessage(OpenAIBody):
     """A turn. Content may be a text or a list of text parts."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -49,13 +51,13 @@ class ChatMessage(_Body):
         return {"role": role, "content": self.text} | more
 
 
-class StreamOptions(_Body):
+class StreamOptions(OpenAIBody):
     """What a stream tells beside its pieces."""
 
     include_usage: StrictBool = False
 
 
-class Sampled(_Body):
+class Sampled(OpenAIBody):
     """What chats and completions share."""
 
     model: StrictStr | None = Field(None, description=MODEL)
@@ -88,14 +90,14 @@ class Sampled(_Body):
         return [word for word in words if word]
 
 
-class ResponseFormat(_Body):
+class ResponseFormat(OpenAIBody):
     """`json_schema` holds the schema under `schema`."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonObject | None = None
 
 
-class FunctionTool(_Body):
+class FunctionTool(OpenAIBody):
     """A function that the model may ask to have called."""
 
     name: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
@@ -103,20 +105,20 @@ class FunctionTool(_Body):
     parameters: JsonObject | None = None
 
 
-class Tool(_Body):
+class Tool(OpenAIBody):
     """A tool."""
 
     type: Literal["function"]
     function: FunctionTool
 
 
-class FunctionName(_Body):
+class FunctionName(OpenAIBody):
     """Which function."""
 
     name: StrictStr
 
 
-class ToolChoice(_Body):
+class ToolChoice(OpenAIBody):
     """The one tool that must be called."""
 
     type: Literal["function"]
@@ -157,17 +159,25 @@ class CompletionRequest(Sampled):
         return self.max_tokens
 
 
-class EmbeddingRequest(_Body):
+Texts = Annotated[list[StrictStr], Field(min_length=1, max_length=512)]
+Tokens = Annotated[list[StrictInt], Field(min_length=1, max_length=8192)]
+
+
+class EmbeddingRequest(OpenAIBody):
     """`POST /v1/embeddings`."""
 
-    input: StrictStr | Annotated[list[StrictStr], Field(min_length=1, max_length=512)]
+    input: StrictStr | Texts | Tokens | Annotated[list[Tokens], Field(min_length=1, max_length=512)] = Field(
+        description="a text or several; token ids are refused, which do not say whose vocabulary they are of"
+    )
     model: StrictStr | None = Field(None, description="a deployed model, or an embedder on this machine such as minilm")
     encoding_format: Literal["float", "base64"] = "float"
 
     @property
     def texts(self) -> list[str]:
-        """The inputs as a list."""
-        return [self.input] if isinstance(self.input, str) else self.input
+        """The inputs as a list; nothing where they are token ids."""
+        if isinstance(self.input, str):
+            return [self.input]
+        return [text for text in self.input if isinstance(text, str)]
 
 
 class Usage(BaseModel):

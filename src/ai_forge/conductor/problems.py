@@ -20,7 +20,7 @@ from ai_forge.errors import AIForgeError, CancelledError, InputError, Prerequisi
 __all__ = ["ErrorAnswer", "OpenAIErrorAnswer", "ServiceError", "answer_to", "is_openai", "problem_of", "without_paths"]
 
 log = logging.getLogger(__name__)
-OPENAI_ROUTES = ("/v1/chat/", "/v1/completions", "/v1/embeddings", "/v1/models")
+OPENAI_ROUTES = ("/v1/chat/", "/v1/completions", "/v1/embeddings", "/v1/models", "/v1/responses")
 STATUS: tuple[tuple[type[AIForgeError], int], ...] = (
     (InputError, 400),
     (RefusedError, 409),

@@ -1,4 +1,4 @@
-"""OpenAI's routes: chat, completions, embeddings. Any client of theirs works with `base_url=http://…/v1`."""
+"""OpenAI's routes: chat, responses, completions, embeddings. Any client of theirs works with `base_url=http://…/v1`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from ai_forge.conductor.cited import Shown, cited_answer, cited_events, shown_for
@@ -28,6 +29,8 @@ from ai_forge.conductor.openai_schemas import (
     Usage,
 )
 from ai_forge.conductor.problems import ServiceError
+from ai_forge.conductor.responses import Response as Answered
+from ai_forge.conductor.responses import ResponseRequest, chat_request, response_events, response_of
 from ai_forge.conductor.routes.models import OPENAI_ERROR
 from ai_forge.conductor.service import Service, TheService
 from ai_forge.conductor.streams import Events, unless_left
@@ -147,6 +150,26 @@ async def _streamed_chat(asked: _Asked, body: ChatRequest, plain: bool) -> Async
 
 
 @router.post(
+    "/v1/responses",
+    response_model=None,
+    responses=OPENAI_ERROR
+    | {200: {"model": Answered, "content": {"text/event-stream": {}}, "description": "The answer."}},
+    openapi_extra=example({"input": "Where are settings loaded?", "max_output_tokens": 64}),
+)
+@allow("chat")
+async def responses(request: Request, body: ResponseRequest, service: TheService) -> Response:
+    """A chat in OpenAI's newer form: text in, text out, nothing kept. `NAME` is asked with what is found, as in a chat."""
+    chat_body = chat_request(body)
+    deployed, plain = service.models.find(body.model)
+    asked = _Asked(service, deployed)
+    if body.stream:
+        pieces = _streamed_chat(asked, chat_body, plain)
+        return Events(response_events(body, deployed.version.deployment.model, pieces))
+    answer = await unless_left(request.receive, _whole_chat(asked, chat_body, plain))
+    return JSONResponse(response_of(body, json.loads(answer)))
+
+
+@router.post(
     COMPLETIONS,
     response_model=None,
     responses=OPENAI_ERROR | STREAMED,
@@ -203,6 +226,14 @@ async def _prompt(body: CompletionRequest, model: OpenModel) -> str:
 @allow("chat")
 async def embeddings(body: EmbeddingRequest, service: TheService) -> Embeddings:
     """Vectors of texts, of length 1, by the encoder that questions are found with."""
+    if not body.texts:
+        raise ServiceError(
+            400,
+            "unsupported",
+            "input holds token ids, which do not say whose vocabulary they are of.",
+            "send the text (LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False)).",
+            param="input",
+        )
     encoder = service.embedding
     if body.model and body.model != encoder.name:
         service.models.find(body.model)  # 404 for what is neither
