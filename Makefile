@@ -47,6 +47,7 @@ soak: $(VENV)/.installed-dev
 	$(BIN)/python bench/plant_candidates.py
 	$(BIN)/python bench/damage_home.py --seconds 1500 --write
 	$(BIN)/python bench/plant_secrets.py --write
+	$(BIN)/python bench/fuzz_files.py --write
 
 # The learning lab: make lab STUDY=families REPO=path; hours, continued when it is started again.
 lab: $(VENV)/.installed-dev

@@ -4,7 +4,8 @@ Two runs of a tiny base, deployed, asked and corrected, a job of the queue, a cy
 """
 
 import contextlib
-import encodings.utf_16_le  # noqa: F401 (a process that became nobody cannot read the standard library, where it is root's)
+import encodings.idna
+import encodings.utf_16_le  # noqa: F401
 import os
 import shlex
 import shutil
