@@ -47,6 +47,8 @@ _GENERIC = re.compile(
 )
 _REASON = re.compile(r"\b(?:because|so that|otherwise|instead|in order to|to avoid|since|without|so)\b|: ", re.I)
 _TRAILER = re.compile(r"^[A-Z][\w-]*(?:-[Bb]y|-[Ii]d)?: \S.*$|\S+@\S+\.\w+")
+_TYPES = ("class", "interface", "type")
+_NO_CONSTRUCTORS = ("go", "rust", "c")
 _CODE_SPAN = re.compile(r"`([^`\n]+)`")
 _NOT_ABOUT_CODE = re.compile(
     r"(?:^|/)(?:CHANGELOG|CHANGES|HISTORY|NEWS|LICEN[CS]E|CODE_OF_CONDUCT|SECURITY|UPGRAD\w+|MIGRAT\w+|"
@@ -361,7 +363,8 @@ def _named_in(sentence: str, named: Mapping[str, CodeBlock], said_here: Collecti
         block = named.get(name)
         if block is None and "." in name and "/" not in name:  # `module.function`; in a path the dot is the ending's
             block = named.get(name.rpartition(".")[2])
-        if block is None:
+        is_called = "(" in span and block is not None and block.language in _NO_CONSTRUCTORS
+        if block is None or (is_called and block.block_type in _TYPES):  # `Context()` is a function of that name
             continue
         *_, owner, _ = ("", *block.metadata.qualified_name.split("."))
         if block.name == owner:  # a constructor: what bears its name is the class

@@ -45,7 +45,13 @@
 ]) @parameters
 (preproc_params (identifier) @parameter) @parameters
 (base_class_clause [(type_identifier) (qualified_identifier) (template_type)] @base)
-(field_declaration declarator: (function_declarator declarator: (field_identifier) @member))
+(field_declaration declarator: [
+  (function_declarator declarator: (field_identifier) @member)
+  (pointer_declarator declarator: (function_declarator declarator: (field_identifier) @member))
+  (pointer_declarator declarator: (pointer_declarator declarator:
+    (function_declarator declarator: (field_identifier) @member)))
+  (reference_declarator (function_declarator declarator: (field_identifier) @member))
+])
 
 ; Behaviour
 (lambda_expression) @anonymous

@@ -271,8 +271,10 @@ def _signature(start: int, value: Node, body: Node | None, text: bytes, kind: Un
         if before is not None and before.end_byte > start:  # a comment before the body is none of the signature
             end = before.end_byte
     written = text[start:end].decode("utf-8", "replace")
-    if kind in CONTAINERS or body is None:
-        written = written.partition("{")[0]
+    head = written.partition("{")[0]
+    # In `f(a: { b: C }): D;` the brace opens the type of a parameter.
+    if kind in CONTAINERS or (body is None and head.count("(") == head.count(")")):
+        written = head
     if "#" in written or "//" in written:
         lines = (_COMMENT_AFTER_COMMA.sub(",", line) for line in written.splitlines() if not _COMMENT_LINE.match(line))
         written = " ".join(lines)

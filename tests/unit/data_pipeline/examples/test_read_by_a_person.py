@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ai_forge.data_pipeline import SourceFile, SymbolGraph, mine, mine_repository
+from ai_forge.data_pipeline.examples.families.members import overridable
 from ai_forge.data_pipeline.examples.families.signatures import optional_parameters
 from ai_forge.data_pipeline.examples.project_notes import read_notes
 from ai_forge.data_pipeline.examples.splits import split_by_file
@@ -138,6 +139,11 @@ def test_what_is_deleted_or_no_type_is_no_member_and_no_base() -> None:
         {"a.cpp": "class Box {\n public:\n  Box& operator=(const Box&) = delete;\n  int* get() { return &a; }\n};\n"}
     )
     assert named("Box", found).metadata.method_names == ("get",)
+    policy = (
+        "class Policy : public Filter {\n public:\n  const char* Name() const override;\n"
+        "  Rows& rows() override;\n  bool May(int a) const override;\n};\n"
+    )
+    assert overridable(named("Policy", blocks({"a.h": policy + "namespace a {}\n"}))) == ("Name", "rows", "May")
     found = blocks({"a.rs": "pub trait Flag: Debug + Send + 'static {\n    fn name(&self) -> u8;\n}\n"})
     assert named("Flag", found).metadata.bases == ("Debug", "Send")
 
@@ -172,3 +178,25 @@ def test_documentation_speaks_of_a_method_only_beside_its_class(tmp_path: Path) 
     names = {block.id: block.name for block in documents}
     said = {(names[one.block_id], one.document.path) for one in read_notes(repository, documents).said}
     assert said == {("get_path", "README.md"), ("getRows", "README.md"), ("Store", "README.md")}
+
+
+def test_a_go_type_is_not_what_documentation_calls(tmp_path: Path) -> None:
+    code = f"package a\n\n// RouteContext {DOC}\ntype RouteContext struct {{\n\ta int\n\tb string\n}}\n"
+    (tmp_path / "a.go").write_text(code, encoding="utf-8")
+    said = []
+    for span in ("RouteContext()", "RouteContext"):
+        (tmp_path / "README.md").write_text(
+            f"# A\n\nThe middleware sets the `{span}` of a request.\n", encoding="utf-8"
+        )
+        repository = read_repository(tmp_path)
+        said.append(len(read_notes(repository, mine_repository(repository).documents).said))
+    assert said == [0, 1]
+
+
+def test_a_head_is_quoted_whole_where_a_parameter_has_a_literal_type() -> None:
+    (block,) = (
+        b
+        for b in blocks({"a.d.ts": "export function mk(path: string, o?: { deep?: boolean }): Promise<void>\n"})
+        if b.name == "mk"
+    )
+    assert block.metadata.signature == "function mk(path: string, o?: { deep?: boolean }): Promise<void>"

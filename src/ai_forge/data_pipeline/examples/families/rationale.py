@@ -65,7 +65,8 @@ def _commented_lines(block: CodeBlock, comments: list[tuple[int, str]]) -> list[
         is_prose = sentence[:1].isalpha() and 4 <= len(sentence.split()) <= 40 and '"' not in sentence
         if number == 0 or not is_prose or _TOOL.match(sentence) or _CODE.search(sentence):
             continue
-        if 4 <= len(line) <= _MAX_LINE and "`" not in line and sum(map(str.isalnum, line)) > 3:
+        is_whole = all(line.count(pair[0]) == line.count(pair[1]) for pair in ("()", "[]", "{}"))
+        if 4 <= len(line) <= _MAX_LINE and "`" not in line and sum(map(str.isalnum, line)) > 3 and is_whole:
             found.append((sentence, line))
     return found
 
