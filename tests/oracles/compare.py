@@ -80,8 +80,8 @@ def oracle_units(language: str, paths: Iterable[Path]) -> Iterator[tuple[Path, l
         named = {"c": "c", "cpp": "c++"}[language]
         given = "".join(f"{named}\t{path}\n" for path in paths)
         environment["PYTHONPATH"] = str(tools() / "clang")
-        folder = os.path.commonpath([path.parent for path in paths])
-        command = [sys.executable, str(FOLDER / "clang_units.py"), folder]
+        folders = sorted({str(path.parent) for path in paths})  # packages may lie far from each other
+        command = [sys.executable, str(FOLDER / "clang_units.py"), *folders]
     else:
         command = _command(language)
     done = subprocess.run(
