@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from ai_forge.data_pipeline.schemas import Document
 from ai_forge.prompting.chat import ChatTokenizer
-from ai_forge.training.natural import Asked, NaturalWriter, Subject
-from ai_forge.training.tokens.packing import Batch, tokenize
+from ai_forge.training.losses.distillation_loss import distillation_loss
+from ai_forge.training.natural import Asked, NaturalWriter, Subject, best_of, certain, demanded
+from ai_forge.training.tokens.packing import Batch, TeacherTokens, tokenize
 from tiny_models import make_tiny
 from tiny_training import document
 
@@ -138,3 +140,44 @@ def test_too_many_at_a_time_become_fewer(tokenizer: ChatTokenizer, tmp_path: Pat
     ]
     assert len(writer.answer(asked)) == 3
     assert set(script.calls) == {1}
+
+
+def test_what_the_checks_demand_is_certain_and_the_rest_is_what_the_writer_thought(tokenizer: ChatTokenizer) -> None:
+    asked = Asked(side="train", question="How do I load all the values?", subject=(LOAD,), shown=(LOAD, OTHER))
+    answer = "You call `load` [src/load.py:1-2], and that is all."
+    which = demanded(asked, answer, tokenizer)
+    target = tokenizer.encode_target(answer)
+    assert len(which) == len(target)
+    assert tokenizer.decode([i for i, yes in zip(target, which, strict=True) if yes]).strip() == "[src/load.py:1-2]"
+    assert not which[-1]
+    refusal = asked.model_copy(update={"refusal": True})
+    assert all(demanded(refusal, answer, tokenizer))
+
+    n, k = len(target), 4
+    thought = TeacherTokens(np.tile(np.arange(k, dtype=np.int32), (n, 1)), np.log(np.full((n, k), 0.2, np.float32)))
+    made = certain(thought, target, which)
+    for place, yes in enumerate(which):
+        if yes:
+            assert (made.ids[place, 0], made.log_probs[place, 0]) == (target[place], 0.0)
+            assert np.exp(made.log_probs[place, 1:]).sum() < 1e-12
+            assert len(set(made.ids[place].tolist())) == k
+        else:
+            assert (made.ids[place] == thought.ids[place]).all()
+            assert (made.log_probs[place] == thought.log_probs[place]).all()
+    # the divergence from what is certain is the loss of the written token
+    student = torch.log_softmax(torch.randn(1, 1000), 1)
+    first = which.index(True)
+    picked = student[:, torch.as_tensor(made.ids[first].astype(np.int64))]
+    assert distillation_loss(made.log_probs[first : first + 1])(picked).item() == pytest.approx(
+        -student[0, target[first]].item(), abs=1e-4
+    )
+
+
+def test_of_several_answers_the_one_that_says_what_most_say_is_taken() -> None:
+    asked = Asked(side="train", question="How do I load all the values?", subject=(LOAD,), shown=(LOAD, OTHER))
+    usual = "To load all the values you call `load`, which hands each value on to `load_all` [src/load.py:1-2]."
+    other = "To load all the values you call `load` [src/load.py:1-2]; it opens sockets, waits for rain and sorts planets twice."
+    alike = usual.replace("To load all the values", "So as to load all the values")
+    best = best_of(asked, [(other, True), (usual, True), (alike, True), (usual, False)])
+    assert best["answer"] == usual
+    assert best["dropped"] == {"cut_off": 1}

@@ -16,7 +16,7 @@ from ai_forge.prompting.prompt import SYSTEM_PROMPT, Message, document_text, use
 
 __all__ = ["NATURAL_VERSION", "answer_messages", "question_messages", "read_questions", "refusal_messages"]
 
-NATURAL_VERSION = 1
+NATURAL_VERSION = 2
 """Raised when other words are asked for: what was written to older prompts is then written anew."""
 FORMS = (
     ("How do I …?", 3),
@@ -83,6 +83,13 @@ WORKED = (
         (0, 1, 2),
     ),
     (
+        "how do I borrow a book from a script and wait for it?",
+        "Call `take` on the shelf with the title and `wait=True`; it removes the book from the shelf and returns it "
+        "[shelf/core.py:40-52]:\n\n```python\nbook = shelf.take(\"Emma\", wait=True)\n```\n\n"
+        "While it waits it looks again every `poll_s` seconds, half a second by default [shelf/core.py:21-27].",
+        (1, 0),
+    ),
+    (
         "How do I get reminded of overdue loans?",
         "There is no reminder that comes by itself. Run `shelf late` regularly, for example from cron: it lists the loans that "
         "are older than `SHELF_MAX_DAYS`, which is 21 days by default [docs/loans.md:12-18].",
@@ -97,7 +104,8 @@ _QUESTION_EXAMPLE = (
 _ANSWERING = (
     f"{SYSTEM_PROMPT} Answer like an experienced colleague: begin with the answer itself, then say how it works, in two to six "
     "sentences of plain prose. Name functions, classes, parameters and settings in backticks, exactly as they are written in the "
-    "documents, and name nothing that is not there. After each statement put the citation of the document that it comes from, "
+    "documents, and name nothing that is not there. Where the documents show how it is used, give a short example in code after "
+    "the sentence that it belongs to. After each statement put the citation of the document that it comes from, "
     "copied exactly from the square brackets above that document: an answer without citations is of no use."
 )
 _REFUSING = (
