@@ -134,6 +134,13 @@ class SynthesisSettings(_Settings):
         default="",
         description="the base that writes them; empty means the one that is trained, whose words suit it best",
     )
+    baked_tasks: int = Field(
+        default=0,
+        ge=0,
+        le=100_000,
+        description="recipe handbook: at most this many ordinary tasks, answered by the writer with the rules before it and learned "
+        "without them; 0 means none. Minutes on a GPU, hours on a CPU",
+    )
     natural_samples: int = Field(default=4, ge=1, le=32, description="answers drawn for each question; checks keep one")
     natural_share: float = Field(
         default=0.75, gt=0, le=1, description="share of natural questions among the examples, where there are any, 0–1"

@@ -2,7 +2,7 @@
 
 repository   mine → notes → dataset (→ natural) → train (→ prefer) → merge → export → evaluate → parity → report
                └→ index ────────↗                                         base-export ↗
-handbook     dataset → train (→ prefer) → merge → export → evaluate → parity → report
+handbook     dataset (→ bake) → train (→ prefer) → merge → export → evaluate → parity → report
                                                 base-export ↗
 dataset      the same, from a file of examples
 """
@@ -17,6 +17,7 @@ from ai_forge.config import Settings
 from ai_forge.errors import InputError
 from ai_forge.pipeline.sources import ReadSource, read_code, read_dataset_file, read_handbook_files
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext
+from ai_forge.pipeline.stages.bake import BAKE
 from ai_forge.pipeline.stages.dataset import DATASET
 from ai_forge.pipeline.stages.dataset_file import (
     FILE_DATASET,
@@ -85,6 +86,7 @@ HANDBOOK = Recipe(
     "handbook",
     (
         HANDBOOK_DATASET,
+        BAKE,
         HANDBOOK_TRAIN,
         PREFER,
         MERGE,

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from ai_forge.config import Settings
 from ai_forge.data_pipeline.examples.project_notes import state_of_notes
-from ai_forge.data_pipeline.handbook.agent_folder import find_agent_folder
+from ai_forge.data_pipeline.handbook.agent_folder import find_agent_folder, read_agent_folder
 from ai_forge.data_pipeline.handbook.handbook import COMPANIONS, FINE_TUNING_FILE
 from ai_forge.data_pipeline.search.entries import entries_beside_code
 from ai_forge.data_pipeline.source.file_dates import read_dates
@@ -77,7 +77,10 @@ def read_handbook_files(path: Path, settings: Settings) -> Source:
         raise InputError(f"{folder} has no {FINE_TUNING_FILE}.", f"write it: ai-forge handbook {path}.")
     files = {name: file_sha256(folder / name) for name in COMPANIONS if (folder / name).is_file()}
     root = folder.resolve().parent
-    return Source(root, root.name or "repository", None, {"files": stage_key(**files)} | _preferences(settings))
+    known = {"files": stage_key(**files)} | _preferences(settings)
+    if settings.synthesis.baked_tasks:  # then the rules are read as they stand, not only the pairs made of them
+        known["rules"] = stage_key(**{file.path: file.text for file in read_agent_folder(folder).files})
+    return Source(root, root.name or "repository", None, known)
 
 
 def read_dataset_file(path: Path, settings: Settings) -> Source:

@@ -85,12 +85,16 @@ CHECK_TEXT = '''def moving_average(values, window):
 
 @dataclass(frozen=True)
 class Lesson:
-    """A chat and the answer to be learned; `title` names it where the model is asked while it trains."""
+    """A chat and the answer to be learned; `title` names it where the model is asked while it trains.
+
+    With a `teacher` what it thought at each token is learned besides.
+    """
 
     id: str
     title: str
     prompt: list[Message]
     answer: str
+    teacher: TeacherTokens | None = None
 
 
 @dataclass(frozen=True)
@@ -408,7 +412,10 @@ class FineTuneTrainer:
         limit = self.config.max_seq_len
         sides = []
         for lessons in (train, held_out):
-            made = [tokenize_chat(each.prompt, each.answer, self.tokenizer, each.id) for each in lessons]
+            made = [
+                with_teacher(tokenize_chat(each.prompt, each.answer, self.tokenizer, each.id), each.teacher)
+                for each in lessons
+            ]
             sides.append(fitting(made, limit))
         (kept, n_too_long), (watched, _) = sides
         require_both_sides(len(kept), len(watched), n_too_long, limit, what, advice)

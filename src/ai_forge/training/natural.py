@@ -5,58 +5,30 @@
 Three passes, each continued where it was cut off: questions and answers are appended to files as they are made. A question is
 kept where retrieval with it finds what it is about; of those where it does not, some become honest refusals. What is learned is
 the prompt of a user: retrieved documents with their distractors.
-
-On a GPU many prompts go at a time, sorted by length. On a CPU one question's samples do, and share the reading of its prompt.
 """
 
-import json
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from ai_forge.data_pipeline.schemas import Document, RAFTExample
 from ai_forge.data_pipeline.schemas.raft_examples import difficulty_of
-from ai_forge.data_pipeline.search.terms import terms
 from ai_forge.data_pipeline.teacher.natural import answer_messages, question_messages, read_questions, refusal_messages
 from ai_forge.data_pipeline.teacher.natural_checks import problem_of_answer, problem_of_question, problem_of_refusal
 from ai_forge.data_pipeline.text.words import approximate_tokens
 from ai_forge.events import Progress
-from ai_forge.json_lines import JsonObject, json_line, lines_of
-from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.prompt import CITATION, Message, citations_in
-from ai_forge.training.tokens.packing import Batch, TeacherTokens, collate, tokenize_chat
+from ai_forge.training.scribe import ANSWER_TEMPERATURE, Scribe, Span, append, best_of, rows_of
+from ai_forge.training.tokens.packing import TeacherTokens
 
 QUESTIONS_A_SUBJECT = 4
 REFUSAL_SHARE = 0.12
 QUESTION_TOKENS, ANSWER_TOKENS = 160, 256
-QUESTION_TEMPERATURE, ANSWER_TEMPERATURE, TOP_P = 0.9, 0.7, 0.95
-TOP_TOKENS = 16
-GPU_TOKENS = 320_000
-"""Of prompts and replies that are generated at a time."""
-_SCORED_TOKENS = 16_384
-IMPOSSIBLE = -50.0
-"""A log-probability (nats) that adds nothing to a sum in float32, and is a number."""
-
-
-class Writer(Protocol):
-    """A model that writes: `torch_model.TorchGenerator`."""
-
-    reads_many: bool
-
-    def sample(
-        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, *, temperature: float, top_p: float, seed: int
-    ) -> list[tuple[list[int], bool]]:
-        """For each prompt an answer, and whether it came to its end; MemoryError where there are too many."""
-
-    def top_tokens(self, batch: Batch, k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The likeliest tokens at each supervised position and their log-probabilities."""
+QUESTION_TEMPERATURE = 0.9
 
 
 class Asked(BaseModel):
@@ -92,6 +64,12 @@ class Asked(BaseModel):
         if self.refusal:
             return problem_of_refusal(self.question, answer, self.shown)
         return problem_of_answer(self.question, answer, self.seen_by_writer, self.shown)
+
+    def demanded(self, answer: str) -> list[Span]:
+        """What the checks demand of an answer: its citations; of a refusal all of it."""
+        if self.refusal:
+            return [(0, len(answer))]
+        return [found.span() for found in CITATION.finditer(answer)]
 
     def example(self, answer: str) -> RAFTExample:
         """The example that is trained on."""
@@ -134,13 +112,11 @@ class NaturalWriter:
     `find` gives what someone is shown who asks a question on a side; `far` the same without the files that hold the answer.
     """
 
-    writer: Writer
-    tokenizer: ChatTokenizer
+    scribe: Scribe
     folder: Path
     project: str
     find: Callable[[str, str], tuple[Document, ...]]
     far: Callable[[str, str, set[str]], tuple[Document, ...]]
-    seed: int
     samples: int
     progress: Progress
     dropped: Counter[str] = field(default_factory=Counter)
@@ -150,23 +126,24 @@ class NaturalWriter:
     def ask(self, subjects: Sequence[Subject], n: int, side: str) -> list[Asked]:
         """At most `n` questions about `subjects`, which are of one `side`, taken in turn."""
         path = self.folder / f"asked-{side}.jsonl"
-        done = _rows(path)
+        done = rows_of(path)
         asked = [Asked.model_validate(row) for entry in done for row in entry["asked"]]
         for entry in done:
             self.dropped.update(entry["dropped"])
         left = subjects[len(done) :]
-        chunk = 128 if self.writer.reads_many else 1
+        chunk = 128 if self.scribe.writer.reads_many else 1
         while left and len(asked) < n:
             now, left = left[:chunk], left[chunk:]
             prompts = [
-                question_messages(s.documents, self.project, QUESTIONS_A_SUBJECT, f"{self.seed}/{s.id}") for s in now
+                question_messages(s.documents, self.project, QUESTIONS_A_SUBJECT, f"{self.scribe.seed}/{s.id}")
+                for s in now
             ]
-            told = self._sampled(prompts, QUESTION_TOKENS, QUESTION_TEMPERATURE, f"ask {now[0].id}")
+            told = self.scribe.sampled(prompts, QUESTION_TOKENS, QUESTION_TEMPERATURE, f"ask {now[0].id}")
             for subject, (text, _) in zip(now, told, strict=True):
                 taken, dropped = self._taken(subject, read_questions(text), [a.question for a in asked])
                 asked += taken
                 self.dropped += dropped
-                _append(path, {"asked": [a.model_dump(mode="json") for a in taken], "dropped": dropped})
+                append(path, {"asked": [a.model_dump(mode="json") for a in taken], "dropped": dropped})
             self.progress(min(len(asked), n), n, "questions")
         return asked[:n]
 
@@ -181,7 +158,7 @@ class NaturalWriter:
             shown = self.find(question, subject.side)
             if all(any(_same_place(document, other) for other in shown) for document in subject.documents):
                 taken.append(Asked(side=subject.side, question=question, subject=subject.documents, shown=shown))
-            elif random.Random(f"{self.seed}/refuse {question}").random() < 2 * REFUSAL_SHARE:
+            elif random.Random(f"{self.scribe.seed}/refuse {question}").random() < 2 * REFUSAL_SHARE:
                 # where the right place was not found, an honest model says so instead of guessing from its neighbours
                 files = {document.path or "" for document in subject.documents}
                 away = self.far(question, subject.side, files)
@@ -197,18 +174,18 @@ class NaturalWriter:
     def answer(self, asked: Sequence[Asked]) -> list[tuple[Asked, str]]:
         """The questions whose answers passed, each with the one that says the most."""
         path = self.folder / "answered.jsonl"
-        known = {row["question"]: row for row in _rows(path)}
+        known = {row["question"]: row for row in rows_of(path)}
         left = [a for a in asked if a.question not in known]
-        per_call = max(1, 512 // self.samples) if self.writer.reads_many else 1
+        per_call = self.scribe.at_a_time(self.samples)
         for first in range(0, len(left), per_call):
             now = left[first : first + per_call]
             prompts = [a.writer_prompt for a in now for _ in range(self.samples)]
-            told = self._sampled(prompts, ANSWER_TOKENS, ANSWER_TEMPERATURE, f"answer {now[0].question}")
+            told = self.scribe.sampled(prompts, ANSWER_TOKENS, ANSWER_TEMPERATURE, f"answer {now[0].question}")
             for place, each in enumerate(now):
                 own = told[place * self.samples : (place + 1) * self.samples]
-                row = {"question": each.question, **best_of(each, own)}
+                row = {"question": each.question, **best_of(own, each.problem_of)}
                 known[each.question] = row
-                _append(path, row)
+                append(path, row)
             self.progress(first + len(now), len(left), "answers")
         for row in known.values():
             self.dropped.update(row["dropped"])
@@ -217,110 +194,9 @@ class NaturalWriter:
     # -- what the writer thought --------------------------------------------------------------------------------
 
     def top_tokens(self, answered: Sequence[tuple[Asked, str]]) -> list[TeacherTokens]:
-        """The writer's likeliest tokens along each answer, under the prompt that it was written under.
-
-        What the checks demand is certain (`demanded`), not what the writer would have done in half of its samples.
-        """
-        rows = [tokenize_chat(asked.writer_prompt, answer, self.tokenizer) for asked, answer in answered]
-        made: list[TeacherTokens] = []
-        at = 0
-        while at < len(rows):
-            end = at + 1
-            while end < len(rows) and sum(len(row.ids) for row in rows[at : end + 1]) <= _SCORED_TOKENS:
-                end += 1
-            ids, scores = self.writer.top_tokens(collate(rows[at:end]), TOP_TOKENS)
-            first = 0
-            for row, (asked, answer) in zip(rows[at:end], answered[at:end], strict=True):
-                last = first + row.n_supervised
-                thought = TeacherTokens(ids[first:last], scores[first:last])
-                made.append(certain(thought, row.ids[row.n_prompt :], demanded(asked, answer, self.tokenizer)))
-                first = last
-            at = end
-            self.progress(at, len(rows), "what the writer thought")
-        return made
-
-    def _sampled(
-        self, chats: Sequence[list[Message]], max_new_tokens: int, temperature: float, what: str
-    ) -> list[tuple[str, bool]]:
-        """Replies in the order of `chats`, and whether each came to its end."""
-        prompts = [self.tokenizer.encode_prompt(chat) for chat in chats]
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        told: dict[int, tuple[str, bool]] = {}
-        room = GPU_TOKENS
-        waiting = order
-        while waiting:
-            n = len(waiting)
-            if self.writer.reads_many:
-                while n > 1 and n * (len(prompts[waiting[n - 1]]) + max_new_tokens) > room:
-                    n -= 1
-            seed = random.Random(f"{self.seed}/{what}/{waiting[0]}").randrange(2**31)
-            try:
-                replies = self.writer.sample(
-                    [prompts[i] for i in waiting[:n]], max_new_tokens, temperature=temperature, top_p=TOP_P, seed=seed
-                )
-            except MemoryError:
-                if n == 1:
-                    raise
-                room //= 2
-                continue
-            for i, (ids, whole) in zip(waiting[:n], replies, strict=True):
-                told[i] = self.tokenizer.decode(ids).strip(), whole
-            waiting = waiting[n:]
-        return [told[i] for i in range(len(prompts))]
-
-
-def best_of(asked: Asked, told: Sequence[tuple[str, bool]]) -> JsonObject:
-    """The sample to be taught, empty where none passes, how many pass, and what the others were dropped for."""
-    dropped: Counter[str] = Counter()
-    good: list[str] = []
-    for text, whole in told:
-        problem = asked.problem_of(text) if whole else "cut_off"
-        if problem:
-            dropped[problem] += 1
-        else:
-            good.append(text)
-    every = [text for text, _ in told]
-    answer = max(good, key=lambda text: (agreement(text, every), -len(text)), default="")
-    return {"answer": answer, "n_good": len(good), "dropped": dict(dropped)}
-
-
-def agreement(answer: str, others: Sequence[str]) -> float:
-    """How much an answer says of what the writer says again and again: the mean likeness (Dice) of its words with all samples'.
-
-    Of several answers the one that agrees best is taken (minimum Bayes risk; for language models Bertsch et al., "It's MBR All
-    the Way Down", arXiv 2310.01387): what is said once is more often made up.
-
-    >>> said = ["It raises `Missing`.", "`Missing` is raised.", "It waits for a day."]
-    >>> max(said, key=lambda answer: agreement(answer, said))
-    'It raises `Missing`.'
-    """
-    own = set(terms(answer))
-    each = [set(terms(other)) for other in others]
-    return sum(2 * len(own & other) / max(1, len(own) + len(other)) for other in each) / max(1, len(each))
-
-
-def demanded(asked: Asked, answer: str, tokenizer: ChatTokenizer) -> list[bool]:
-    """Of each token of an answer (and the one that ends it) whether the checks demand it: citations, and refusals whole.
-
-    A token that spans the border counts, so the blank or line break before a citation does.
-    """
-    starts = tokenizer.target_starts(answer)
-    ends = [*starts[1:], len(answer)]
-    spans = [(0, len(answer))] if asked.refusal else [found.span() for found in CITATION.finditer(answer)]
-    in_span = [
-        any(start < last and first < end for first, last in spans) for start, end in zip(starts, ends, strict=True)
-    ]
-    return [*in_span, asked.refusal]
-
-
-def certain(thought: TeacherTokens, written: Sequence[int], which: Sequence[bool]) -> TeacherTokens:
-    """`thought` with no doubt left about the tokens that are `written` where `which` says so."""
-    ids, log_probs = thought.ids.copy(), thought.log_probs.copy()
-    for place in np.flatnonzero(which):
-        others = ids[place][ids[place] != written[place]][: ids.shape[1] - 1]
-        ids[place] = [written[place], *others]
-        log_probs[place] = [0.0, *[IMPOSSIBLE] * len(others)]
-    return TeacherTokens(ids, log_probs)
+        """What the writer thought along each answer; citations and refusals, which the checks demand, are certain."""
+        written = [(asked.writer_prompt, answer, asked.demanded(answer)) for asked, answer in answered]
+        return self.scribe.thoughts(written, self.progress)
 
 
 def _same_place(document: Document, other: Document) -> bool:
@@ -337,21 +213,3 @@ def _same_place(document: Document, other: Document) -> bool:
 def is_worth_asking(document: Document) -> bool:
     """Long enough to be asked about, and short enough to be read whole."""
     return 40 <= approximate_tokens(document.text) <= 700
-
-
-def _rows(path: Path) -> list[JsonObject]:
-    if not path.is_file():
-        return []
-    rows = []
-    for _, line in lines_of(path.read_bytes().decode("utf-8", "replace")):
-        try:
-            rows.append(json.loads(line))
-        except ValueError:  # torn by a crash: made again, and so is what follows
-            break
-    path.write_text("".join(map(json_line, rows)), encoding="utf-8")
-    return rows
-
-
-def _append(path: Path, row: JsonObject) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json_line(row))

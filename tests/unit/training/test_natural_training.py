@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ai_forge.data_pipeline.schemas import Document
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.training.losses.distillation_loss import distillation_loss
-from ai_forge.training.natural import Asked, NaturalWriter, Subject, best_of, certain, demanded
+from ai_forge.training.natural import Asked, NaturalWriter, Subject
+from ai_forge.training.scribe import Scribe, best_of, certain, demanded
 from ai_forge.training.tokens.packing import Batch, TeacherTokens, tokenize
 from tiny_models import make_tiny
 from tiny_training import document
@@ -59,13 +60,11 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> ChatTokenizer:
 def writer_in(folder: Path, script: Scripted, monkey_seed: int = 0) -> NaturalWriter:
     folder.mkdir(exist_ok=True)
     return NaturalWriter(
-        writer=script,
-        tokenizer=script.tokenizer,
+        scribe=Scribe(script, script.tokenizer, monkey_seed),
         folder=folder,
         project="tiny",
         find=lambda question, side: (LOAD, OTHER),
         far=lambda question, side, files: tuple(d for d in (LOAD, OTHER) if d.path not in files),
-        seed=monkey_seed,
         samples=2,
         progress=lambda *_: None,
     )
@@ -145,13 +144,13 @@ def test_too_many_at_a_time_become_fewer(tokenizer: ChatTokenizer, tmp_path: Pat
 def test_what_the_checks_demand_is_certain_and_the_rest_is_what_the_writer_thought(tokenizer: ChatTokenizer) -> None:
     asked = Asked(side="train", question="How do I load all the values?", subject=(LOAD,), shown=(LOAD, OTHER))
     answer = "You call `load` [src/load.py:1-2], and that is all."
-    which = demanded(asked, answer, tokenizer)
+    which = demanded(answer, asked.demanded(answer), tokenizer)
     target = tokenizer.encode_target(answer)
     assert len(which) == len(target)
     assert tokenizer.decode([i for i, yes in zip(target, which, strict=True) if yes]).strip() == "[src/load.py:1-2]"
     assert not which[-1]
     refusal = asked.model_copy(update={"refusal": True})
-    assert all(demanded(refusal, answer, tokenizer))
+    assert all(demanded(answer, refusal.demanded(answer), tokenizer))
 
     n, k = len(target), 4
     thought = TeacherTokens(np.tile(np.arange(k, dtype=np.int32), (n, 1)), np.log(np.full((n, k), 0.2, np.float32)))
@@ -178,6 +177,6 @@ def test_of_several_answers_the_one_that_says_what_most_say_is_taken() -> None:
     usual = "To load all the values you call `load`, which hands each value on to `load_all` [src/load.py:1-2]."
     other = "To load all the values you call `load` [src/load.py:1-2]; it opens sockets, waits for rain and sorts planets twice."
     alike = usual.replace("To load all the values", "So as to load all the values")
-    best = best_of(asked, [(other, True), (usual, True), (alike, True), (usual, False)])
+    best = best_of([(other, True), (usual, True), (alike, True), (usual, False)], asked.problem_of)
     assert best["answer"] == usual
     assert best["dropped"] == {"cut_off": 1}

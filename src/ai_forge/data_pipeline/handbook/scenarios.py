@@ -15,7 +15,7 @@ from ai_forge.data_pipeline.handbook.directives import Directive, check_of, subj
 from ai_forge.data_pipeline.schemas.code_blocks import content_id
 from ai_forge.data_pipeline.schemas.probes import Check, FirstStepCheck, LengthCheck
 
-__all__ = ["probe_prompts", "situations"]
+__all__ = ["EVERY_ANSWER", "probe_prompts", "situations"]
 
 _TASKS = (
     "add a CSV export to the report page",
@@ -31,6 +31,8 @@ _PROBE_TASKS = (
     "find out why the nightly backup stopped",
     "move the settings from JSON to TOML",
 )
+EVERY_ANSWER = tuple(f"Please {task}." for task in _PROBE_TASKS)
+"""The probes of a rule about every answer: they ask for nothing in particular."""
 _FILES = ("report_export", "payments", "session_store", "importer", "mailer")
 _PROBE_FILES = ("inventory", "scheduler", "audit_trail")
 _CONDITION = re.compile(
@@ -102,7 +104,7 @@ def probe_prompts(directive: Directive, check: Check) -> list[str]:
         return [f"Your task: {task}. List the steps you take, in order.", f"Please {task}. How do you begin?"]
     subject = subject_of(directive) or "answer"
     if subject in ("answer", "reply", "response"):  # of every one: it is asked for nothing in particular
-        return [f"Please {task}." for task in _PROBE_TASKS]
+        return list(EVERY_ANSWER)
     return [f"Write the {subject} with which you hand over this finished work: {task}."]
 
 

@@ -85,7 +85,7 @@ WORKED = (
     (
         "how do I borrow a book from a script and wait for it?",
         "Call `take` on the shelf with the title and `wait=True`; it removes the book from the shelf and returns it "
-        "[shelf/core.py:40-52]:\n\n```python\nbook = shelf.take(\"Emma\", wait=True)\n```\n\n"
+        '[shelf/core.py:40-52]:\n\n```python\nbook = shelf.take("Emma", wait=True)\n```\n\n'
         "While it waits it looks again every `poll_s` seconds, half a second by default [shelf/core.py:21-27].",
         (1, 0),
     ),

@@ -23,6 +23,7 @@ from ai_forge.data_pipeline.schemas.probes import ComplianceProbe
 from ai_forge.errors import InputError
 from ai_forge.events import Notice
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary, keyed_by_files
+from ai_forge.pipeline.stages.bake import BakeSummary, baked_tasks
 from ai_forge.pipeline.stages.evaluate import ASKED, JudgedSummary, key_of_asked, serve
 from ai_forge.pipeline.stages.parity import parity_stage
 from ai_forge.pipeline.stages.report import ReportSummary, report_stage, summary_of
@@ -95,12 +96,18 @@ def _content(outputs: Outputs) -> str:
     return outputs.summary("dataset", HandbookSummary).content
 
 
+def _trained_on(outputs: Outputs) -> Any:
+    if "bake" not in outputs:
+        return _content(outputs)
+    return [_content(outputs), outputs.summary("bake", BakeSummary).content]
+
+
 def _fit(context: StageContext) -> TrainingResult:
     from ai_forge.training.handbook import HandbookTrainer
 
     data = context.outputs.folder("dataset")
     sides = [_pairs(data / name) for name in (FINE_TUNING_FILE, HELD_OUT_FILE)]
-    result: TrainingResult = run_training(context, HandbookTrainer, "train_pairs", *sides)
+    result: TrainingResult = run_training(context, HandbookTrainer, "train_pairs", *sides, baked_tasks(context.outputs))
     return result
 
 
@@ -202,7 +209,7 @@ def _report(context: StageContext) -> ReportSummary:
 
 READERS, JUDGE = ("ai_forge.data_pipeline.datasets.formats",), ("ai_forge.judge.compliance",)
 HANDBOOK_DATASET = Stage("dataset", (), 2, keyed_by_files, _copy_data, HandbookSummary, READERS)
-HANDBOOK_TRAIN = training_stage(_fit, _content, ("ai_forge.training.handbook",))
+HANDBOOK_TRAIN = training_stage(_fit, _trained_on, ("ai_forge.training.handbook",), needs=("dataset", "bake"))
 HANDBOOK_EVALUATE = Stage("evaluate", (*ASKED, "dataset"), 3, _evaluate_inputs, _evaluate, ComplianceSummary, JUDGE)
 HANDBOOK_PARITY = parity_stage(_chats, lambda run, outputs: _content(outputs), ("dataset",))
 HANDBOOK_REPORT = report_stage(_report, JUDGE)

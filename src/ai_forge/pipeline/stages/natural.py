@@ -8,15 +8,12 @@ files, and sections of the documentation; what is shown with a training question
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import ConfigDict
 
 from ai_forge.data_pipeline.dataset import Sides
@@ -82,17 +79,16 @@ def _inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
 
 def _build(context: StageContext) -> NaturalSummary:
     from ai_forge.training.natural import NaturalWriter
+    from ai_forge.training.scribe import Scribe, save_thoughts
 
     synthesis = context.run.settings.synthesis
-    writer, tokenizer, name, same_tokens = _writer(context)
+    writer, tokenizer, name, same_tokens = writer_of(context, "natural questions and their answers")
     made = NaturalWriter(
-        writer=writer,
-        tokenizer=tokenizer,
+        scribe=Scribe(writer, tokenizer, synthesis.seed),
         folder=context.folder,
         project=context.run.repository_name,
         find=lambda question, side: _shown(context, question, side),
         far=lambda question, side, files: _shown(context, question, side, files),
-        seed=synthesis.seed,
         samples=synthesis.natural_samples,
         progress=context.report,
     )
@@ -106,7 +102,7 @@ def _build(context: StageContext) -> NaturalSummary:
     kept = {example.id: (a, text) for a, text in answered if (example := a.example(text))}
     if same_tokens:
         ids = [example.id for example in sides["train"]]
-        _write_teacher(context.folder / TEACHER, ids, made.top_tokens([kept[example] for example in ids]))
+        save_thoughts(context.folder / TEACHER, ids, made.top_tokens([kept[example] for example in ids]))
     for side, examples in sides.items():
         write_jsonl(context.folder / f"{side}.jsonl", examples)
     atomic_write(context.folder / "sample.md", _sample(sides["train"]))
@@ -124,8 +120,8 @@ def _build(context: StageContext) -> NaturalSummary:
     )
 
 
-def _writer(context: StageContext) -> tuple[Any, ChatTokenizer, str, bool]:
-    """The model that writes, its tokenizer and name, and whether its tokens are those of the trained base."""
+def writer_of(context: StageContext, what: str) -> tuple[Any, ChatTokenizer, str, bool]:
+    """The model that writes `what`, its tokenizer and name, and whether its tokens are those of the trained base."""
     from ai_forge.training.backends import load_backend
     from ai_forge.training.bases.resolve import resolve_base
 
@@ -135,11 +131,11 @@ def _writer(context: StageContext) -> tuple[Any, ChatTokenizer, str, bool]:
     backend = load_backend(context.run.settings.training.backend)
     if backend.name != "torch":
         raise PrerequisiteError(
-            "Natural questions are written with torch; this run computes with MLX.",
-            "add --set training.backend=torch, or leave synthesis.natural_questions out.",
+            f"{what} are written with torch; this run computes with MLX.",
+            "add --set training.backend=torch, or leave the setting out that asks for them.",
         )
     tokenizer = ChatTokenizer(base.folder)
-    context.emit(Notice("info", f"{base.name} writes natural questions and their answers."))
+    context.emit(Notice("info", f"{base.name} writes: {what}."))
     same_tokens = tokenizer.same_tokens(context.opened.tokenizer)
     return backend.generator.load(base.folder, tokenizer.end_of_turn_id), tokenizer, base.name, same_tokens
 
@@ -229,35 +225,11 @@ def _sample(examples: Sequence[RAFTExample]) -> str:
     return "\n".join(parts)
 
 
-def _write_teacher(path: Path, ids: Sequence[str], tokens: Sequence[TeacherTokens]) -> None:
-    from safetensors.numpy import save_file
-
-    if not tokens:
-        return
-    spans, at = {}, 0
-    for example, each in zip(ids, tokens, strict=True):
-        spans[example] = [at, at + len(each.ids)]
-        at += len(each.ids)
-    arrays = {
-        "ids": np.concatenate([each.ids for each in tokens]),
-        "log_probs": np.concatenate([each.log_probs for each in tokens]),
-    }
-    save_file(arrays, path, metadata={"spans": json.dumps(spans)})
-
-
 def read_teacher(outputs: Outputs) -> dict[str, TeacherTokens]:
     """What the writer thought, by the id of the example."""
-    from safetensors import safe_open
+    from ai_forge.training.scribe import load_thoughts
 
-    from ai_forge.training.tokens.packing import TeacherTokens
-
-    path = outputs.folder("natural") / TEACHER
-    if not path.is_file():
-        return {}
-    with safe_open(path, framework="np") as file:
-        spans = json.loads(file.metadata()["spans"])
-        ids, log_probs = file.get_tensor("ids"), file.get_tensor("log_probs")
-    return {example: TeacherTokens(ids[a:b], log_probs[a:b]) for example, (a, b) in spans.items()}
+    return load_thoughts(outputs.folder("natural") / TEACHER)
 
 
 def natural_examples(outputs: Outputs, side: str) -> list[RAFTExample]:
