@@ -5,7 +5,6 @@ computes in. The adapters are stored in PEFT's format; beside them lies `residua
 were really trained on: merging onto anything else ships another model than the trained one.
 """
 
-import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ from ai_forge.training.backends.torch_layers import AdapterLinear, FrozenWeight
 from ai_forge.training.backends.torch_model import (
     compute_dtype,
     load_model,
+    out_of_memory_told,
     pick_device,
     recompute_layers,
     target_log_probs,
@@ -98,19 +98,6 @@ def packed_weight(
             f"remove {PACKED_RESIDUAL}: it saves memory only.",
         ) from error
     return weight
-
-
-@contextlib.contextmanager
-def out_of_memory_told() -> Iterator[None]:
-    """Turn torch's ways of running out of memory into Python's MemoryError."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(str(error).partition(". ")[0]) from None
-    except RuntimeError as error:  # on a CPU torch has no error class of its own for it, but names its allocator
-        if "DefaultCPUAllocator" not in str(error):
-            raise
-        raise MemoryError(str(error).partition("DefaultCPUAllocator: ")[2].partition(". ")[0]) from None
 
 
 class TorchTrainee:

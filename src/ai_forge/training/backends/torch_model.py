@@ -197,6 +197,19 @@ def vocabulary_log_probs(model: Any, batch: Batch) -> Tensor:
         return _logits(model, hidden).log_softmax(1)
 
 
+@contextlib.contextmanager
+def out_of_memory_told() -> Iterator[None]:
+    """Turn torch's ways of running out of memory into Python's MemoryError."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(str(error).partition(". ")[0]) from None
+    except RuntimeError as error:  # on a CPU torch has no error class of its own for it, but names its allocator
+        if "DefaultCPUAllocator" not in str(error):
+            raise
+        raise MemoryError(str(error).partition("DefaultCPUAllocator: ")[2].partition(". ")[0]) from None
+
+
 class TorchGenerator:
     """`Generator` on a torch model: answers and log-probabilities.
 
@@ -249,7 +262,7 @@ class TorchGenerator:
             probabilities = probabilities.masked_fill(before >= top_p, 0.0)
             return order.gather(1, torch.multinomial(probabilities, 1, generator=generator)).squeeze(1)
 
-        with self._cached_attention():
+        with self._cached_attention(), out_of_memory_told():
             logits, mask, cache = self._read(prompts, max_new_tokens)
             return self._decode(logits, mask, cache, max_new_tokens, draw)
 

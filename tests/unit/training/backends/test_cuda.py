@@ -110,3 +110,15 @@ def test_every_linear_layer_is_adapted(trained: tuple[FineTuneTrainer, float, fl
     tuned = TorchTrainee.from_adapter(trainer.base.folder, trainer.folder, trainer.config)
     assert len(tuned.layers) == 2 * len(ALL_LINEAR_MODULES)
     assert all(p.device.type == "cuda" for p in tuned.parameters)
+
+
+def test_too_many_prompts_at_a_time_are_a_memory_error(tmp_path: Path) -> None:
+    generator = TorchGenerator.load(make_tiny(tmp_path / "base", hidden=256, inner=512), END)
+    torch.cuda.set_per_process_memory_fraction(0.01)
+    try:
+        with pytest.raises(MemoryError):
+            generator.sample([[5] * 2000] * 4000, 8, temperature=1.0, top_p=0.9, seed=0)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.empty_cache()
+    assert len(generator.sample([[5] * 20] * 4, 8, temperature=1.0, top_p=0.9, seed=0)) == 4
