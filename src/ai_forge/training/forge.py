@@ -39,7 +39,13 @@ from ai_forge.training.fit import with_checkpointing_settled
 from ai_forge.training.group import ALONE, Group, cancellation
 from ai_forge.training.history import initialisation_from
 from ai_forge.training.loop import LoopResult, Surroundings, Task, run_loop
-from ai_forge.training.losses import DistillationObjective, SupervisedObjective, sft_loss, token_weights
+from ai_forge.training.losses import (
+    DistillationObjective,
+    SupervisedObjective,
+    sft_loss,
+    token_weights,
+    without_teacher,
+)
 from ai_forge.training.memory import MemoryRange, memory_range
 from ai_forge.training.oom_recovery import MicroBatches
 from ai_forge.training.plan import SCHEDULE, Schedule, lay_schedule, probe_speed
@@ -68,6 +74,7 @@ INITIALISATION_SETTINGS = {
 Asked = tuple[str, list[Message]]
 """What is asked while training: its title and the chat."""
 SAMPLES, SAMPLE_TOKENS = 2, 64
+WAIT_FOR_ANOTHER_S = 6 * 3600.0
 EXAMPLES_AT_A_TIME = 64  # between so many the loss over many examples can be cancelled
 CHECK_TEXT = '''def moving_average(values, window):
     """Mean of each run of `window` values.
@@ -203,17 +210,22 @@ class FineTuneTrainer:
         """
         key = self.initialisation_key
         folder = self.workspace.stage_folder("initialise", key)
-        if self.workspace.finished("initialise", key) is None:
-            with self.workspace.building("initialise", key) as (work, _):
-                check = collate([TokenizedExample(tuple(self.tokenizer.encode(CHECK_TEXT)), 1)])
-                trainee, made = self.backend.initialise(self.base.folder, self.config, check, progress=self._decomposed)
-                trainee.save_residual(work / "residual.safetensors")
-                save_file(dict(trainee.adapter()), work / WEIGHTS)
-                atomic_write(work / CONFIG, json.dumps(peft_config(self.config, self.base.name), indent=1))
-                atomic_write(work / "initialisation.json", json.dumps(dataclasses.asdict(made), indent=1))
+        # another run on the same base may be at it
+        with self.workspace.lock(f"initialise-{key}", wait_s=WAIT_FOR_ANOTHER_S, check=self.cancel.check):
+            if self.workspace.finished("initialise", key) is None:
+                self._initialise(key)
         report: AdapterInitialised = initialisation_from(read_json(folder / "initialisation.json"))
         self._emit(report)  # a cached one too: who watches is to hear what is trained
         return report
+
+    def _initialise(self, key: str) -> None:
+        with self.workspace.building("initialise", key) as (work, _):
+            check = collate([TokenizedExample(tuple(self.tokenizer.encode(CHECK_TEXT)), 1)])
+            trainee, made = self.backend.initialise(self.base.folder, self.config, check, progress=self._decomposed)
+            trainee.save_residual(work / "residual.safetensors")
+            save_file(dict(trainee.adapter()), work / WEIGHTS)
+            atomic_write(work / CONFIG, json.dumps(peft_config(self.config, self.base.name), indent=1))
+            atomic_write(work / "initialisation.json", json.dumps(dataclasses.asdict(made), indent=1))
 
     def begin(self) -> tuple[Path, AdapterInitialised | None]:
         """The folder of the adapter that training begins with, and its initialisation where it is a fresh one."""
@@ -287,10 +299,11 @@ class FineTuneTrainer:
         """Nats per token on `examples`, None where there are none; they may be many, so cancelling is heard meanwhile."""
         micro = MicroBatches.of(self.config, self._emit, self.group)
         sums = TokenSums()
-        for first in range(0, len(examples), EXAMPLES_AT_A_TIME):
+        words = [without_teacher(example) for example in examples]
+        for first in range(0, len(words), EXAMPLES_AT_A_TIME):
             if cancelled := cancellation(self.cancel, self.group):
                 raise cancelled
-            sums += micro.evaluate(trainee, SupervisedObjective(), examples[first : first + EXAMPLES_AT_A_TIME])
+            sums += micro.evaluate(trainee, SupervisedObjective(), words[first : first + EXAMPLES_AT_A_TIME])
         return sums.mean_loss if examples else None
 
     def _run(

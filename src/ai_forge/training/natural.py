@@ -8,6 +8,7 @@ the prompt of a user: retrieved documents with their distractors.
 """
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from ai_forge.training.tokens.packing import TeacherTokens
 
 QUESTIONS_A_SUBJECT = 4
 REFUSAL_SHARE = 0.12
+ASKS_HOW = re.compile(r"how (?:do|can|should|could) (?:i|we|you)\b|how to\b", re.I)
 QUESTION_TOKENS, ANSWER_TOKENS = 160, 256
 QUESTION_TEMPERATURE = 0.9
 
@@ -64,6 +66,10 @@ class Asked(BaseModel):
         if self.refusal:
             return problem_of_refusal(self.question, answer, self.shown)
         return problem_of_answer(self.question, answer, self.seen_by_writer, self.shown)
+
+    def wanted_in(self, answer: str) -> bool:
+        """Whether an answer has what its asker hopes for: who asks how to do something, an example in code."""
+        return bool(ASKS_HOW.match(self.question)) and "```" in answer
 
     def demanded(self, answer: str) -> list[Span]:
         """What the checks demand of an answer: its citations; of a refusal all of it."""
@@ -131,8 +137,10 @@ class NaturalWriter:
         for entry in done:
             self.dropped.update(entry["dropped"])
         left = subjects[len(done) :]
-        chunk = 128 if self.scribe.writer.reads_many else 1
         while left and len(asked) < n:
+            chunk = 1
+            if self.scribe.writer.reads_many:  # about two questions of a subject are kept
+                chunk = min(128, max(16, (n - len(asked)) // 2))
             now, left = left[:chunk], left[chunk:]
             prompts = [
                 question_messages(s.documents, self.project, QUESTIONS_A_SUBJECT, f"{self.scribe.seed}/{s.id}")
@@ -144,6 +152,8 @@ class NaturalWriter:
                 asked += taken
                 self.dropped += dropped
                 append(path, {"asked": [a.model_dump(mode="json") for a in taken], "dropped": dropped})
+                if len(asked) >= n:
+                    break
             self.progress(min(len(asked), n), n, "questions")
         return asked[:n]
 
@@ -183,7 +193,7 @@ class NaturalWriter:
             told = self.scribe.sampled(prompts, ANSWER_TOKENS, ANSWER_TEMPERATURE, f"answer {now[0].question}")
             for place, each in enumerate(now):
                 own = told[place * self.samples : (place + 1) * self.samples]
-                row = {"question": each.question, **best_of(own, each.problem_of)}
+                row = {"question": each.question, **best_of(own, each.problem_of, each.wanted_in)}
                 known[each.question] = row
                 append(path, row)
             self.progress(first + len(now), len(left), "answers")

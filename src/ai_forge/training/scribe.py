@@ -22,7 +22,7 @@ from ai_forge.events import Progress
 from ai_forge.json_lines import JsonObject, json_line, lines_of
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.prompt import Message
-from ai_forge.training.tokens.packing import Batch, TeacherTokens, collate, tokenize_chat
+from ai_forge.training.tokens.packing import Batch, TeacherTokens, collate, n_packed_tokens, tokenize_chat
 
 ANSWER_TEMPERATURE, TOP_P = 0.7, 0.95
 TOP_TOKENS = 16
@@ -103,7 +103,8 @@ class Scribe:
         at = 0
         while at < len(rows):
             end = at + 1
-            while end < len(rows) and sum(len(row.ids) for row in rows[at : end + 1]) <= SCORED_TOKENS:
+            # what neighbours share, such as the rules before every task, is read once
+            while end < len(rows) and n_packed_tokens(rows[at : end + 1], end + 1 - at) <= SCORED_TOKENS:
                 end += 1
             ids, scores = self.writer.top_tokens(collate(rows[at:end]), TOP_TOKENS)
             first = 0
@@ -117,8 +118,15 @@ class Scribe:
         return made
 
 
-def best_of(told: Sequence[tuple[str, bool]], problem_of: Callable[[str], str | None]) -> JsonObject:
-    """The sample to be taught, empty where none passes, how many pass, and what the others were dropped for."""
+def best_of(
+    told: Sequence[tuple[str, bool]],
+    problem_of: Callable[[str], str | None],
+    wanted_in: Callable[[str], bool] = lambda _: False,
+) -> JsonObject:
+    """The sample to be taught, empty where none passes, how many pass, and what the others were dropped for.
+
+    Those with something `wanted_in` them come first, then those that agree best with all.
+    """
     dropped: Counter[str] = Counter()
     good: list[str] = []
     for text, whole in told:
@@ -128,7 +136,7 @@ def best_of(told: Sequence[tuple[str, bool]], problem_of: Callable[[str], str | 
         else:
             good.append(text)
     every = [text for text, _ in told]
-    answer = max(good, key=lambda text: (agreement(text, every), -len(text)), default="")
+    answer = max(good, key=lambda text: (wanted_in(text), agreement(text, every), -len(text)), default="")
     return {"answer": answer, "n_good": len(good), "dropped": dict(dropped)}
 
 

@@ -179,4 +179,8 @@ def test_of_several_answers_the_one_that_says_what_most_say_is_taken() -> None:
     alike = usual.replace("To load all the values", "So as to load all the values")
     best = best_of([(other, True), (usual, True), (alike, True), (usual, False)], asked.problem_of)
     assert best["answer"] == usual
+    shown = f"{usual}\n\n```python\nload()\n```"
+    assert best_of([(usual, True), (alike, True), (shown, True)], lambda _: None, asked.wanted_in)["answer"] == shown
+    where = asked.model_copy(update={"question": "Where are all the values loaded?"})
+    assert best_of([(usual, True), (alike, True), (shown, True)], lambda _: None, where.wanted_in)["answer"] != shown
     assert best["dropped"] == {"cut_off": 1}
