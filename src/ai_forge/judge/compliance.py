@@ -6,15 +6,19 @@ not whether the answer is good.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from ai_forge.config import JudgeSettings
+from ai_forge.data_pipeline.schemas.probes import Check as RuleCheck
 from ai_forge.data_pipeline.schemas.probes import ComplianceProbe
 from ai_forge.judge.plain_report import head_of, quoted
 from ai_forge.judge.statistics import Estimate, paired_difference, proportion, surely_above_zero
 from ai_forge.judge.verdict import Check, Verdict, signed, start_of_headline
 
+Whose = Literal["base", "told", "tuned"]
+WHOSE: tuple[Whose, ...] = ("base", "told", "tuned")
 Ask = Callable[[Sequence[str]], Sequence[str]]
 """Prompts to answers."""
 
@@ -39,12 +43,29 @@ class ProbeAnswers(BaseModel):
         return self.probe.passes(self.tuned)
 
 
+class TaskAnswers(BaseModel):
+    """An ordinary task that nothing was trained on: the base, the base with the rules before it, and the tuned model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task: str
+    base: str
+    told: str
+    tuned: str
+
+
 class Compliance(BaseModel):
-    """All probes, answered."""
+    """All probes, answered; of baked rules also `tasks`, whose answers must all pass `checks`."""
 
     model_config = ConfigDict(frozen=True)
 
     answers: tuple[ProbeAnswers, ...]
+    tasks: tuple[TaskAnswers, ...] = ()
+    checks: tuple[RuleCheck, ...] = ()
+
+    def kept_on_tasks(self, whose: Whose) -> int:
+        """On how many tasks the rules of every answer are kept."""
+        return sum(all(check.passes(getattr(row, whose)) for check in self.checks) for row in self.tasks)
 
     def shares(self, confidence: float) -> tuple[Estimate | None, Estimate | None]:
         """Share of the probes that base and tuned model pass."""
@@ -87,6 +108,18 @@ def compliance_report(verdict: Verdict, compliance: Compliance, figures: dict[st
     """Markdown: the verdict, `figures` by name, and every probe with both answers."""
     lines = head_of(verdict, figures)
     lines += ["", "The checks see whether the one rule is kept, not whether the answer is good: read the answers."]
+    if compliance.tasks and compliance.checks:
+        n = len(compliance.tasks)
+        base, told, tuned = (compliance.kept_on_tasks(who) for who in WHOSE)
+        lines += [
+            "",
+            f"On {n} ordinary tasks that were not trained on, the rules of every answer are kept in {tuned} answers without a "
+            f"system prompt; by the base in {base}, and in {told} where it has the rules before it.",
+        ]
+    for task in compliance.tasks:
+        lines += ["", f"## {task.task}"]
+        for who, answer in (("base", task.base), ("base, told the rules", task.told), ("tuned", task.tuned)):
+            lines += quoted(who, answer)
     for row in compliance.answers:
         lines += ["", f"## {row.probe.prompt}", "", f"Rule ({row.probe.path}:{row.probe.first_line}): {row.probe.rule}"]
         for who, passes, answer in (("base", row.base_passes, row.base), ("tuned", row.tuned_passes, row.tuned)):

@@ -165,6 +165,20 @@ def test_cancelling_while_weights_are_decomposed_leaves_nothing_half_made(traine
     assert trainer().compute_pissa_init().n_matrices > 3
 
 
+def test_two_runs_on_one_base_make_the_start_of_the_adapter_one_after_the_other(
+    trained: Trained, tmp_path: Path
+) -> None:
+    cancel = CancelToken()
+    config = trained.trainer.config.model_copy(update={"seed": 77})
+    trainer = FineTuneTrainer(
+        config, base=trained.trainer.base, folder=tmp_path, workspace=trained.trainer.workspace, cancel=cancel
+    )
+    cancel.cancel()
+    with trainer.workspace.lock(f"initialise-{trainer.initialisation_key}"), pytest.raises(CancelledError):
+        trainer.compute_pissa_init()  # it waits for the other one, and hears that it is to stop
+    assert trainer.workspace.finished("initialise", trainer.initialisation_key) is None
+
+
 def test_an_adapter_is_continued_whatever_layers_the_settings_name(tmp_path: Path) -> None:
     """Phi-3 has no q_proj."""
     workspace = Workspace.open(tmp_path / "home")

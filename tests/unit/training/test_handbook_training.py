@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ai_forge.data_pipeline.handbook.handbook import read_handbook
@@ -13,9 +14,9 @@ from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.chat_templates import ALPACA_SYSTEM, alpaca_jinja
 from ai_forge.training.bases.resolve import resolve_base
 from ai_forge.training.forge import FineTuneTrainer
-from ai_forge.training.handbook import HandbookTrainer, chat_of
+from ai_forge.training.handbook import BakedTask, HandbookTrainer, chat_of
 from ai_forge.training.record import TrainingResult
-from ai_forge.training.tokens.packing import collate
+from ai_forge.training.tokens.packing import TeacherTokens, collate
 from ai_forge.workspace import Workspace
 from tiny_models import make_tiny
 from tiny_training import tiny_config
@@ -116,3 +117,23 @@ def test_an_adapter_is_not_continued_through_another_template(
 def test_pairs_that_do_not_fit_are_refused(base: Base, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="0 training and 0 held-out pairs fit into 64 tokens"):
         trainer(base, tmp_path, max_seq_len=64).train_pairs(PAIRS, HELD_OUT)
+
+
+def test_tasks_with_a_teacher_are_learned_and_the_loss_that_is_told_is_that_of_the_words(
+    base: Base, tmp_path: Path
+) -> None:
+    forge = trainer(base, tmp_path, prompt_template="chat", max_steps=4)
+    answer = "Identity audit: developer. I add it."
+    target = ChatTokenizer(base.folder).encode_target(answer)
+    certain = TeacherTokens(
+        np.asarray([[token, 0 if token else 1] for token in target], dtype=np.int32),
+        np.asarray([[0.0, -50.0]] * len(target), dtype=np.float32),
+    )
+    plain = forge.train_pairs(PAIRS, HELD_OUT, [BakedTask("Add a column.", answer)])
+    (tmp_path / "second").mkdir()
+    taught = trainer(base, tmp_path / "second", prompt_template="chat", max_steps=4).train_pairs(
+        PAIRS, HELD_OUT, [BakedTask("Add a column.", answer, certain)]
+    )
+    # a teacher without doubt teaches the words: same loss, same steps
+    assert taught.trained_first_loss == pytest.approx(plain.trained_first_loss, rel=1e-6)
+    assert taught.trained_last_loss == pytest.approx(plain.trained_last_loss, rel=1e-3)

@@ -1,12 +1,13 @@
 """Stage `bake`: ordinary tasks, answered by the base with the team's rules before it; learned without them.
 
-Left in its folder: `baked.jsonl` (task and answer), `held_out.jsonl` (tasks that are not trained on), `teacher.safetensors` with
-what the writer thought, `sample.md` to be read, and the files that an attempt which was cut off continues from.
+Left in its folder: `baked.jsonl` (task and answer), `held_out.jsonl` (tasks that are not trained on), `rules.md`,
+`teacher.safetensors` with what the writer thought, `sample.md` to be read, and the files that an attempt which was cut off
+continues from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
@@ -15,7 +16,13 @@ from ai_forge.data_pipeline.datasets.storage import read_jsonl
 from ai_forge.data_pipeline.handbook.agent_folder import find_agent_folder, read_agent_folder
 from ai_forge.data_pipeline.handbook.handbook import PROBES_FILE
 from ai_forge.data_pipeline.handbook.scenarios import EVERY_ANSWER
-from ai_forge.data_pipeline.handbook.tasks import TASKS_VERSION, checks_of_every_answer, rules_of, topics_of
+from ai_forge.data_pipeline.handbook.tasks import (
+    TASKS_VERSION,
+    checks_of_every_answer,
+    ruled_messages,
+    rules_of,
+    topics_of,
+)
 from ai_forge.data_pipeline.schemas.probes import ComplianceProbe
 from ai_forge.json_lines import write_jsonl
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
@@ -24,8 +31,10 @@ from ai_forge.workspace import atomic_write, stage_key
 
 if TYPE_CHECKING:
     from ai_forge.pipeline.run import Run
+    from ai_forge.prompting.prompt import Message
     from ai_forge.training.handbook import BakedTask
 
+RULES = "rules.md"
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.15, 60
 SHOWN_IN_SAMPLE = 20
 
@@ -93,6 +102,7 @@ def _build(context: StageContext) -> BakeSummary:
     answered = baker.answer(trained)
     if same_tokens:
         save_thoughts(context.folder / TEACHER, [task for task, _ in answered], baker.thoughts(answered))
+    atomic_write(context.folder / RULES, rules)
     rows = [Task(task=task, answer=answer) for task, answer in answered]
     write_jsonl(context.folder / "baked.jsonl", rows)
     write_jsonl(context.folder / "held_out.jsonl", [Task(task=task) for task in held_out])
@@ -122,6 +132,12 @@ def baked_tasks(outputs: Outputs) -> list[BakedTask]:
     folder = outputs.folder("bake")
     thoughts = load_thoughts(folder / TEACHER)
     return [BakedTask(row.task, row.answer, thoughts.get(row.task)) for row in read_jsonl(folder / "baked.jsonl", Task)]
+
+
+def rules_before(outputs: Outputs, tasks: Sequence[str]) -> list[list[Message]]:
+    """The tasks as the writer was asked them."""
+    rules = (outputs.folder("bake") / RULES).read_text(encoding="utf-8")
+    return [ruled_messages(rules, task) for task in tasks]
 
 
 def held_out_tasks(outputs: Outputs) -> list[str]:

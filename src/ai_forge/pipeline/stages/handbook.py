@@ -10,7 +10,7 @@ without one.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,13 @@ from ai_forge.data_pipeline.datasets.formats import read_dataset
 from ai_forge.data_pipeline.datasets.storage import read_jsonl
 from ai_forge.data_pipeline.handbook.agent_folder import find_agent_folder
 from ai_forge.data_pipeline.handbook.handbook import COMPANIONS, FINE_TUNING_FILE, HELD_OUT_FILE, PROBES_FILE
+from ai_forge.data_pipeline.handbook.tasks import checks_of_every_answer
 from ai_forge.data_pipeline.schemas.instructions import AlpacaPair
 from ai_forge.data_pipeline.schemas.probes import ComplianceProbe
 from ai_forge.errors import InputError
 from ai_forge.events import Notice
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary, keyed_by_files
-from ai_forge.pipeline.stages.bake import BakeSummary, baked_tasks
+from ai_forge.pipeline.stages.bake import BakeSummary, baked_tasks, held_out_tasks, rules_before
 from ai_forge.pipeline.stages.evaluate import ASKED, JudgedSummary, key_of_asked, serve
 from ai_forge.pipeline.stages.parity import parity_stage
 from ai_forge.pipeline.stages.report import ReportSummary, report_stage, summary_of
@@ -115,15 +116,21 @@ def _fit(context: StageContext) -> TrainingResult:
 
 
 class ComplianceSummary(JudgedSummary):
-    """How many probes base and tuned model pass."""
+    """How many probes base and tuned model pass, and on how many tasks they and the base that is told the rules keep these."""
 
     probes: int
     kept_by_base: int
     kept_by_tuned: int
+    tasks: int = 0
+    tasks_kept_by_base_told_tuned: tuple[int, ...] = ()
 
     def sentence(self) -> str:
         """In a few words."""
-        return f"{self.probes} probes, kept by base: {self.kept_by_base}, kept by tuned: {self.kept_by_tuned}"
+        probes = f"{self.probes} probes, kept by base: {self.kept_by_base}, kept by tuned: {self.kept_by_tuned}"
+        if not self.tasks:
+            return probes
+        base, told, tuned = self.tasks_kept_by_base_told_tuned
+        return f"{probes}; of {self.tasks} tasks by base: {base}, with the rules before it: {told}, tuned: {tuned}"
 
 
 def _evaluate_inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
@@ -131,13 +138,13 @@ def _evaluate_inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
     return {
         "recipe": run.recipe,
         **key_of_asked(run, outputs),
-        "data": _content(outputs),
+        "data": _trained_on(outputs),  # of baked rules also the tasks that are held out
         "longest": longest,
     }
 
 
 def _evaluate(context: StageContext) -> ComplianceSummary:
-    from ai_forge.judge.compliance import ask_both
+    from ai_forge.judge.compliance import WHOSE, TaskAnswers, ask_both
     from ai_forge.prompting.chat import ChatTokenizer
 
     data = context.outputs.folder("dataset")
@@ -148,30 +155,43 @@ def _evaluate(context: StageContext) -> ComplianceSummary:
     base = context.opened.base
     # each is asked in the form that it knows: the base was never taught Alpaca's, unless it has no form of its own
     untrained = ChatTokenizer(base.folder, "chat" if base.chat_template else "alpaca")
+    tuned = context.opened.tokenizer
     made = ask_both(
         probes,
-        lambda prompts: _answers(context, False, untrained, prompts),
-        lambda prompts: _answers(context, True, context.opened.tokenizer, prompts),
+        lambda prompts: _answers(context, False, untrained, map(asked, prompts)),
+        lambda prompts: _answers(context, True, tuned, map(asked, prompts)),
     )
+    if tasks := held_out_tasks(context.outputs):
+        plain, told = [asked(task) for task in tasks], rules_before(context.outputs, tasks)
+        base_answers, told_answers = (_answers(context, False, untrained, chats) for chats in (plain, told))
+        rows = zip(tasks, base_answers, told_answers, _answers(context, True, tuned, plain), strict=True)
+        made = made.model_copy(
+            update={
+                "tasks": tuple(TaskAnswers(task=t, base=b, told=c, tuned=d) for t, b, c, d in rows),
+                "checks": tuple(checks_of_every_answer(probes)),
+            }
+        )
     atomic_write(context.folder / ANSWERS, made.model_dump_json(indent=1))
     return ComplianceSummary(
         probes=len(made.answers),
         kept_by_base=sum(answer.base_passes for answer in made.answers),
         kept_by_tuned=sum(answer.tuned_passes for answer in made.answers),
+        tasks=len(made.tasks),
+        tasks_kept_by_base_told_tuned=tuple(made.kept_on_tasks(who) for who in WHOSE),
         first_question=probes[0].prompt if probes else _pairs(data / HELD_OUT_FILE)[0].instruction,
     )
 
 
-def _answers(context: StageContext, tuned: bool, tokenizer: ChatTokenizer, prompts: Sequence[str]) -> list[str]:
-    """Greedy answers of the exported file of the tuned model or the base, asked without a system message."""
-    if not prompts:
+def _answers(context: StageContext, tuned: bool, tokenizer: ChatTokenizer, chats: Iterable[list[Message]]) -> list[str]:
+    """Greedy answers of the exported file of the tuned model or the base."""
+    encoded = [tokenizer.encode_prompt(chat) for chat in chats]
+    if not encoded:
         return []
-    encoded = [tokenizer.encode_prompt(asked(prompt)) for prompt in prompts]
     longest, answers = context.run.settings.judge.max_new_tokens, list[str]()
     with serve(context, tuned, max(map(len, encoded)) + longest) as server:
         for part in in_parts(server, encoded, longest):
             answers += part
-            context.report(len(answers), len(prompts), "tuned" if tuned else "base")
+            context.report(len(answers), len(encoded), "tuned" if tuned else "base")
     return answers
 
 
@@ -210,6 +230,8 @@ def _report(context: StageContext) -> ReportSummary:
 READERS, JUDGE = ("ai_forge.data_pipeline.datasets.formats",), ("ai_forge.judge.compliance",)
 HANDBOOK_DATASET = Stage("dataset", (), 2, keyed_by_files, _copy_data, HandbookSummary, READERS)
 HANDBOOK_TRAIN = training_stage(_fit, _trained_on, ("ai_forge.training.handbook",), needs=("dataset", "bake"))
-HANDBOOK_EVALUATE = Stage("evaluate", (*ASKED, "dataset"), 3, _evaluate_inputs, _evaluate, ComplianceSummary, JUDGE)
+HANDBOOK_EVALUATE = Stage(
+    "evaluate", (*ASKED, "dataset", "bake"), 3, _evaluate_inputs, _evaluate, ComplianceSummary, JUDGE
+)
 HANDBOOK_PARITY = parity_stage(_chats, lambda run, outputs: _content(outputs), ("dataset",))
 HANDBOOK_REPORT = report_stage(_report, JUDGE)
