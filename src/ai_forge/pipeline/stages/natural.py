@@ -251,7 +251,7 @@ MADE_OF = ("ai_forge.training.natural", "ai_forge.data_pipeline.search.context")
 NATURAL = Stage(
     "natural",
     ("dataset", "index"),
-    1,
+    2,
     _inputs,
     _build,
     NaturalSummary,
