@@ -180,3 +180,17 @@ def make_tiny(
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
+
+
+FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|file_sep|>")
+
+
+def make_tiny_fim(folder: Path, **changes: Any) -> Path:
+    """A tiny model whose vocabulary has Qwen2.5-Coder's fill-in-the-middle tokens, behind all others."""
+    make_tiny(folder, vocab_size=512 + len(FIM), **changes)
+    path = folder / "tokenizer.json"
+    data = json.loads(path.read_text())
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    data["added_tokens"] += [{"id": 512 + n, "content": token, **flags} for n, token in enumerate(FIM)]
+    path.write_text(json.dumps(data))
+    return folder

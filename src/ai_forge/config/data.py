@@ -145,6 +145,13 @@ class SynthesisSettings(_Settings):
     natural_share: float = Field(
         default=0.75, gt=0, le=1, description="share of natural questions among the examples, where there are any, 0–1"
     )
+    completion_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.9,
+        description="share of code to complete (fill-in-the-middle) among all that is trained on, for bases that have the tokens; "
+        "0 means none",
+    )
 
     @field_validator("teacher")
     @classmethod

@@ -1,7 +1,7 @@
 """The recipes: which stages make a model of what. Each is a tuple of stages; a stage that is the same stands in several.
 
-repository   mine → notes → dataset (→ natural) → train (→ prefer) → merge → export → evaluate → parity → report
-               └→ index ────────↗                                         base-export ↗
+repository   mine → notes → dataset (→ natural) (→ completions) → train (→ prefer) → merge → export → evaluate → parity → report
+               └→ index ────────↗                                                         base-export ↗
 handbook     dataset (→ bake) → train (→ prefer) → merge → export → evaluate → parity → report
                                                 base-export ↗
 dataset      the same, from a file of examples
@@ -18,6 +18,7 @@ from ai_forge.errors import InputError
 from ai_forge.pipeline.sources import ReadSource, read_code, read_dataset_file, read_handbook_files
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext
 from ai_forge.pipeline.stages.bake import BAKE
+from ai_forge.pipeline.stages.completions import COMPLETIONS
 from ai_forge.pipeline.stages.dataset import DATASET
 from ai_forge.pipeline.stages.dataset_file import (
     FILE_DATASET,
@@ -78,7 +79,22 @@ class Recipe:
 
 REPOSITORY = Recipe(
     "repository",
-    (MINE, NOTES, DATASET, INDEX, NATURAL, TRAIN, PREFER, MERGE, EXPORT, BASE_EXPORT, EVALUATE, PARITY, REPORT),
+    (
+        MINE,
+        NOTES,
+        DATASET,
+        INDEX,
+        NATURAL,
+        COMPLETIONS,
+        TRAIN,
+        PREFER,
+        MERGE,
+        EXPORT,
+        BASE_EXPORT,
+        EVALUATE,
+        PARITY,
+        REPORT,
+    ),
     read_code,
     plan_repository_training,
 )

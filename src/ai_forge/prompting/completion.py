@@ -17,34 +17,41 @@ COMPLETION_SYSTEM = "You complete code. Write only the code that is missing, not
 # of an editor's request: more of what comes before than of what comes after
 PREFIX_CHARACTERS, SUFFIX_CHARACTERS = 1600, 600
 _KNOWN = (
-    ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|file_sep|>"),  # Qwen2.5-Coder
-    ("<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<file_sep>"),  # StarCoder 2
-    ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>", ""),  # DeepSeek-Coder
-    ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", ""),
+    ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|file_sep|>", "<|endoftext|>"),  # Qwen2.5-Coder
+    ("<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<file_sep>", "<|endoftext|>"),  # StarCoder 2
+    ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>", "", "<｜end▁of▁sentence｜>"),  # DeepSeek-Coder
+    ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "", ""),
 )
 
 
 @dataclass(frozen=True)
 class FimTokens:
-    """The tokens of a base that stand before the text above a gap, before the text below it, and before the missing text."""
+    """The tokens of a base that stand before the text above a gap, before the text below it, and before the missing text.
+
+    `file` begins another file and `end` ends the missing text, where the base knows such; both stop whoever writes.
+    """
 
     prefix: str
     suffix: str
     middle: str
     file: str = ""
+    end: str = ""
 
     @classmethod
     def of(cls, is_token: Callable[[str], bool]) -> "FimTokens | None":
         """Those of a vocabulary; None where it has none. `is_token` tells whether a text is one of its tokens."""
         for names in _KNOWN:
-            if all(is_token(name) for name in names if name):
-                return cls(*names)
+            if all(is_token(name) for name in names[:4] if name):
+                prefix, suffix, middle, file, end = names
+                if not is_token(end):
+                    end = ""
+                return cls(prefix, suffix, middle, file, end)
         return None
 
 
-def around(prefix: str, suffix: str) -> tuple[str, str]:
-    """As much of the text before and after a gap as is shown, cut at lines."""
-    before, after = prefix[-PREFIX_CHARACTERS:], suffix[:SUFFIX_CHARACTERS]
+def around(prefix: str, suffix: str, room: float = 1.0) -> tuple[str, str]:
+    """As much of the text before and after a gap as is shown, or the nearest `room` (0–1) of that, cut at lines."""
+    before, after = prefix[-round(room * PREFIX_CHARACTERS) :], suffix[: round(room * SUFFIX_CHARACTERS)]
     if len(before) < len(prefix) and "\n" in before:
         before = before.partition("\n")[2]
     if len(after) < len(suffix) and "\n" in after:
@@ -52,9 +59,14 @@ def around(prefix: str, suffix: str) -> tuple[str, str]:
     return before, after
 
 
-def fim_prompt(tokens: FimTokens, path: str, prefix: str, suffix: str, documents: Sequence[Document] = ()) -> str:
-    """The prompt behind which the missing text belongs. Documents stand above as other files, where the base knows such."""
-    before, after = around(prefix, suffix)
+def fim_prompt(
+    tokens: FimTokens, path: str, prefix: str, suffix: str, documents: Sequence[Document] = (), *, room: float = 1.0
+) -> str:
+    """The prompt behind which the missing text belongs. Documents stand above as other files, where the base knows such.
+
+    Of what stands around the gap the nearest `room` (0–1) is shown.
+    """
+    before, after = around(prefix, suffix, room)
     head = ""
     if tokens.file:
         head = "".join(f"{tokens.file}{d.path or d.name}\n{d.text}\n" for d in documents) + f"{tokens.file}{path}\n"

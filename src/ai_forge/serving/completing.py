@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from ai_forge.data_pipeline.gaps.neighbours import neighbours
 from ai_forge.data_pipeline.languages import language_of
-from ai_forge.data_pipeline.search.excerpt import excerpt
 from ai_forge.model_files.gguf.reader import read_gguf
 from ai_forge.prompting.completion import FimTokens, completion_chat, completion_opening, fim_prompt, trimmed
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from ai_forge.serving.served_model import ServedModel
 
 MAX_TOKENS = 128
-SHOWN_TOKENS = 220
-_QUERY_LINES = 8
 _LOOP_LINES = 3
 # a phrase with a word that is said at least three times in a row within a line; the first time stays
 _LOOP_IN_A_LINE = re.compile(r"(?=[^\n]{0,20}[A-Za-z]{3})(\S[^\n]{7,60}?)\1{2,}")
@@ -122,12 +120,9 @@ def _notes(text: str, form: str, repeated: bool) -> Iterator[str]:
 
 
 def _documents(served: ServedModel, path: str, prefix: str, k: int) -> Sequence[Document]:
-    index = served.index
-    if index is None or k == 0:
+    if served.index is None or k == 0:
         return ()
-    query = "\n".join(prefix.split("\n")[-_QUERY_LINES:])
-    found = [one.entry.document() for one in index.search(query, 4 * k) if one.path != path and one.kind != "commit"]
-    return [one.model_copy(update={"text": excerpt(one.text, query, SHOWN_TOKENS)}) for one in found[:k]]
+    return neighbours(path, prefix, served.index, k)
 
 
 def _unfenced(answer: str, prefix: str) -> str:

@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 from ai_forge.cancel import NEVER, CancelToken
 from ai_forge.config import FineTuneConfig
 from ai_forge.data_pipeline.schemas import RAFTExample
+from ai_forge.data_pipeline.schemas.completions import CompletionExample
 from ai_forge.errors import InputError
 from ai_forge.events import AdapterInitialised, Notice, Sink, StageProgress, ignore
 from ai_forge.json_lines import JsonObject
@@ -50,6 +51,7 @@ from ai_forge.training.memory import MemoryRange, memory_range
 from ai_forge.training.oom_recovery import MicroBatches
 from ai_forge.training.plan import SCHEDULE, Schedule, lay_schedule, probe_speed
 from ai_forge.training.record import TrainingRecord, TrainingResult
+from ai_forge.training.tokens.completions import require_fim, tokenize_completions
 from ai_forge.training.tokens.packing import (
     TeacherTokens,
     TokenizedExample,
@@ -250,19 +252,22 @@ class FineTuneTrainer:
         eval_dataset: Sequence[RAFTExample],
         num_epochs: int | None = None,
         teacher: Mapping[str, TeacherTokens] | None = None,
+        completions: Sequence[CompletionExample] = (),
     ) -> TrainingResult:
         """Train on `train_dataset`, stop early on `eval_dataset`; continues a run that was cut off.
 
-        Of the training examples whose ids are in `teacher`, what it thought is learned instead of their words.
+        Of the training examples whose ids are in `teacher`, what it thought is learned instead of their words. The
+        `completions` are trained on among them, in the base's fill-in-the-middle tokens.
 
         Raises:
-            InputError: no example fits into `max_seq_len`, or the time budget is too short for a step.
+            InputError: no example fits into `max_seq_len`, the time budget is too short for a step, or the base has no
+                tokens for `completions`.
             RefusedError: the loss diverged.
         """
         config = self.config
         if num_epochs is not None:
             config = config.model_copy(update={"num_epochs": num_epochs})
-        return self._supervised(self.tokenized(train_dataset, eval_dataset, teacher or {}), config)
+        return self._supervised(self.tokenized(train_dataset, eval_dataset, teacher or {}, completions), config)
 
     def _supervised(
         self, data: SupervisedData, config: FineTuneConfig, *, measured: Sequence[TokenizedExample] = ()
@@ -359,10 +364,15 @@ class FineTuneTrainer:
             reference.unlink()
         return TrainingResult.of(self.folder, record)
 
-    def plan(self, train_dataset: Sequence[RAFTExample], eval_dataset: Sequence[RAFTExample]) -> TrainingPlan:
+    def plan(
+        self,
+        train_dataset: Sequence[RAFTExample],
+        eval_dataset: Sequence[RAFTExample],
+        completions: Sequence[CompletionExample] = (),
+    ) -> TrainingPlan:
         """What `train` would do: examples, tokens, steps and seconds, by a probe in these processes, and the memory of each of
         them; nothing is trained."""
-        data = self.tokenized(train_dataset, eval_dataset)
+        data = self.tokenized(train_dataset, eval_dataset, completions=completions)
         start, _ = self.group.broadcast(self.begin)
         schedule = self._schedule(self.load_trainee(start, self.config), data, self.config)
         needed = self.backend.memory_needed(self.base.folder, self.config)
@@ -388,8 +398,9 @@ class FineTuneTrainer:
         train_dataset: Sequence[RAFTExample],
         eval_dataset: Sequence[RAFTExample],
         teacher: Mapping[str, TeacherTokens] = MappingProxyType({}),
+        completions: Sequence[CompletionExample] = (),
     ) -> SupervisedData:
-        """The examples as token ids, with the plain code that is replayed among them, and what a teacher thought of them.
+        """The examples as token ids, with the code to complete and to replay among them, and what a teacher thought of them.
 
         Raises:
             InputError: nothing fits into `max_seq_len`, or a teacher's tokens are not those of an answer.
@@ -411,8 +422,13 @@ class FineTuneTrainer:
         n_replayed = round(len(train) * share / (1 - share))
         longest = min(limit, self.config.replay_tokens)
         replayed = code_replay(train_dataset, self.tokenizer, n_replayed, longest, self.config.seed)
+        gaps: list[TokenizedExample] = []
+        if completions:
+            fim = require_fim(self.tokenizer, self.base.name)
+            gaps, n_gaps_too_long = tokenize_completions(completions, fim, self.tokenizer, limit)
+            self._warn_of_too_long(n_gaps_too_long, "gaps to complete")
         asked = [(e.question, messages_for(e.question, e.shown_documents)) for e in eval_dataset[:SAMPLES]]
-        return SupervisedData([*train, *replayed], held_out, n_too_long, asked)
+        return SupervisedData([*train, *gaps, *replayed], held_out, n_too_long, asked)
 
     def tokenized_lessons(
         self, train: Sequence[Lesson], held_out: Sequence[Lesson], what: str, advice: str

@@ -16,7 +16,7 @@ from ai_forge.pipeline.stage import StageContext, Summary
 from ai_forge.workspace import file_sha256
 from cli_runs import TinyRun, debris, runner_of
 
-STAGES = [stage.name for stage in REPOSITORY.stages if stage.name not in ("natural", "prefer")]
+STAGES = [stage.name for stage in REPOSITORY.stages if stage.name not in ("natural", "completions", "prefer")]
 # How fast a training and its model were stands in these; what was made must not depend on that.
 TIMED = {"train": {"training.json", "schedule.json", "metrics.jsonl", "loss.png"}, "evaluate": {"speed.json"}}
 WITH_PROGRESS = ["mine", "dataset", "merge", "export", "evaluate", "parity"]

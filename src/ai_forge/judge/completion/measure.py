@@ -9,7 +9,8 @@ base had time for in half of it.
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from itertools import takewhile
 from typing import Literal
 
 import numpy as np
@@ -17,23 +18,20 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from rapidfuzz.distance import Indel
 
+from ai_forge.data_pipeline.gaps.cutting import Gap
 from ai_forge.data_pipeline.schemas import Document
-from ai_forge.data_pipeline.search.excerpt import excerpt
-from ai_forge.data_pipeline.search.question_index import QuestionIndex
+from ai_forge.data_pipeline.schemas.completions import GapKind
 from ai_forge.data_pipeline.text.words import identifiers
 from ai_forge.events import Progress
-from ai_forge.judge.completion.gaps import Gap, GapKind
 from ai_forge.judge.statistics import Estimate, bootstrap, paired_difference
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.completion import FimTokens, completion_chat, completion_opening, fim_prompt, trimmed
 from ai_forge.training.backends.base import Generator
 
-__all__ = ["Completed", "CompletionFigures", "CompletionRow", "complete_all", "context_for", "figures_of"]
+__all__ = ["Completed", "CompletionFigures", "CompletionRow", "complete_all", "figures_of"]
 
 BATCH = 8
 TOKENS_OF_A_LINE, TOKENS_OF_MORE = 40, 96
-SHOWN_DOCUMENTS, SHOWN_TOKENS = 2, 220
-_QUERY_LINES = 8
 Load = Callable[[bool], Generator]
 
 
@@ -77,8 +75,9 @@ def complete_all(
     *,
     budget_s: float,
     progress: Progress,
+    batch_size: int = BATCH,
 ) -> list[CompletionRow]:
-    """Both models on `gaps`, or on as many as the time allows; at most one model in memory at a time."""
+    """Both models on `gaps`, `batch_size` at a time, or on as many as the time allows; at most one model in memory at a time."""
     fim = FimTokens.of(lambda text: len(tokenizer.encode(text)) == 1)
     shown = {id(gap): tuple(context(gap)) for gap in gaps}
     rows: list[CompletionRow] = []
@@ -87,10 +86,10 @@ def complete_all(
         model = load(tuned)
         began = time.monotonic()
         done: list[Gap] = []
-        for start in range(0, len(todo), BATCH):
+        for start in range(0, len(todo), batch_size):
             if not tuned and done and time.monotonic() - began > budget_s / 2:
                 break
-            batch = todo[start : start + BATCH]
+            batch = todo[start : start + batch_size]
             for one_line in (True, False):
                 part = [gap for gap in batch if gap.one_line is one_line]
                 for with_context in (False, True) if part else ():
@@ -107,17 +106,6 @@ def form_of(tokenizer: ChatTokenizer) -> Literal["fill-in-the-middle", "chat"]:
     """In which form a base is asked."""
     fim = FimTokens.of(lambda text: len(tokenizer.encode(text)) == 1)
     return "chat" if fim is None else "fill-in-the-middle"
-
-
-def context_for(gap: Gap, index: QuestionIndex) -> list[Document]:
-    """What retrieval finds with the lines above a gap, in other files, cut to a few lines."""
-    query = "\n".join(gap.prefix.split("\n")[-_QUERY_LINES:])
-    documents: list[Document] = []
-    for found in index.search(query, 4 * SHOWN_DOCUMENTS):
-        if found.path != gap.path and found.entry.kind != "commit" and len(documents) < SHOWN_DOCUMENTS:
-            document = found.entry.document()
-            documents.append(document.model_copy(update={"text": excerpt(document.text, query, SHOWN_TOKENS)}))
-    return documents
 
 
 def _rows(
@@ -140,10 +128,23 @@ def _rows(
     truths = [tokenizer.encode(gap.text) for gap in gaps]
     longest = TOKENS_OF_A_LINE if gaps[0].one_line else TOKENS_OF_MORE
     answers = model.answer(prompts, truths, longest)
+    # where a served model stops as well: behind the end of a middle a base goes on with another file
+    ends = {i for token in (fim.end, fim.file) if token for i in tokenizer.encode(token)} if fim is not None else set()
     return [
-        _row(gap, trimmed(tokenizer.decode(ids), gap.suffix, one_line=gap.one_line), nats, tuned, with_context)
+        _row(
+            gap,
+            trimmed(tokenizer.decode(_up_to(ids, ends)), gap.suffix, one_line=gap.one_line),
+            nats,
+            tuned,
+            with_context,
+        )
         for gap, (ids, nats) in zip(gaps, answers, strict=True)
     ]
+
+
+def _up_to(ids: Sequence[int], ends: Collection[int]) -> list[int]:
+    """The tokens before the first of `ends`."""
+    return list(takewhile(lambda token: token not in ends, ids))
 
 
 def _row(gap: Gap, answer: str, nats: float, tuned: bool, with_context: bool) -> CompletionRow:

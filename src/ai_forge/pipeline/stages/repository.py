@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ai_forge.data_pipeline.search.context import documents_for
 from ai_forge.errors import InputError
 from ai_forge.pipeline.stage import Outputs, StageContext
+from ai_forge.pipeline.stages.completions import CompletionsSummary, completions
 from ai_forge.pipeline.stages.dataset import DatasetSummary
 from ai_forge.pipeline.stages.evaluate import held_out_questions
 from ai_forge.pipeline.stages.index import IndexSummary
@@ -35,7 +36,8 @@ def _fit(context: StageContext) -> TrainingResult:
     teacher: dict[str, TeacherTokens] = {}
     if "natural" in context.outputs and context.run.settings.training.distillation > 0:
         teacher = read_teacher(context.outputs)
-    result: TrainingResult = run_training(context, FineTuneTrainer, "train", *_sides(context), None, teacher)
+    gaps = completions(context.outputs)
+    result: TrainingResult = run_training(context, FineTuneTrainer, "train", *_sides(context), None, teacher, gaps)
     return result
 
 
@@ -53,15 +55,17 @@ def plan_repository_training(context: StageContext) -> TrainingPlan:
     from ai_forge.training.forge import FineTuneTrainer
 
     require(room_checks(context))
-    plan: TrainingPlan = run_training(context, FineTuneTrainer, "plan", *_sides(context))
+    plan: TrainingPlan = run_training(context, FineTuneTrainer, "plan", *_sides(context), completions(context.outputs))
     return plan
 
 
 def _content(outputs: Outputs) -> Any:
-    content = outputs.summary("dataset", DatasetSummary).content
-    if "natural" not in outputs:
-        return content
-    return [content, outputs.summary("natural", NaturalSummary).content]
+    content: Any = outputs.summary("dataset", DatasetSummary).content
+    if "natural" in outputs:
+        content = [content, outputs.summary("natural", NaturalSummary).content]
+    if "completions" in outputs:
+        content = {"chats": content, "completions": outputs.summary("completions", CompletionsSummary).content}
+    return content
 
 
 def _chats(context: StageContext) -> list[list[Message]]:
@@ -79,5 +83,5 @@ def _chats_depend_on(run: Run, outputs: Outputs) -> Any:
     return [judged, index, judge.seed, judge.n_questions, run.settings.synthesis.max_context_tokens]
 
 
-TRAIN = training_stage(_fit, _content, needs=("dataset", "natural"))
+TRAIN = training_stage(_fit, _content, needs=("dataset", "natural", "completions"))
 PARITY = parity_stage(_chats, _chats_depend_on, ("dataset", "index"))

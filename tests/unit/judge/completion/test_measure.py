@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from ai_forge.data_pipeline.gaps.cutting import Gap, chosen, gaps_in
+from ai_forge.data_pipeline.gaps.neighbours import neighbours
 from ai_forge.data_pipeline.search.entries import Entry
 from ai_forge.data_pipeline.search.question_index import QuestionIndex
-from ai_forge.judge.completion.gaps import Gap, chosen, gaps_in
-from ai_forge.judge.completion.measure import BATCH, complete_all, context_for, figures_of
+from ai_forge.judge.completion.measure import BATCH, complete_all, figures_of
 from ai_forge.prompting.chat import ChatTokenizer
 from tiny_models import make_tiny
 
@@ -91,7 +92,7 @@ def test_context_comes_from_other_files_than_the_gaps() -> None:
         Entry("b.py", 1, 2, "summed", "function", "python", "def summed(value, n):\n    return value + n"),
         Entry("commit:1", 1, 1, "summed", "commit", "text", "summed value"),
     ]
-    assert [document.path for document in context_for(gap, QuestionIndex.build(entries))] == ["b.py"]
+    assert [document.path for document in neighbours(gap.path, gap.prefix, QuestionIndex.build(entries))] == ["b.py"]
 
 
 def test_nothing_completed_has_no_figures() -> None:

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from ai_forge.judge.completion.gaps import Gap, changed_lines, chosen, gaps_in
+from ai_forge.data_pipeline.gaps.cutting import Gap, changed_lines, chosen, gaps_in
 
 PYTHON = '''import os
 from pathlib import Path

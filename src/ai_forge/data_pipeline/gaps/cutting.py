@@ -7,17 +7,16 @@ They are cut at nodes of the syntax tree, so what is left parses around the gap 
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from rapidfuzz.distance import Opcodes
 from rapidfuzz.distance.Indel import opcodes
 from tree_sitter import Node, Parser
 
 from ai_forge.data_pipeline.languages import load
+from ai_forge.data_pipeline.schemas.completions import GapKind
 
-__all__ = ["Gap", "GapKind", "changed_lines", "chosen", "gaps_in"]
+__all__ = ["MAX_BYTES", "MIN_BYTES", "Gap", "changed_lines", "chosen", "gaps_in"]
 
-GapKind = Literal["line", "block", "arguments", "body"]
 MIN_BYTES, MAX_BYTES = 10, 1000
 _ARGUMENTS = ("argument_list", "arguments")
 _DEFINITIONS = ("function", "method", "constructor")
@@ -55,7 +54,13 @@ def changed_lines(before: str, after: str) -> frozenset[int]:
 
 
 def gaps_in(
-    path: str, language: str, text: str, lines: frozenset[int] | None = None, commit: str | None = None
+    path: str,
+    language: str,
+    text: str,
+    lines: frozenset[int] | None = None,
+    commit: str | None = None,
+    *,
+    min_bytes: int = MIN_BYTES,
 ) -> list[Gap]:
     """All pieces of a file that may be taken away, of `lines` only where they are given."""
     loaded = load(language)
@@ -68,7 +73,7 @@ def gaps_in(
         size = len(content[start:end].strip())
         rows = range(content.count(b"\n", 0, start), content.count(b"\n", 0, end) + 1)
         written = lines is None or all(row in lines for row in rows)
-        if written and MIN_BYTES <= size <= MAX_BYTES and not node.has_error:
+        if written and min_bytes <= size <= MAX_BYTES and not node.has_error:
             found.setdefault((start, end), kind)
     return [
         Gap(

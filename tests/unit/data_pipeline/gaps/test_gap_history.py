@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ai_forge.data_pipeline.gaps.history import files_at, gaps_of_files, newest_commits
 from ai_forge.errors import InputError
-from ai_forge.judge.completion.history import files_at, gaps_of_files, newest_commits
 
 FIRST = "def load(path):\n    return path.read_text(encoding=default)\n"
 ADDED = "\n\ndef save(path, text):\n    path.write_text(text, encoding=default)\n    return written(path, text)\n"
