@@ -34,9 +34,8 @@ MAVEN = (
     "org.apache.commons:commons-lang3:3.17.0", "com.google.guava:guava:33.4.0-jre",
     "org.hibernate.orm:hibernate-core:6.6.36.Final", "io.netty:netty-common:4.2.7.Final",
 )  # fmt: skip
-CRATES = {
-    "serde": "=1.0.219", "tokio": "=1.44.2", "regex-automata": "=0.4.9", "rustls": "=0.23.46", "bevy_ecs": "=0.20.1",
-}  # fmt: skip
+CRATES = {"serde": "=1.0.219", "tokio": "=1.44.2", "regex-automata": "=0.4.9"}
+NEWER_CRATES = {"rustls": "=0.23.46", "bevy_ecs": "=0.20.1"}  # they want another serde
 # Crates that carry sources of other languages: the folders below are read.
 C_CRATES = {"libgit2-sys": "=0.18.8", "curl-sys": "=0.4.91"}
 CPP_CRATES = {"librocksdb-sys": "=6.20.3"}
@@ -93,11 +92,12 @@ def _java() -> list[Path]:
     return found
 
 
-def _rust() -> Path:
+def _rust() -> list[Path]:
     folder = tools() / "rust"
     build = ["cargo", "build", "--quiet", "--manifest-path", str(FOLDER / "rust" / "Cargo.toml")]
     subprocess.run([*build, "--target-dir", str(folder)], check=True)
-    return _crates("crates", CRATES)
+    found = [_crates("crates", CRATES) / name for name in CRATES]
+    return [*found, *(_crates("newer-crates", NEWER_CRATES) / name for name in NEWER_CRATES)]
 
 
 def _crates(kind: str, crates: dict[str, str]) -> Path:
@@ -160,8 +160,7 @@ def packages(language: str) -> list[Path]:
             folders = [wheels / "pybind11", wheels / "nanobind", *(rocksdb / name for name in ROCKSDB)]
         found = _files(folders, ".h", ".c", ".cc", ".cpp")
         return [path for path in found if language_of(path.name, path.read_bytes()) == language]
-    vendored = _rust()
-    return _files([vendored / name for name in CRATES], ".rs")
+    return _files(_rust(), ".rs")
 
 
 def report(language: str, shown: int) -> bool:
