@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ai_forge.config import JudgeSettings
 from ai_forge.data_pipeline.schemas.probes import ComplianceProbe, PhraseCheck
-from ai_forge.judge.compliance import ask_both, compliance_report, judge_compliance
+from ai_forge.judge.compliance import WHOSE, TaskAnswers, ask_both, compliance_report, judge_compliance
 
 
 def probe(rule: int, prompt: str) -> ComplianceProbe:
@@ -58,3 +58,18 @@ def test_the_report_shows_every_answer() -> None:
         "## task 0 of 0\n\nRule (r.md:1): Say rule 0.\n\nbase, not kept:\n\n> Sure.\n\ntuned, kept:\n\n> rule 0\n"
         in text
     )
+
+
+def test_of_baked_rules_the_report_tells_what_the_base_does_with_the_rules_before_it() -> None:
+    rows = [
+        TaskAnswers(task="Add a column.", base="Sure.", told="Rule 0: I add it.", tuned="Rule 0. Done."),
+        TaskAnswers(task="Remove a column.", base="Sure.", told="I remove it.", tuned="By rule 0 I remove it."),
+    ]
+    made = ask_both(PROBES[:1], ignores, follows).model_copy(
+        update={"tasks": tuple(rows), "checks": (PhraseCheck(phrase="rule 0"),)}
+    )
+    assert [made.kept_on_tasks(who) for who in WHOSE] == [0, 1, 2]
+    text = compliance_report(judge_compliance(made, JudgeSettings()), made, {})
+    assert "On 2 ordinary tasks that were not trained on, the rules of every answer are kept in 2 answers" in text
+    assert "by the base in 0, and in 1 where it has the rules before it" in text
+    assert "base, told the rules:\n\n> I remove it.\n\ntuned:\n\n> By rule 0 I remove it." in text

@@ -7,6 +7,7 @@ continues from.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,9 @@ def _build(context: StageContext) -> BakeSummary:
     )
     tasks = baker.tasks(topics_of(agent), synthesis.baked_tasks, EVERY_ANSWER)
     n_held_out = min(MOST_HELD_OUT, round(HELD_OUT_SHARE * len(tasks)))
-    held_out, trained = tasks[:n_held_out], tasks[n_held_out:]
+    # drawn: tasks are in the order of the handbook's sections
+    held_out = random.Random(f"{synthesis.seed}/held out").sample(tasks, n_held_out)
+    trained = [task for task in tasks if task not in held_out]
     answered = baker.answer(trained)
     if same_tokens:
         save_thoughts(context.folder / TEACHER, [task for task, _ in answered], baker.thoughts(answered))
