@@ -391,7 +391,7 @@ def test_answers_are_compared_with_the_trainers(base_gguf: Path, runtime: Embedd
     prompts = [str(runtime.render("demo:r1", chat).text) for chat in CONVERSATIONS[:3]]
     right = [ExpectedAnswer(prompt, runtime.greedy("demo:r1", prompt, 12).text) for prompt in prompts]
     wrong = [ExpectedAnswer(prompt, "zebra zebra zebra") for prompt in prompts]
-    with pytest.raises(RefusedError, match=r"demo:r1 answers 1 of 3 prompts as it was trained to; it begins with"):
+    with pytest.raises(RefusedError, match=r"demo:r1 answers 1 of 3 prompts as its file did before; it begins with"):
         deploy(deployment, runtime, registry, check=accept, expected=[right[0], *wrong[1:]])
     assert registry.active("demo") is None
     assert deploy(deployment, runtime, registry, check=accept, expected=[*right[:2], wrong[2]]).changed

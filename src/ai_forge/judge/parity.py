@@ -31,6 +31,11 @@ MIN_SAME_ANSWERS = 0.95  # share of the prompts on which the f16 file must repea
 NEAR_TIE_NATS = 0.05  # two best tokens that are closer may be turned round by f16's rounding: no sign of a wrong export
 
 
+MAX_KL_NATS = 1.0  # mean over the tokens of all answers; what is rubbish is several nats off, q4_k_m hundredths
+Told = Sequence[tuple[int, Mapping[int, float]]]
+"""Generated tokens, each with the log-probabilities of the likeliest ones."""
+
+
 class ServedFile(Protocol):
     """A GGUF file in llama.cpp."""
 
@@ -40,9 +45,7 @@ class ServedFile(Protocol):
     def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
         """Token ids by the file's own tokenizer; `add_special` adds a begin token where the file asks for one."""
 
-    def greedy_top(
-        self, prompt: Sequence[int], max_tokens: int, n_top: int
-    ) -> Sequence[tuple[int, Mapping[int, float]]]:
+    def greedy_top(self, prompt: Sequence[int], max_tokens: int, n_top: int) -> Told:
         """Greedy tokens, each with the log-probabilities of the `n_top` most likely; none where they are not told."""
 
     def stops_at(self, prompt: Sequence[int], token: int) -> bool:
@@ -66,7 +69,10 @@ class Parity(BaseModel):
     stops: bool = True
     """Whether llama.cpp ends an answer at the token that the trainer ends a turn with."""
     answers: tuple[tuple[int, ...], ...] = ()
-    """The trainer's greedy tokens for each prompt: what the deployed model is held to."""
+    """The deployed file's greedy tokens for each prompt: what it is held to once it is served.
+
+    Not the trainer's: quantization turns near ties round, and how far the file is from the trainer `kl_mean` says.
+    """
 
     @property
     def rows(self) -> dict[str, str]:
@@ -88,7 +94,8 @@ class Parity(BaseModel):
         """Stop a deployment that would serve another model than the trained one.
 
         Raises:
-            RefusedError: a prompt differs, an answer would not end, or too few greedy answers are the same.
+            RefusedError: a prompt differs, an answer would not end, too few greedy answers are the same, or quantization
+                changed the model.
         """
         if self.same_prompt < self.n_prompts:
             raise RefusedError(
@@ -106,6 +113,11 @@ class Parity(BaseModel):
                 f"{wrong} of {self.n_prompts} greedy answers of the f16 file are not the trainer's, where the trainer is "
                 f"sure of its token; at most {1 - MIN_SAME_ANSWERS:.0%} may be.",
                 "the export changed the model; please report the base that you used.",
+            )
+        if self.kl_mean is not None and self.kl_mean > MAX_KL_NATS:
+            raise RefusedError(
+                f"The {self.quantization} file is {self.kl_mean:.2f} nats per token from the trainer; at most {MAX_KL_NATS:g} may be.",
+                "export another type: --set export.quantization=q8_0.",
             )
 
 
@@ -132,6 +144,7 @@ def compare(
     same_prompt = near_ties = 0
     differences: list[int] = []
     divergences: list[float] = []
+    deployed: list[tuple[int, ...]] = []
     progress(0, len(chats))
     answers = trainer.generate(prompts, n_tokens)
     for done, (chat, prompt, expected) in enumerate(zip(chats, prompts, answers, strict=True)):
@@ -139,7 +152,7 @@ def compare(
         # llama.cpp takes a begin token off what it renders, to add it again where it reads the prompt
         same_prompt += files.f16.tokenize(files.f16.render(chat), add_special=True) == prompt
         told = files.f16.greedy_top(prompt, n_tokens, 1)
-        served = list(itertools.takewhile(lambda token: token != end, (token for token, _ in told)))
+        served = _until(end, told)
         difference = first_difference(expected, served)
         if difference is not None:
             differences.append(difference)
@@ -147,7 +160,9 @@ def compare(
             lead = _lead(trainer, (*prompt, *ours[:difference]), ours[difference], theirs[difference])
             near_ties += lead < NEAR_TIE_NATS
         if files.deployed is not files.f16:  # that is held to the trainer's very tokens already
-            divergences += _divergences(trainer, files.deployed, prompt, n_tokens)
+            told = files.deployed.greedy_top(prompt, n_tokens, N_TOP)
+            divergences += _divergences(trainer, prompt, told)
+        deployed.append(tuple(_until(end, told)))
     progress(len(chats), len(chats))
     kl_mean = kl_high = None
     if divergences:
@@ -163,7 +178,7 @@ def compare(
         kl_high=kl_high,
         quantization=files.quantization,
         stops=files.f16.stops_at(prompts[0], end) if prompts else True,
-        answers=tuple(tuple(answer) for answer in answers),
+        answers=tuple(deployed),
     )
 
 
@@ -187,9 +202,13 @@ def _lead(trainer: Generator, before: Sequence[int], ours: int, theirs: int) -> 
     return float(row[ours] - row[theirs])
 
 
-def _divergences(trainer: Generator, served: ServedFile, prompt: Sequence[int], n_tokens: int) -> list[float]:
-    """KL(trainer ‖ served) at each token that the served model generates and tells probabilities of."""
-    told = served.greedy_top(prompt, n_tokens, N_TOP)
+def _until(end: int, told: Told) -> list[int]:
+    """The tokens before the one that ends an answer."""
+    return list(itertools.takewhile(lambda token: token != end, (token for token, _ in told)))
+
+
+def _divergences(trainer: Generator, prompt: Sequence[int], told: Told) -> list[float]:
+    """KL(trainer ‖ served) at each token that the served model generated and told probabilities of."""
     if not told:
         return []
     answer = TokenizedExample((*prompt, *(token for token, _ in told)), len(prompt))

@@ -198,7 +198,7 @@ def deploy(runner: Runner) -> Deployed:
 
 
 def expected_answers(runner: Runner) -> list[ExpectedAnswer]:
-    """How the trainer's model begins to answer a few of the chats that were compared."""
+    """How the deployed file began to answer a few of the chats when it was compared with the trainer."""
     tokenizer, outputs = runner.opened.tokenizer, runner.outputs()
     pairs = zip(chats_of(outputs)[:N_HELD_TO], parity_of(outputs).answers, strict=False)
     return [ExpectedAnswer(tokenizer.render(chat), tokenizer.decode(answer)) for chat, answer in pairs]

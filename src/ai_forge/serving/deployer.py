@@ -25,13 +25,13 @@ from ai_forge.serving.runtime import Progress, Runtime, silent
 # asks the new version in the runtime and raises `RefusedError` where it is not as it was trained
 Check = Callable[[Runtime, Deployment], None]
 
-# characters of an answer that must be the trainer's: later, rounding may lead elsewhere in a sound model too
+# characters of an answer that must be the same: later, rounding may lead elsewhere in a sound model too
 SAME_START = 8
 
 
 @dataclass(frozen=True)
 class ExpectedAnswer:
-    """A rendered prompt and how the trainer's model continues it greedily."""
+    """A rendered prompt and how the file continued it greedily before."""
 
     prompt: str
     text: str
@@ -60,7 +60,7 @@ def deploy(
 ) -> Deployed:
     """Make `deployment` the active version of its model; `keep` versions stay for rollback.
 
-    `expected` is what the trainer's model answered to a few prompts; see `require_expected`. Deploying what is active and
+    `expected` is what the file answered to a few prompts before; see `require_expected`. Deploying what is active and
     present already asks the runtime twice and does nothing.
 
     Raises:
@@ -99,7 +99,7 @@ def deploy(
 
 
 def require_expected(runtime: Runtime, deployment: Deployment, expected: Sequence[ExpectedAnswer]) -> None:
-    """At least half of the answers must begin as the trainer's: a damaged model answers something, but not that.
+    """At least half of the answers must begin as the file's did before: a damaged model answers something, but not that.
 
     Raises:
         RefusedError: fewer do.
@@ -115,7 +115,7 @@ def require_expected(runtime: Runtime, deployment: Deployment, expected: Sequenc
             first_other = first_other or f"{served[:40]!r} instead of {start!r}"
     if same < len(begun) / 2:
         raise RefusedError(
-            f"{deployment.model} answers {same} of {len(begun)} prompts as it was trained to; it begins with {first_other}.",
+            f"{deployment.model} answers {same} of {len(begun)} prompts as its file did before; it begins with {first_other}.",
             "export it again: ai-forge export; the version before stays active.",
         )
 

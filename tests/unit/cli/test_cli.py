@@ -140,7 +140,14 @@ def test_run_ends_with_table_verdict_report_and_an_answer(finished: TinyRun) -> 
     assert "Not shown to be better than the base" in report.read_text(encoding="utf-8")
     assert report.with_suffix(".md").is_file()
     run = report.parent
-    assert {p.name for p in run.iterdir() if p.is_symlink()} == {"dataset", "adapter", "model", "gguf", "report"}
+    assert {p.name for p in run.iterdir() if p.is_symlink()} == {
+        "dataset",
+        "adapter",
+        "model",
+        "gguf",
+        "evaluation",
+        "report",
+    }
     assert (run / "pictures" / "loss_curve.png").is_file()
     assert (run / "gguf" / "model.f16.gguf").stat().st_size > 100_000
     assert (run / "adapter" / "adapter_model.safetensors").is_file()

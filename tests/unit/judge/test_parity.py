@@ -66,6 +66,10 @@ def test_the_exported_file_is_the_trained_model(folder: Path, served: dict[str, 
         f"{parity.same_greedy} of 4"
     )
     assert "divergence of q4_k_m from the trainer" in parity.rows
+    # what is deployed is held to its own words: four bits turn near ties round
+    prompt = ChatTokenizer(folder).encode_prompt(CHATS[0])
+    own = [token for token, _ in served["q4_k_m"].greedy_top(prompt, N_TOKENS, 1)]
+    assert list(parity.answers[0]) == own[: len(parity.answers[0])]
 
 
 def test_a_gemma_without_a_system_turn_is_served_as_trained(tmp_path: Path) -> None:
@@ -214,6 +218,18 @@ def test_one_answer_in_twenty_may_differ(same: int, ties: int, refused: bool) ->
             parity.require()
     else:
         parity.require()
+
+
+def test_a_quantization_that_changes_the_model_is_refused() -> None:
+    sound = Parity(
+        n_prompts=20, n_tokens=32, same_prompt=20, same_greedy=20, near_ties=0, first_differences=(),
+        kl_mean=0.04, kl_high=0.1, quantization="q4_k_m",
+    )  # fmt: skip
+    sound.require()
+    with pytest.raises(
+        RefusedError, match=r"The q4_k_m file is 3\.20 nats per token from the trainer; at most 1 may be"
+    ):
+        sound.model_copy(update={"kl_mean": 3.2}).require()
 
 
 def test_bucketed_divergence_is_a_lower_bound() -> None:

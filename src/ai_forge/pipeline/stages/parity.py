@@ -50,7 +50,7 @@ def parity_stage(made_for: Chats, depends_on: Callable[[Run, Outputs], Any], nee
         return ParitySummary(rows=result.rows)
 
     made_of = ("ai_forge.judge.parity", "ai_forge.serving.llama_server")
-    return Stage("parity", ("export", *needs), 7, inputs, build, ParitySummary, made_of)
+    return Stage("parity", ("export", *needs), 8, inputs, build, ParitySummary, made_of)
 
 
 def _compare(context: StageContext, chats: list[list[Message]]) -> Parity:

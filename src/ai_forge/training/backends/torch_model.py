@@ -59,7 +59,7 @@ def gpu_bytes(device: torch.device) -> int:
 def compute_dtype(device: torch.device, *, exact: bool = False) -> torch.dtype:
     """bfloat16 where the hardware multiplies it natively and the result need not be `exact`, else float32."""
     if device.type == "cuda":
-        is_native = torch.cuda.is_bf16_supported()
+        is_native = torch.cuda.is_bf16_supported(including_emulation=False)  # a T4 only emulates it
     else:
         is_native = multiplies_bfloat16()
     return torch.bfloat16 if is_native and not exact else torch.float32
