@@ -29,8 +29,6 @@ from ai_forge.training.tokens.packing import TokenizedExample, collate
 N_TOP = 64
 MIN_SAME_ANSWERS = 0.95  # share of the prompts on which the f16 file must repeat the trainer's greedy tokens
 NEAR_TIE_NATS = 0.05  # two best tokens that are closer may be turned round by f16's rounding: no sign of a wrong export
-
-
 MAX_KL_NATS = 1.0  # mean over the tokens of all answers; what is rubbish is several nats off, q4_k_m hundredths
 Told = Sequence[tuple[int, Mapping[int, float]]]
 """Generated tokens, each with the log-probabilities of the likeliest ones."""

@@ -9,6 +9,7 @@ the others the one is taught that says what most samples say. Whether it keeps e
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from ai_forge.data_pipeline.examples.asked import asks_the_same
@@ -21,7 +22,7 @@ from ai_forge.data_pipeline.handbook.tasks import (
 )
 from ai_forge.data_pipeline.schemas.probes import Check
 from ai_forge.events import Progress
-from ai_forge.training.scribe import ANSWER_TEMPERATURE, Scribe, append, best_of, rows_of
+from ai_forge.training.scribe import Put, Scribe, append, rows_of
 from ai_forge.training.tokens.packing import TeacherTokens
 
 TASK_TOKENS, ANSWER_TOKENS = 256, 400
@@ -36,7 +37,6 @@ class Baker:
     folder: Path
     rules: str
     checks: Sequence[Check]
-    samples: int
     progress: Progress
     dropped: Counter[str] = field(default_factory=Counter)
 
@@ -44,35 +44,28 @@ class Baker:
         """At most `n` tasks around `topics`, in turn and again; none asks what one of the `known` does."""
         path = self.folder / "tasks.jsonl"
         taken = [str(row["task"]) for row in rows_of(path)]
-        for turn in range(1 + n // max(1, len(topics))):
+        asked = [(turn, topic) for turn in range(1 + n // max(1, len(topics))) for topic in topics]
+        per_call = min(self.scribe.at_a_time(), max(1, len(topics)))
+        for first in range(0, len(asked), per_call):
             if len(taken) >= n:
                 break
-            prompts = [task_messages(t, TASKS_A_TOPIC, f"{self.scribe.seed}/{turn}/{t}") for t in topics]
-            for reply, _ in self.scribe.sampled(prompts, TASK_TOKENS, TASK_TEMPERATURE, f"tasks {turn}"):
-                for task in read_tasks(reply):
-                    if len(taken) < n and not any(asks_the_same(task, other) for other in (*known, *taken)):
-                        taken.append(task)
-                        append(path, {"task": task})
+            now = asked[first : first + per_call]
+            prompts = [task_messages(each, TASKS_A_TOPIC, f"{self.scribe.seed}/{turn}/{each}") for turn, each in now]
+            replies = self.scribe.sampled(prompts, TASK_TOKENS, TASK_TEMPERATURE, f"tasks {now[0][0]}")
+            for task in chain.from_iterable(read_tasks(reply) for reply, _ in replies):
+                if len(taken) < n and not any(asks_the_same(task, other) for other in (*known, *taken)):
+                    taken.append(task)
+                    append(path, {"task": task})
             self.progress(min(len(taken), n), n, "tasks")
         return taken[:n]
 
     def answer(self, tasks: Sequence[str]) -> list[tuple[str, str]]:
         """The tasks that have an answer which keeps the rules of every answer, with it."""
-        path = self.folder / "answered.jsonl"
-        known = {row["task"]: row for row in rows_of(path)}
-        left = [task for task in tasks if task not in known]
-        for first in range(0, len(left), per_call := self.scribe.at_a_time(self.samples)):
-            now = left[first : first + per_call]
-            prompts = [ruled_messages(self.rules, task) for task in now for _ in range(self.samples)]
-            told = self.scribe.sampled(prompts, ANSWER_TOKENS, ANSWER_TEMPERATURE, f"answer {now[0]}")
-            for place, task in enumerate(now):
-                own = told[place * self.samples : (place + 1) * self.samples]
-                known[task] = {"task": task, **best_of(own, self._problem_of)}
-                append(path, known[task])
-            self.progress(first + len(now), len(left), "answers under the rules")
-        for row in known.values():
-            self.dropped.update(row["dropped"])
-        return [(task, known[task]["answer"]) for task in tasks if known[task]["answer"]]
+        questions = [Put(task, ruled_messages(self.rules, task), self._problem_of) for task in tasks]
+        answers, self.dropped = self.scribe.answered(
+            self.folder / "answered.jsonl", questions, ANSWER_TOKENS, self.progress
+        )
+        return [(task, answers[task]) for task in tasks if task in answers]
 
     def _problem_of(self, answer: str) -> str | None:
         if not all(check.passes(answer) for check in self.checks):

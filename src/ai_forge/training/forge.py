@@ -40,13 +40,7 @@ from ai_forge.training.fit import with_checkpointing_settled
 from ai_forge.training.group import ALONE, Group, cancellation
 from ai_forge.training.history import initialisation_from
 from ai_forge.training.loop import LoopResult, Surroundings, Task, run_loop
-from ai_forge.training.losses import (
-    DistillationObjective,
-    SupervisedObjective,
-    sft_loss,
-    token_weights,
-    without_teacher,
-)
+from ai_forge.training.losses import DistillationObjective, SupervisedObjective, sft_loss, token_weights
 from ai_forge.training.memory import MemoryRange, memory_range
 from ai_forge.training.oom_recovery import MicroBatches
 from ai_forge.training.plan import SCHEDULE, Schedule, lay_schedule, probe_speed
@@ -304,11 +298,10 @@ class FineTuneTrainer:
         """Nats per token on `examples`, None where there are none; they may be many, so cancelling is heard meanwhile."""
         micro = MicroBatches.of(self.config, self._emit, self.group)
         sums = TokenSums()
-        words = [without_teacher(example) for example in examples]
-        for first in range(0, len(words), EXAMPLES_AT_A_TIME):
+        for first in range(0, len(examples), EXAMPLES_AT_A_TIME):
             if cancelled := cancellation(self.cancel, self.group):
                 raise cancelled
-            sums += micro.evaluate(trainee, SupervisedObjective(), words[first : first + EXAMPLES_AT_A_TIME])
+            sums += micro.evaluate(trainee, SupervisedObjective(), examples[first : first + EXAMPLES_AT_A_TIME])
         return sums.mean_loss if examples else None
 
     def _run(

@@ -9,16 +9,13 @@ held-out loss is about other rules: no one can guess them, so it says how much e
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ai_forge.config.training import PromptTemplate
-from ai_forge.data_pipeline.schemas.code_blocks import content_id
 from ai_forge.data_pipeline.schemas.instructions import AlpacaPair
 from ai_forge.errors import RefusedError
 from ai_forge.prompting.prompt import Message
 from ai_forge.training.forge import FineTuneTrainer, Lesson
 from ai_forge.training.record import TrainingResult
-from ai_forge.training.tokens.packing import TeacherTokens
 
 
 def chat_of(pair: AlpacaPair, template: PromptTemplate) -> list[Message]:
@@ -33,20 +30,11 @@ def chat_of(pair: AlpacaPair, template: PromptTemplate) -> list[Message]:
     return [{"role": "user", "content": content}]
 
 
-@dataclass(frozen=True)
-class BakedTask:
-    """A task, the answer that was written under the rules, and what the writer thought where it is learned."""
-
-    task: str
-    answer: str
-    teacher: TeacherTokens | None = None
-
-
 class HandbookTrainer(FineTuneTrainer):
     """`FineTuneTrainer` on instruction pairs."""
 
     def train_pairs(
-        self, train_pairs: Sequence[AlpacaPair], eval_pairs: Sequence[AlpacaPair], baked: Sequence[BakedTask] = ()
+        self, train_pairs: Sequence[AlpacaPair], eval_pairs: Sequence[AlpacaPair], baked: Sequence[Lesson] = ()
     ) -> TrainingResult:
         """Train on `train_pairs` and `baked` tasks, watch `eval_pairs`; continues a run that was cut off.
 
@@ -55,15 +43,8 @@ class HandbookTrainer(FineTuneTrainer):
             RefusedError: the loss diverged, or did not fall.
         """
         advice = "raise training.max_seq_len, or hold out more: ai-forge handbook --hold-out 0.2."
-        baked_lessons = [
-            Lesson(
-                content_id(each.task), each.task, [{"role": "user", "content": each.task}], each.answer, each.teacher
-            )
-            for each in baked
-        ]
-        data = self.tokenized_lessons(
-            [*self.lessons(train_pairs), *baked_lessons], self.lessons(eval_pairs), "pairs", advice
-        )
+        lessons = [*self.lessons(train_pairs), *baked]
+        data = self.tokenized_lessons(lessons, self.lessons(eval_pairs), "pairs", advice)
         result = self._supervised(data, self.config, measured=data.train)
         before, after = result.trained_first_loss, result.trained_last_loss
         if before is None or after is None or not after < before:  # a loss that is no number has not fallen

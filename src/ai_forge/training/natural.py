@@ -23,7 +23,7 @@ from ai_forge.data_pipeline.teacher.natural_checks import problem_of_answer, pro
 from ai_forge.data_pipeline.text.words import approximate_tokens
 from ai_forge.events import Progress
 from ai_forge.prompting.prompt import CITATION, Message, citations_in
-from ai_forge.training.scribe import ANSWER_TEMPERATURE, Scribe, Span, append, best_of, rows_of
+from ai_forge.training.scribe import Put, Scribe, Span, append, rows_of
 from ai_forge.training.tokens.packing import TeacherTokens
 
 QUESTIONS_A_SUBJECT = 4
@@ -123,7 +123,6 @@ class NaturalWriter:
     project: str
     find: Callable[[str, str], tuple[Document, ...]]
     far: Callable[[str, str, set[str]], tuple[Document, ...]]
-    samples: int
     progress: Progress
     dropped: Counter[str] = field(default_factory=Counter)
 
@@ -138,9 +137,8 @@ class NaturalWriter:
             self.dropped.update(entry["dropped"])
         left = subjects[len(done) :]
         while left and len(asked) < n:
-            chunk = 1
-            if self.scribe.writer.reads_many:  # about two questions of a subject are kept
-                chunk = min(128, max(16, (n - len(asked)) // 2))
+            # about two questions of a subject are kept
+            chunk = min(self.scribe.at_a_time(QUESTIONS_A_SUBJECT), max(16, (n - len(asked)) // 2))
             now, left = left[:chunk], left[chunk:]
             prompts = [
                 question_messages(s.documents, self.project, QUESTIONS_A_SUBJECT, f"{self.scribe.seed}/{s.id}")
@@ -182,24 +180,11 @@ class NaturalWriter:
     # -- answers ------------------------------------------------------------------------------------------------
 
     def answer(self, asked: Sequence[Asked]) -> list[tuple[Asked, str]]:
-        """The questions whose answers passed, each with the one that says the most."""
-        path = self.folder / "answered.jsonl"
-        known = {row["question"]: row for row in rows_of(path)}
-        left = [a for a in asked if a.question not in known]
-        per_call = self.scribe.at_a_time(self.samples)
-        for first in range(0, len(left), per_call):
-            now = left[first : first + per_call]
-            prompts = [a.writer_prompt for a in now for _ in range(self.samples)]
-            told = self.scribe.sampled(prompts, ANSWER_TOKENS, ANSWER_TEMPERATURE, f"answer {now[0].question}")
-            for place, each in enumerate(now):
-                own = told[place * self.samples : (place + 1) * self.samples]
-                row = {"question": each.question, **best_of(own, each.problem_of, each.wanted_in)}
-                known[each.question] = row
-                append(path, row)
-            self.progress(first + len(now), len(left), "answers")
-        for row in known.values():
-            self.dropped.update(row["dropped"])
-        return [(a, known[a.question]["answer"]) for a in asked if known[a.question]["answer"]]
+        """The questions that have an answer which passed, with it."""
+        questions = [Put(each.question, each.writer_prompt, each.problem_of, each.wanted_in) for each in asked]
+        answers, dropped = self.scribe.answered(self.folder / "answered.jsonl", questions, ANSWER_TOKENS, self.progress)
+        self.dropped += dropped
+        return [(each, answers[each.question]) for each in asked if each.question in answers]
 
     # -- what the writer thought --------------------------------------------------------------------------------
 

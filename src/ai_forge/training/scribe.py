@@ -49,16 +49,49 @@ class Writer(Protocol):
 
 
 @dataclass(frozen=True)
+class Put:
+    """A question to the writer: its `key` among others, how it is put, why an answer must not be taught, and what is hoped for."""
+
+    key: str
+    prompt: list[Message]
+    problem_of: Callable[[str], str | None]
+    wanted_in: Callable[[str], bool] = lambda _: False
+
+
+@dataclass(frozen=True)
 class Scribe:
-    """A writer with its tokenizer; `seed` decides what is drawn."""
+    """A writer with its tokenizer; `seed` decides what is drawn, `samples` are drawn of each answer."""
 
     writer: Writer
     tokenizer: ChatTokenizer
     seed: int
+    samples: int
 
-    def at_a_time(self, samples: int) -> int:
+    def at_a_time(self, samples: int = 1) -> int:
         """How many prompts are best asked together, `samples` answers each."""
         return max(1, 512 // samples) if self.writer.reads_many else 1
+
+    def answered(
+        self, path: Path, questions: Sequence[Put], max_new_tokens: int, progress: Progress
+    ) -> tuple[dict[str, str], Counter[str]]:
+        """By key the answers that may be taught, and what the other samples were dropped for.
+
+        Each is added to the file `path` as it is made; what stands there already is not asked again.
+        """
+        rows = {row["key"]: row for row in rows_of(path)}
+        left = [each for each in questions if each.key not in rows]
+        per_call = self.at_a_time(self.samples)
+        for first in range(0, len(left), per_call):
+            now = left[first : first + per_call]
+            prompts = [each.prompt for each in now for _ in range(self.samples)]
+            told = self.sampled(prompts, max_new_tokens, ANSWER_TEMPERATURE, f"answer {now[0].key}")
+            for place, each in enumerate(now):
+                own = told[place * self.samples : (place + 1) * self.samples]
+                rows[each.key] = {"key": each.key, **best_of(own, each.problem_of, each.wanted_in)}
+                append(path, rows[each.key])
+            progress(first + len(now), len(left), "answers")
+        dropped = sum((Counter(row["dropped"]) for row in rows.values()), Counter[str]())
+        return {key: row["answer"] for key, row in rows.items() if row["answer"]}, dropped
 
     def sampled(
         self, chats: Sequence[list[Message]], max_new_tokens: int, temperature: float, what: str

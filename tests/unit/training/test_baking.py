@@ -49,7 +49,7 @@ def test_only_answers_that_keep_the_rules_of_every_answer_are_taught(tokenizer: 
 
     def baker() -> Baker:
         script = Obedient(tokenizer, reads_many=True)
-        return Baker(Scribe(script, tokenizer, 0), tmp_path, rules_of(agent), checks, 4, lambda *_: None)
+        return Baker(Scribe(script, tokenizer, 0, samples=4), tmp_path, rules_of(agent), checks, lambda *_: None)
 
     first = baker()
     tasks = first.tasks(topics_of(agent)[:3], 5, ["Add a country column to the nightly report."])

@@ -1,6 +1,7 @@
 """Handbook pairs through the one trainer: Alpaca's prompt, masked; the loss told, and the template kept with the model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ from ai_forge.model_files.merge import merge_adapters_to_base
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.chat_templates import ALPACA_SYSTEM, alpaca_jinja
 from ai_forge.training.bases.resolve import resolve_base
-from ai_forge.training.forge import FineTuneTrainer
-from ai_forge.training.handbook import BakedTask, HandbookTrainer, chat_of
+from ai_forge.training.forge import FineTuneTrainer, Lesson
+from ai_forge.training.handbook import HandbookTrainer, chat_of
 from ai_forge.training.record import TrainingResult
 from ai_forge.training.tokens.packing import TeacherTokens, collate
 from ai_forge.workspace import Workspace
@@ -129,10 +130,11 @@ def test_tasks_with_a_teacher_are_learned_and_the_loss_that_is_told_is_that_of_t
         np.asarray([[token, 0 if token else 1] for token in target], dtype=np.int32),
         np.asarray([[0.0, -50.0]] * len(target), dtype=np.float32),
     )
-    plain = forge.train_pairs(PAIRS, HELD_OUT, [BakedTask("Add a column.", answer)])
+    lesson = Lesson("add", "Add a column.", [{"role": "user", "content": "Add a column."}], answer)
+    plain = forge.train_pairs(PAIRS, HELD_OUT, [lesson])
     (tmp_path / "second").mkdir()
     taught = trainer(base, tmp_path / "second", prompt_template="chat", max_steps=4).train_pairs(
-        PAIRS, HELD_OUT, [BakedTask("Add a column.", answer, certain)]
+        PAIRS, HELD_OUT, [replace(lesson, teacher=certain)]
     )
     # a teacher without doubt teaches the words: same loss, same steps
     assert taught.trained_first_loss == pytest.approx(plain.trained_first_loss, rel=1e-6)

@@ -60,12 +60,11 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> ChatTokenizer:
 def writer_in(folder: Path, script: Scripted, monkey_seed: int = 0) -> NaturalWriter:
     folder.mkdir(exist_ok=True)
     return NaturalWriter(
-        scribe=Scribe(script, script.tokenizer, monkey_seed),
+        scribe=Scribe(script, script.tokenizer, monkey_seed, samples=2),
         folder=folder,
         project="tiny",
         find=lambda question, side: (LOAD, OTHER),
         far=lambda question, side, files: tuple(d for d in (LOAD, OTHER) if d.path not in files),
-        samples=2,
         progress=lambda *_: None,
     )
 

@@ -119,7 +119,6 @@ class JobStore:
         self._engine = sa.create_engine(url, pool_pre_ping=not self.is_sqlite)
         if self.is_sqlite:
             event.listen(self._engine, "connect", _configure)
-        if self.is_sqlite:
             self._check_file()
         self._make_table()
 

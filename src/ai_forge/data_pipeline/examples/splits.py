@@ -11,6 +11,7 @@ history; files of one date are never parted. *By file*: of 64 seeded deals the o
 By default it is by date where the cut can be made.
 """
 
+import functools
 import math
 import random
 import re
@@ -165,12 +166,16 @@ def check_no_leak(examples: Iterable[RAFTExample], split: Split) -> list[Leak]:
     Copies are compared by their words, whatever the white space; blocks under 30 tokens are not looked at.
     """
     held_out = {path for path, side in split.side_of_file.items() if side != "train"}
-    hidden = [block for block in split.documents if block.path in held_out]
-    copies = {content_id(one_line(text)) for block in hidden if (text := _comparable(block))}
-    heads = {
-        content_id(one_line(text)) for block in hidden if block.block_type == "module" and (text := _comparable(block))
-    }
-    known: dict[str, bool] = {}
+    hidden = ((block, _comparable(block)) for block in split.documents if block.path in held_out)
+    ids = [(block.block_type, content_id(one_line(text))) for block, text in hidden if text]
+    copies, heads = {of_text for _, of_text in ids}, {of_text for kind, of_text in ids if kind == "module"}
+
+    @functools.cache  # a document is shown in many examples
+    def is_copy(text: str) -> bool:
+        if content_id(one_line(text)) in copies:
+            return True
+        return content_id(one_line(_COMMENT_LINE.sub("", text))) in heads
+
     leaks: list[Leak] = []
     for example in examples:
         if example.subject_path in held_out:
@@ -178,11 +183,7 @@ def check_no_leak(examples: Iterable[RAFTExample], split: Split) -> list[Leak]:
         for document in example.shown_documents:
             if document.path in held_out:
                 leaks.append(Leak(example.id, document.citation, "held-out file"))
-            elif known.setdefault(
-                document.block_id,
-                content_id(one_line(document.text)) in copies
-                or content_id(one_line(_COMMENT_LINE.sub("", document.text))) in heads,
-            ):
+            elif is_copy(document.text):
                 leaks.append(Leak(example.id, document.citation, "copy of a held-out block"))
     return leaks
 

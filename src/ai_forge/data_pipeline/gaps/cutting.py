@@ -6,14 +6,13 @@ They are cut at nodes of the syntax tree, so what is left parses around the gap 
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from rapidfuzz.distance import Opcodes
 from rapidfuzz.distance.Indel import opcodes
 from tree_sitter import Node, Parser
 
 from ai_forge.data_pipeline.languages import load
-from ai_forge.data_pipeline.schemas.completions import GapKind
+from ai_forge.data_pipeline.schemas.completions import Gap, GapKind
 
 __all__ = ["MAX_BYTES", "MIN_BYTES", "Gap", "changed_lines", "chosen", "gaps_in"]
 
@@ -22,24 +21,6 @@ _ARGUMENTS = ("argument_list", "arguments")
 _DEFINITIONS = ("function", "method", "constructor")
 _BLOCKS = ("statement", "clause", "if", "for", "while", "with", "try", "switch", "case", "loop", "match")
 _NO_TASK = ("comment", "import", "package", "use_declaration")
-
-
-@dataclass(frozen=True)
-class Gap:
-    """What is taken out of a file, and what stands before and after it."""
-
-    path: str
-    language: str
-    kind: GapKind
-    prefix: str
-    text: str
-    suffix: str
-    commit: str | None = None
-
-    @property
-    def one_line(self) -> bool:
-        """Whether an editor would ask for the rest of one line."""
-        return "\n" not in self.text
 
 
 def changed_lines(before: str, after: str) -> frozenset[int]:
@@ -77,13 +58,13 @@ def gaps_in(
             found.setdefault((start, end), kind)
     return [
         Gap(
-            path,
-            language,
-            kind,
-            content[:start].decode("utf-8", "replace"),
-            content[start:end].decode("utf-8", "replace"),
-            content[end:].decode("utf-8", "replace"),
-            commit,
+            path=path,
+            language=language,
+            kind=kind,
+            prefix=content[:start].decode("utf-8", "replace"),
+            text=content[start:end].decode("utf-8", "replace"),
+            suffix=content[end:].decode("utf-8", "replace"),
+            commit=commit,
         )
         for (start, end), kind in sorted(found.items())
     ]

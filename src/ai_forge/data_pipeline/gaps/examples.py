@@ -123,16 +123,6 @@ def completion_examples(
         documents: Sequence[Document] = ()
         if draw.random() < NEIGHBOURS_SHARE:
             documents = find(gap)
-        rows.append(
-            CompletionExample(
-                path=gap.path,
-                language=gap.language,
-                kind=gap.kind,
-                prefix=gap.prefix[-KEPT_PREFIX:],
-                text=gap.text,
-                suffix=gap.suffix[:KEPT_SUFFIX],
-                commit=gap.commit,
-                documents=tuple(documents),
-            )
-        )
+        around = {"prefix": gap.prefix[-KEPT_PREFIX:], "suffix": gap.suffix[:KEPT_SUFFIX]}
+        rows.append(CompletionExample(**gap.model_dump() | around, documents=tuple(documents)))
     return without_secrets(rows)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from ai_forge.data_pipeline.datasets.rows import numbered_rows
+from ai_forge.data_pipeline.datasets.storage import read_jsonl
 from ai_forge.data_pipeline.handbook.handbook import (
     FINE_TUNING_FILE,
     HELD_OUT_FILE,
@@ -21,11 +22,12 @@ from ai_forge.data_pipeline.handbook.handbook import (
     PROBES_FILE,
     Handbook,
 )
+from ai_forge.data_pipeline.schemas.probes import ComplianceProbe
 from ai_forge.errors import InputError
 from ai_forge.json_lines import json_line
 from ai_forge.workspace import atomic_write
 
-__all__ = ["BESIDE", "MADE_FILE", "Written", "beside", "write_handbook"]
+__all__ = ["BESIDE", "MADE_FILE", "Written", "beside", "read_probes", "write_handbook"]
 
 MADE_FILE = "fine-tuning-made.json"
 BESIDE = ".from-handbook"
@@ -88,6 +90,12 @@ def write_handbook(made: Handbook, *, merge: bool = False, force: bool = False) 
     # Last: after a crash the list is the earlier one, and rows that it lacks count as the owner's, so that none is lost.
     atomic_write(root / MADE_FILE, json.dumps({"version": 1, "files": rows_made}, indent=1) + "\n")
     return sorted(written, key=lambda file: file.path.name)
+
+
+def read_probes(folder: Path) -> list[ComplianceProbe]:
+    """The probes that lie in `folder`; none where no rule can be checked by a machine."""
+    path = folder / PROBES_FILE
+    return read_jsonl(path, ComplianceProbe) if path.is_file() else []
 
 
 def _combined(path: Path, rows: Sequence[Row], before: list[str] | None, *, force: bool) -> Written:

@@ -68,6 +68,11 @@ def checks_of_every_answer(probes: Sequence[ComplianceProbe]) -> list[Check]:
     return list(dict.fromkeys(checks))
 
 
+def asked(prompt: str) -> list[Message]:
+    """A prompt as the one message of a chat: the rules are to hold without any before it."""
+    return [{"role": "user", "content": prompt}]
+
+
 def task_messages(topic: str, n: int, seed: str) -> list[Message]:
     """Ask for `n` tasks around `topic`; their forms are drawn by `seed`."""
     draw = random.Random(seed)
@@ -93,7 +98,7 @@ def read_tasks(text: str) -> list[str]:
 
 def ruled_messages(rules: str, task: str) -> list[Message]:
     """A task with the rules before it: what the writer is asked, and the ceiling that baked rules are measured by."""
-    return [{"role": "system", "content": f"{_FOLLOW}\n\n{rules}"}, {"role": "user", "content": task}]
+    return [{"role": "system", "content": f"{_FOLLOW}\n\n{rules}"}, *asked(task)]
 
 
 def demanded_by(answer: str, checks: Sequence[Check]) -> list[tuple[int, int]]:

@@ -375,5 +375,6 @@ def blank_c_gaps(draft: Draft) -> None:
     >>> bytes(draft.text)
     b'struct A { int a:1;                   };'
     """
+    code = _code(draft)
     for gap in (_NAMELESS_BITS, _ATTRIBUTED, _CASE_RANGE):
-        draft.blank_all(gap.finditer(_code(draft)), 1)
+        draft.blank_all(gap.finditer(code), 1)

@@ -1,4 +1,4 @@
-"""`CompletionExample`: code that was taken out of a file, with what stands around it and what an editor would send besides."""
+"""`Gap`: code that is taken out of a file; `CompletionExample`: one to train on, with what an editor would send besides."""
 
 from typing import Literal
 
@@ -6,14 +6,13 @@ from pydantic import BaseModel, ConfigDict
 
 from ai_forge.data_pipeline.schemas.raft_examples import Document
 
+__all__ = ["CompletionExample", "Gap", "GapKind"]
+
 GapKind = Literal["line", "block", "arguments", "body"]
 
 
-class CompletionExample(BaseModel):
-    """`text` stood between the ends of `prefix` and `suffix` in `path`; with a `commit`, that commit wrote it.
-
-    Of a long file the nearest part is kept, more than any prompt shows. `documents` are places in other files.
-    """
+class Gap(BaseModel):
+    """What is taken out of a file, and what stands before and after it; with a `commit`, that commit wrote it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -24,4 +23,14 @@ class CompletionExample(BaseModel):
     text: str
     suffix: str
     commit: str | None = None
+
+    @property
+    def one_line(self) -> bool:
+        """Whether an editor would ask for the rest of one line."""
+        return "\n" not in self.text
+
+
+class CompletionExample(Gap):
+    """A gap of which, in a long file, the nearest part is kept, more than any prompt shows. `documents` are places in other files."""
+
     documents: tuple[Document, ...] = ()

@@ -15,16 +15,17 @@ from pydantic import BaseModel, ConfigDict
 
 from ai_forge.data_pipeline.datasets.storage import read_jsonl
 from ai_forge.data_pipeline.handbook.agent_folder import find_agent_folder, read_agent_folder
-from ai_forge.data_pipeline.handbook.handbook import PROBES_FILE
+from ai_forge.data_pipeline.handbook.files import read_probes
 from ai_forge.data_pipeline.handbook.scenarios import EVERY_ANSWER
 from ai_forge.data_pipeline.handbook.tasks import (
     TASKS_VERSION,
+    asked,
     checks_of_every_answer,
     ruled_messages,
     rules_of,
     topics_of,
 )
-from ai_forge.data_pipeline.schemas.probes import ComplianceProbe
+from ai_forge.data_pipeline.schemas.code_blocks import content_id
 from ai_forge.json_lines import write_jsonl
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
 from ai_forge.pipeline.stages.natural import TEACHER, writer_of
@@ -33,7 +34,7 @@ from ai_forge.workspace import atomic_write, stage_key
 if TYPE_CHECKING:
     from ai_forge.pipeline.run import Run
     from ai_forge.prompting.prompt import Message
-    from ai_forge.training.handbook import BakedTask
+    from ai_forge.training.forge import Lesson
 
 RULES = "rules.md"
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.15, 60
@@ -85,16 +86,14 @@ def _build(context: StageContext) -> BakeSummary:
 
     synthesis = context.run.settings.synthesis
     agent = read_agent_folder(find_agent_folder(context.run.repository))
-    path = context.outputs.folder("dataset") / PROBES_FILE
-    checks = checks_of_every_answer(read_jsonl(path, ComplianceProbe) if path.is_file() else [])
+    checks = checks_of_every_answer(read_probes(context.outputs.folder("dataset")))
     writer, tokenizer, name, same_tokens = writer_of(context, "tasks, and answers that keep the rules")
     rules = rules_of(agent)
     baker = Baker(
-        Scribe(writer, tokenizer, synthesis.seed),
+        Scribe(writer, tokenizer, synthesis.seed, synthesis.natural_samples),
         context.folder,
         rules,
         checks,
-        synthesis.natural_samples,
         context.report,
     )
     tasks = baker.tasks(topics_of(agent), synthesis.baked_tasks, EVERY_ANSWER)
@@ -125,16 +124,19 @@ def _build(context: StageContext) -> BakeSummary:
     )
 
 
-def baked_tasks(outputs: Outputs) -> list[BakedTask]:
+def baked_lessons(outputs: Outputs) -> list[Lesson]:
     """What is trained on beside the handbook's pairs; nothing where the run bakes nothing."""
-    from ai_forge.training.handbook import BakedTask
+    from ai_forge.training.forge import Lesson
     from ai_forge.training.scribe import load_thoughts
 
     if "bake" not in outputs:
         return []
     folder = outputs.folder("bake")
     thoughts = load_thoughts(folder / TEACHER)
-    return [BakedTask(row.task, row.answer, thoughts.get(row.task)) for row in read_jsonl(folder / "baked.jsonl", Task)]
+    return [
+        Lesson(content_id(row.task), row.task, asked(row.task), row.answer, thoughts.get(row.task))
+        for row in read_jsonl(folder / "baked.jsonl", Task)
+    ]
 
 
 def rules_before(outputs: Outputs, tasks: Sequence[str]) -> list[list[Message]]:

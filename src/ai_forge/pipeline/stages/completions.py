@@ -19,7 +19,6 @@ from ai_forge.data_pipeline.search.entries import block_entries
 from ai_forge.data_pipeline.search.question_index import QuestionIndex
 from ai_forge.json_lines import read_jsonl, write_jsonl
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary
-from ai_forge.pipeline.stages.dataset import COMPLETION_SETTINGS
 from ai_forge.pipeline.stages.natural import NaturalSummary, mixed_with, natural_examples
 from ai_forge.workspace import stage_key
 
@@ -61,7 +60,7 @@ def _inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
         "natural": natural,
         "commit": run.commit,
         "base": run.base,
-        "settings": synthesis.model_dump(include=COMPLETION_SETTINGS | {"seed"}),
+        "settings": synthesis.model_dump(include={"completion_share", "seed"}),
     }
 
 

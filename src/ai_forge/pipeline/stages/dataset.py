@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from ai_forge.pipeline.run import Run
 
 NATURAL_SETTINGS = {"natural_questions", "natural_writer", "natural_samples", "natural_share"}  # of a stage of its own
-COMPLETION_SETTINGS = {"completion_share"}  # likewise
+LATER_SETTINGS = {"baked_tasks", "completion_share"}  # likewise; not recorded beside the examples either
 HELD_OUT_CODE = "held_out_code.json"
 TEAM_QUESTIONS = "team_questions.jsonl"
 RECORDED = ("miner", "split", "synthesis", "validator")  # the settings that say how the examples were made
@@ -91,7 +91,7 @@ def _inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
         "notes": notes,  # by content: a new commit that says nothing about the code makes no example anew
         "dates": run.sources.get("dates"),
         "split": settings.split.model_dump(),
-        "synthesis": settings.synthesis.model_dump(exclude=NATURAL_SETTINGS | COMPLETION_SETTINGS),
+        "synthesis": settings.synthesis.model_dump(exclude=NATURAL_SETTINGS | LATER_SETTINGS),
         "validator": settings.validator.model_dump(),
         "prompt": prompt,
         # only where there are any, so that nothing is made anew for those who have none
@@ -143,7 +143,7 @@ def _write(context: StageContext, dataset: Dataset) -> list[tuple[str, str]]:
         dataset.sides,
         RAFTExample,
         provenance={"repository": run.repository_name, "commit": run.commit, "mined": context.outputs.key("mine")},
-        settings={name: getattr(run.settings, name).model_dump(exclude=COMPLETION_SETTINGS) for name in RECORDED},
+        settings={name: getattr(run.settings, name).model_dump(exclude=LATER_SETTINGS) for name in RECORDED},
     )
     every = [example for side in SIDES for example in dataset.sides[side]]
     atomic_write(context.folder / "quality.md", generate_quality_report(every))

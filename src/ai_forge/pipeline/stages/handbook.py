@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ai_forge.data_pipeline.datasets.formats import read_dataset
-from ai_forge.data_pipeline.datasets.storage import read_jsonl
 from ai_forge.data_pipeline.handbook.agent_folder import find_agent_folder
-from ai_forge.data_pipeline.handbook.handbook import COMPANIONS, FINE_TUNING_FILE, HELD_OUT_FILE, PROBES_FILE
-from ai_forge.data_pipeline.handbook.tasks import checks_of_every_answer
+from ai_forge.data_pipeline.handbook.files import read_probes
+from ai_forge.data_pipeline.handbook.handbook import COMPANIONS, FINE_TUNING_FILE, HELD_OUT_FILE
+from ai_forge.data_pipeline.handbook.tasks import asked, checks_of_every_answer
 from ai_forge.data_pipeline.schemas.instructions import AlpacaPair
-from ai_forge.data_pipeline.schemas.probes import ComplianceProbe
 from ai_forge.errors import InputError
 from ai_forge.events import Notice
 from ai_forge.pipeline.stage import Outputs, Stage, StageContext, Summary, keyed_by_files
-from ai_forge.pipeline.stages.bake import BakeSummary, baked_tasks, held_out_tasks, rules_before
+from ai_forge.pipeline.stages.bake import BakeSummary, baked_lessons, held_out_tasks, rules_before
 from ai_forge.pipeline.stages.evaluate import ASKED, JudgedSummary, key_of_asked, serve
 from ai_forge.pipeline.stages.parity import parity_stage
 from ai_forge.pipeline.stages.report import ReportSummary, report_stage, summary_of
@@ -63,7 +62,7 @@ def _copy_data(context: StageContext) -> HandbookSummary:
     if not (context.folder / HELD_OUT_FILE).is_file():
         _hold_out(context)
     train, valid = (_pairs(context.folder / name) for name in (FINE_TUNING_FILE, HELD_OUT_FILE))
-    probes = _probes(context.folder)
+    probes = read_probes(context.folder)
     content = stage_key(train=[p.id for p in train], valid=[p.id for p in valid], probes=[p.id for p in probes])
     return HandbookSummary(train=len(train), valid=len(valid), probes=len(probes), content=content)
 
@@ -88,11 +87,6 @@ def _pairs(path: Path) -> list[AlpacaPair]:
     return [record for record in read_dataset(path, "alpaca").records if isinstance(record, AlpacaPair)]
 
 
-def _probes(folder: Path) -> list[ComplianceProbe]:
-    path = folder / PROBES_FILE
-    return read_jsonl(path, ComplianceProbe) if path.is_file() else []
-
-
 def _content(outputs: Outputs) -> str:
     return outputs.summary("dataset", HandbookSummary).content
 
@@ -108,7 +102,9 @@ def _fit(context: StageContext) -> TrainingResult:
 
     data = context.outputs.folder("dataset")
     sides = [_pairs(data / name) for name in (FINE_TUNING_FILE, HELD_OUT_FILE)]
-    result: TrainingResult = run_training(context, HandbookTrainer, "train_pairs", *sides, baked_tasks(context.outputs))
+    result: TrainingResult = run_training(
+        context, HandbookTrainer, "train_pairs", *sides, baked_lessons(context.outputs)
+    )
     return result
 
 
@@ -148,7 +144,7 @@ def _evaluate(context: StageContext) -> ComplianceSummary:
     from ai_forge.prompting.chat import ChatTokenizer
 
     data = context.outputs.folder("dataset")
-    probes = _probes(data)
+    probes = read_probes(data)
     if not probes:
         text = "No probes: none of the rules can be checked by a machine, so nothing is judged. Write fine-tuning-probes.jsonl."
         context.emit(Notice("warning", text))
@@ -195,15 +191,12 @@ def _answers(context: StageContext, tuned: bool, tokenizer: ChatTokenizer, chats
     return answers
 
 
-def asked(prompt: str) -> list[Message]:
-    """A prompt as the one message of a chat."""
-    return [{"role": "user", "content": prompt}]
-
-
 def _chats(context: StageContext) -> list[list[Message]]:
     """Probes, then held-out instructions."""
     data = context.outputs.folder("dataset")
-    prompts = [probe.prompt for probe in _probes(data)] + [pair.instruction for pair in _pairs(data / HELD_OUT_FILE)]
+    prompts = [probe.prompt for probe in read_probes(data)] + [
+        pair.instruction for pair in _pairs(data / HELD_OUT_FILE)
+    ]
     return [asked(prompt) for prompt in prompts[: context.run.settings.export.parity_prompts]]
 
 

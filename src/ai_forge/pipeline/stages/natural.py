@@ -84,12 +84,11 @@ def _build(context: StageContext) -> NaturalSummary:
     synthesis = context.run.settings.synthesis
     writer, tokenizer, name, same_tokens = writer_of(context, "natural questions and their answers")
     made = NaturalWriter(
-        scribe=Scribe(writer, tokenizer, synthesis.seed),
+        scribe=Scribe(writer, tokenizer, synthesis.seed, synthesis.natural_samples),
         folder=context.folder,
         project=context.run.repository_name,
         find=lambda question, side: _shown(context, question, side),
         far=lambda question, side, files: _shown(context, question, side, files),
-        samples=synthesis.natural_samples,
         progress=context.report,
     )
     subjects = _subjects(context)

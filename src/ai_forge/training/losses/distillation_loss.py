@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ai_forge.training.backends.base import Loss, TokenSums, Trainee
+from ai_forge.training.backends.base import Loss
 from ai_forge.training.losses.objective import SupervisedObjective
 from ai_forge.training.losses.sft import sft_loss
-from ai_forge.training.tokens.packing import TokenizedExample, collate
+from ai_forge.training.tokens.packing import TokenizedExample
 
 # of all probability: less than this is lost in rounding where the top tokens hold the rest, and log(0) is no number
 LEAST_REST = 1e-6
@@ -74,12 +74,3 @@ class DistillationObjective(SupervisedObjective):
             return value
 
         return total
-
-    def evaluate(self, trainee: Trainee, items: Sequence[TokenizedExample]) -> TokenSums:
-        """−log p of every supervised token."""
-        return trainee.evaluate(collate([without_teacher(item) for item in items]))
-
-
-def without_teacher(example: TokenizedExample) -> TokenizedExample:
-    """The example as one that is learned by its tokens."""
-    return TokenizedExample(example.ids, example.n_prompt, example.context, example.weights)

@@ -9,6 +9,7 @@ were packed, so it works on the arrays of any backend.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from ai_forge.training.backends.base import Loss, TokenSums, Trainee
@@ -54,8 +55,13 @@ class SupervisedObjective:
         return sum(sum(item.weights) or item.n_supervised for item in items)  # without weights each counts 1
 
     def evaluate(self, trainee: Trainee, items: Sequence[TokenizedExample]) -> TokenSums:
-        """−log p of every supervised token, unweighted, so that runs with other weights can be compared."""
-        return trainee.evaluate(collate(items))
+        """−log p of every supervised token, unweighted and without a teacher, so that any two runs can be compared."""
+        return trainee.evaluate(collate([without_teacher(item) for item in items]))
+
+
+def without_teacher(example: TokenizedExample) -> TokenizedExample:
+    """The example as one that is learned by its tokens."""
+    return replace(example, teacher=None)
 
 
 def weights_of(example: TokenizedExample) -> tuple[float, ...]:

@@ -18,6 +18,7 @@ __all__ = [
     "TAGS",
     "Draft",
     "Subject",
+    "closes_its_brackets",
     "documentation",
     "draft_of",
     "facts_as",
@@ -71,6 +72,11 @@ class Subject:
         """One of `options`, fixed by the block, `salt` and the seed."""
         # By content and not drawn: the same block is asked in the same words in every run, whatever stands beside it.
         return options[int(content_id(self.block.id, salt, str(self.seed)), 16) % len(options)]
+
+
+def closes_its_brackets(line: str) -> bool:
+    """Whether a line of code stands for itself: it opens as many brackets of each kind as it closes."""
+    return all(line.count(pair[0]) == line.count(pair[1]) for pair in ("()", "[]", "{}"))
 
 
 @dataclass(frozen=True)

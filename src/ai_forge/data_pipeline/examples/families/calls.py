@@ -3,7 +3,14 @@
 import re
 from collections import defaultdict
 
-from ai_forge.data_pipeline.examples.families.base import Draft, Subject, draft_of, facts_as, listed
+from ai_forge.data_pipeline.examples.families.base import (
+    Draft,
+    Subject,
+    closes_its_brackets,
+    draft_of,
+    facts_as,
+    listed,
+)
 from ai_forge.data_pipeline.graph.symbols import overlap
 from ai_forge.data_pipeline.mining.filters import is_test_path
 from ai_forge.data_pipeline.schemas import CodeBlock
@@ -14,7 +21,6 @@ _WORD = re.compile(r"[\w$]+")
 _CALLED = re.compile(r"(?<![\w$])([\w$]+)\s*\(")
 # A comment, or the line that defines the name
 _NO_CALL = re.compile(r"(#|//|\*|def |class )")
-_BRACKETS = ("()", "[]", "{}")
 # More would not fit into a prompt, and an answer that lists some of them would be wrong
 _MAX_CALLERS = 3
 
@@ -46,7 +52,7 @@ def call_line(caller: CodeBlock, name: str, number: int | None = None) -> str | 
         text = one_line(line)
         is_call = len(text) <= _MAX_LINE and "`" not in text and _calls(text, name) and not _NO_CALL.match(text)
         whole = text.rstrip(" {:;,")
-        if is_call and all(whole.count(pair[0]) == whole.count(pair[1]) for pair in _BRACKETS):
+        if is_call and closes_its_brackets(whole):
             return whole
     return None
 

@@ -3,7 +3,7 @@
 import re
 
 from ai_forge.data_pipeline.examples.block_tree import comments_in, node_text, tree_of_block
-from ai_forge.data_pipeline.examples.families.base import Draft, Subject, draft_of, is_callable
+from ai_forge.data_pipeline.examples.families.base import Draft, Subject, closes_its_brackets, draft_of, is_callable
 from ai_forge.data_pipeline.schemas import CodeBlock
 from ai_forge.data_pipeline.text.words import first_sentence, one_line, plain
 
@@ -65,8 +65,8 @@ def _commented_lines(block: CodeBlock, comments: list[tuple[int, str]]) -> list[
         is_prose = sentence[:1].isalpha() and 4 <= len(sentence.split()) <= 40 and '"' not in sentence
         if number == 0 or not is_prose or _TOOL.match(sentence) or _CODE.search(sentence):
             continue
-        is_whole = all(line.count(pair[0]) == line.count(pair[1]) for pair in ("()", "[]", "{}"))
-        if 4 <= len(line) <= _MAX_LINE and "`" not in line and sum(map(str.isalnum, line)) > 3 and is_whole:
+        is_short = 4 <= len(line) <= _MAX_LINE and sum(map(str.isalnum, line)) > 3
+        if is_short and "`" not in line and closes_its_brackets(line):
             found.append((sentence, line))
     return found
 

@@ -15,6 +15,7 @@ _NO_DEFAULTS = ("go", "java", "rust", "c", "bash")
 _TYPED = ("typescript", "tsx")
 _OPENING, _CLOSING = "([{<", ")]}>"
 _QUOTED = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'")
+_OPTIONAL = re.compile(r"[\w$]\?\s*(?::|$)")
 _DEFAULT = re.compile(r"(?<![=!<>])=(?![=>])")
 _CALLS = (
     "call", "call_expression", "function_call_expression", "method_invocation", "member_call_expression",
@@ -37,11 +38,15 @@ def optional_parameters(block: CodeBlock) -> tuple[str, ...]:
         return ()
     optional: list[str] = []
     for part in _parts(signature[start + 1 : _close(signature, start)]):
-        head, sign, _ = _outer(part).partition("=") if _DEFAULT.search(_outer(part)) else (_outer(part), "", "")
-        may_lack = bool(sign) or (block.language in _TYPED and re.search(r"[\w$]\?\s*(?::|$)", head) is not None)
-        if not may_lack:
+        head = _outer(part)
+        has_default = _DEFAULT.search(head) is not None
+        if has_default:
+            head = head.partition("=")[0]
+        if not has_default and not (block.language in _TYPED and _OPTIONAL.search(head)):
             continue
-        words = re.findall(r"[\w$]+", head.partition(":")[0] if block.language != "cpp" else head)
+        if block.language != "cpp":  # there the type stands before the name, and `::` in it
+            head = head.partition(":")[0]
+        words = re.findall(r"[\w$]+", head)
         name = next((word.lstrip("$") for word in reversed(words) if word.lstrip("$") in meta.parameters), None)
         if name is None:
             return ()
