@@ -1,9 +1,9 @@
-"""Mining by several processes: the own pool against loky's and the standard library's, the same files, in turns.
+"""Mining by several processes: this pool (loky's) against the standard library's and one process alone, the same files, in turns.
 
     python bench/bench_pool.py FOLDER [--rounds 7]
 
-All give the same blocks (checked first). loky is not a dependency: install it beside, to measure it. The rivals get batches of about
-a megabyte, the largest files first, and send back what the own pool's helpers send.
+All give the same blocks (checked first). The standard pool gets the same batches and sends back the same; a process of it that dies
+ends all that is in flight.
 """
 
 import argparse
@@ -52,19 +52,13 @@ def own(sources: Sequence[SourceFile], task: MiningTask, n: int) -> Mined:
     return {index: file.pack() for index, file in mine_files(sources, task, processes=n)}
 
 
+def alone(sources: Sequence[SourceFile], task: MiningTask, _: int) -> Mined:
+    return own(sources, task, 1)
+
+
 def standard(sources: Sequence[SourceFile], task: MiningTask, n: int) -> Mined:
     with ProcessPoolExecutor(n, mp_context=get_context("spawn")) as pool:
         return by_executor(pool, sources, task)
-
-
-def loky(sources: Sequence[SourceFile], task: MiningTask, n: int) -> Mined:
-    from loky import get_reusable_executor
-
-    pool = get_reusable_executor(max_workers=n)
-    try:
-        return by_executor(pool, sources, task)
-    finally:
-        pool.shutdown(wait=True)
 
 
 def main() -> None:
@@ -74,13 +68,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args()
     sources, task = read_repository(given.folder).files, MiningTask(MinerSettings())
-    rivals: dict[str, Callable[..., Mined]] = {"own": own, "standard": standard}
-    try:
-        import loky as _installed  # noqa: F401
-
-        rivals["loky"] = loky
-    except ImportError:
-        print("loky is not installed: left out", file=sys.stderr)
+    rivals: dict[str, Callable[..., Mined]] = {"pool": own, "standard": standard, "one process": alone}
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
     expected: Mined | None = None
     for number in range(given.rounds + 1):

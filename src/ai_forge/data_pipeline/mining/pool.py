@@ -1,89 +1,62 @@
-"""Files mined by several processes: this one and helpers, which each get a batch when they have none.
+"""Files mined by several processes of a loky pool, one a core, each with a batch at a time.
 
-py-tree-sitter holds the interpreter's lock, so threads gain nothing. Helpers are started as `python -c`, not by
-`multiprocessing`: fork is unsafe under the threads of a loaded torch, and spawn runs the caller's script again where it
-has no `__main__` guard. This process mines too, so one helper's start (0.3 s) costs no waiting, and half of the results
-are never sent. Small repositories stay in this process.
+py-tree-sitter holds the interpreter's lock, so threads gain nothing. Small repositories stay in this process.
 
-The standard pool on spawn has neither: a worker that dies ends all that is in flight, and the caller only waits.
+What goes wrong: a process that dies (killed, or crashed by a grammar) breaks its pool. The files that were on their way are
+then mined one at a time in a pool of one, so no more is lost than the file that kills its process when it is alone,
+counted as `crashed`. Where no process can be started, this one mines alone. Ctrl-C is for this process, which ends the
+others; if it dies, they end within a second.
 
-What goes wrong: a helper that dies (killed, or crashed by a grammar) costs no more than the file that kills another one
-when it is tried alone, counted as `crashed`; a file that this process takes itself has no such guard. Where no helper can
-be started, this process mines alone. Ctrl-C ends the helpers; if this process dies, they end at the end of their input.
-
-A helper imports nothing from the current folder (`-P`): it may be the repository, which is not trusted.
+A process of the pool imports nothing from the current folder: it may be the repository, which is not trusted.
 """
 
 import contextlib
 import gc
-import io
 import os
-import pickle
-import queue
 import signal
-import struct
-import subprocess
 import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from typing import TypeVar
 
 from ai_forge.data_pipeline.mining.file_mining import MinedFile, MiningTask, mine_file
 from ai_forge.data_pipeline.source.repository import SourceFile
 
 __all__ = ["mine_files", "no_collection"]
 
+T = TypeVar("T")
 Numbered = tuple[int, SourceFile]
-# Bytes; fewer are mined before a helper has started.
-_WORTH_A_HELPER = 2_000_000
-_MAX_HELPERS = 7
+Batch = list[Numbered]
+Miner = Callable[[SourceFile, MiningTask], MinedFile]
+Results = Generator[tuple[int, MinedFile], None, T]
+# Bytes; fewer are mined before other processes have started.
+_WORTH_A_POOL = 2_000_000
+_MAX_PROCESSES = 8
 _MAX_BATCH, _MIN_BATCH = 1_000_000, 50_000
-_LENGTH = struct.Struct(">Q")
-_READY = "ready"
-# A helper runs this very code, also where another copy of the package is installed.
-_HERE = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r})\n"
-_SERVE = "from ai_forge.data_pipeline.mining.pool import serve; serve()"
+_ENVIRONMENT = {
+    "PYTHONSAFEPATH": "1",
+    "PYTHONFAULTHANDLER": "",  # loky dumps a crashed process's stack otherwise; the file is counted, which is enough
+}
 
 
 def mine_files(
-    sources: Sequence[SourceFile], task: MiningTask, *, processes: int | None = None
+    sources: Sequence[SourceFile], task: MiningTask, *, processes: int | None = None, mine: Miner = mine_file
 ) -> Iterator[tuple[int, MinedFile]]:
-    """(index, result) of each file, in any order. `processes` counts this one; by default one for each core."""
-    if processes is not None:
-        n_helpers = processes - 1
-    elif not sys.executable or sum(len(source.content) for source in sources) < _WORTH_A_HELPER:
-        n_helpers = 0  # an interpreter that is embedded in another program cannot be started again
-    else:
-        n_cores = os.cpu_count() or 1
-        if hasattr(os, "sched_getaffinity"):  # a container may have fewer than the machine; macOS does not say
-            n_cores = len(os.sched_getaffinity(0))
-        n_helpers = min(n_cores - 1, _MAX_HELPERS)
-    work = _Work(sources, n_helpers + 1)
-    done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    helpers: list[_Helper] = []
-    threads: list[threading.Thread] = []
-    try:
-        for _ in range(n_helpers):
-            try:
-                helpers.append(_Helper(task))
-            except OSError:  # no more processes or memory: those that there are do it
-                break
-            threads.append(threading.Thread(target=_drive, args=(helpers[-1], work, done), daemon=True))
-            threads[-1].start()
-        # One at a time, so that results of the helpers are passed on between: nothing piles up.
-        while batch := work.take(1):
-            yield from ((index, mine_file(source, task)) for index, source in batch)
-            while not done.empty():
-                yield from _results(done.get(), task)
-        for thread in threads:
-            thread.join()
-        while not done.empty():
-            yield from _results(done.get(), task)
-    finally:
-        for helper in helpers:
-            helper.close()
+    """(index, result) of each file, in any order, by `processes` processes; by default one for each core if it pays.
+
+    An error that `mine` raises in another process is raised here.
+    """
+    n_processes = processes or _worth_starting(sources)
+    if n_processes == 1:
+        yield from _here(enumerate(sources), task, mine)
+        return
+    waiting = deque(_batches(sources, n_processes))
+    while waiting:
+        lost = yield from _side_by_side(waiting, n_processes, task, mine)
+        yield from _one_by_one(lost, task, mine)
 
 
 @contextlib.contextmanager
@@ -98,165 +71,128 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
-class _Work:
-    """Files not yet given out, the largest first; batches shrink towards the end, so that all finish together."""
-
-    def __init__(self, sources: Sequence[SourceFile], n_processes: int) -> None:
-        self._waiting = deque(sorted(enumerate(sources), key=lambda item: -len(item[1].content)))
-        self._n_bytes = sum(len(source.content) for source in sources)
-        self._n_processes = n_processes
-        self._lock = threading.Lock()
-
-    def take(self, n_files: int = sys.maxsize) -> list[Numbered]:
-        """The next files that are worth sending, at most `n_files`; none when all are given out."""
-        with self._lock:
-            target = max(_MIN_BATCH, min(_MAX_BATCH, self._n_bytes // (4 * self._n_processes)))
-            batch: list[Numbered] = []
-            size = 0
-            while self._waiting and size < target and len(batch) < n_files:
-                batch.append(self._waiting.popleft())
-                size += len(batch[-1][1].content)
-            self._n_bytes -= size
-            return batch
+def _worth_starting(sources: Sequence[SourceFile]) -> int:
+    # An interpreter that is embedded in another program cannot be started again
+    if not sys.executable or sum(len(source.content) for source in sources) < _WORTH_A_POOL:
+        return 1
+    n_cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):  # a container may have fewer than the machine; macOS does not say
+        n_cores = len(os.sched_getaffinity(0))
+    return min(n_cores, _MAX_PROCESSES)
 
 
-class _Helper:
-    """A process that mines what it is sent. Raises OSError where none can be started."""
-
-    def __init__(self, task: MiningTask) -> None:
-        self.task = task
-        self.is_closed = False
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _HERE + _SERVE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for this process, which then ends its helpers
-        )
-        with contextlib.suppress(OSError):  # already dead: `is_ready` finds it out
-            self.send(task)
-
-    def is_ready(self) -> bool:
-        """Whether the process has started: one that cannot start here says nothing against a file."""
-        with contextlib.suppress(EOFError):
-            return bool(self.receive() == _READY)
-        return False
-
-    def send(self, value: object) -> None:
-        """Raises OSError if the process is dead."""
-        assert self._process.stdin is not None
-        _write(self._process.stdin, value)
-
-    def receive(self) -> Any:
-        """The next answer; raises EOFError if the process is dead."""
-        assert self._process.stdout is not None
-        return _read(self._process.stdout)
-
-    def close(self) -> None:
-        """End the process, whatever it does."""
-        self.is_closed = True
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(OSError):
-                if stream is not None:
-                    stream.close()
+def _batches(sources: Sequence[SourceFile], n_processes: int) -> Iterator[Batch]:
+    """Files that are worth sending together, the largest first, so that all processes finish together."""
+    n_bytes = sum(len(source.content) for source in sources)
+    target = max(_MIN_BATCH, min(_MAX_BATCH, n_bytes // (8 * n_processes)))
+    batch: Batch = []
+    size = 0
+    for item in sorted(enumerate(sources), key=lambda item: -len(item[1].content)):
+        batch.append(item)
+        size += len(item[1].content)
+        if size >= target:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
-def _drive(helper: _Helper, work: _Work, done: "queue.SimpleQueue[Any]") -> None:
-    """Have a helper mine its share; of what it held when it died, each file is mined apart."""
-    try:
-        if not helper.is_ready():
-            return
-        for item in _held_at_its_end(helper, work, done):
-            if helper.is_closed:  # nobody waits any more
-                return
-            done.put(_apart(item, helper.task))
-    except Exception as error:  # noqa: BLE001 - it is raised again in the thread that waits
-        done.put(error)
-
-
-def _held_at_its_end(helper: _Helper, work: _Work, done: "queue.SimpleQueue[Any]") -> list[Numbered]:
-    """Keep a helper busy until all is given out: two batches are on the way, so that it never waits for this process.
-
-    Returns the files that it was sent and did not answer: none, unless it died.
-    """
-    sent: deque[list[Numbered]] = deque()
-    with contextlib.suppress(OSError, EOFError):
-        while True:
-            while len(sent) < 2 and (batch := work.take()):
-                sent.append(batch)
-                helper.send(batch)
-            if not sent:
-                break
-            done.put(helper.receive())
-            sent.popleft()
-    return [item for batch in sent for item in batch]
-
-
-def _apart(item: Numbered, task: MiningTask) -> list[tuple[int, bytes | None]]:
-    """One file in a process of its own; None in the place of the result where that dies too."""
-    index, source = item
-    with contextlib.suppress(OSError), contextlib.closing(_Helper(task)) as helper:
-        if helper.is_ready():
+def _side_by_side(waiting: deque[Batch], n_processes: int, task: MiningTask, mine: Miner) -> Results[Batch]:
+    """Results of the waiting batches; returns the files that were on their way when a process died."""
+    sent: dict[Future[list[tuple[int, bytes]]], Batch] = {}
+    with _pool(n_processes) as pool:
+        if not _lives(pool):
+            while waiting:
+                yield from _here(waiting.popleft(), task, mine)
+        while waiting or sent:
             try:
-                helper.send([item])
-                answer: list[tuple[int, bytes | None]] = helper.receive()
-                return answer
-            except (OSError, EOFError):
-                return [(index, None)]
-    # No process could be started, which says nothing about the file.
-    return [(index, mine_file(source, task).pack())]
+                # One more each than it works at, so that none waits for this process
+                while waiting and len(sent) < 2 * n_processes:
+                    future = _submit(pool, _packed, waiting[0], task, mine)
+                    sent[future] = waiting.popleft()
+                done, _ = wait(sent, return_when=FIRST_COMPLETED)
+                answers = {future: future.result() for future in done}
+            except BrokenExecutor:
+                break
+            for future, answer in answers.items():
+                del sent[future]
+                yield from _unpacked(answer)
+    return [item for batch in sent.values() for item in batch]
 
 
-def _results(answer: Any, task: MiningTask) -> Iterator[tuple[int, MinedFile]]:
-    if isinstance(answer, BaseException):
-        raise answer
-    for index, packed in answer:
-        if packed is None:
-            yield index, MinedFile("crashed")
-        else:
-            yield index, MinedFile.unpack(packed)
+def _one_by_one(items: Batch, task: MiningTask, mine: Miner) -> Results[None]:
+    """Each file alone in a process, `crashed` where that dies."""
+    left = deque(items)
+    while left:
+        with _pool(1) as pool:
+            if not _lives(pool):
+                yield from _here(left, task, mine)
+                return
+            is_alive = True
+            while left and is_alive:
+                item = left.popleft()
+                try:
+                    answer = _submit(pool, _packed, [item], task, mine).result()
+                except BrokenExecutor:
+                    is_alive = False
+                    yield item[0], MinedFile("crashed")
+                else:
+                    yield from _unpacked(answer)
 
 
-def serve() -> None:
-    """Answer each batch of files on stdin with its packed results on stdout, until stdin ends."""
+def _here(items: Iterable[Numbered], task: MiningTask, mine: Miner) -> Results[None]:
+    for index, source in items:
+        yield index, mine(source, task)
+
+
+@contextlib.contextmanager
+def _pool(n_processes: int) -> Iterator[Executor]:
+    from loky import ProcessPoolExecutor
+
+    pool = ProcessPoolExecutor(n_processes, initializer=_begin, initargs=(os.getpid(),), env=_ENVIRONMENT)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, kill_workers=True)
+
+
+def _lives(pool: Executor) -> bool:
+    """Whether processes can be started here: where they cannot, that says nothing against a file."""
+    try:
+        _submit(pool, os.getpid).result()
+    except (BrokenExecutor, OSError):
+        return False
+    return True
+
+
+def _submit(pool: Executor, call: Callable[..., T], *given: object) -> "Future[T]":
+    """Ask the pool, which starts its processes now: with Ctrl-C blocked, which they inherit."""
+    if not hasattr(signal, "pthread_sigmask"):
+        return pool.submit(call, *given)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(call, *given)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(parent: int) -> None:
+    """Set up a process of the pool."""
     gc.disable()  # as in `no_collection`
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not land among the answers
-    batches: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_receive_all, args=(sys.stdin.buffer, batches), daemon=True).start()
-    task: MiningTask = batches.get()
-    _write(answers, _READY)
-    while True:
-        try:
-            answer: Any = [(index, mine_file(source, task).pack()) for index, source in batches.get()]
-        except Exception as error:  # noqa: BLE001 - it is raised again in the other process
-            answer = error
-        _write(answers, answer)
+    os.dup2(2, 1)  # what a library prints must not land among what the command prints
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
-def _receive_all(stream: BinaryIO, batches: "queue.SimpleQueue[Any]") -> None:
-    """Read ahead, so that who sends never waits; at the end of the input the process ends, whatever it does."""
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            batches.put(_read(stream))
-    os._exit(0)  # the main thread may be inside a grammar, which nothing else ends
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(0)
 
 
-def _write(stream: Any, value: object) -> None:
-    data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-    stream.write(_LENGTH.pack(len(data)) + data)
-    stream.flush()
+def _packed(batch: Batch, task: MiningTask, mine: Miner) -> list[tuple[int, bytes]]:
+    return [(index, mine(source, task).pack()) for index, source in batch]
 
 
-def _read(stream: Any) -> Any:
-    """The next value. Pickle is safe here: both ends are this program."""
-    head = stream.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
-        raise EOFError
-    (length,) = _LENGTH.unpack(head)
-    data = stream.read(length)
-    if len(data) < length:
-        raise EOFError
-    return pickle.load(io.BytesIO(data))
+def _unpacked(answer: list[tuple[int, bytes]]) -> Results[None]:
+    for index, packed in answer:
+        yield index, MinedFile.unpack(packed)

@@ -1,10 +1,12 @@
-"""Files mined by several processes: the same result, and what happens when a helper dies."""
+"""Files mined by several processes: the same result, and what happens when one dies."""
 
+import os
 import signal
 import subprocess
 import sys
 import textwrap
-import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -13,7 +15,7 @@ import pytest
 from ai_forge.config import MinerSettings
 from ai_forge.data_pipeline import MiningResult, SourceFile, mine
 from ai_forge.data_pipeline.mining.file_mining import MinedFile, MiningTask, mine_file
-from ai_forge.data_pipeline.mining.pool import _apart, _Work, mine_files
+from ai_forge.data_pipeline.mining.pool import mine_files
 from ai_forge.data_pipeline.source.repository import blob_id
 
 ROOT = Path(__file__).parents[4]
@@ -54,137 +56,107 @@ def test_a_packed_file_opens_as_what_was_packed() -> None:
     assert "<masked>" in mine([SourceFile("a.py", secret, blob_id(secret))], task.settings).documents[0].source_code
 
 
-def test_a_helper_that_dies_costs_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first helper is killed at its first file, those after it are not."""
-    deadly = f"""
-        import os, pathlib
-        from ai_forge.data_pipeline.mining import pool as mining_pool
-        mine_file, killed = mining_pool.mine_file, pathlib.Path({str(tmp_path / "killed")!r})
-        def deadly(source, task):
-            if not killed.exists():
-                killed.touch()
-                os.kill(os.getpid(), 9)
-            return mine_file(source, task)
-        mining_pool.mine_file = deadly
-    """
-    monkeypatch.setattr("ai_forge.data_pipeline.mining.pool._SERVE", f"{textwrap.dedent(deadly)}\nmining_pool.serve()")
-    work = _Work(SOURCES[:6], 2)
-    monkeypatch.setattr("ai_forge.data_pipeline.mining.pool._Work", lambda *_: _OnlyForHelpers(work))
-    task = MiningTask(MinerSettings())
-    found = dict(mine_files(SOURCES[:6], task, processes=2))
-    assert (tmp_path / "killed").exists()
-    assert [found[n].pack() for n in range(6)] == [mine_file(file, task).pack() for file in SOURCES[:6]]
+Miner = Callable[[SourceFile, MiningTask], MinedFile]
+TASK = MiningTask(MinerSettings())
 
 
-def test_a_file_that_kills_each_process_is_skipped_as_crashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The helpers find a miner that kills its process at the sight of one file."""
-    deadly = """
-        import os
-        from ai_forge.data_pipeline.mining import pool as mining_pool
-        mine_file = mining_pool.mine_file
-        def deadly(source, task):
-            if source.path == "deadly.py":
-                os.kill(os.getpid(), 9)
-            return mine_file(source, task)
-        mining_pool.mine_file = deadly
-    """
-    monkeypatch.setattr("ai_forge.data_pipeline.mining.pool._SERVE", f"{textwrap.dedent(deadly)}\nmining_pool.serve()")
+def packed(sources: list[SourceFile]) -> list[bytes]:
+    return [mine_file(source, TASK).pack() for source in sources]
+
+
+def deadly(is_deadly: Callable[[SourceFile], bool]) -> Miner:
+    """A miner that kills its process at the sight of some files; made here, so that it is sent by value."""
+
+    def mine(source: SourceFile, task: MiningTask) -> MinedFile:
+        if is_deadly(source):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return mine_file(source, task)
+
+    return mine
+
+
+def test_a_process_that_dies_costs_no_file(tmp_path: Path) -> None:
+    """The first is killed at its first file, those after it are not."""
+    killed = tmp_path / "killed"
+
+    def once(_: SourceFile) -> bool:
+        if killed.exists():
+            return False
+        killed.touch()
+        return True
+
+    found = dict(mine_files(SOURCES[:6], TASK, processes=2, mine=deadly(once)))
+    assert killed.exists()
+    assert [found[n].pack() for n in range(6)] == packed(SOURCES[:6])
+
+
+def test_files_that_kill_each_process_are_crashed() -> None:
     content = b"def f():\n    pass\n"
-    files = [*SOURCES[:4], SourceFile("deadly.py", content, blob_id(content))]
-    task = MiningTask(MinerSettings())
-    work = _Work(files, 2)
-    monkeypatch.setattr("ai_forge.data_pipeline.mining.pool._Work", lambda *_: _OnlyForHelpers(work))
-    found = dict(mine_files(files, task, processes=2))
-    assert found[4].skipped == "crashed"
-    assert sorted(found) == [0, 1, 2, 3, 4]
-    assert [found[index].skipped for index in range(4)] == [mine_file(file, task).skipped for file in files[:4]]
+    bad = [SourceFile(f"deadly{n}.py", content, blob_id(content)) for n in range(2)]
+    files = [bad[0], *SOURCES[:4], bad[1]]
+    found = dict(mine_files(files, TASK, processes=2, mine=deadly(lambda source: source.path.startswith("deadly"))))
+    assert sorted(found) == list(range(6))
+    assert [found[0].skipped, found[5].skipped] == ["crashed", "crashed"]
+    assert [found[n].pack() for n in range(1, 5)] == packed(SOURCES[:4])
 
 
-class _OnlyForHelpers:
-    """Work of which the process that asks for single files gets none."""
-
-    def __init__(self, work: _Work) -> None:
-        self.work = work
-
-    def take(self, n_files: int | None = None) -> list[tuple[int, SourceFile]]:
-        return [] if n_files else self.work.take()
+def test_where_processes_cannot_live_this_one_mines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    found = dict(mine_files(SOURCES[:4], TASK, processes=3))
+    assert [found[n].pack() for n in range(4)] == packed(SOURCES[:4])
 
 
-def test_helpers_that_cannot_start_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ai_forge.data_pipeline.mining.pool._SERVE", "raise SystemExit(3)")
-    task = MiningTask(MinerSettings())
-    found = dict(mine_files(SOURCES[:4], task, processes=3))
-    assert [found[n].skipped for n in range(4)] == [mine_file(file, task).skipped for file in SOURCES[:4]]
-    (answer,) = _apart((0, SOURCES[0]), task)
-    assert answer == (0, mine_file(SOURCES[0], task).pack())
-
-
-def test_where_no_process_can_be_started_this_one_mines_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_none_can_be_started_this_one_mines(monkeypatch: pytest.MonkeyPatch) -> None:
     def none_left(*_: object, **__: object) -> None:
         raise BlockingIOError("Resource temporarily unavailable")
 
-    monkeypatch.setattr("ai_forge.data_pipeline.mining.pool.subprocess.Popen", none_left)
-    task = MiningTask(MinerSettings())
-    found = dict(mine_files(SOURCES[:4], task, processes=3))
-    assert [found[n].pack() for n in range(4)] == [mine_file(file, task).pack() for file in SOURCES[:4]]
-    assert _apart((0, SOURCES[0]), task) == [(0, mine_file(SOURCES[0], task).pack())]
+    monkeypatch.setattr("loky.backend.popen_loky_posix.Popen", none_left)
+    found = dict(mine_files(SOURCES[:4], TASK, processes=3))
+    assert [found[n].pack() for n in range(4)] == packed(SOURCES[:4])
 
 
-def test_helpers_import_nothing_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_imported_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be the repository that is mined: `cd repository && ai-forge run`."""
-    for name in ("json", "queue", "argparse", "tree_sitter"):
+    for name in ("json", "queue", "argparse", "tree_sitter", "cloudpickle", "loky"):
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w').close()\n")
     monkeypatch.chdir(tmp_path)
-    work = _Work(SOURCES[:2], 2)
-    monkeypatch.setattr("ai_forge.data_pipeline.mining.pool._Work", lambda *_: _OnlyForHelpers(work))
-    assert len(list(mine_files(SOURCES[:2], MiningTask(MinerSettings()), processes=2))) == 2
+    assert len(list(mine_files(SOURCES[:2], TASK, processes=2))) == 2
     assert not (tmp_path / "run").exists()
 
 
-def test_once_nobody_waits_no_more_helpers_are_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    endless = """
-        import time
-        from ai_forge.data_pipeline.mining import pool as mining_pool
-        mining_pool.mine_file = lambda *_: time.sleep(600)
-        mining_pool.serve()
-    """
-    given, apart, before = threading.Event(), [], set(threading.enumerate())
+def test_what_a_grammar_prints_is_not_printed_by_the_command(capfd: pytest.CaptureFixture[str]) -> None:
+    def loud(source: SourceFile, task: MiningTask) -> MinedFile:
+        print("noise", flush=True)
+        return mine_file(source, task)
 
-    class Noted(_Work):
-        def take(self, n_files: int = sys.maxsize) -> list[tuple[int, SourceFile]]:
-            batch = super().take(n_files)
-            if batch and n_files > 1:
-                given.set()
-            return batch
+    assert len(list(mine_files(SOURCES[:2], TASK, processes=2, mine=loud))) == 2
+    assert capfd.readouterr().out == ""
 
-    monkeypatch.setattr("ai_forge.data_pipeline.mining.pool._SERVE", textwrap.dedent(endless))
-    monkeypatch.setattr("ai_forge.data_pipeline.mining.pool._Work", Noted)
-    monkeypatch.setattr("ai_forge.data_pipeline.mining.pool._apart", lambda item, _: apart.append(item) or [])
-    results = mine_files(SOURCES, MiningTask(MinerSettings()), processes=2)
+
+def test_who_stops_listening_waits_for_nothing() -> None:
+    def slow(source: SourceFile, task: MiningTask) -> MinedFile:
+        if source.path == "slow.py":
+            time.sleep(600)
+        return mine_file(source, task)
+
+    files = [SourceFile("slow.py", b"x = 1", "0"), *SOURCES[:40]]
+    results = mine_files(files, TASK, processes=2, mine=slow)
     next(results)
-    assert given.wait(60)
-    results.close()
-    for thread in set(threading.enumerate()) - before:
-        thread.join(60)
-    assert apart == []
+    before = time.monotonic()
+    results.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - before < 60
 
 
-def test_an_error_in_a_helper_is_raised_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = """
-        from ai_forge.data_pipeline.mining import pool as mining_pool
-        def mine_file(source, task):
-            raise LookupError(source.path)
-        mining_pool.mine_file = mine_file
-    """
-    monkeypatch.setattr("ai_forge.data_pipeline.mining.pool._SERVE", f"{textwrap.dedent(broken)}\nmining_pool.serve()")
-    work = _Work(SOURCES[:1], 2)
-    monkeypatch.setattr("ai_forge.data_pipeline.mining.pool._Work", lambda *_: _OnlyForHelpers(work))
+def test_an_error_in_a_process_is_raised_here() -> None:
+    def broken(source: SourceFile, _: MiningTask) -> MinedFile:
+        raise LookupError(source.path)
+
     with pytest.raises(LookupError, match=SOURCES[0].path):
-        list(mine_files(SOURCES[:1], MiningTask(MinerSettings()), processes=2))
+        list(mine_files(SOURCES[:1], TASK, processes=2, mine=broken))
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
-def test_helpers_end_with_the_process_that_started_them(sent: signal.Signals) -> None:
+def test_processes_end_with_the_one_that_started_them(sent: signal.Signals) -> None:
     code = """
         import time
         from ai_forge.config import MinerSettings
@@ -202,9 +174,9 @@ def test_helpers_end_with_the_process_that_started_them(sent: signal.Signals) ->
     )
     assert parent.stdout is not None
     assert parent.stdout.readline() == "started\n"
-    helpers = psutil.Process(parent.pid).children()
-    assert len(helpers) == 2
+    started = psutil.Process(parent.pid).children()
+    assert len(started) >= 3  # and loky's tracker of what is to be cleaned up
     parent.send_signal(sent)
     parent.communicate(timeout=60)
-    _, alive = psutil.wait_procs(helpers, timeout=60)
+    _, alive = psutil.wait_procs(started, timeout=60)
     assert not [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
