@@ -30,7 +30,9 @@ def open_model(options: Options, repo: Path, model: str | None) -> ServedModel:
     runtime = options.settings().settings.runtime
     workspace = options.workspace()
     name = model or known_model_of(repo, options.recipe, workspace)
-    return ServedModel.open(name, workspace, runtime)
+    served = ServedModel.open(name, workspace, runtime)
+    served.runtime.warm(served.deployment.model)
+    return served
 
 
 @with_options(*OF_DEPLOYED)
