@@ -10,6 +10,7 @@ those that it reads. Then, for each kind of file and each way, the home is damag
 
     same         the answer that it gives undamaged: it does not matter, or was made again
     cautious     `clean` removes less than it would
+    as it lies   another answer: the file is one that a person writes, or a log
     told         another answer, and stderr names the file, or the run, stage or version that it is part of
     refused      a stable code, one line, a next step; the step is taken and the same command given again, up to three times:
       helped       the answer that it gives undamaged
@@ -51,8 +52,11 @@ SLOW = {"plan", "plan of a file"}  # they measure the machine, for many seconds:
 ALWAYS = ("models", "runs", "clean")  # where no command opens the file
 NEW_KEY = "made-again"
 MAX_STEPS = 3  # what is told next may lead to what is told next: move it away, then make it anew
+# what a person writes, and what a job's process printed: another one is another input, or is shown as it lies
+PEOPLES = {"repo/.ai-forge/questions.yaml", "repo/.agents/fine-tuning-file.json", "home/jobs/*/log.txt"}
 # what lists say: all of it is the answer. Of the others' answers not how long they took, and how a stage came to be
 LISTS = {"models", "runs", "compare", "jobs list", "jobs show", "jobs events", "keys list", "guardian status"}
+CLOCK = {"age_days"}  # of any command
 NO_ANSWER = {"seconds", "cached", "stages", "state", "text", "changed", "bytes", "training", "created_at", "created"}
 NO_ANSWER |= {"files", "written"}  # how many a backup holds
 
@@ -146,7 +150,7 @@ def expected_of(place: Place, name: str, words: Sequence[str]) -> Expected:
     second = place.give(words)
     if first.code != second.code or first.code is None or "Traceback" in first.err:
         raise SystemExit(f"undamaged, {shlex.join(words)} ends with {first.code}, {second.code}:\n{first.err[-2000:]}")
-    unsaid = set[str]() if name in LISTS else NO_ANSWER
+    unsaid = CLOCK if name in LISTS else NO_ANSWER | CLOCK
     one, two = answer_of(first, unsaid), answer_of(second, unsaid)
     volatile = frozenset[str]()
     if isinstance(one, dict) and isinstance(two, dict):
@@ -225,6 +229,8 @@ class Matrix:
     def _tell(self, kind: str, way: str, path: Path, name: str, as_nobody: bool) -> None:
         ended = self.place.give(self.place.commands()[name], as_nobody=as_nobody)
         what, detail = self._judged(ended, name, path)
+        if what == "WRONG ANSWER" and kind in PEOPLES:
+            what, detail = "as it lies", ""
         if what == "refused":
             what, detail = self._stepped(detail, name, path, as_nobody)
         self.counts[what] += 1
@@ -289,6 +295,8 @@ class Matrix:
                 return "begun anew", ""
             if what == "told":
                 return "helped, told", ""
+            if what == "refused" and "There is no job" in complaint:  # it was in the queue that was given up
+                return "begun anew", ""
             told.append(f"{what}: {complaint}")
             if what != "refused" or told[-1].endswith(told[-2]):
                 break

@@ -5,10 +5,13 @@ Two runs of a tiny base, deployed, asked and corrected, a job of the queue, a cy
 
 import contextlib
 import encodings.idna
-import encodings.utf_16_le  # noqa: F401
+import encodings.utf_16_le
+import http.cookies  # noqa: F401 (these are imported where a command needs them: one that runs as nobody could not)
 import os
+import resource
 import shlex
 import shutil
+import signal
 import stat
 import sys
 import traceback
@@ -25,6 +28,7 @@ from cli_runs import SETTINGS, TinyRun, flags, stdlib_copy, tiny_base
 from queue_owner import queue_of, start_owner, wait_until
 
 HANG_S = 60.0
+MEMORY_BYTES = 8 << 30  # address space that a command may take beyond that of the process it is forked from
 NOBODY = 65534
 QUESTION = "where is a string decoded?"
 RULE = """---
@@ -151,18 +155,25 @@ class Place:
 
     def give(self, words: Sequence[str], *, as_nobody: bool = False) -> Ended:
         """Run a command in a fork of this process."""
-        folder = self.root / "told"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        pid = os.fork()
-        if not pid:
-            _child(words, self.root, as_nobody)
-        code: int | None = killed_after(pid, HANG_S)
-        if code == -9:
-            code = None
-        out, err, opened = ((folder / name) for name in ("out", "err", "opened"))
-        paths = opened.read_text().split("\n") if opened.exists() else []
-        return Ended(code, out.read_text(errors="replace"), err.read_text(errors="replace"), frozenset(paths))
+        return given_in_fork(words, self.root, HANG_S, as_nobody)
+
+
+def given_in_fork(words: Sequence[str], root: Path, limit_s: float, as_nobody: bool = False) -> Ended:
+    """How a command ends in a fork of this process, in the folder `root`; nothing that it started outlives it."""
+    folder = root / "told"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    pid = os.fork()
+    if not pid:
+        _child(words, root, as_nobody)
+    code: int | None = killed_after(pid, limit_s)
+    if code == -signal.SIGKILL:
+        code = None
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    out, err, opened = ((folder / name) for name in ("out", "err", "opened"))
+    paths = opened.read_text().split("\n") if opened.exists() else []
+    return Ended(code, out.read_text(errors="replace"), err.read_text(errors="replace"), frozenset(paths))
 
 
 def _child(words: Sequence[str], root: Path, as_nobody: bool) -> None:
@@ -176,6 +187,8 @@ def _child(words: Sequence[str], root: Path, as_nobody: bool) -> None:
                 opened.add(path)
 
     try:
+        os.setsid()
+        _bound_memory()
         with (
             (folder / "out").open("w") as out,
             (folder / "err").open("w") as err,
@@ -195,6 +208,14 @@ def _child(words: Sequence[str], root: Path, as_nobody: bool) -> None:
             list_.write("\n".join(sorted(opened)))
     finally:
         os._exit(code)
+
+
+def _bound_memory() -> None:
+    """No more than a tiny run needs: what reads without end fails, and the machine lives on."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if sys.platform == "linux" else 0
+    if pages:
+        limit = pages * resource.getpagesize() + MEMORY_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def ai_forge_here(words: Sequence[str]) -> int:

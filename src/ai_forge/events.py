@@ -231,8 +231,10 @@ def n_damaged_events(path: Path) -> int:
     """How many lines of an `events.jsonl` tell nothing any more; the last one may be torn, or is just being written."""
     if not path.is_file():
         return 0
-    *whole, _ = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    return sum(bool(line.strip()) and event_of(line) is None for line in whole)
+    *whole, last = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    if "{".startswith(last[:1]) and "\0" not in last:  # of zeros, which a power cut leaves, nobody wrote a beginning
+        last = ""
+    return sum(bool(line.strip()) and event_of(line) is None for line in (*whole, last))
 
 
 def event_of(line: str | bytes) -> JsonObject | None:

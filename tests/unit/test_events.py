@@ -44,6 +44,8 @@ def test_a_byte_that_flipped_in_an_event_is_noticed(tmp_path: Path) -> None:
     path.write_text(written.replace("3 blocks", "8 blocks") + '{"event": "Noti')  # the last is being written
     assert [record["event"] for record in read_events(path)] == ["StageStarted", "StepLogged"]
     assert n_damaged_events(path) == 1
+    path.write_bytes(bytes(len(written)))  # what a power cut leaves
+    assert n_damaged_events(path) == 1
 
 
 def test_progress_is_written_once_a_second_and_heard_always(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from ai_forge.events import read_events
 from ai_forge.pipeline.run import Run, read_run
 from ai_forge.pipeline.runner import Runner
 from ai_forge.pipeline.stage import NotMadeError
+from ai_forge.places import regular_bytes
 from ai_forge.serving.registry import Registry
 from ai_forge.workspace import Workspace
 
@@ -123,7 +124,7 @@ def known_to(training: LastTraining) -> Known | None:
 def known_in(index: Path) -> Known | None:
     """What the index in a folder holds; None where it is gone or damaged."""
     try:
-        lines = (index / "entries.jsonl").read_text(encoding="utf-8").split("\n")
+        lines = regular_bytes(index / "entries.jsonl").decode("utf-8").split("\n")
         return Known(tuple(Entry.from_json(line) for line in lines if line))
     except (OSError, ValueError, TypeError):
         return None

@@ -45,12 +45,15 @@ def status(options: Options, repo: Repo = Path(), json: AsJson = False) -> None:
     """What changed since the last training, and whether that asks for another one. Changes nothing."""
     from ai_forge.antigravity_agent.decide import decide
     from ai_forge.antigravity_agent.repo_guardian import RepoGuardian
+    from ai_forge.pipeline.runs import damaged_runs
 
     guardian = RepoGuardian(project_of(options, repo))
     seen = guardian.observe()
     decision = decide(seen, guardian.settings)
     value = {**decision.model_dump(), "observation": seen.model_dump(mode="json")}
     show(value, lambda: _print_status(seen, decision), json)
+    for sentence in damaged_runs(guardian.workspace):  # one of them may be of a later training than what is told
+        warn(sentence)
     if seen.problem is not None:
         raise typer.Exit(2)
 

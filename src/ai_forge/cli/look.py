@@ -64,7 +64,7 @@ def models(home: Home = None, json: AsJson = False) -> None:
 
 def runs(home: Home = None, json: AsJson = False) -> None:
     """The runs in the workspace, newest first, with how far each came."""
-    from ai_forge.pipeline.runs import damaged_events, runs_of, unreadable_runs
+    from ai_forge.pipeline.runs import damaged_runs, runs_of
     from ai_forge.workspace import Workspace
 
     workspace = Workspace.open(home)
@@ -80,9 +80,7 @@ def runs(home: Home = None, json: AsJson = False) -> None:
         table(("run", "began", "model", "base", "state", "verdict"), shown)
 
     show([run.model_dump() | {"created": local_time(run.created)} for run in found], text, json)
-    for record in unreadable_runs(workspace):
-        warn(f"{record} is damaged or missing. Next: the same `ai-forge run` as then writes it again.")
-    for sentence in damaged_events(workspace):
+    for sentence in damaged_runs(workspace):
         warn(sentence)
 
 

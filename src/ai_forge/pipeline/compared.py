@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from ai_forge.pipeline.runs import run_folder, runs_of
 from ai_forge.pipeline.stage import NotMadeError
 from ai_forge.pipeline.stages.dataset import DatasetSummary
 from ai_forge.pipeline.stages.evaluate import FILE
+from ai_forge.pipeline.stages.export import gguf_of
 from ai_forge.wording import local_time
 from ai_forge.workspace import MANIFEST, Workspace, read_json, whole_manifest
 
@@ -121,17 +123,29 @@ def _kept_evaluation(runner: Runner) -> Path | None:
 def _not_measured(run: Run, workspace: Workspace) -> InputError:
     known = (read_run(workspace.runs_dir / one.run_id) for one in runs_of(workspace, 20) if one.run_id != run.id)
     others = [one for one in known if one is not None and _kept_evaluation(Runner(one, workspace)) is not None]
-    step = (
-        f"ai-forge evaluate {run.repository} measures the repository as it is now, which may be another run: "
-        "ai-forge runs shows its id."
-    )
+    file = _file_of(run, workspace)
+    again = f"the same `ai-forge evaluate {run.repository}` as then measures it again, where the files there are as they were."
+    steps = []
+    if others and file is not None:  # the one way that always helps: its repository may be another by now
+        steps.append(f"have its model asked what {others[0].id} was asked: ai-forge compare {others[0].id} {file}")
     if len(others) > 1:
-        step = f"compare two that are: ai-forge compare {others[1].id} {others[0].id}; or " + step
-    elif others:
-        step = f"{others[0].id} is. " + step
+        steps.append(f"compare two that are: ai-forge compare {others[1].id} {others[0].id}")
     return InputError(
-        f"{run.model}:{run.id} is not evaluated, or its evaluation is damaged or by another version of AI Forge.", step
+        f"{run.model}:{run.id} is not evaluated, or its evaluation is damaged or by another version of AI Forge.",
+        "; or ".join([*steps, again]),
     )
+
+
+def _file_of(run: Run, workspace: Workspace) -> Path | None:
+    """The model that a run made, where it is still there."""
+    from ai_forge.serving.registry import Registry
+
+    with Registry(workspace.registry_path) as registry:
+        deployed = [version.deployment for version in registry.versions()]
+    files = [one.gguf_path for one in deployed if (one.name, one.version) == (run.model, run.id)]
+    with suppress(NotMadeError):
+        files.append(gguf_of(run, Runner(run, workspace).outputs()))
+    return next((file for file in files if file.is_file()), None)
 
 
 def _as_text(run: Run) -> dict[str, str]:

@@ -167,16 +167,16 @@ def runs_of(workspace: Workspace, limit: int | None = None) -> list[RunOverview]
     return [_overview(folder, record) for folder, record in newest[:limit]]
 
 
-def unreadable_runs(workspace: Workspace) -> list[Path]:
-    """The records of runs that are damaged, or of a version of AI Forge that wrote them otherwise."""
+def damaged_runs(workspace: Workspace) -> list[str]:
+    """What cannot be told of runs, in sentences: records are damaged (or of a version of AI Forge that wrote them otherwise);
+    events of theirs are damaged, or gone though the run made something."""
     # an empty one is of a run that was killed before it was written down
     folders = sorted(path for path in workspace.runs_dir.glob("[!.]*") if path.is_dir() and any(path.iterdir()))
-    return [folder / RECORD for folder in folders if _record_in(folder) is None]
-
-
-def damaged_events(workspace: Workspace) -> list[str]:
-    """What cannot be told of runs, in sentences: events of theirs are damaged, or gone though the run made something."""
-    told = []
+    told = [
+        f"{folder / RECORD} is damaged or missing. Next: the same `ai-forge run` as then writes it again."
+        for folder in folders
+        if _record_in(folder) is None
+    ]
     for record in sorted(workspace.runs_dir.glob(f"[!.]*/{RECORD}")):
         path = record.with_name("events.jsonl")
         if n_damaged := n_damaged_events(path):

@@ -25,6 +25,7 @@ from ai_forge.data_pipeline.handbook.handbook import (
 from ai_forge.data_pipeline.schemas.probes import ComplianceProbe
 from ai_forge.errors import InputError
 from ai_forge.json_lines import json_line
+from ai_forge.places import regular_bytes
 from ai_forge.workspace import atomic_write
 
 __all__ = ["BESIDE", "MADE_FILE", "Written", "beside", "read_probes", "write_handbook"]
@@ -148,7 +149,7 @@ def _holds_no_more(path: Path, rows: Sequence[Row]) -> bool:
 def _known(root: Path) -> dict[str, list[str]]:
     """By name: the hashes of the rows that we wrote last; nothing where the list is gone or damaged."""
     try:
-        files = json.loads((root / MADE_FILE).read_text(encoding="utf-8"))["files"]
+        files = json.loads(regular_bytes(root / MADE_FILE))["files"]
         return {str(name): [str(row) for row in rows] for name, rows in files.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return {}
