@@ -381,7 +381,9 @@ def measured(
     matrix = Matrix(place, expected, kinds, seed, n_readers)
     began, n, tried = time.monotonic(), 0, Counter[str]()
     tell(f"{len(kinds)} kinds of files, {len(cases)} cases to try")
-    for kind, way in cases:
+    for place_in_line, (kind, way) in enumerate(cases):
+        if place_in_line % 100 == 0:
+            tell(f"{place_in_line} of {len(cases)} after {time.monotonic() - began:.0f} s")
         if time.monotonic() - began > seconds:
             break
         possible = matrix.case(kind, way)
@@ -438,7 +440,7 @@ def main() -> int:
             share=chosen.share,
             seconds=chosen.seconds,
             n_readers=chosen.readers,
-            tell=lambda text: print(text, file=sys.stderr),
+            tell=lambda text: print(text, file=sys.stderr, flush=True),
         )
     if chosen.write:
         record("damage", made)

@@ -155,17 +155,29 @@ class Place:
 
     def give(self, words: Sequence[str], *, as_nobody: bool = False) -> Ended:
         """Run a command in a fork of this process."""
-        return given_in_fork(words, self.root, HANG_S, as_nobody)
+        return given_in_fork(words, self.root, HANG_S, AS_NOBODY if as_nobody else None)
 
 
-def given_in_fork(words: Sequence[str], root: Path, limit_s: float, as_nobody: bool = False) -> Ended:
+@dataclass(frozen=True)
+class User:
+    """Who gives a command: what he may and what others may do with what he makes. Only root can be another."""
+
+    uid: int
+    gid: int
+    umask: int = 0o022
+
+
+AS_NOBODY = User(NOBODY, NOBODY)
+
+
+def given_in_fork(words: Sequence[str], root: Path, limit_s: float, user: User | None = None) -> Ended:
     """How a command ends in a fork of this process, in the folder `root`; nothing that it started outlives it."""
     folder = root / "told"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     pid = os.fork()
     if not pid:
-        _child(words, root, as_nobody)
+        _child(words, root, user)
     code: int | None = killed_after(pid, limit_s)
     if code == -signal.SIGKILL:
         code = None
@@ -176,7 +188,7 @@ def given_in_fork(words: Sequence[str], root: Path, limit_s: float, as_nobody: b
     return Ended(code, out.read_text(errors="replace"), err.read_text(errors="replace"), frozenset(paths))
 
 
-def _child(words: Sequence[str], root: Path, as_nobody: bool) -> None:
+def _child(words: Sequence[str], root: Path, user: User | None) -> None:
     """The command in this process, which ends here: all that it printed and opened lies in `told`."""
     folder, code, opened = root / "told", 70, set[str]()
 
@@ -194,10 +206,12 @@ def _child(words: Sequence[str], root: Path, as_nobody: bool) -> None:
             (folder / "err").open("w") as err,
             (folder / "opened").open("w") as list_,
         ):
-            if as_nobody:
+            if user is not None:
+                os.umask(user.umask)
+            if user is not None and os.geteuid() == 0:
                 os.setgroups([])
-                os.setgid(NOBODY)
-                os.setuid(NOBODY)
+                os.setgid(user.gid)
+                os.setuid(user.uid)
             os.chdir(root)
             sys.addaudithook(note)
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

@@ -290,11 +290,11 @@ SHARES |= {"Parquet, flat": 8, "Parquet, nested": 7}
 
 def measured(*, n_files: int, seed: int, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """The report."""
-    import ai_forge.training.bases.resolve
-    import pyarrow.parquet
+    import pyarrow.parquet  # noqa: F401
 
     import ai_forge.prompting.chat
-    import ai_forge.serving.llama_server  # noqa: F401
+    import ai_forge.serving.llama_server
+    import ai_forge.training.bases.resolve  # noqa: F401
 
     chance, counts, faults = random.Random(seed), {kind: Counter[str]() for kind in SHARES}, []
     slowest, largest, unnamed = 0.0, 0, Counter[str]()

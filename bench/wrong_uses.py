@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from damage_home import complaint_of
-from damage_place import QUESTION, Ended, give_to_nobody, given_in_fork, same_again
+from damage_place import AS_NOBODY, QUESTION, Ended, give_to_nobody, given_in_fork, same_again
 from kill_run import import_everything
 from measure import record
 
@@ -133,7 +133,8 @@ class WrongPlace:
 
     def give(self, words: Sequence[str], *, as_nobody: bool = False) -> Ended:
         """Run a command in a fork, in this folder."""
-        return given_in_fork(words, self.root, LIMIT_S if (self.root / "whole").exists() else 120.0, as_nobody)
+        limit_s = LIMIT_S if (self.root / "whole").exists() else 120.0
+        return given_in_fork(words, self.root, limit_s, AS_NOBODY if as_nobody else None)
 
     def restore(self) -> list[str]:
         """What is no longer as it was, or lies about half-written; then all as it was."""
@@ -192,6 +193,16 @@ SETTINGS_WRONG += ("training.rank={a: 1}", "runtime.num_predict=" + "9" * 40, "t
 VALUES: dict[type, tuple[str, ...]] = {int: NUMBERS, float: NUMBERS, Path: PATHS, str: NAMES}
 
 
+SHARED = {"home", "config", "set", "recipe", "base", "name", "time_budget", "teacher", "steps", "epochs", "nproc", "repo"}
+SHARED |= {"job_id", "model"}
+OF_SHARED = 4  # values of a flag that many commands share: each command tries others
+
+
+def _some(values: tuple[str, ...], seed: str) -> Sequence[str]:
+    """All, or of what many commands share a few, drawn by the command's name."""
+    return random.Random(seed).sample(values, min(OF_SHARED, len(values))) if seed else values
+
+
 def wrong_values(parameter: Parameter) -> tuple[str, ...]:
     """What its kind does not take, or may not."""
     if parameter.flag == "--set":
@@ -234,6 +245,11 @@ class Case:
     words: tuple[str, ...]
     value: str = ""
 
+    @property
+    def is_of_words_alone(self) -> bool:
+        """Whether no file is looked at before it is refused."""
+        return ": " not in self.what
+
 
 def cases_of(command: Command) -> Iterator[Case]:
     """All wrong uses of one command."""
@@ -252,12 +268,12 @@ def cases_of(command: Command) -> Iterator[Case]:
     for one in command.parameters:
         shown = one.flag or one.name.upper()
         if one.required:
-            yield case(f"no {shown}", one.flag or one.name, **{one.name: []})
+            yield case(f"no {shown}", one.flag or "Missing argument", **{one.name: []})  # of two the second is missed
         if one.flag and one.kind is not bool:
             yield case(f"{shown} without a value", one.flag, [one.flag], **{one.name: []})
         if one.flag and one.kind is bool:
             yield case(f"{shown} with a value", one.flag, [f"{one.flag}=yes"], **{one.name: []})
-        for value in wrong_values(one):
+        for value in _some(wrong_values(one), f"{command.name} {shown}" if one.name in SHARED else ""):
             # `--flag=value` and `--` before arguments: what begins with a dash is a value, too
             given = [f"{one.flag}={value}"] if one.flag else ["--", value] if value.startswith("-") else [value]
             yield case(f"{shown}: {value[:30]!r}", value, **{one.name: given})

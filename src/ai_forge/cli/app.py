@@ -44,6 +44,7 @@ IN_THE_WAY = frozenset(
     (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.EINVAL, errno.ENXIO)
 )
 BROKEN_PIPE = 141
+LONG = re.compile(r"\S{500,}")  # no path or name that a person can read
 
 app.command()(run)
 app.command()(plan)
@@ -103,7 +104,8 @@ def main() -> NoReturn:
         if type(error).__name__ == "NoArgsIsHelpError":  # typer keeps its copy of click to itself
             print(usage(), file=sys.stderr)
             sys.exit(2)
-        code = _complain(InputError(_sentence(usage()), "`ai-forge --help`, and `--help` after any command."))
+        path = getattr(getattr(error, "ctx", None), "command_path", "ai-forge")
+        code = _complain(InputError(_sentence(usage() + _given(error)), f"`{path} --help` tells what there is."))
     if code == INTERRUPTED:
         print("\nInterrupted. What was done is kept: the same command continues.", file=sys.stderr)
     sys.exit(code or 0)
@@ -112,6 +114,12 @@ def main() -> NoReturn:
 def _sentence(text: str) -> str:
     """With a full stop, where no other sign ends it."""
     return re.sub(r"(?<![.?!])$", ".", text.strip())
+
+
+def _given(error: Exception) -> str:
+    """The value that a wrong value was, which typer leaves out; it is in pydantic's error behind it."""
+    details = getattr(error.__cause__, "errors", list)()
+    return f"; {details[0]['input']!r} was given" if details else ""
 
 
 def _step(error: OSError) -> str:
@@ -126,6 +134,10 @@ def _step(error: OSError) -> str:
     if error.errno in IN_THE_WAY:
         return f"move what lies there away: mv {place} {place}.moved; the same command makes it again."
     return "mend that; the same command continues."
+
+
+def _shortened(word: re.Match[str]) -> str:
+    return f"{word[0][:80]}… ({len(word[0])} characters)"
 
 
 def _give_up_stdout() -> None:
@@ -154,6 +166,6 @@ def _complain(error: AIForgeError) -> int:
     from ai_forge.cli.output import stderr
 
     if not isinstance(error, CancelledError):  # whoever pressed Ctrl-C has been told already
-        text = escape(" ".join(str(error).split()))
+        text = escape(LONG.sub(_shortened, " ".join(str(error).split())))
         stderr().print(f"[red]{error.code}:[/red] {text}", soft_wrap=True)
     return error.exit_code

@@ -50,12 +50,15 @@ Nproc = Annotated[
     int | None, typer.Option("--nproc", min=1, help="Processes that share the training, one for each GPU.")
 ]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Any setting: training.rank=16. See `ai-forge config show`.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any setting: training.rank=16. See `ai-forge config show`."),
 ]
 AllowLicence = Annotated[
     list[str] | None,
     typer.Option(
-        "--allow-licence", help="A licence beside the repository's own, such as MIT or 'BSD-*'; several times."
+        "--allow-licence",
+        metavar="NAME",
+        help="A licence beside the repository's own, such as MIT or 'BSD-*'; several times.",
     ),
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="A YAML file with settings.")]

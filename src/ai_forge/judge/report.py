@@ -55,7 +55,7 @@ def unknowns(training: TrainingRecord, origin: Origin) -> list[str]:
     texts = [
         "The held-out questions are made by the same rules as the training questions, about other files: they show "
         "what was learned about answering from code, not how people will ask.",
-        "A right citation and the right names do not make a whole sentence right; read the answers below.",
+        "A right citation and the right names do not make a whole sentence right; read the answers themselves.",
         "What was forgotten is measured as likelihood of held-out code and of 24 short general texts; that the model still "
         "writes and talks as well (HumanEval, conversations) is not measured here.",
         "One training with one seed: another would end within a few points of this one.",
@@ -104,8 +104,9 @@ ADVICE = {
 
 def about_intervals(verdict: Verdict) -> str:
     """Which level the intervals have, what is resampled, and what is corrected for."""
+    level = f"{verdict.confidence:.1%}".replace(".0%", "%")
     return (
-        f"In brackets {verdict.confidence:.1%} intervals: shares by Wilson's formula over single questions, which is too narrow "
+        f"In brackets {level} intervals: shares by Wilson's formula over single questions, which is too narrow "
         "where questions of one file stand or fall together; losses, likeness and all differences by a bootstrap of whole "
         "files. To promote, all checks must pass, which needs no correction; to reject, one is enough, so each is held to a "
         "stricter level (Bonferroni); looks at the questions before all were asked count as well."
@@ -207,7 +208,8 @@ def draw_contenders(rows: Sequence[Row]) -> bytes:
             axes.barh(place, e.value, color=ACCENT if name == TUNED else MUTED, height=0.6)
             if e.low is not None and e.high is not None:
                 axes.plot([e.low, e.high], [place, place], color=INK, linewidth=1.4)
-        axes.set(xlim=(0, 1), title=title, yticks=range(len(names)), yticklabels=names)
+        n = max((e.n for e in estimates if e is not None), default=0)
+        axes.set(xlim=(0, 1), title=f"{title} (n = {n})", yticks=range(len(names)), yticklabels=names)
         axes.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
         axes.spines[["top", "right"]].set_visible(False)
     return _png(figure)
@@ -223,10 +225,10 @@ def draw_loss_distribution(evaluation: Evaluation, rival: str) -> bytes:
     theirs = [a.loss / a.n_tokens for a in evaluation.of(rival)]
     top = max([*ours, *theirs, 0.1])
     bins = [top * i / 30 for i in range(31)]
-    axes.hist(theirs, bins=bins, color=MUTED, alpha=0.8, label=rival)
-    axes.hist(ours, bins=bins, color=ACCENT, alpha=0.8, label=TUNED)
+    axes.hist(theirs, bins=bins, color=MUTED, alpha=0.8, label=f"{rival} (n = {len(theirs)})")
+    axes.hist(ours, bins=bins, color=ACCENT, alpha=0.8, label=f"{TUNED} (n = {len(ours)})")
     axes.set(xlabel="answer loss of a question (nats per token)", ylabel="questions")
-    axes.legend(frameon=False, loc="upper right")  # "best" warns on a busy machine: it is timed
+    figure.legend(frameon=False, loc="outside upper right", ncols=2)  # above: no bar is hidden by it
     axes.spines[["top", "right"]].set_visible(False)
     return _png(figure)
 
