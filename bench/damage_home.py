@@ -1,7 +1,7 @@
 """Every kind of file under a home damaged in 25 ways: is it ever met with a traceback, a hang or a wrong answer?
 
     python bench/damage_home.py --seconds 1500 --write          (`make soak`)
-    python bench/damage_home.py --made FOLDER --share 0.1       (a home that was made before)
+    python bench/damage_home.py --made FOLDER --cases 30 --commands ask,models  (a home that was made before; CI)
 
 A home is made once: two runs of a tiny base, deployed, asked and corrected, a job of the queue, a cycle of a guardian, keys, a
 handbook, a converted base. Each command is run twice on it undamaged: what differs is no answer, and the files that it opens are
@@ -35,7 +35,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -209,7 +209,8 @@ class Matrix:
         """Damage one file of the kind and give commands that read it; False where it cannot be damaged so."""
         chance = random.Random(f"{self.seed} {kind} {way}")  # the same, whatever else is tried
         path = chance.choice(self.kinds[kind])
-        readers = [name for name, known in self.expected.items() if kind in known.reads] or list(ALWAYS)
+        always = [name for name in ALWAYS if name in self.expected]
+        readers = [name for name, known in self.expected.items() if kind in known.reads] or always
         readers = [name for name in readers if name not in SLOW] or readers
         chosen = chance.sample(readers, min(self.n_readers, len(readers)))
         damage_seed = chance.random()
@@ -331,7 +332,7 @@ class Matrix:
             if words:
                 after = self.place.give(words, as_nobody=as_nobody)
                 taken = True
-                if after.code not in (0, self.expected[known].code if known else 0):
+                if after.code not in (0, *(one.code for name, one in self.expected.items() if name == known)):
                     return None, True, complaint_of(after.err) or after.err[-300:]
         return instead, taken, ""
 
@@ -367,17 +368,19 @@ def measured(
     place: Place,
     *,
     seed: int,
-    share: float,
+    n_cases: int | None,
     seconds: float,
     n_readers: int = 1,
+    commands: Collection[str] = (),
     tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """The report of as many cases as the share and the time allow."""
-    expected = {name: expected_of(place, name, words) for name, words in place.commands().items()}
+    """The report of as many cases as are asked for and the time allows; of all commands where none is named."""
+    known = place.commands()
+    expected = {name: expected_of(place, name, known[name]) for name in commands or known}
     place.restore()
     kinds = kinds_in(place)
     cases = in_rounds(sorted(kinds), seed)
-    cases = cases[: round(share * len(cases))]
+    cases = cases[:n_cases]
     matrix = Matrix(place, expected, kinds, seed, n_readers)
     began, n, tried = time.monotonic(), 0, Counter[str]()
     tell(f"{len(kinds)} kinds of files, {len(cases)} cases to try")
@@ -417,7 +420,8 @@ def main() -> int:
     """Make a home, damage it, tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--made", type=Path, help="a folder whose home is used, or made there and kept")
-    parser.add_argument("--share", type=float, default=1.0, help="of all cases")
+    parser.add_argument("--cases", type=int, help="at the most; each kind once before any comes twice")
+    parser.add_argument("--commands", default="", help="with a comma between; all otherwise")
     parser.add_argument("--seconds", type=float, default=1500.0, help="no case is begun after these")
     parser.add_argument("--readers", type=int, default=1, help="commands that are given for each case")
     parser.add_argument("--seed", type=int, default=0)
@@ -437,7 +441,8 @@ def main() -> int:
         made = measured(
             place,
             seed=chosen.seed,
-            share=chosen.share,
+            n_cases=chosen.cases,
+            commands=[name for name in chosen.commands.split(",") if name],
             seconds=chosen.seconds,
             n_readers=chosen.readers,
             tell=lambda text: print(text, file=sys.stderr, flush=True),

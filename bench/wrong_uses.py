@@ -193,7 +193,20 @@ SETTINGS_WRONG += ("training.rank={a: 1}", "runtime.num_predict=" + "9" * 40, "t
 VALUES: dict[type, tuple[str, ...]] = {int: NUMBERS, float: NUMBERS, Path: PATHS, str: NAMES}
 
 
-SHARED = {"home", "config", "set", "recipe", "base", "name", "time_budget", "teacher", "steps", "epochs", "nproc", "repo"}
+SHARED = {
+    "home",
+    "config",
+    "set",
+    "recipe",
+    "base",
+    "name",
+    "time_budget",
+    "teacher",
+    "steps",
+    "epochs",
+    "nproc",
+    "repo",
+}
 SHARED |= {"job_id", "model"}
 OF_SHARED = 4  # values of a flag that many commands share: each command tries others
 

@@ -315,7 +315,7 @@ def in_points(e: Estimate | None) -> str:
     if e is None:
         return "unscored"
     if e.low is None or e.high is None:
-        return f"{100 * e.value:+.0f} points"
+        return f"{100 * e.value:+.0f} points (n = {e.n}, no interval)"
     return f"{100 * e.value:+.0f} points ({100 * e.low:+.0f} to {100 * e.high:+.0f})"
 
 
@@ -328,7 +328,7 @@ def in_words(e: Estimate | None, form: str) -> str:
     if e is None:
         return "unscored"
     if e.low is None or e.high is None:
-        return format(e.value, form)
+        return f"{e.value:{form}} (n = {e.n}, no interval)"
     return f"{e.value:{form}} ({e.low:{form}} to {e.high:{form}})"
 
 

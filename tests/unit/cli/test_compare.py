@@ -1,5 +1,6 @@
 """`ai-forge compare`: two real runs, and what is said where there is nothing to compare."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,15 @@ def test_two_runs_are_compared_on_what_both_were_asked(
         asked = ai_forge("compare", first, f"{server.address}/v1#tiny", "--home", run.home)
     assert asked.code == 0, asked.err
     assert asked.json["rows"] == rival.json["rows"]
+    # one that is damaged is asked anew, through its file: the step that is named works
+    damaged = run.home / "runs" / second / "evaluation" / "evaluation.json"
+    whole = damaged.read_bytes()
+    damaged.write_text("null")
+    complaint = ai_forge("compare", first, second, "--home", run.home).complaint
+    step = re.search(r"ai-forge (compare \S+ \S+\.gguf)", complaint)
+    assert step is not None, complaint
+    assert ai_forge(*step[1].split(), "--home", run.home).json["n_common"] > 0
+    damaged.write_bytes(whole)
     # what an evaluation was made of may be damaged: it is whole itself
     for folder in (run.home / "cache" / "dataset").iterdir():
         (folder / "dataset.json").write_text("null")
