@@ -93,6 +93,11 @@ def main() -> NoReturn:
     except BrokenPipeError:  # whoever read the output wants no more of it
         _give_up_stdout()
         code = BROKEN_PIPE
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):  # which typer catches, and ends with 1
+            raise
+        _give_up_stdout()
+        code = BROKEN_PIPE
     except OSError as error:  # a full disk, a folder that lost its rights: one line, whoever was writing
         _give_up_stdout()
         place = error.filename or "the output"
@@ -142,8 +147,9 @@ def _shortened(word: re.Match[str]) -> str:
 
 def _give_up_stdout() -> None:
     """Throw away what is not written yet, or Python complains again when it flushes at exit."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    stream = getattr(sys.stdout, "wrapped", sys.stdout)  # by typer, where a reader went away
+    if isinstance(stream, io.TextIOWrapper):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _run_command() -> int | None:
