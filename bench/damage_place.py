@@ -4,9 +4,9 @@ Two runs of a tiny base, deployed, asked and corrected, a job of the queue, a cy
 """
 
 import contextlib
-import encodings.idna
-import encodings.utf_16_le
-import http.cookies  # noqa: F401 (these are imported where a command needs them: one that runs as nobody could not)
+import encodings.idna  # noqa: F401 (these three are imported where a command needs them: as nobody it could not)
+import encodings.utf_16_le  # noqa: F401
+import http.cookies  # noqa: F401
 import os
 import resource
 import shlex

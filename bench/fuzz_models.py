@@ -182,13 +182,13 @@ class Worker:
         """A fork of this process, which has imported what is needed."""
         (ask_out, ask_in), (tell_out, tell_in) = os.pipe(), os.pipe()
         pid = os.fork()
-        if pid:
-            os.close(ask_out)
-            os.close(tell_in)
-            return cls(pid, os.fdopen(ask_in, "w"), os.fdopen(tell_out))
-        os.close(ask_in)
-        os.close(tell_out)
-        _work(os.fdopen(ask_out), os.fdopen(tell_in, "w"))
+        if not pid:
+            os.close(ask_in)
+            os.close(tell_out)
+            _work(os.fdopen(ask_out), os.fdopen(tell_in, "w"))
+        os.close(ask_out)
+        os.close(tell_in)
+        return cls(pid, os.fdopen(ask_in, "w"), os.fdopen(tell_out))
 
     def read(self, kind: str, path: Path, cache: Path) -> dict[str, Any] | None:
         """What became of it; None where the worker died or hung, and is gone."""
