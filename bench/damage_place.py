@@ -4,7 +4,7 @@ Two runs of a tiny base, deployed, asked and corrected, a job of the queue, a cy
 """
 
 import contextlib
-import encodings.idna  # noqa: F401 (these three are imported where a command needs them: as nobody it could not)
+import encodings.idna  # these three are imported where a command needs them: as nobody it could not
 import encodings.utf_16_le  # noqa: F401
 import http.cookies  # noqa: F401
 import os

@@ -1,10 +1,12 @@
 """Files that are broken in every way, read and mined: does one ever end a run, or hang it?
 
-    python bench/fuzz_files.py --files 10000 --write        (`make soak`)
+    python bench/fuzz_files.py --write                      (`make soak`)
+    python bench/fuzz_files.py --files 0 --models 10000     (the other part alone)
 
 Sources of this repository's tests in nine languages, configuration, Markdown, reStructuredText, AsciiDoc and notebooks are mutated
 (bytes flipped, cut, doubled, nested deep, Unicode's line ends, lines of a megabyte, zeros) and mined fifty at a time as one
-repository, indexed beside its code, and searched for secrets. Prints what failed and the slowest batch; ends with 1 where one did.
+repository, indexed beside its code, and searched for secrets. Model and dataset files are
+mutated by `fuzz_models`. Prints what failed and the slowest; ends with 1 where one did.
 """
 
 import argparse
@@ -18,11 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fuzz_models
 from ai_forge.config import MinerSettings
 from ai_forge.data_pipeline.miner import mine_repository
 from ai_forge.data_pipeline.search.entries import block_entries, entries_beside_code
 from ai_forge.data_pipeline.source.repository import read_repository
-from measure import record
+from measure import RESULTS, record
 
 ROOT = Path(__file__).parents[1]
 BATCH = 50
@@ -134,16 +137,27 @@ def measured(*, n_files: int, seed: int) -> dict[str, Any]:
 def main() -> int:
     """Mutate, mine, tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=int, default=10_000)
+    parser.add_argument("--files", type=int, default=10_000, help="sources, settings and texts; 0 leaves them out")
+    parser.add_argument("--models", type=int, default=10_000, help="model and dataset files; 0 leaves them out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", action="store_true", help="keep the result in bench/results/fuzz.json")
     chosen = parser.parse_args()
-    made = measured(n_files=chosen.files, seed=chosen.seed)
+    made: dict[str, Any] = {}
+    if chosen.files:
+        made["sources"] = measured(n_files=chosen.files, seed=chosen.seed)
+    if chosen.models:
+        made["models"] = fuzz_models.measured(n_files=chosen.models, seed=chosen.seed, tell=_to_stderr)
     if chosen.write:
-        record("fuzz", made)
+        before = json.loads((RESULTS / "fuzz.json").read_text()) if (RESULTS / "fuzz.json").exists() else {}
+        kept = {part: before[part] for part in ("sources", "models") if part in before}
+        record("fuzz", kept | made)
     else:
         print(json.dumps(made, indent=1))
-    return int(bool(made["faults"]))
+    return int(any(part["faults"] for part in made.values()))
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

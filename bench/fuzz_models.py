@@ -1,4 +1,4 @@
-"""Model and dataset files that are broken in every way, read as a user's are: for `fuzz_files --models N`.
+"""Model and dataset files that are broken in every way, read as a user's are: a part of `fuzz_files`.
 
 Of a tiny model and a dataset a GGUF, a safetensors file, a `tokenizer.json`, a `tokenizer_config.json`, a `config.json` and Parquet
 files of two kinds are mutated: as bytes, as numbers (any place that may be a count, a length or an offset becomes zero, one more,
@@ -350,16 +350,3 @@ def measured(*, n_files: int, seed: int, tell: Callable[[str], None] = lambda _:
         "wall_s": round(time.monotonic() - began, 1),
         "faults": faults,
     }
-
-
-if __name__ == "__main__":
-    print(
-        json.dumps(
-            measured(
-                n_files=int(sys.argv[1]),
-                seed=int(sys.argv[2]),
-                tell=lambda text: print(text, file=sys.stderr, flush=True),
-            ),
-            indent=1,
-        )
-    )
