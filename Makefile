@@ -45,7 +45,9 @@ soak: $(VENV)/.installed-dev
 	AI_FORGE_HEAVY_CLIENTS=1 $(BIN)/python -m pytest tests/integration/test_real_clients.py
 	$(BIN)/python bench/kill_guardian.py
 	$(BIN)/python bench/plant_candidates.py
-	$(BIN)/python bench/damage_home.py --seconds 1500 --write
+	$(BIN)/python bench/damage_home.py --seconds 3600 --write
+	$(BIN)/python bench/wrong_uses.py --write
+	$(BIN)/python bench/two_people.py --write
 	$(BIN)/python bench/plant_secrets.py --write
 	$(BIN)/python bench/fuzz_files.py --write
 

@@ -1,6 +1,6 @@
 """Every kind of file under a home damaged in 25 ways: is it ever met with a traceback, a hang or a wrong answer?
 
-    python bench/damage_home.py --seconds 1500 --write          (`make soak`)
+    python bench/damage_home.py --seconds 3600 --write          (`make soak`)
     python bench/damage_home.py --made FOLDER --cases 30 --commands ask,models  (a home that was made before; CI)
 
 A home is made once: two runs of a tiny base, deployed, asked and corrected, a job of the queue, a cycle of a guardian, keys, a
@@ -422,7 +422,7 @@ def main() -> int:
     parser.add_argument("--made", type=Path, help="a folder whose home is used, or made there and kept")
     parser.add_argument("--cases", type=int, help="at the most; each kind once before any comes twice")
     parser.add_argument("--commands", default="", help="with a comma between; all otherwise")
-    parser.add_argument("--seconds", type=float, default=1500.0, help="no case is begun after these")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="no case is begun after these")
     parser.add_argument("--readers", type=int, default=1, help="commands that are given for each case")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", action="store_true", help="keep the result in bench/results/damage.json")

@@ -123,7 +123,7 @@ def _sentence(text: str) -> str:
 
 def _given(error: Exception) -> str:
     """The value that a wrong value was, which typer leaves out; it is in pydantic's error behind it."""
-    details = getattr(error.__cause__, "errors", list)()
+    details: list[dict[str, object]] = getattr(error.__cause__, "errors", list)()
     return f"; {details[0]['input']!r} was given" if details else ""
 
 
