@@ -23,6 +23,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -108,6 +109,12 @@ class WrongPlace:
         """All of it, and the same beside it."""
         root = self.root
         stdlib_copy(root / "repo")
+        for words in (
+            ["init", "-q"],
+            ["add", "."],
+            ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-qm", "Begin"],
+        ):
+            subprocess.run(["git", "-C", str(root / "repo"), *words], check=True)
         tiny_base(root / "base")
         settings = SETTINGS | {"training.base_model": str(root / "base")}
         (root / "settings.yaml").write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in settings.items()))
@@ -124,6 +131,7 @@ class WrongPlace:
         if ended.code != 0:
             raise SystemExit(f"the run that all begins with ended with {ended.code}:\n{ended.err}")
         self.give(["keys", "add", "someone", "--home", "home"])
+        self.give(["questions", "add", QUESTION, "--file", "json/decoder.py", "--repo", "repo"])
         self.give(["backup", "home.tar", "--home", "home"])
         self._keep()
 
@@ -243,6 +251,8 @@ def good_value(command: Command, parameter: Parameter) -> str | None:
         "to": "alpaca",
         "out": "made.jsonl",
     }
+    if command.name == "questions add" and parameter.name == "file":
+        return "bisect.py"
     if command.name == "data diff":
         known |= {"first": "rows.jsonl", "second": "rows.jsonl"}
     needed = parameter.required or parameter.name in ("home", "config") or (parameter.name == "repo")

@@ -83,6 +83,7 @@ def main() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a letter shows another
             stream.reconfigure(errors="replace")
     try:
+        _require_text(sys.argv)
         code = _run_command()
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -114,6 +115,18 @@ def main() -> NoReturn:
     if code == INTERRUPTED:
         print("\nInterrupted. What was done is kept: the same command continues.", file=sys.stderr)
     sys.exit(code or 0)
+
+
+def _require_text(words: list[str]) -> None:
+    """Bytes that are no UTF-8 arrive as halves of surrogate pairs, which no file of ours, database or page could hold."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            shown = word.encode("utf-8", "replace").decode()
+            raise InputError(
+                f"The word {shown} is no valid text.", "write it in UTF-8; rename what is called so."
+            ) from error
 
 
 def _sentence(text: str) -> str:

@@ -95,8 +95,9 @@ class Options:
         flags: dict[str, object] = {}
         for text in self.set or []:
             key, equals, value = text.partition("=")
-            if not equals:
-                raise InputError(f"--set {text} has no value.", "write --set training.rank=16.")
+            if not equals or not key.strip():
+                what = "value" if key.strip() else "name before its value"
+                raise InputError(f"--set {text} has no {what}.", "write --set training.rank=16.")
             try:
                 flags[key.strip()] = yaml.safe_load(value)
             except yaml.YAMLError as error:

@@ -70,9 +70,9 @@ def _listen(settings: Settings) -> socket.socket:
         # what is accepted inherits it: asyncio does not see that this is TCP, and with Nagle's algorithm pieces wait for 40 ms
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listening
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a name that is none is no error of the system's
         raise PrerequisiteError(
-            f"{host}:{port} cannot be listened on: {error.strerror or error}.",
+            f"{host}:{port} cannot be listened on: {getattr(error, 'strerror', None) or error}.",
             "choose another: --port 0 takes a free one.",
         ) from error
 

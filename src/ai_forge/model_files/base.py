@@ -14,13 +14,19 @@ from typing import Any, Literal
 
 from ai_forge.errors import InputError
 from ai_forge.json_lines import JsonObject
-from ai_forge.model_files.architectures import ARCHITECTURES, completed, expected_shapes, unserved
+from ai_forge.model_files.architectures import ARCHITECTURES, completed, context_of, expected_shapes, unserved
 from ai_forge.model_files.tensors import Weights
 from ai_forge.prompting.tokenizer_settings import SETTINGS, read_json_object, tokenizer_settings
 
 Kind = Literal["wheel", "hub", "folder", "gguf", "ollama"]
 # names that tell of bits: of a quantised copy, not of the original
 QUANTIZED_NAME = re.compile(r"(?i)(awq|gptq|bnb|nf4|fp8|gguf|mlx|w\d+a\d+|int-?[48]|\d-?bits?)\b")
+
+
+SIZES = {"num_hidden_layers": 1000} | dict.fromkeys(
+    ("hidden_size", "intermediate_size", "vocab_size", "num_attention_heads", "num_key_value_heads", "head_dim"), 2**24
+)
+"""Settings of a model's size and the most that any may be: no model that there is comes near."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +77,13 @@ def check_folder(folder: Path) -> JsonObject:
             f"{folder} has no config.json: it is not a model folder.", "name the folder that holds the weights."
         )
     config = read_json_object(folder / "config.json")
-    if config.get("model_type") not in ARCHITECTURES:
+    if str(config.get("model_type")) not in ARCHITECTURES:
         raise InputError(
             f"{folder} is of architecture {config.get('model_type')!r}; AI Forge trains {', '.join(ARCHITECTURES)}.",
             "choose another base: ai-forge models.",
         )
     config = completed(config)
+    _require_sizes(folder / "config.json", config)
     try:
         if what := unserved(config):
             raise InputError(
@@ -84,8 +91,13 @@ def check_folder(folder: Path) -> JsonObject:
                 "choose another base: ai-forge models.",
             )
         expected = expected_shapes(config)
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{folder / 'config.json'} lacks the setting {error}.") from error
+        context_of(config)
+    except KeyError as error:
+        raise InputError(f"{folder / 'config.json'} lacks the setting {error}.", "download the model again.") from error
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise InputError(
+            f"{folder / 'config.json'} has a setting of a wrong kind: {error}.", "download the model again."
+        ) from error
     if config.get("quantization_config"):  # before the weights: theirs are packed, and would be refused for their type
         raise _quantized(folder, config)
     weights = Weights(folder)
@@ -106,6 +118,17 @@ def check_folder(folder: Path) -> JsonObject:
         if spec.shape != shape:
             raise InputError(f"{folder}: {tensor} has shape {spec.shape}, config.json says {shape}.")
     return config
+
+
+def _require_sizes(path: Path, config: Mapping[str, Any]) -> None:
+    """Before anything is laid out by them: one digit too many is a table that fills the memory."""
+    for name, most in SIZES.items():
+        value = config.get(name)
+        if value is not None and not (type(value) is int and 1 <= value <= most):
+            raise InputError(
+                f"{path}: {name} is {str(value)[:40]}; it is a whole number from 1 to {most}.",
+                "download the model again.",
+            )
 
 
 def _quantized(folder: Path, config: Mapping[str, Any]) -> InputError:

@@ -109,7 +109,7 @@ class SafetensorsFile:
             rows = {name: row for name, row in header.items() if name != "__metadata__"}
             self.specs = {n: TensorSpec(n, r["dtype"], tuple(map(int, r["shape"]))) for n, r in rows.items()}
             spans = {n: (8 + n_header + int(r["data_offsets"][0]), int(r["data_offsets"][1])) for n, r in rows.items()}
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
             raise InputError(f"{path} has a broken safetensors header: {error}.", "download the file again.") from error
         self._starts = {name: start for name, (start, _) in spans.items()}
         for name, spec in self.specs.items():
@@ -192,7 +192,7 @@ def weight_files(folder: Path) -> list[Path]:
     if index.is_file():
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise InputError(f"{index} is not a weight index: {error}.") from error
         for name in names:
             # a name with a folder in it would read outside

@@ -21,6 +21,7 @@ from ai_forge.places import SEAL, sealed
 from ai_forge.workspace import Workspace, atomic_write, read_json
 
 NAMES = "repositories.json"
+MAX_NAME = 100  # files are called by it, with more behind it, and none may be longer than 255
 UPLOADS = "jobs"  # in the workspace: what was sent to a service lies in the folder of its job
 _CREDENTIALS = re.compile(rb"(?<=://)[^/@\s]*@")
 
@@ -64,10 +65,11 @@ def model_name_for(
         InputError: the chosen name is another repository's, or cannot be a name.
     """
     identity = identity_of(root) + suffix  # a handbook's model is another than that of the code beside it
-    if wanted is not None and slug(wanted) != wanted:
+    if wanted is not None and (slug(wanted) != wanted or len(wanted) > MAX_NAME):
         raise InputError(
             f"{wanted!r} cannot be the name of a model.",
-            f"use lower-case letters, digits, dots, dashes and underscores: --name {slug(wanted) or 'my-model'}.",
+            f"use up to {MAX_NAME} lower-case letters, digits, dots, dashes and underscores: "
+            f"--name {slug(wanted)[:MAX_NAME] or 'my-model'}.",
         )
     with workspace.lock("repositories", wait_s=10):  # two runs that start at once must not take one name
         known = _read(workspace, identity)
@@ -78,7 +80,7 @@ def model_name_for(
             if other != identity and not (_is_upload(root, workspace) and _is_upload(Path(record["path"]), workspace))
         }
         # a name of no Latin letter or digit leaves nothing: then the identity's first digits make one
-        own = (slug(name) or f"repository-{identity[:6]}") + suffix
+        own = (slug(name)[:MAX_NAME] or f"repository-{identity[:6]}") + suffix
         model = wanted or known.get(identity, {}).get("model") or own
         if model in taken and wanted is not None:
             raise InputError(

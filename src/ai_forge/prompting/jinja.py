@@ -44,7 +44,10 @@ def compiled(template: str) -> Template:
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-    return environment.from_string(template)
+    try:
+        return environment.from_string(template)
+    except RecursionError as error:
+        raise TemplateError("it nests too deep") from error
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:

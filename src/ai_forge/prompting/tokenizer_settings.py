@@ -58,7 +58,7 @@ def read_json_object(path: Path) -> JsonObject:
     """The object in the JSON file at `path`. Raises `InputError` where it holds none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}.") from error
     if not isinstance(value, dict):
         raise InputError(f"{path} is not a JSON object.")

@@ -16,10 +16,10 @@ def test_no_damaged_file_is_met_with_a_traceback_or_a_wrong_answer(finished: Tin
     (tmp_path / "base").symlink_to(finished.base)
     Place(tmp_path).keep()
     # in a process of its own: it forks, which one that has computed cannot
-    words = [TOOL, "--made", tmp_path, "--cases", 40, "--commands", "ask,models,runs,deploy"]
+    words = [TOOL, "--made", tmp_path, "--cases", 25, "--commands", "ask,models,runs"]
     told = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, check=False)
     assert told.stdout, told.stderr[-2000:]
     report = json.loads(told.stdout)
     assert report["faults"] == []
-    assert report["cases"] > 25
+    assert report["cases"] > 15
     assert set(report["commands"]) > {"same"}  # some of it mattered, and was told or mended

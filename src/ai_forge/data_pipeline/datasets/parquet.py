@@ -36,7 +36,12 @@ def read_rows(path: Path) -> list[JsonObject]:
 
     try:
         rows: list[JsonObject] = pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
+    except (
+        OSError,
+        ValueError,
+        ArithmeticError,
+        pyarrow.ArrowException,
+    ) as error:  # texts and dates that are none, too
         reason = str(error).partition("\n")[0]
         raise InputError(
             f"{path} cannot be read as Parquet: {reason}", "Give a file that ends with .parquet and is one."
