@@ -60,7 +60,8 @@ class Place:
 
     @property
     def run(self) -> TinyRun:
-        return TinyRun(self.root / "home", self.root / "repo", self.root / "base", Ended(0, "", ""))  # type: ignore[arg-type]
+        base = (self.root / "base").resolve()  # a link, where the home was made elsewhere
+        return TinyRun(self.root / "home", self.root / "repo", base, Ended(0, "", ""))  # type: ignore[arg-type]
 
     def commands(self) -> dict[str, list[str]]:
         """Each command as a person gives it, by name."""

@@ -13,11 +13,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ai_forge.errors import PrerequisiteError
+from ai_forge.errors import InputError, PrerequisiteError
 
-__all__ = ["SEAL", "holds_what_was_written", "make_room", "regular_bytes", "sealed"]
+__all__ = ["SEAL", "expanded", "holds_what_was_written", "make_room", "regular_bytes", "sealed"]
 
 SEAL = "seal"
+
+
+def expanded(path: Path) -> Path:
+    """A path with `~` resolved. Raises `InputError` where it names a user who is not here."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path} names a user who is not here.", "write the folder's full path.") from error
 
 
 def regular_bytes(path: Path) -> bytes:

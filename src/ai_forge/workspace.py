@@ -29,7 +29,7 @@ import psutil
 
 from ai_forge.errors import PrerequisiteError, TransientError
 from ai_forge.json_lines import JsonObject
-from ai_forge.places import holds_what_was_written, make_room, regular_bytes, sealed
+from ai_forge.places import expanded, holds_what_was_written, make_room, regular_bytes, sealed
 
 MANIFEST = "manifest.json"
 LOCK_POLL_S = 0.2
@@ -203,7 +203,7 @@ class Workspace:
         chosen = root or Path(
             os.environ.get("AI_FORGE_HOME") or platformdirs.user_data_dir("ai-forge", appauthor=False)
         )
-        return chosen.expanduser().absolute()
+        return expanded(chosen).absolute()
 
     def stage_folder(self, stage: str, key: str) -> Path:
         """Where the output of `stage` with `key` lies or will lie."""

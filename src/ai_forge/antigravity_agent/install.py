@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ai_forge.errors import InputError
 from ai_forge.json_lines import JsonObject
+from ai_forge.places import expanded
 from ai_forge.workspace import atomic_write
 
 RECORD = Path(".agents/ai-forge-install.json")
@@ -236,7 +237,7 @@ def _json(value: JsonObject) -> bytes:
 
 
 def _root(repository: Path) -> Path:
-    root = repository.expanduser().resolve()
+    root = expanded(repository).resolve()
     if not root.is_dir():
         raise InputError(f"{repository} is no folder.", "name a repository.")
     return root

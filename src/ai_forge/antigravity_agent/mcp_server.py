@@ -30,6 +30,7 @@ from ai_forge.conductor.schemas import DEPLOY, FINE_TUNE, FoundPlace, Job, JobEv
 from ai_forge.config import Settings
 from ai_forge.errors import AIForgeError, InputError
 from ai_forge.pipeline.runs import RunOverview, overview_of, report_in, run_folder, runs_of
+from ai_forge.places import expanded
 from ai_forge.serving.registry import ActiveVersion, Registry
 from ai_forge.serving.served_model import ServedModel
 from ai_forge.workspace import Workspace
@@ -144,7 +145,7 @@ class Forge:
             InputError: there is none, or it lies outside the allowed roots.
         """
         try:
-            folder = Path(path).expanduser().resolve()
+            folder = expanded(Path(path)).resolve()
             is_folder = folder.is_dir()
         except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, a user that is not there
             raise InputError(f"{path[:80]!r} is no path: {error}.", "name the folder of a repository.") from error

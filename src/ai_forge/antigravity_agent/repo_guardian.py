@@ -45,6 +45,7 @@ from ai_forge.pipeline import actions
 from ai_forge.pipeline.recipes import Recipe
 from ai_forge.pipeline.run import Run, new_run, read_run
 from ai_forge.pipeline.runner import Runner
+from ai_forge.places import expanded
 from ai_forge.wording import duration
 
 __all__ = ["RepoGuardian"]
@@ -196,7 +197,7 @@ class RepoGuardian:
         if run is None:
             raise InputError(f"No run {run_id} was planned in {self.workspace.root}.", "plan a cycle first.")
         if run.recipe == "repository":  # a run is the same wherever its repository lies: it may have moved since
-            run = run.model_copy(update={"repository": self.project.repository.expanduser().resolve()})
+            run = run.model_copy(update={"repository": expanded(self.project.repository).resolve()})
         return run
 
     def _record_of(self, run_id: str) -> CycleRecord:

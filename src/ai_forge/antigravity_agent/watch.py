@@ -21,6 +21,7 @@ from ai_forge.cancel import CancelToken
 from ai_forge.data_pipeline.handbook.agent_folder import AGENT_FOLDERS
 from ai_forge.errors import AIForgeError
 from ai_forge.events import Notice, Sink, ignore
+from ai_forge.places import expanded
 
 __all__ = ["NOTE", "Following", "Watch", "watched_paths"]
 
@@ -46,7 +47,7 @@ class Following(CancelToken):
 
 def watched_paths(guardian: RepoGuardian) -> list[Path]:
     """What shows that something moved; the folder of the hook's note among it."""
-    root = guardian.project.repository.expanduser().resolve()
+    root = expanded(guardian.project.repository).resolve()
     notes = guardian.cycles.folder
     notes.mkdir(parents=True, exist_ok=True)
     git = git_folder(root)

@@ -12,6 +12,7 @@ from ai_forge.cli.model import OF_DEPLOYED, Model, OfRepo, open_model
 from ai_forge.cli.options import AsJson, Options, readable, with_options
 from ai_forge.cli.output import show, warn
 from ai_forge.errors import InputError
+from ai_forge.places import expanded
 
 MAX_BYTES = 2_000_000
 
@@ -31,7 +32,7 @@ def complete(
     from ai_forge.serving.completing import complete_code
 
     file, prefix, suffix = split_at(place)
-    root = repo.expanduser().resolve()
+    root = expanded(repo).resolve()
     path = file.resolve().relative_to(root).as_posix() if file.resolve().is_relative_to(root) else file.name
     with open_model(options, repo, model) as served:
         made = complete_code(served, path, prefix, suffix, k=k)

@@ -14,6 +14,7 @@ import typer
 
 from ai_forge.cli.output import warn
 from ai_forge.errors import InputError
+from ai_forge.places import expanded
 
 if TYPE_CHECKING:
     from ai_forge.cli.display import Display
@@ -158,9 +159,7 @@ def readable(path: Path) -> Path:
     """
     try:
         str(path).encode("utf-8")  # bytes that are no UTF-8 arrive as surrogates, which no file of ours could hold
-        return path.expanduser()
-    except RuntimeError as error:
-        raise InputError(f"{path} names a user who is not here.", "write the folder's full path.") from error
+        return expanded(path)
     except UnicodeEncodeError as error:
         shown = str(path).encode("utf-8", "replace").decode()
         raise InputError(f"The path {shown} is no valid text.", "rename the folder.") from error

@@ -14,6 +14,7 @@ import typer
 from ai_forge.cli.options import Config, Home, Options, Set, readable
 from ai_forge.cli.output import warn
 from ai_forge.errors import PrerequisiteError
+from ai_forge.places import expanded
 
 if TYPE_CHECKING:
     import uvicorn
@@ -95,7 +96,7 @@ def _server(workspace: Workspace, loaded: LoadedSettings, queue: JobQueue) -> uv
 
     app = create_app(ServiceContext(workspace, settings, queue, cycle))
     add_pages(app, loaded)
-    roots = tuple(Path(root).expanduser() for root in settings.service.repository_roots)
+    roots = tuple(expanded(Path(root)) for root in settings.service.repository_roots)
     add_mcp(app, Forge(workspace, settings, queue, roots))
     return uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_S, server_header=False)

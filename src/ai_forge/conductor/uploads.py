@@ -17,6 +17,7 @@ from ai_forge.config.models import load_models
 from ai_forge.data_pipeline.datasets.formats import read_dataset
 from ai_forge.data_pipeline.datasets.rows import ENDINGS
 from ai_forge.errors import InputError
+from ai_forge.places import expanded
 from ai_forge.workspace import require_disk
 
 __all__ = ["Received", "check_base", "receive", "repository_inside"]
@@ -72,7 +73,7 @@ def repository_inside(path: str, roots: tuple[str, ...]) -> Path:
     Raises:
         ServiceError: it does not, or is not there: which of the two is not told.
     """
-    allowed = [Path(root).expanduser().resolve() for root in roots]
+    allowed = [expanded(Path(root)).resolve() for root in roots]
     try:
         chosen = Path(path).resolve(strict=True)
     except (OSError, ValueError, RuntimeError):

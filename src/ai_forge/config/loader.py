@@ -94,7 +94,10 @@ def file_layer(path: Path) -> Layer:
             f"The settings file {path} cannot be read: {error}", "correct it, or leave --config out."
         ) from error
     if not isinstance(content, Mapping):
-        raise InputError(f"The settings file {path} holds a {type(content).__name__}, not a mapping of settings.")
+        raise InputError(
+            f"The settings file {path} holds a {type(content).__name__}, not a mapping of settings.",
+            "write one setting a line: training.rank: 16.",
+        )
     return f"file {path}", dict(flatten(content, leaves=set(known_keys())))
 
 

@@ -408,7 +408,9 @@ def _interpreter_folders(python: Path) -> list[Path]:
     try:
         told = subprocess.run([python, "-c", asked], capture_output=True, check=True, timeout=60, cwd="/")
     except (OSError, subprocess.SubprocessError) as error:
-        raise PrerequisiteError(f"{python} does not run: {error}.", "name another one: --python.") from error
+        raise PrerequisiteError(
+            f"{python} does not run: {getattr(error, 'strerror', None) or error}.", "name another one: --python."
+        ) from error
     prefix, base, *path = json.loads(told.stdout)
     packages = [
         place for place in path if Path(place).is_dir() and Path(place).name in ("site-packages", "dist-packages")

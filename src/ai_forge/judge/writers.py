@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ai_forge.errors import InputError
 from ai_forge.judge.metrics.models import Answering, Scoring, deployed_model
+from ai_forge.places import expanded
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.prompt import Message
 from ai_forge.training.backends.base import Generator
@@ -143,7 +144,7 @@ def _served(model: Path | str) -> FileWriter | DeployedWriter:
     from ai_forge.training.bases.resolve import resolve_base
     from ai_forge.workspace import Workspace
 
-    path = Path(model).expanduser()
+    path = expanded(Path(model))
     if path.is_file():
         return FileWriter(path)
     workspace = Workspace.open()

@@ -17,7 +17,7 @@ from ai_forge.data_pipeline.source.repository import git_output
 from ai_forge.errors import InputError
 from ai_forge.events import Notice, Sink, ignore
 from ai_forge.pipeline.run import RECORD, read_run
-from ai_forge.places import SEAL, sealed
+from ai_forge.places import SEAL, expanded, sealed
 from ai_forge.workspace import Workspace, atomic_write, read_json
 
 NAMES = "repositories.json"
@@ -118,8 +118,8 @@ def known_model_of(root: Path, recipe: str | None, workspace: Workspace) -> str:
         InputError: no run was ever made of it.
     """
     suffix = model_suffix(recipe)
-    identity = identity_of(root.expanduser()) + suffix
-    path, known = str(root.expanduser().resolve()), _read(workspace, identity)
+    identity = identity_of(expanded(root)) + suffix
+    path, known = str(expanded(root).resolve()), _read(workspace, identity)
     record = known.get(identity)
     if record is None:  # a repository that is gone, or that had no history when it was trained
         by_path = (row for key, row in known.items() if row["path"] == path and key.endswith(suffix or key))

@@ -16,6 +16,7 @@ from ai_forge.data_pipeline.source.repository import Repository, read_repository
 from ai_forge.data_pipeline.source.team_questions import read_team_questions
 from ai_forge.errors import InputError
 from ai_forge.pipeline.opened import files_state
+from ai_forge.places import expanded
 from ai_forge.workspace import file_sha256, stage_key
 
 FROM_NOTES = {"why", "fits_together"}  # question families that quote commits and documentation
@@ -85,7 +86,7 @@ def read_handbook_files(path: Path, settings: Settings) -> Source:
 
 def read_dataset_file(path: Path, settings: Settings) -> Source:
     """A file of examples in any format that `ai-forge data` reads, or a folder that it made."""
-    path = path.expanduser()
+    path = expanded(path)
     if not path.exists():
         raise InputError(f"{path} does not exist.", "give a dataset: .jsonl, .json or .parquet.")
     if path.is_dir():

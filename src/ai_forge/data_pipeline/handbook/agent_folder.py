@@ -17,6 +17,7 @@ from typing import Literal
 from ai_forge.data_pipeline.secrets.masking import scrub_text
 from ai_forge.data_pipeline.text.markdown import Section, decode, sections, split_front_matter
 from ai_forge.errors import InputError
+from ai_forge.places import expanded
 
 __all__ = ["AGENT_FOLDERS", "AgentFolder", "HandbookFile", "find_agent_folder", "parse_file", "read_agent_folder"]
 
@@ -56,7 +57,7 @@ def find_agent_folder(path: Path) -> Path:
 
     Raises InputError: there is none, there are two, or it is a link.
     """
-    path = path.expanduser()
+    path = expanded(path)
     if not path.is_dir():
         raise InputError(f"{path} is not a folder.", "Give a repository with an .agent folder, or that folder itself.")
     named = path.resolve().name in AGENT_FOLDERS

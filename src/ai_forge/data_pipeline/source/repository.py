@@ -22,6 +22,7 @@ from typing import NoReturn
 from ai_forge.data_pipeline.languages import LANGUAGES, language_of
 from ai_forge.data_pipeline.source.licences import is_licence_file, licence_of_text, nearest_licence
 from ai_forge.errors import InputError, PrerequisiteError
+from ai_forge.places import expanded
 
 # Without git nothing says which files are the project's: these folders hold what was installed or built.
 _LEFT_OUT_FOLDERS = frozenset(
@@ -137,7 +138,7 @@ def read_repository(repo_path: str | Path, *, max_file_bytes: int = 1_000_000) -
 
     Raises InputError: not a folder, an empty one, none of its files is in a known language, or its `.git` is broken.
     """
-    root = Path(repo_path).expanduser()
+    root = expanded(Path(repo_path))
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         raise InputError(f"{root} {what}.", "Give the folder of a repository.")
@@ -204,7 +205,7 @@ def read_documents(root: Path, suffixes: tuple[str, ...], max_files: int) -> Ite
 def file_names(repo_path: Path) -> list[str]:
     """Paths of all files of a repository, tracked ones where it is under git, whatever they hold."""
     ignored: Counter[str] = Counter()
-    names, _ = _names(repo_path.expanduser().resolve(), ignored)
+    names, _ = _names(expanded(repo_path).resolve(), ignored)
     return [path for name in names if (path := _showable(name, ignored)) is not None]
 
 

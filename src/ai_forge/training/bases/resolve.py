@@ -31,6 +31,7 @@ from ai_forge.model_files.base import Base, Kind, Origin, check_folder, n_parame
 from ai_forge.model_files.gguf.importer import PLAIN, TOKENIZER_GGUF, check_convertible, convert_gguf, converted_bytes
 from ai_forge.model_files.gguf.reader import main_type, read_gguf
 from ai_forge.model_files.tensors import PICKLE_SUFFIXES, weight_files
+from ai_forge.places import expanded
 from ai_forge.training.bases import sources as base_sources
 from ai_forge.workspace import (
     MANIFEST,
@@ -45,6 +46,7 @@ from ai_forge.workspace import (
 
 CONVERTER_VERSION = 2  # part of the cache key: raise it when a conversion gives other files
 BASE_FILE = "base.json"
+MAX_NAME, MAX_PATH = 255, 4000  # letters; no file's name and no path is longer
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "config.json",
 )  # fmt: skip
@@ -77,7 +79,9 @@ def resolve_base(
         about = f"{name[7:]} from Ollama"
         # a blob is named by its hash, so damage on the user's disk shows here and not in the training
         return _from_gguf(name, model.path, "ollama", about, cache_dir, emit, notes=model.layers, expected=model.digest)
-    path = Path(name).expanduser()
+    path = expanded(Path(name))
+    if len(name) > MAX_PATH or any(len(part) > MAX_NAME for part in path.parts):  # the system refuses to look for it
+        raise _unknown(name, ollama_models_dir)
     if path.is_dir():
         return _from_folder(path.resolve().name, path.resolve(), "folder", str(path.resolve()), cache_dir, {})
     if path.is_file():
