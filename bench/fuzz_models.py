@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import resource
 import select
 import shutil
@@ -98,6 +99,17 @@ def _digits(content: bytes, chance: random.Random) -> bytes:
     return content[:at] + str(chance.choice(NUMBERS)).encode() + content[at + 1 :]
 
 
+def _setting(content: bytes, chance: random.Random) -> bytes:
+    """Of a GGUF: a setting has another value or another type."""
+    places = [found.end() for found in re.finditer(rb"(?:llama|general|tokenizer)\.[a-z_.]+", content[:200_000])]
+    if not places:
+        return _number(content, chance)
+    at, form = chance.choice(places) + 4 * (chance.random() < 0.8), chance.choice(("<I", "<Q"))
+    mask = 2 ** (8 * struct.calcsize(form)) - 1
+    value = chance.choice((*NUMBERS, *range(2, 14)))
+    return content[:at] + struct.pack(form, value & mask) + content[at + struct.calcsize(form) :]
+
+
 BYTES: dict[str, Mutation] = {
     "flipped": _flipped,
     "a number": _number,
@@ -105,13 +117,16 @@ BYTES: dict[str, Mutation] = {
     "spliced": _spliced,
     "bytes missing": _missing,
     "digits": _digits,
+    "a setting": _setting,
 }
 FIELDS = ("wrong type", "huge number", "field gone")  # of `damages`: JSON stays JSON
 
 
 def mutated(path: Path, chance: random.Random) -> str:
     """Mutate a file in place; returns how."""
-    ways = [*BYTES]
+    ways = [*BYTES][:-1]
+    if path.suffix == ".gguf":
+        ways += ["a setting"] * 4
     if path.suffix == ".json":
         ways += [*FIELDS * 3, "nested"]
     for _ in range(20):

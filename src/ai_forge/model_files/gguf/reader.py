@@ -11,6 +11,7 @@ It does not read big-endian files, GGUF version 1, or models split over several 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
+import math
 import mmap
 import struct
 from collections import Counter
@@ -247,6 +248,7 @@ def check_gguf(path: Path) -> GGUFSummary:
     """Checks the header of a GGUF file and sums it up. Raises `InputError` if it is damaged or cut off."""
     file = read_gguf(path)
     arch = file.architecture
+    _require_counts(file)
     return GGUFSummary(
         path=file.path,
         architecture=arch,
@@ -256,6 +258,38 @@ def check_gguf(path: Path) -> GGUFSummary:
         quantization=main_type(file),
         chat_template=file.metadata.get("tokenizer.chat_template"),
     )
+
+
+COUNTS = {
+    "block_count": 512,  # LLAMA_MAX_LAYERS
+    "context_length": 2**31 - 1,
+    "embedding_length": 2**24,
+    "feed_forward_length": 2**24,
+    "attention.head_count": 2**16,
+    "attention.head_count_kv": 2**16,
+    "attention.key_length": 2**16,
+    "attention.value_length": 2**16,
+    "rope.dimension_count": 2**16,
+    "vocab_size": 2**24,
+}
+"""Settings that llama.cpp counts by, and the most that each may be: what is beyond it ends the process that loads the file."""
+
+
+def _require_counts(file: GGUFFile) -> None:
+    for name, most in COUNTS.items():
+        value = file.metadata.get(f"{file.architecture}.{name}", 1)
+        values = value if isinstance(value, list) else [value]  # of some models one for each layer
+        for one in values:
+            if type(one) is not int or not 0 <= one <= most or (one == 0 and not isinstance(value, list)):
+                raise InputError(
+                    f"{file.path} is damaged: {file.architecture}.{name} is {str(one)[:40]}, possible are 1 to {most}.",
+                    "download the file again.",
+                )
+    for key, value in file.metadata.items():
+        # no setting of a model is negative, and none is beyond what a number holds
+        is_setting = key.startswith(f"{file.architecture}.") and isinstance(value, float)
+        if is_setting and not 0 <= value < math.inf:
+            raise InputError(f"{file.path} is damaged: {key} is {value}.", "download the file again.")
 
 
 def gguf_tensor_types(path: Path) -> dict[str, str]:
