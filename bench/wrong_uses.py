@@ -23,6 +23,7 @@ import json
 import os
 import random
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -128,6 +129,11 @@ class WrongPlace:
         (root / "closed").write_text("{}")
         (root / "loop").symlink_to("loop")
         os.mkfifo(root / "pipe")
+        for name, minor in (("zero", 5), ("full", 7)):  # root could replace the machine's own
+            if os.geteuid() == 0:
+                os.mknod(root / name, 0o666 | stat.S_IFCHR, os.makedev(1, minor))
+            else:
+                (root / name).symlink_to(f"/dev/{name}")
         ended = self.give(["run", "repo", "--config", "settings.yaml", "--home", "home"])
         if ended.code != 0:
             raise SystemExit(f"the run that all begins with ended with {ended.code}:\n{ended.err}")
@@ -308,7 +314,9 @@ def cases_of(command: Command) -> Iterator[Case]:
             # `--flag=value` and `--` before arguments: what begins with a dash is a value, too
             given = [f"{one.flag}={value}"] if one.flag else ["--", value] if value.startswith("-") else [value]
             # a home may be any folder, made anew: then it is no model, run or job that is missed
+            # and where nothing is found in the history, that is told first
             told = "" if one.name == "question" or (one.name == "home" and value in NEW_HOMES) else value
+            told = "" if command.name == "data preferences" else told
             yield case(f"{shown}: {value[:30]!r}", told, **{one.name: given})
 
 

@@ -27,17 +27,25 @@ from typing import IO, Any, BinaryIO
 import platformdirs
 import psutil
 
-from ai_forge.errors import PrerequisiteError, TransientError
+from ai_forge.errors import InputError, PrerequisiteError, TransientError
 from ai_forge.json_lines import JsonObject
 from ai_forge.places import expanded, holds_what_was_written, make_room, regular_bytes, sealed
 
 MANIFEST = "manifest.json"
 LOCK_POLL_S = 0.2
+DEVICES = (Path("/dev"), Path("/dev/fd"))
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears at `path` when the block ends well, and leaves nothing when it does not."""
+    """A file that appears at `path` when the block ends well, and leaves nothing when it does not.
+
+    Raises:
+        InputError: a device lies there, which would become a file, for everyone on the machine.
+    """
+    beside = path.absolute().parent
+    if path.is_char_device() or path.is_block_device() or beside in DEVICES or beside.is_relative_to("/proc"):
+        raise InputError(f"{path} is a device, not a place for a file.", "give a file's path.")
     path.parent.mkdir(parents=True, exist_ok=True)
     # beside its place: a rename is atomic within one file system only. The process in the name says whether it still works
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_forge.errors import PrerequisiteError, TransientError
+from ai_forge.errors import InputError, PrerequisiteError, TransientError
 from ai_forge.events import read_events
 from ai_forge.workspace import (
     MANIFEST,
@@ -327,3 +328,14 @@ def test_what_is_no_file_is_not_read_and_not_waited_for(tmp_path: Path) -> None:
     for name in ("run.json", "folder.json", "gone.json"):
         assert read_json(tmp_path / name) is None
         assert list(read_events(tmp_path / name)) == []
+
+
+def test_a_device_is_never_replaced_by_a_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a device, not a place for a file"):
+        atomic_write(Path("/proc/self/fd/1"), "x")  # what /dev/stdout is
+    if os.geteuid() != 0:
+        return
+    os.mknod(tmp_path / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    with pytest.raises(InputError, match="null is a device, not a place for a file"):
+        atomic_write(tmp_path / "null", "x")
+    assert (tmp_path / "null").is_char_device()

@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
 from tokenizers import Tokenizer, normalizers
 
 from ai_forge.config.training import PromptTemplate
@@ -43,7 +42,9 @@ class ChatTokenizer:
         try:
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
             self._settings = tokenizer_settings(folder, lambda token: self._tokenizer.token_to_id(token) is not None)
-        except Exception as error:  # `tokenizers` raises plain exceptions
+        except BaseException as error:  # `tokenizers` raises plain exceptions, and what Rust panics with, which is none
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
             raise InputError(f"The tokenizer in {folder} cannot be read: {error}", "name another base.") from error
         if _only_composes(self._tokenizer.normalizer):
             # llama.cpp composes no characters (Qwen's tokenizers ask for it): the trainer must see what the runtime sees
@@ -113,7 +114,7 @@ class ChatTokenizer:
             text = template.render(
                 messages=list(messages), tools=None, documents=None, add_generation_prompt=True, **special
             )
-        except TemplateError as error:
+        except Exception as error:  # a template computes, and may fail at anything
             raise InputError(
                 f"The base's chat template cannot render the chat: {error}",
                 "choose another base, or mend its template.",
