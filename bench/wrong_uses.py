@@ -192,8 +192,8 @@ PATHS = (
     "empty",
     "pipe",
     "loop",
-    "/dev/zero",
-    "/dev/full",
+    "zero",
+    "full",
     "text/below",
 )
 PATHS += ("~nobody-of-this-name/x", NO_TEXT, LONG, "closed", "a\nb")

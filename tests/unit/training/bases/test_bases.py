@@ -218,7 +218,7 @@ def _config(folder: Path, **change: object) -> None:
         ),
         (lambda f: _config(f, num_hidden_layers=3), "lacks the tensor model.layers.2"),
         (lambda f: _config(f, intermediate_size=7), "config.json says"),
-        (lambda f: _config(f, hidden_size=None), "lacks the setting|says"),
+        (lambda f: _config(f, hidden_size=None), "of a wrong kind|says"),
     ],
 )
 def test_a_folder_that_cannot_be_trained_says_why(spoil: object, message: str, tmp_path: Path) -> None:
