@@ -62,6 +62,7 @@ oracles: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/notebook.py
 
 # What the data pipeline makes of this repository, as it is committed: docs/samples.
 docs-samples: $(VENV)/.installed-dev
