@@ -18,7 +18,7 @@ from ai_forge.data_pipeline.source.repository import Repository, blob_id, git_ou
 from ai_forge.data_pipeline.text.markdown import decode, sections, split_front_matter
 from ai_forge.data_pipeline.text.words import approximate_tokens
 
-__all__ = ["Entry", "block_entries", "entries_beside_code", "is_example_path"]
+__all__ = ["Entry", "block_entries", "entries_beside_code", "is_example_path", "is_test_file"]
 
 _MARKDOWN = (".md", ".markdown", ".mdx")
 _RST = (".rst",)
@@ -33,6 +33,7 @@ _LOCKS = re.compile(
     r"(?:^|[/._-])lock(?:\.\w+)?$|(?:^|/)(?:go\.sum|package-lock\.json|pnpm-lock\.yaml)$|\.min\.\w+$", re.I
 )
 _EXAMPLE_FOLDERS = frozenset({"example", "examples", "sample", "samples", "demo", "demos"})
+_TEST_MODULES = frozenset({"test", "tests"})
 _MAX_FILES = 5_000
 _MAX_COMMITS = 5_000
 _MAX_LOG_BYTES = 32_000_000
@@ -112,21 +113,27 @@ def is_example_path(path: str) -> bool:
     return any(part.lower() in _EXAMPLE_FOLDERS for part in PurePosixPath(path).parts[:-1])
 
 
-def _is_test(path: str) -> bool:
+def is_test_file(path: str) -> bool:
     """As `is_test_path`, but `testing/` holds what a project offers to those who test with it."""
     folder, _, name = path.rpartition("/")
     return is_test_path(re.sub(r"(^|/)testing(?=/|$)", "", folder).strip("/") + "/" + name)
 
 
+def _is_test_block(block: CodeBlock) -> bool:
+    """Whether a block tests: by its file, or by its module in Rust, where tests stand below what they test."""
+    is_inline = block.language == "rust" and not _TEST_MODULES.isdisjoint(block.metadata.qualified_name.split(".")[:-1])
+    return is_inline or is_test_file(block.path)
+
+
 def block_entries(blocks: Sequence[CodeBlock]) -> list[Entry]:
-    """The blocks as entries; those of test files are of kind `test`."""
+    """The blocks as entries; those that test are of kind `test`."""
     return [
         Entry(
             path=block.path,
             first_line=block.metadata.first_line,
             last_line=block.metadata.last_line,
             name=block.metadata.qualified_name,
-            kind="test" if _is_test(block.path) else block.block_type,
+            kind="test" if _is_test_block(block) else block.block_type,
             language=block.language,
             text=block.source_code,
             summary=block.docstring or "",

@@ -6,12 +6,15 @@ Each entry's score is a weighted sum of what several rankings say of it, each sc
 * `prose`: BM25 over its name and what the author wrote of it (docstring, first lines of a section);
 * `file`: BM25 over all of its file: a file that speaks of nothing else is likelier than one sentence elsewhere;
 * `dense`: the cosine to the question, with a small sentence encoder where one is on the machine (`minilm`);
+* `dense_file`: what the closest entries of its file say together, the second at half, the third at a quarter;
 * `names`: whether the question spells its name or its path.
 
 Tests and examples count only when the question is about them, changelogs and commits fully only when it asks for a
-change. One file does not fill the list: each further entry of it counts three quarters of the one before. The graph is not
-asked: it cost places among the first three. What each ranking is worth is measured by `bench/bench_questions.py`; the
-weights were chosen on half of the questions about click, RxJS, gin and gson.
+change, documents beside tests (how a test's certificates were made) at half, documentation at 0.7 where the question asks
+how something is done. One file does not fill the list: each further entry of it counts three quarters of the one before.
+The graph is not asked: it cost places among the first three. What each ranking is worth is measured by
+`bench/bench_questions.py`. The lexical weights were chosen on half of the questions about click, RxJS, gin and gson, those
+of the encoder on ten sets, each of which was measured with weights that the other nine had chosen (`EXPERIMENTS.md`).
 """
 
 import json
@@ -34,30 +37,41 @@ from ai_forge.data_pipeline.search.embedders.embedding import (
     save_embedder,
 )
 from ai_forge.data_pipeline.search.embedders.kept import embedded
-from ai_forge.data_pipeline.search.entries import Entry, is_example_path
+from ai_forge.data_pipeline.search.entries import Entry, is_example_path, is_test_file
 from ai_forge.data_pipeline.search.spelled import SpelledNames
 from ai_forge.data_pipeline.search.terms import question_terms, terms
 from ai_forge.errors import InputError
 
 __all__ = ["WEIGHTS", "Found", "QuestionIndex", "read_entries", "search"]
 
-WEIGHTS = {"bm25": 1.0, "prose": 0.6, "file": 0.6, "dense": 1.0, "names": 2.0}
+WEIGHTS = {"bm25": 1.0, "prose": 0.6, "file": 0.6, "dense": 2.0, "dense_file": 0.6, "names": 3.0}
 """What each ranking counts."""
 _FORMAT = 1
 _POOL = 200
+_LEAST_SHARE = 0.2
+"""The fourth of a file's entries adds nothing: long files would win by their length."""
 _AGAIN = 0.75
 """What each further entry of a file counts of the one before."""
 _ASIDE = 0.5
+_TOLD = 0.7
+"""What documentation counts where a question asks for the code."""
 _TEST_ASKED = re.compile(
     r"\btested\b|\btests? (?:for|of|that|cover\w*|case\w*|check\w*)\b|\b(?:which|what|do|does|are there) (?:\w+ )?tests\b",
     re.I,
 )
+_CODE_ASKED = re.compile(
+    r"^\W*(?:where|who|how (?:is|are|does|did)|which (?:file|function|class|module)"
+    r"|what (?:checks|decides|reads|writes|makes|calls))\b",
+    re.I,
+)
+"""How something is done; "how do I" is answered by documentation as well."""
 _EXAMPLE_ASKED = re.compile(r"\b(?:examples?|samples?|demos?|usage)\b", re.I)
 _CHANGE_ASKED = re.compile(
     r"\b(?:changed|changes|changelog|history|commit(?:s|ted)?|releases?d?|removed|deprecated|renamed|introduced|new in"
     r"|was new|fix(?:ed|es)?|bugs?|why was|v?\d+\.\d+)\b",
     re.I,
 )
+_BESIDE = ("documentation", "configuration")
 _CHANGELOG = re.compile(r"^(?:change|history|news|release)", re.I)
 
 
@@ -105,6 +119,8 @@ class QuestionIndex:
         self._spelled = SpelledNames((e.name.rpartition(".")[2], e.name, e.path) for e in entries)
         self._is_test = np.array([entry.kind == "test" for entry in entries])
         self._is_change = np.array([_is_change(entry) for entry in entries])
+        self._is_documentation = np.array([entry.kind == "documentation" for entry in entries])
+        self._is_of_tests = np.array([entry.kind in _BESIDE and is_test_file(entry.path) for entry in entries])
         self._is_example = np.array([is_example_path(entry.path) for entry in entries])
 
     @classmethod
@@ -176,9 +192,11 @@ class QuestionIndex:
         if "dense" in parts and self._embedder is not None and self._vectors is not None and self._vectors.any():
             cosines = self._vectors @ self._embedder.embed(Texts([question], []))[0]
             unrelated = np.median(cosines[~self._is_test]) if not self._is_test.all() else 0.0
-            found["dense"] = np.maximum(
-                cosines - unrelated, 0
-            )  # half of a repository has nothing to do with a question
+            # half of a repository has nothing to do with a question
+            closeness = np.maximum(cosines - unrelated, 0)
+            found["dense"] = closeness
+            if "dense_file" in parts:
+                found["dense_file"] = _of_files(closeness, self._file_of)
         if "names" in parts:
             names = np.zeros(len(self.entries), dtype=np.float32)
             for position, strength in self._spelled.strengths(question).items():
@@ -194,6 +212,9 @@ class QuestionIndex:
             gate[self._is_example] = 0.0
         if not _CHANGE_ASKED.search(question):
             gate[self._is_change] = _ASIDE
+        if _CODE_ASKED.search(question):
+            gate[self._is_documentation] *= _TOLD
+        gate[self._is_of_tests] *= _ASIDE
         if _TEST_ASKED.search(question):
             gate[~self._is_test] *= _ASIDE
         else:
@@ -281,6 +302,19 @@ def _vectors(
     vectors = np.zeros((len(entries), made.shape[1]), dtype=np.float32)
     vectors[shown] = made
     return vectors
+
+
+def _of_files(scores: npt.NDArray[np.float32], file_of: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """[entry]: the best of its file's `scores` and half of the second and a quarter of the third."""
+    sums = np.zeros(file_of.max() + 1, dtype=np.float32)
+    share = np.ones_like(sums)
+    for position in best(scores, _POOL):
+        file = file_of[position]
+        if share[file] > _LEAST_SHARE:
+            sums[file] += share[file] * scores[position]
+            share[file] /= 2
+    of_entries: npt.NDArray[np.float32] = sums[file_of]
+    return of_entries
 
 
 def _prose(entry: Entry) -> str:

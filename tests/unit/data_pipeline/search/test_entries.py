@@ -12,6 +12,8 @@ from ai_forge.data_pipeline.source.repository import read_repository
 FILES = {
     "src/shop.py": '"""A shop."""\n\n\ndef sell(what: str) -> str:\n    """Sell a thing to someone."""\n    return what\n',
     "src/testing/tools.py": 'def fake_shop() -> str:\n    """A shop for those who test theirs."""\n    return "fake"\n',
+    "src/till.rs": "pub fn pay(coins: u32) -> u32 {\n    coins + 1\n}\n\n#[cfg(test)]\nmod tests {\n    #[test]\n"
+    "    fn pays() {\n        assert_eq!(super::pay(1), 2);\n    }\n}\n",
     "tests/test_shop.py": "def test_sell() -> None:\n    assert sell('a') == 'a', 'nothing was sold'\n",
     "README.md": "# Shop\n\nSells things to people who want them.\n\n## Payment\n\nPay by card or in cash at the till.\n",
     "docs/guide.rst": "=====\nGuide\n=====\n\nHow to run a shop for a whole day.\n\nOpening\n=======\n\nUnlock the door and "
@@ -76,6 +78,7 @@ def test_kinds_of_code_tests_and_configuration(entries: list[Entry]) -> None:
     assert kinds["src/shop.py", "sell"] == "function"
     assert kinds["tests/test_shop.py", "test_sell"] == "test"
     assert kinds["src/testing/tools.py", "fake_shop"] == "function"
+    assert (kinds["src/till.rs", "pay"], kinds["src/till.rs", "tests.pays"]) == ("function", "test")
     for path in ("pyproject.toml", "Makefile", ".github/workflows/ci.yml", "deploy.yaml"):
         assert {kind for (where, _), kind in kinds.items() if where == path} == {"configuration"}, path
     assert not named(entries, "package-lock.json")

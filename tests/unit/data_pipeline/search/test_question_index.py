@@ -10,7 +10,7 @@ from ai_forge.data_pipeline.search.embedders.embedding import Matrix, Texts, uni
 from ai_forge.data_pipeline.search.embedders.kept import embedded
 from ai_forge.data_pipeline.search.entries import Entry
 from ai_forge.data_pipeline.search.excerpt import GAP, excerpt
-from ai_forge.data_pipeline.search.question_index import QuestionIndex, search
+from ai_forge.data_pipeline.search.question_index import WEIGHTS, QuestionIndex, search
 from ai_forge.data_pipeline.text.words import approximate_tokens
 from ai_forge.errors import InputError
 
@@ -26,12 +26,18 @@ ENTRIES = [
     entry(
         "src/retry.py", "retry", "def retry(f, n):\n    ...", summary="Try a failed call again, with a growing pause."
     ),
+    entry(
+        "docs/clock.md", "Clock", "How the clock is set and how it is wound, at the start of a day.", "documentation"
+    ),
+    entry("src/clock.py", "Clock.wind", "def wind(self):\n    self.clock += 1", "method", "Set and wind the clock."),
     entry("src/report.py", "report", LONG + "\n    return total_of_taxes(rows)"),
     entry("tests/test_retry.py", "test_retry", "def test_retry():\n    assert retry(fails, 2)", "test"),
     entry("docs/retry.md", "Retrying", "Set the number of retries in the settings.", "documentation"),
     entry("CHANGELOG.md", "1.2", "- retry pauses longer after each failed call\n- close is safe", "documentation"),
     entry("pyproject.toml", "pyproject.toml", 'requires-python = ">=3.11"', "configuration", "dependencies package"),
     entry("commit:0123456789ab", "Fix the pause", "Fix the pause\n\nIt was shorter after each failure.", "commit"),
+    entry("tests/certificates/README.md", "Certificates", "How the certificates were made.", "documentation"),
+    entry("src/tls.py", "trust", "def trust(certificates):\n    ...", summary="Which certificates are trusted."),
     entry("examples/retry.py", "main", "def main():\n    retry(call, 3)  # a failed call, again"),
 ]
 
@@ -52,6 +58,9 @@ def index() -> QuestionIndex:
         ("Why was the shorter pause fixed?", "commit:0123456789ab"),
         ("How many retries are set in the settings?", "docs/retry.md"),
         ("What is `Pool.close` for?", "src/pool.py"),
+        ("where are the certificates", "src/tls.py"),
+        ("Where is the clock set?", "src/clock.py"),
+        ("What sets the clock?", "docs/clock.md"),
     ],
 )
 def test_a_question_finds_its_place(index: QuestionIndex, question: str, path: str) -> None:
@@ -69,10 +78,32 @@ def test_results_fall_do_not_overlap_and_say_why(index: QuestionIndex) -> None:
     found = search(index, "close the sockets of the pool", 10)
     assert [f.score for f in found] == sorted((f.score for f in found), reverse=True)
     assert sum(f.path == "src/pool.py" for f in found) == 1
-    assert set(found[0].why) <= {"bm25", "prose", "file", "dense", "names"}
+    assert set(found[0].why) <= set(WEIGHTS)
     assert sum(found[0].why.values()) == pytest.approx(found[0].score, abs=1e-3)
     assert list(found[0].row()) == ["path", "first_line", "last_line", "name", "kind", "score"]
     assert search(index, "", 5) == search(index, "zzz qqq", 5) == []
+
+
+class Fixed:
+    """Vectors that are given: of a question its first axis, of a text what stands in `near` of its name."""
+
+    name, weight = "fixed", 1.0
+
+    def __init__(self, near: dict[str, float]) -> None:
+        self.near = near
+
+    def embed(self, texts: Texts) -> Matrix:
+        cosines = [self.near.get(text.split(" ")[0], 1.0) for text in texts.written]
+        return np.array([[c, (1 - c * c) ** 0.5] for c in cosines], dtype=np.float32)
+
+
+def test_a_file_whose_entries_are_near_together_is_before_one_that_is_near_once() -> None:
+    near = {"a": 0.80, "b": 0.78, "c": 0.78, "once": 0.82, "far": 0.1, "further": 0.0, "away": 0.05, "off": 0.02}
+    ours = [entry("src/all.py", name, name, first=number) for number, name in enumerate("abc", start=1)]
+    others = [entry(f"src/{name}.py", name, name) for name in near if len(name) > 1]
+    index = QuestionIndex.build([*ours, *others], Fixed(near))
+    assert index.search("xyz", 1, parts=("dense",))[0].path == "src/once.py"
+    assert index.search("xyz", 1)[0].path == "src/all.py"
 
 
 def test_one_file_does_not_fill_the_list() -> None:
