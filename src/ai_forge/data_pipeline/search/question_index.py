@@ -189,6 +189,8 @@ class QuestionIndex:
         found = {name: index.scores(words) for name, index in self._lexical.items() if name in parts}
         if "file" in found:
             found["file"] = found["file"][self._file_of]
+        if _TEST_ASKED.search(question):
+            parts = parts - {"dense", "dense_file"}  # no test has a vector: what has one would win by that
         if "dense" in parts and self._embedder is not None and self._vectors is not None and self._vectors.any():
             cosines = self._vectors @ self._embedder.embed(Texts([question], []))[0]
             unrelated = np.median(cosines[~self._is_test]) if not self._is_test.all() else 0.0

@@ -119,7 +119,7 @@ MADE_OF = ("ai_forge.data_pipeline.gaps.examples", "ai_forge.data_pipeline.gaps.
 COMPLETIONS = Stage(
     "completions",
     ("dataset", "natural"),
-    1,
+    2,
     _inputs,
     _build,
     CompletionsSummary,

@@ -77,7 +77,7 @@ def evaluation_stage(contenders: Sequence[Contender] | None = None) -> Stage:
     return Stage(
         "evaluate",
         (*ASKED, "dataset", "index"),
-        5,
+        6,
         inputs,
         lambda context: _build(context, chosen()),
         EvaluateSummary,

@@ -74,4 +74,4 @@ def _build(context: StageContext) -> IndexSummary:
 
 
 MADE_OF = ("ai_forge.data_pipeline.search.question_index", "ai_forge.data_pipeline.search.entries")
-INDEX = Stage("index", ("mine",), 4, _inputs, _build, IndexSummary, MADE_OF)
+INDEX = Stage("index", ("mine",), 5, _inputs, _build, IndexSummary, MADE_OF)

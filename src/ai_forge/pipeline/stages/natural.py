@@ -250,7 +250,7 @@ MADE_OF = ("ai_forge.training.natural", "ai_forge.data_pipeline.search.context")
 NATURAL = Stage(
     "natural",
     ("dataset", "index"),
-    2,
+    3,
     _inputs,
     _build,
     NaturalSummary,

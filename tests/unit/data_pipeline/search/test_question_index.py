@@ -106,6 +106,16 @@ def test_a_file_whose_entries_are_near_together_is_before_one_that_is_near_once(
     assert index.search("xyz", 1)[0].path == "src/all.py"
 
 
+def test_tests_are_asked_for_by_their_words_since_they_have_no_vectors() -> None:
+    near = {"guide": 0.9, "test_door": 0.1, "far": 0.1, "away": 0.0}
+    tests = entry("tests/test_door.py", "test_door", "def test_door(): open it", "test")
+    docs = entry("docs/door.md", "guide", "Tests for people who open a door, and for others.", "documentation")
+    index = QuestionIndex.build([tests, docs, *(entry(f"src/{n}.py", n, n) for n in ("far", "away"))], Fixed(near))
+    assert set(index.search("which tests open a door?", 1)[0].why) <= {"bm25", "prose", "file", "names"}
+    assert index.search("which tests open a door?", 1)[0].path == "tests/test_door.py"
+    assert "dense" in index.search("how do I open a door?", 1)[0].why
+
+
 def test_one_file_does_not_fill_the_list() -> None:
     many = [entry("src/one.py", f"open_{n}", f"def open_{n}(door): ...", first=5 * n + 1) for n in range(8)]
     index = QuestionIndex.build([*many, entry("src/two.py", "door", "def door(): open it slowly, and with some care")])
