@@ -18,7 +18,7 @@ from ai_forge.data_pipeline.source.repository import Repository, blob_id, git_ou
 from ai_forge.data_pipeline.text.markdown import decode, sections, split_front_matter
 from ai_forge.data_pipeline.text.words import approximate_tokens
 
-__all__ = ["Entry", "block_entries", "entries_beside_code", "is_example_path", "is_test_file"]
+__all__ = ["Entry", "block_entries", "entries_beside_code", "is_benchmark_path", "is_example_path", "is_test_file"]
 
 _MARKDOWN = (".md", ".markdown", ".mdx")
 _RST = (".rst",)
@@ -34,6 +34,7 @@ _LOCKS = re.compile(
 )
 _EXAMPLE_FOLDERS = frozenset({"example", "examples", "sample", "samples", "demo", "demos"})
 _TEST_MODULES = frozenset({"test", "tests"})
+_BENCHMARK_FOLDERS = frozenset({"bench", "benches", "benchmark", "benchmarks"})
 _MAX_FILES = 5_000
 _MAX_COMMITS = 5_000
 _MAX_LOG_BYTES = 32_000_000
@@ -111,6 +112,15 @@ def is_example_path(path: str) -> bool:
     (True, False)
     """
     return any(part.lower() in _EXAMPLE_FOLDERS for part in PurePosixPath(path).parts[:-1])
+
+
+def is_benchmark_path(path: str) -> bool:
+    """Whether a file measures the project: it uses all of it and explains none.
+
+    >>> is_benchmark_path("benchmarks/jsx/src/page.tsx"), is_benchmark_path("src/bench.py")
+    (True, False)
+    """
+    return any(part.lower() in _BENCHMARK_FOLDERS for part in PurePosixPath(path).parts[:-1])
 
 
 def is_test_file(path: str) -> bool:

@@ -10,9 +10,9 @@ Each entry's score is a weighted sum of what several rankings say of it, each sc
 * `names`: whether the question spells its name or its path.
 
 Tests and examples count only when the question is about them, changelogs and commits fully only when it asks for a
-change, documents beside tests (how a test's certificates were made) at half, documentation at 0.7 where the question asks
-how something is done. One file does not fill the list: each further entry of it counts three quarters of the one before.
-The graph is not asked: it cost places among the first three. What each ranking is worth is measured by
+change, benchmarks and documents beside tests (how a test's certificates were made) at half, documentation at 0.7 where
+the question asks how something is done. One file does not fill the list: each further entry of it counts three quarters of
+the one before. The graph is not asked: it cost places among the first three. What each ranking is worth is measured by
 `bench/bench_questions.py`. The lexical weights were chosen on half of the questions about click, RxJS, gin and gson, those
 of the encoder on ten sets, each of which was measured with weights that the other nine had chosen (`EXPERIMENTS.md`).
 """
@@ -37,7 +37,7 @@ from ai_forge.data_pipeline.search.embedders.embedding import (
     save_embedder,
 )
 from ai_forge.data_pipeline.search.embedders.kept import embedded
-from ai_forge.data_pipeline.search.entries import Entry, is_example_path, is_test_file
+from ai_forge.data_pipeline.search.entries import Entry, is_benchmark_path, is_example_path, is_test_file
 from ai_forge.data_pipeline.search.spelled import SpelledNames
 from ai_forge.data_pipeline.search.terms import question_terms, terms
 from ai_forge.errors import InputError
@@ -66,6 +66,7 @@ _CODE_ASKED = re.compile(
 )
 """How something is done; "how do I" is answered by documentation as well."""
 _EXAMPLE_ASKED = re.compile(r"\b(?:examples?|samples?|demos?|usage)\b", re.I)
+_SPEED_ASKED = re.compile(r"\b(?:bench\w*|fast\w*|slow\w*|speed|perform\w*|measur\w*)\b", re.I)
 _CHANGE_ASKED = re.compile(
     r"\b(?:changed|changes|changelog|history|commit(?:s|ted)?|releases?d?|removed|deprecated|renamed|introduced|new in"
     r"|was new|fix(?:ed|es)?|bugs?|why was|v?\d+\.\d+)\b",
@@ -120,6 +121,7 @@ class QuestionIndex:
         self._is_test = np.array([entry.kind == "test" for entry in entries])
         self._is_change = np.array([_is_change(entry) for entry in entries])
         self._is_documentation = np.array([entry.kind == "documentation" for entry in entries])
+        self._is_measuring = np.array([is_benchmark_path(entry.path) for entry in entries])
         self._is_of_tests = np.array([entry.kind in _BESIDE and is_test_file(entry.path) for entry in entries])
         self._is_example = np.array([is_example_path(entry.path) for entry in entries])
 
@@ -216,6 +218,8 @@ class QuestionIndex:
             gate[self._is_change] = _ASIDE
         if _CODE_ASKED.search(question):
             gate[self._is_documentation] *= _TOLD
+        if not _SPEED_ASKED.search(question):
+            gate[self._is_measuring] *= _ASIDE
         gate[self._is_of_tests] *= _ASIDE
         if _TEST_ASKED.search(question):
             gate[~self._is_test] *= _ASIDE

@@ -38,6 +38,8 @@ ENTRIES = [
     entry("commit:0123456789ab", "Fix the pause", "Fix the pause\n\nIt was shorter after each failure.", "commit"),
     entry("tests/certificates/README.md", "Certificates", "How the certificates were made.", "documentation"),
     entry("src/tls.py", "trust", "def trust(certificates):\n    ...", summary="Which certificates are trusted."),
+    entry("src/sink.py", "rinse", "def rinse(cup):\n    cup.dirt = 0", summary="How a cup is washed."),
+    entry("bench/cups.py", "wash_cups", "def wash_cups():\n    wash(cup)", summary="Wash each cup."),
     entry("examples/retry.py", "main", "def main():\n    retry(call, 3)  # a failed call, again"),
 ]
 
@@ -61,6 +63,8 @@ def index() -> QuestionIndex:
         ("where are the certificates", "src/tls.py"),
         ("Where is the clock set?", "src/clock.py"),
         ("What sets the clock?", "docs/clock.md"),
+        ("how is a cup washed", "src/sink.py"),
+        ("how fast is a cup washed", "bench/cups.py"),
     ],
 )
 def test_a_question_finds_its_place(index: QuestionIndex, question: str, path: str) -> None:
