@@ -91,11 +91,11 @@ def main() -> None:
             sets[f"{file.stem}, tuned on"] = held["questions"][::2], folder
             sets[f"{file.stem}, other half"] = held["questions"][1::2], folder
         else:
-            sets[f"{file.stem}, not tuned on"] = held["questions"], folder
+            sets[f"{file.stem}, chose no lexical weight"] = held["questions"], folder
     for pair in given.set:
         file, _, folder = pair.partition("=")
         held = yaml.safe_load(Path(file).read_text("utf-8"))  # JSON is YAML
-        sets[Path(file).stem] = held if isinstance(held, list) else held["questions"], Path(folder)
+        sets["/".join(Path(file).parts[-2:])] = held if isinstance(held, list) else held["questions"], Path(folder)
     figures: dict[str, dict] = {}
     indexes: dict[Path, tuple[QuestionIndex, dict[str, float]]] = {}
     for name, (asked, folder) in sets.items():
@@ -109,7 +109,7 @@ def main() -> None:
         figures[name] = {"n": len(asked), "ms": round(1000 * (time.perf_counter() - start) / len(asked), 1), **cost}
         for rival, parts in RIVALS.items():
             figures[name][rival] = first_and_among_three(index, asked, parts, given.misses and rival == "all")
-    for half in ("tuned on", "other half", "not tuned on", ""):
+    for half in ("tuned on", "other half", "chose no lexical weight", ""):
         of_half = [f for n, f in figures.items() if (n.endswith(f", {half}") if half else ", " not in n)]
         n = sum(f["n"] for f in of_half)
         for rival in RIVALS if n else ():
