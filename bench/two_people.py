@@ -3,12 +3,12 @@
     python bench/two_people.py --write                  (`make soak`)
     python bench/two_people.py --repositories 4         (a part of it: CI)
 
-Ann and Bob (two users with umasks of their own where this is run by root) train and deploy ten small repositories, first each in a
-home of their own, then all in one home that both may write. Folders are called alike, or by nothing that can stay in a model's name;
-half have a history. Each has files and functions that no other has. After each change all are asked again, and what answers must be
-the version that is active of that repository: its name, its documents, and the answer that this version gave before. Changes: a
-second version, a rollback, folders moved and exchanged, deleted, another repository laid where one was, two questions at once, a home
-that the other cannot read.
+Ann and Bob (two users where root runs this and others can run its Python; else one with two umasks) train and deploy ten small
+repositories, first each in a home of their own, then all in one home that both may write. Folders are called alike, or by nothing
+that can stay in a model's name; half have a history. Each has files and functions that no other has. After each change all are asked
+again, and what answers must be the version that is active of that repository: its name, its documents, and the answer that this
+version gave before. Changes: a second version, a rollback, folders moved and exchanged, deleted, another repository laid where one
+was, two questions at once, a home that the other cannot read.
 
 Prints a JSON report of checks; ends with 1 where one fails.
 """
@@ -40,7 +40,11 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from cli_runs import SETTINGS, tiny_base
 
 GROUP = 65_533
-ANN, BOB = User(65_531, GROUP, 0o002), User(65_532, GROUP, 0o002)
+PYTHON = Path(sys.executable).resolve()
+ARE_TWO = os.geteuid() == 0 and all(folder.stat().st_mode & 0o005 == 0o005 for folder in PYTHON.parents)
+"""Whether they are two users: only root can be others, and they must be able to run the Python that is used."""
+ANN = User(65_531, GROUP, 0o002) if ARE_TWO else User(os.geteuid(), os.getegid(), 0o022)
+BOB = User(65_532, GROUP, 0o002) if ARE_TWO else User(os.geteuid(), os.getegid(), 0o077)
 # (whose, where it lies, whether it has a history)
 PLACES = (
     ("ann", "work/tools", True),
@@ -148,7 +152,7 @@ class Town:
         chosen = SETTINGS | {
             "training.base_model": str(self.root / "base"),
             "training.max_steps": 1,
-            "judge.n_questions": 2,
+            "judge.n_questions": 4,
         }
         (self.root / "settings.yaml").write_text(
             "".join(f"{key}: {json.dumps(value)}\n" for key, value in chosen.items())
@@ -163,7 +167,7 @@ class Town:
 
     def _hand_over(self) -> None:
         """Each his own; what is shared to the group."""
-        if os.geteuid() != 0:
+        if not ARE_TWO:
             return
         self.root.chmod(0o755)
         for who, user in self.users.items():
@@ -246,7 +250,7 @@ def _second_versions(town: Town) -> None:
 def _given_back(town: Town, project: Project) -> None:
     """What git wrote as root belongs to the owner of the rest."""
     user = town.users[project.owner]
-    if os.geteuid() == 0:
+    if ARE_TWO:
         for path in project.place.rglob("*"):
             os.chown(path, user.uid, user.gid, follow_symlinks=False)
 
@@ -300,7 +304,7 @@ def _gone_and_replaced(town: Town) -> None:
 
 def closed_home(town: Town) -> None:
     """A home of someone who lets nobody in: the other is told so."""
-    if os.geteuid() != 0 or town.one_home:
+    if not ARE_TWO or town.one_home:
         return
     town.home("bob").chmod(0o700)
     ended = given_in_fork(["models", "--home", str(town.home("bob"))], town.root / "desk" / "ann", 60.0, ANN)
@@ -321,7 +325,7 @@ def measured(root: Path, *, n_projects: int, kinds: Sequence[bool] = (False, Tru
     rows = [check for checks in found.values() for check in checks]
     return {
         "people": 2,
-        "are_two_users": os.geteuid() == 0,
+        "are_two_users": ARE_TWO,
         "repositories": n_projects,
         "checks": {kind: len(checks) for kind, checks in found.items()},
         "wall_s": round(time.monotonic() - began, 1),

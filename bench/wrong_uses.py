@@ -6,8 +6,9 @@
 The tree of commands is walked, so that a new command or option is tried by itself: an argument left out, one too many, an unknown
 flag, a flag without a value, and for each argument and option the values that its kind does not take (numbers that are none, too
 large, negative, NaN; files for folders and the other way round, missing, unreadable, endless, named with what is no text; empty
-words and very long ones; names of models, runs, jobs and keys that there are not; settings that are none). Each is given in a
-process of its own, in a place with a finished and deployed run of a tiny base. Told of each:
+words and very long ones; names of models, runs, jobs and keys that there are not; settings that are none). Flags
+that are listed are also given as they are meant. Each is given in a process of its own, in a place with a finished and deployed run
+of a tiny base. Told of each:
 
     refused      a code of the documented table, nothing on stdout, one line with the value and a next step, nothing lost
     accepted     it ends with 0, or works on until it is stopped: `accepted` lists what, to be judged
@@ -285,7 +286,7 @@ class Case:
     @property
     def is_of_words_alone(self) -> bool:
         """Whether no file is looked at before it is refused."""
-        return ": " not in self.what
+        return ": " not in self.what  # of those below with a value, and of right ones
 
 
 def cases_of(command: Command) -> Iterator[Case]:
@@ -320,13 +321,33 @@ def cases_of(command: Command) -> Iterator[Case]:
             yield case(f"{shown}: {value[:30]!r}", told, **{one.name: given})
 
 
+RIGHT = {"base": "base", "steps": "3", "time_budget": "1h", "set": "runtime.num_predict=16", "recipe": "repository"}
+RIGHT |= {"name": "repo", "nproc": "1", "allow_licence": "MIT", "model": "repo", "k": "3", "n": "3", "keep_runs": "2"}
+RIGHT |= {"older_than": "1d", "scope": "read", "days": "2", "completion": "", "asked": "", "force": "", "dry_run": ""}
+IS_RIGHT = "a flag that it lists: "
+
+
+def right_uses(command: Command) -> Iterator[Case]:
+    """Each flag that a command lists, as it is meant: none of them may be refused for itself."""
+    good: dict[str, list[str]] = {}
+    for one in command.parameters:
+        value = good_value(command, one)
+        if value is not None:
+            good[one.name] = [one.flag, value] if one.flag else [value]
+    for one in command.parameters:
+        if one.flag and one.name in RIGHT:
+            given = good | {one.name: [one.flag, RIGHT[one.name]] if RIGHT[one.name] else [one.flag]}
+            words = [word for part in given.values() for word in part]
+            yield Case(command.name, f"{IS_RIGHT}{one.flag}", (*command.words, *words), one.flag)
+
+
 def all_cases() -> list[Case]:
     """Of all commands, and of what is no command."""
     known = commands()
     groups = {each.words[:n] for each in known for n in range(1, len(each.words))}
     found = [Case("", "an unknown command", ("nonsense",), "nonsense"), Case("", "an empty command", ("",))]
     found += [Case(" ".join(group), "an unknown command", (*group, "nonsense"), "nonsense") for group in sorted(groups)]
-    return found + [case for command in known for case in cases_of(command)]
+    return found + [case for command in known for case in (*cases_of(command), *right_uses(command))]
 
 
 # -- what is told -------------------------------------------------------------------------------------------------------
@@ -382,6 +403,9 @@ def measured(place: WrongPlace, *, only: str = "", share: float = 1.0, seed: int
         lost = place.restore()
         works = ended.code is None or ended.code == 0
         fault = "" if works and "Traceback" not in ended.err else fault_in(case, ended)
+        if case.what.startswith(IS_RIGHT):
+            complaint = complaint_of(ended.err) or ""
+            fault = complaint[:300] if ended.code == 2 and case.value in complaint else ""
         if lost and not works:
             fault = f"{fault} {'; '.join(lost[:3])}".strip()
         counts["FAULT" if fault else "accepted" if works else "refused"] += 1
