@@ -139,7 +139,7 @@ class WrongPlace:
         if ended.code != 0:
             raise SystemExit(f"the run that all begins with ended with {ended.code}:\n{ended.err}")
         self.give(["keys", "add", "someone", "--home", "home"])
-        self.give(["questions", "add", QUESTION, "--file", "json/decoder.py", "--repo", "repo"])
+        self.give(["questions", "add", "Where is a heap made?", "--file", "heapq.py", "--repo", "repo"])
         self.give(["backup", "home.tar", "--home", "home"])
         self._keep()
 

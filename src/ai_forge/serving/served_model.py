@@ -11,14 +11,15 @@ the question before it, or it would find nothing of what "it" is.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ai_forge.data_pipeline.source.repository import git_output
+from ai_forge.data_pipeline.source.repository import blob_id, git_output
 from ai_forge.data_pipeline.text.words import approximate_tokens
 from ai_forge.errors import InputError, PrerequisiteError
+from ai_forge.places import regular_bytes
 from ai_forge.prompting.prompt import Message, citations_in, messages_for
 from ai_forge.serving.choosing import choose_runtime
 from ai_forge.serving.registry import Registry
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 POINTS_BACK = re.compile(r"\b(it|its|that|this|these|those|they|them|their|there|same|one|ones|and|also|else)\b", re.I)
 SHORT_QUESTION_WORDS = 4
+MOST_COMPARED = 2000  # files that are read to see whether they changed
 # a citation of a file without lines: of no use to a reader, and invented where the file was not shown
 FILE_CITATION = re.compile(r"\[((?:[\w.-]+/)*[\w-]+\.[A-Za-z]\w{0,9})\]")
 # characters of a phrase that counts as repeated, and how often: small models run into such loops under greedy decoding
@@ -210,7 +212,13 @@ class ServedModel:
         asking = self.deployment.asking
         if asking is None or asking.repository is None:
             return None
-        return changes_since(asking.repository)
+        told = changes_since(asking.repository)
+        if told is None and asking.repository.commit is None and self.index is not None:
+            known = {
+                entry.path: entry.blob_id for entry in self.index.entries if entry.kind != "commit" and entry.blob_id
+            }
+            told = files_changed_since(asking.repository, known)
+        return told
 
 
 def _is_whole(index: Path) -> bool:
@@ -237,6 +245,24 @@ def searched_for(question: str, history: Sequence[Message]) -> str:
     if asked and points_back:
         return f"{asked[-1]} {question}"
     return question
+
+
+def files_changed_since(repository: RepositoryRef, known: Mapping[str, str]) -> str | None:
+    """Of a folder without history: how many of the files that a model knows are others now; None where none is.
+
+    Args:
+        repository: what the model was trained on.
+        known: the hash of each file's content then, by its path.
+    """
+    changed = 0
+    for path, blob in list(known.items())[:MOST_COMPARED]:
+        try:
+            changed += blob_id(regular_bytes(repository.path / path), blob) != blob
+        except OSError:
+            changed += 1
+    if not changed:
+        return None
+    return f"{changed} of {len(known)} files that this model knows of {repository.name} have changed or are gone."
 
 
 def changes_since(repository: RepositoryRef) -> str | None:

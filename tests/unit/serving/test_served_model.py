@@ -13,7 +13,14 @@ from ai_forge.pipeline import actions
 from ai_forge.prompting.prompt import Message
 from ai_forge.serving import Activation, AskSettings, Deployment, RepositoryRef, Sampling
 from ai_forge.serving.registry import Registry
-from ai_forge.serving.served_model import Reply, ServedModel, changes_since, loop_at_end, searched_for
+from ai_forge.serving.served_model import (
+    Reply,
+    ServedModel,
+    changes_since,
+    files_changed_since,
+    loop_at_end,
+    searched_for,
+)
 from ai_forge.workspace import Workspace
 from cli_runs import TinyRun, copy_of, runner_of
 from tiny_training import document
@@ -262,3 +269,15 @@ def test_a_model_that_cannot_be_opened_says_why(finished: TinyRun, tmp_path: Pat
 def test_a_repository_of_which_nothing_is_known_has_not_changed(tmp_path: Path) -> None:
     assert changes_since(RepositoryRef(path=tmp_path, name="x")) is None
     assert changes_since(RepositoryRef(path=tmp_path, name="x", commit="ab" * 20)) is None
+
+
+def test_a_folder_without_history_tells_which_of_its_files_are_others_now(finished: TinyRun, tmp_path: Path) -> None:
+    with opened(finished.home) as model:
+        assert model.changes() is None
+    here = RepositoryRef(path=tmp_path, name="tools")
+    (tmp_path / "a.py").write_bytes(b"")
+    (tmp_path / "b.py").write_bytes(b"other")
+    known = dict.fromkeys(("a.py", "b.py", "gone.py"), "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391")  # of nothing
+    told = files_changed_since(here, known)
+    assert told == "2 of 3 files that this model knows of tools have changed or are gone."
+    assert files_changed_since(here, {"a.py": known["a.py"]}) is None
