@@ -21,11 +21,16 @@ SEAL = "seal"
 
 
 def expanded(path: Path) -> Path:
-    """A path with `~` resolved. Raises `InputError` where it names a user who is not here."""
+    """A path with `~` resolved. Raises `InputError` where it names a user who is not here, or a link leads to itself."""
     try:
-        return path.expanduser()
+        whole = path.expanduser()
     except RuntimeError as error:
         raise InputError(f"{path} names a user who is not here.", "write the folder's full path.") from error
+    try:
+        whole.resolve()
+    except RuntimeError as error:  # until Python 3.13
+        raise InputError(f"{path} is a link that leads to itself.", "name what it should lead to.") from error
+    return whole
 
 
 def regular_bytes(path: Path) -> bytes:

@@ -1,12 +1,13 @@
 """What lies where a file of ours belongs."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from ai_forge.errors import PrerequisiteError
-from ai_forge.places import holds_what_was_written, make_room, regular_bytes, sealed
+from ai_forge.errors import InputError, PrerequisiteError
+from ai_forge.places import expanded, holds_what_was_written, make_room, regular_bytes, sealed
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "link", "nothing"])
@@ -44,3 +45,13 @@ def test_every_change_of_a_sealed_value_is_noticed() -> None:
         assert not holds_what_was_written(values | {key: None})
         assert not holds_what_was_written({other: value for other, value in values.items() if other != key})
     assert holds_what_was_written({"name": "of a version without seals"})
+
+
+def test_a_path_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    if sys.version_info < (3, 13):  # since then a path resolves to itself
+        with pytest.raises(InputError, match="is a link that leads to itself"):
+            expanded(tmp_path / "loop")
+    with pytest.raises(InputError, match="names a user who is not here"):
+        expanded(Path("~nobody-of-this-name/x"))
+    assert expanded(tmp_path / "not-there") == tmp_path / "not-there"

@@ -12,6 +12,7 @@ import typer
 from ai_forge.cli.options import AsJson
 from ai_forge.cli.output import show, warn
 from ai_forge.errors import InputError
+from ai_forge.places import expanded
 
 if TYPE_CHECKING:
     from ai_forge.data_pipeline.datasets.formats import Dataset, Format
@@ -61,7 +62,9 @@ def convert(
     """Write a dataset in another format, and say what is lost on the way."""
     from ai_forge.data_pipeline.datasets import formats
 
-    if source.resolve() == target.resolve():  # not even with --force: what is lost on the way would be lost for good
+    if (
+        expanded(source).resolve() == expanded(target).resolve()
+    ):  # not even with --force: what is lost would be lost for good
         raise InputError(f"{target} is the dataset itself.", "Give another file to write.")
     _require_free(target, force)
     made = formats.convert(_read(source, format), _format(to))
