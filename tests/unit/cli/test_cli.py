@@ -16,6 +16,7 @@ from ai_forge import __version__
 from ai_forge.cli.options import Options, seconds_of
 from ai_forge.config.models import load_models
 from ai_forge.errors import InputError
+from ai_forge.workspace import Workspace
 from cli_runs import STAGES, TinyRun, ai_forge, copy_of, flags
 
 VERBS = {
@@ -302,7 +303,8 @@ def test_rollback_returns_to_the_version_before(finished: TinyRun, tmp_path: Pat
     second = ai_forge(*copy.words("deploy", judge__n_questions=5))
     assert second.json["changed"] is True
     assert second.json["model"] != first["model"]
-    back = ai_forge("rollback", copy.repo, "--home", home)
+    with Workspace.open(home).lock("model-other"):  # another repository's deployment keeps nobody waiting
+        back = ai_forge("rollback", copy.repo, "--home", home)
     assert back.code == 0, back.err
     assert back.json == {"model": first["model"], "runtime": "embedded"}
     made = ai_forge("models", "--home", home, "--json").json["made"]
