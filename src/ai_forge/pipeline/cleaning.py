@@ -86,6 +86,12 @@ def _served(workspace: Workspace) -> set[Path]:
         if damaged := registry.damaged():
             raise InputError(f"What is deployed cannot be told: {damaged[0]}")
         versions = [version.deployment for version in registry.versions()]
+    served = sorted(folder for folder in workspace.served_dir.glob("*/*") if folder.is_dir())
+    if served and not versions:
+        raise InputError(
+            f"What is deployed cannot be told: {workspace.registry_path} is gone or empty, and {served[0]} is of a version.",
+            "restore it from a backup, or deploy again what is to be kept: ai-forge deploy.",
+        )
     folders = {deployment.gguf_path.parent.resolve() for deployment in versions}
     return folders | {(workspace.runs_dir / deployment.version).resolve() for deployment in versions}
 

@@ -85,3 +85,12 @@ def test_what_was_asked_goes_where_that_is_asked_for_and_corrections_stay(tmp_pa
     assert (found.kind, found.path.name) == ("asked", "asked.jsonl")
     assert remove([found]) == found.n_bytes > 0
     assert (log.asked(), len(log.corrections())) == ([], 1)
+
+
+def test_where_the_registry_is_gone_nothing_is_removed(tmp_path: Path) -> None:
+    workspace = Workspace.open(tmp_path)
+    for seed in range(4):
+        recorded(workspace, f"run{seed}", seed)
+    (workspace.served_dir / "pairs" / "run0" / "index").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"What is deployed cannot be told: .*registry\.db is gone .* Next: restore it"):
+        removable(workspace, keep_runs=1, older_than_s=DAY_S)
