@@ -92,5 +92,7 @@ def test_where_the_registry_is_gone_nothing_is_removed(tmp_path: Path) -> None:
     for seed in range(4):
         recorded(workspace, f"run{seed}", seed)
     (workspace.served_dir / "pairs" / "run0" / "index").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"What is deployed cannot be told: .*registry\.db is gone .* Next: restore it"):
+    with pytest.raises(
+        InputError, match=r"What is deployed cannot be told: .*registry\.db is gone .* Next: restore it"
+    ):
         removable(workspace, keep_runs=1, older_than_s=DAY_S)
