@@ -132,7 +132,8 @@ def create_app(context: ServiceContext) -> FastAPI:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.allowed_origins, allow_methods=["*"], allow_headers=["*"]
         )
-    for router in (health.router, models.router, openai.router, query.router, training.router, jobs.router):
+    # the framework tries one after the other: first what is to be quick
+    for router in (openai.router, health.router, models.router, query.router, training.router, jobs.router):
         app.include_router(router)
     return app
 

@@ -76,19 +76,21 @@ async def unless_left(receive: Receive, work: Awaitable[Result]) -> Result:
     Raises:
         ReaderLeftError: it did.
     """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_left(receive))
+    # a scope and no second task for the work, which would wait for a turn of its own
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ReaderLeftError
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        async with asyncio.timeout(None) as while_there:
+            leaving = asyncio.create_task(_end_when_left(receive, while_there))
+            try:
+                return await work
+            finally:
+                leaving.cancel()
+    except TimeoutError as error:
+        if not while_there.expired():
+            raise
+        raise ReaderLeftError from error
 
 
-async def _left(receive: Receive) -> None:
+async def _end_when_left(receive: Receive, scope: asyncio.Timeout) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+    scope.reschedule(asyncio.get_running_loop().time())

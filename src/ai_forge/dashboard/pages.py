@@ -10,7 +10,6 @@ workspace as there. A form carries a token that only a page of this service know
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from importlib import resources
@@ -32,7 +31,7 @@ from ai_forge.conductor.problems import ServiceError, problem_of
 from ai_forge.conductor.service import Service, TheService, invalid, service_of
 from ai_forge.config import LoadedSettings
 from ai_forge.dashboard.answers import answer_lines, with_errors
-from ai_forge.dashboard.rendering import render, rendered
+from ai_forge.dashboard.rendering import rendered
 from ai_forge.dashboard.session import Session, csrf_checked, session_of
 from ai_forge.dashboard.views import (
     code_of,
@@ -42,13 +41,13 @@ from ai_forge.dashboard.views import (
     quality_of,
     versions_of,
 )
+from ai_forge.dashboard.watched_run import WatchedRuns
 from ai_forge.errors import AIForgeError
 from ai_forge.json_lines import JsonObject
 from ai_forge.pipeline.dropped import drop_example, dropped_examples
-from ai_forge.pipeline.runs import EventTail, RunOverview, RunView, overview_of, run_folder, runs_of, view_of
+from ai_forge.pipeline.runs import EventTail, RunOverview, overview_of, run_folder, runs_of, view_of
 from ai_forge.prompting.prompt import Message
 
-STREAM_PAUSE_S = 1.0
 N_RUNS = 30
 MAX_QUESTION = 8000  # characters: a longer one fits into no context
 
@@ -82,6 +81,7 @@ TheSession = Annotated[Session, Depends(session_of)]
 def add_pages(app: FastAPI, settings: LoadedSettings) -> None:
     """Put the pages and their static files on a service; `settings` are shown with where each comes from."""
     app.state.loaded_settings = settings
+    app.state.watched_runs = WatchedRuns()
     files = StaticFiles(directory=str(resources.files("ai_forge.dashboard") / "static"))
     app.mount("/static", allow("everyone")(files))
     app.include_router(router)
@@ -148,31 +148,13 @@ async def run_page(run_id: str, service: TheService, session: TheSession) -> Res
 @router.get("/runs/{run_id}/stream")
 @allow("read")
 async def run_stream(run_id: str, request: Request, service: TheService, after: int = 0) -> Response:
-    """What happens in the run, once a second: the page's figures anew, and the points that the curves gained."""
+    """What happens in the run, once a second."""
     folder = _run_folder(service, run_id)
     # a browser that lost the connection says what it has heard; the number in the address is only of the first time
     heard = request.headers.get("last-event-id", "")
     begin = int(heard) if heard.isdigit() else after
-    return StreamingResponse(_stream(folder / "events.jsonl", begin), media_type="text/event-stream")
-
-
-async def _stream(path: Path, after: int) -> AsyncIterator[bytes]:
-    view, tail, seen = RunView(), EventTail(path), 0
-    while True:
-        n_losses, n_held_out, n_before = len(view.losses), len(view.held_out), seen
-        for seen, event in await run_in_threadpool(tail):
-            view.take(event)
-            if seen <= after:  # folded in, because figures need it; its points are drawn already
-                n_losses, n_held_out, n_before = len(view.losses), len(view.held_out), seen
-        if seen > n_before:
-            moved = {
-                "html": render("run_live.html", None, "/", view=view),
-                **curve_of(view.losses[n_losses:], view.held_out[n_held_out:]),
-            }
-            yield f"id: {seen}\nevent: view\ndata: {json.dumps(moved)}\n\n".encode()
-        else:
-            yield b": still here\n\n"  # so that a reader who went away is noticed
-        await asyncio.sleep(STREAM_PAUSE_S)
+    watched: WatchedRuns = request.app.state.watched_runs
+    return StreamingResponse(watched.stream(folder / "events.jsonl", begin), media_type="text/event-stream")
 
 
 @router.get("/data/{run_id}")

@@ -32,7 +32,7 @@ from ai_forge.conductor.problems import ServiceError
 from ai_forge.conductor.responses import Response as Answered
 from ai_forge.conductor.responses import ResponseRequest, chat_request, response_events, response_of
 from ai_forge.conductor.routes.models import OPENAI_ERROR
-from ai_forge.conductor.service import Service, TheService
+from ai_forge.conductor.service import Service, TheService, service_of
 from ai_forge.conductor.streams import Events, unless_left
 from ai_forge.conductor.upstream import CHAT, COMPLETIONS, chat_body, completion_body
 from ai_forge.data_pipeline.text.words import approximate_tokens
@@ -54,8 +54,9 @@ def example(body: JsonObject) -> JsonObject:
 
 @router.post(CHAT, response_model=None, responses=OPENAI_ERROR | STREAMED, openapi_extra=example(ASKED))
 @allow("chat")
-async def chat(request: Request, body: ChatRequest, service: TheService) -> Response:
+async def chat(request: Request, body: ChatRequest) -> Response:
     """A chat, as OpenAI's. `NAME` is asked with what is found of its repository and adds `citations`; `NAME:plain` is not."""
+    service = service_of(request)  # not as a dependency, which takes as long as reading the body
     deployed, plain = service.models.find(body.model)
     asked = _Asked(service, deployed)
     if body.stream:
