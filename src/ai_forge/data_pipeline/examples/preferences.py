@@ -48,7 +48,8 @@ _FIX = re.compile(
 )
 _NO_FIX = re.compile(
     r"\bfix(?:e[sd])?\s+(?:the\s+|some\s+|a\s+)?(?:typos?|spelling|lint\w*|format\w*|style|indent\w*|white ?space|imports?|docs?|"
-    r"documentation|docstrings?|comments?|changelog|readme|version|ci|mypy|ruff|flake8|warnings?)\b",
+    r"documentation|docstrings?|comments?|changelog|readme|version|ci|mypy|ruff|flake8|warnings?)\b|"
+    r"\bfix(?:e[sd])?\s+(?:\S+\s+){0,2}(?:tests?|specs?|builds?|compil\w+|merge|rebase|conflicts?|benchmarks?)\s*\.?$",
     re.IGNORECASE,
 )
 _TRAILER = re.compile(

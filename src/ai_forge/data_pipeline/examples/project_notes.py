@@ -20,6 +20,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from ai_forge.data_pipeline.examples.block_tree import tree_of_block
+from ai_forge.data_pipeline.examples.excerpts import documentation_rows
+from ai_forge.data_pipeline.examples.references import COMMENT_LINE
 from ai_forge.data_pipeline.mining.filters import is_test_path
 from ai_forge.data_pipeline.schemas import CodeBlock, Document, content_id
 from ai_forge.data_pipeline.secrets.masking import scrub_text
@@ -42,13 +45,16 @@ _MOST_HELD_OUT = ("test", "valid", "train")
 _SENTENCE_WORDS = (4, 40)
 _GENERIC = re.compile(
     r"^(?:\w+(?:\([^)]*\))?!?: )?(?:includes? (?:the )?lat|sync|vendor|re-?format|lint|tests?|wip|fix(?:up|es)?|update[sd]?|"
-    r"initial|first|merge|bump|release|version|v?\d|squash|revert|typo)\b",
+    r"initial|first|merge|bump|release|version|v?\d|squash|revert|typo|"
+    r"renam\w+|mov(?:e|es|ed|ing)|normali[sz]e\w*|clean(?:ed|ing)?[ -]?up|cosmetics?|style|idioms?|comments?|docs?|kdocs?|javadocs?|"
+    r"(?:add|fix|improve|update|write)\w* (?:\w+ ){0,2}(?:docs?|kdocs?|javadocs?|documentation|docstrings?|comments?))\b",
     re.I,
 )
 _REASON = re.compile(r"\b(?:because|so that|otherwise|instead|in order to|to avoid|since|without|so)\b|: ", re.I)
 _TRAILER = re.compile(r"^[A-Z][\w-]*(?:-[Bb]y|-[Ii]d)?: \S.*$|\S+@\S+\.\w+")
 _TYPES = ("class", "interface", "type")
 _NO_CONSTRUCTORS = ("go", "rust", "c")
+_VERSION = re.compile(r"[\[(]?(?:version |release )?v?\d+\.\d+", re.I)
 _CODE_SPAN = re.compile(r"`([^`\n]+)`")
 _NOT_ABOUT_CODE = re.compile(
     r"(?:^|/)(?:CHANGELOG|CHANGES|HISTORY|NEWS|LICEN[CS]E|CODE_OF_CONDUCT|SECURITY|UPGRAD\w+|MIGRAT\w+|"
@@ -176,11 +182,12 @@ def _commits(repository: Repository, blocks: Sequence[CodeBlock]) -> list[Quote]
         lines = _blame(repository.root, path)
         for block in by_file[path]:
             own = lines[block.metadata.first_line - 1 : block.metadata.last_line]
+            own = [own[row] for row in _rows_of_code(block) if row < len(own)]
             commit, n = next(iter(Counter(own).most_common(1)), ("", 0))
             if 2 * n > len(own):
                 writers[block.id] = commit
                 name = block.metadata.qualified_name
-                share[block.id] = f"It wrote {n} of the {len(own)} lines of `{name}` in `{path}`."
+                share[block.id] = f"It wrote {n} of the {len(own)} lines of code of `{name}` in `{path}`."
     messages = _messages(repository.root, set(writers.values()))
     wrote = Counter(writers.values())
     said: list[Quote] = []
@@ -192,6 +199,17 @@ def _commits(repository: Repository, blocks: Sequence[CodeBlock]) -> list[Quote]
             document = _commit_document(commit, f"{message}\n\n{share[block.id]}")
             said.append(Quote(block_id=block.id, kind="commit", document=document, quotation=quotation, time=time))
     return said
+
+
+def _rows_of_code(block: CodeBlock) -> list[int]:
+    """Rows of a block, from 0, that are neither documentation nor comment: who documents a function did not write it."""
+    lines = block.source_code.split("\n")[block.metadata.head_lines :]
+    tree = tree_of_block(block)
+    documented: range = range(0)
+    if tree is not None and (rows := documentation_rows(tree)):
+        offset = tree.n_before + block.metadata.head_lines
+        documented = range(rows[0] - offset, rows[1] - offset + 1)
+    return [n for n, line in enumerate(lines) if n not in documented and line.strip() and not COMMENT_LINE.match(line)]
 
 
 def _blame(root: Path, path: str) -> list[str]:
@@ -297,6 +315,8 @@ def _sections(repository: Repository, blocks: Sequence[CodeBlock]) -> list[Quote
         page = _Page(path, text.split("\n"), repository.commit, blob_id(content))
         _, body, offset = split_front_matter(text)
         for section in sections(body, offset):
+            if _VERSION.match(section.heading):  # what a release brought
+                continue
             for part in section.blocks:
                 if part.kind not in ("paragraph", "item"):
                     continue
@@ -395,7 +415,8 @@ def _quotable(sentence: str) -> bool:
 
 def _stands_alone(sentence: str) -> bool:
     """Whether a sentence can be quoted without those around it."""
-    return _quotable(sentence) and not sentence.endswith(":") and not _LEANING.match(sentence)
+    is_begun = not sentence[:1].islower()  # else it is a part of a list, or of the sentence above it
+    return is_begun and _quotable(sentence) and not sentence.endswith(":") and not _LEANING.match(sentence)
 
 
 def _is_telling(name: str) -> bool:

@@ -5,14 +5,14 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from ai_forge.data_pipeline.schemas import CodeBlock
-from ai_forge.data_pipeline.text.words import identifiers, names_in, one_line
+from ai_forge.data_pipeline.text.words import identifiers, names_in, one_line, outer_parts
 
-__all__ = ["mentions_of", "references_to"]
+__all__ = ["COMMENT_LINE", "mentions_of", "references_to"]
 
 # Characters of the parameters that tell overloads apart
 _MAX_PARAMETERS = 80
 _NO_SIGNATURE = re.compile(r"@[\w.]+(?:\([^()]*\))?|/\*.*?\*/", re.DOTALL)
-_COMMENT_LINES = re.compile(r"^\s*(?:#|//|/?\*).*$", re.MULTILINE)
+COMMENT_LINE = re.compile(r"^\s*(?:#|//|/?\*).*$", re.MULTILINE)
 
 
 def references_to(shown: Sequence[CodeBlock]) -> dict[str, str]:
@@ -42,8 +42,23 @@ def _call_form(block: CodeBlock) -> str:
     # Not the first parentheses: a Go receiver or an attribute's arguments may stand before the name.
     behind = re.search(rf"(?<![\w$]){re.escape(block.name)}\s*(?:<[^()]*>)?\(", signature)
     opened = signature[behind.end() :] if behind is not None else signature.partition("(")[2]
-    parameters = opened.rpartition(")")[0].strip()
-    return f"{block.metadata.qualified_name}({parameters[:_MAX_PARAMETERS]})"
+    return f"{block.metadata.qualified_name}({_cut(opened.rpartition(')')[0].strip())})"
+
+
+def _cut(parameters: str) -> str:
+    """As many whole parameters as fit: half of one would be a name that nothing bears.
+
+    >>> _cut("a, b"), _cut("first: Map<String, Int>, " + "x" * 80), _cut("y" * 90)
+    ('a, b', 'first: Map<String, Int>, …', '…')
+    """
+    if len(parameters) <= _MAX_PARAMETERS:
+        return parameters
+    kept: list[str] = []
+    for part in outer_parts(parameters):
+        if len(",".join([*kept, part])) > _MAX_PARAMETERS:
+            break
+        kept.append(part)
+    return ", ".join([*map(str.strip, kept), "…"])
 
 
 def mentions_of(names: set[str], shown: Sequence[CodeBlock]) -> dict[str, list[CodeBlock]]:
@@ -55,7 +70,7 @@ def mentions_of(names: set[str], shown: Sequence[CodeBlock]) -> dict[str, list[C
         # The cached names of the whole source decide first: few blocks hold one, and only those are read again.
         known = names & names_in(block.source_code) - {block.name}
         if known:
-            code = _COMMENT_LINES.sub("", block.source_code.replace(block.docstring or "\0", ""))
+            code = COMMENT_LINE.sub("", block.source_code.replace(block.docstring or "\0", ""))
             for name in known & set(identifiers(code)):
                 found[name].append(block)
     return found

@@ -74,6 +74,8 @@ class NameResolver:
             return self.unique(called, block) if not rest else None
         if imported is not None:
             return self._imported(imported, rest)
+        if not rest and (called in block.metadata.parameters or _is_held(block.source_code, called)):
+            return None  # what a parameter or a variable holds
         if not rest:
             is_free = block.language in _FREE_FUNCTIONS
             for scope in _scopes(block.metadata.qualified_name):
@@ -170,6 +172,16 @@ def declared_types(text: str, name: str, language: str) -> set[str]:
         patterns[2] = rf"\b{name}\s+(?:\*|\[\])*(?:\w+\.)?([A-Za-z_]\w*)"
     found = {match for pattern in patterns for match in re.findall(pattern, text)}
     return found - _NO_TYPES
+
+
+def _is_held(text: str, name: str) -> bool:
+    """Whether `text` declares a variable of that name.
+
+    >>> _is_held("val done = { it }; done(1)", "done"), _is_held("done := f", "done"), _is_held("fun done() {}", "done")
+    (True, True, False)
+    """
+    held = rf"\b(?:val|var|let|auto|const|local)\s+(?:mut\s+)?{re.escape(name)}\s*[:=]|(?<![\w$]){re.escape(name)}\s*:="
+    return name in text and re.search(held, text) is not None
 
 
 def dotted(name: str) -> str:

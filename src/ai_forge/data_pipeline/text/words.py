@@ -5,7 +5,7 @@ Everything here is a regular expression and knows no language; what must be exac
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import accumulate
 
@@ -28,6 +28,7 @@ _KINDS = bytes(
 ) + bytes(128)
 _TOKEN_OF_KINDS = re.compile(rb"a{1,7}|\.{1,2}|\n *|0|_+| {2,}")
 """`_TOKEN` for ASCII of which only the kind of each character is left: half the time."""
+_QUOTED = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'")
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 _SUBWORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+|\d+")
 _SENTENCE_END = re.compile(r"(?<![\s.(]\w)(?<!e\.g)(?<!i\.e)(?<!etc)(?<!vs)[.!?](?=\s+[A-Z`\"'\[(]|\s*$)")
@@ -137,6 +138,22 @@ def one_line(text: str) -> str:
     'a b'
     """
     return " ".join(text.split())
+
+
+def outer_parts(text: str) -> Iterator[str]:
+    """What stands between the commas that are in no brackets and no quotation marks.
+
+    >>> list(outer_parts("a: Map<B, C>, d = ',', e(f, g)"))
+    ['a: Map<B, C>', " d = ','", ' e(f, g)']
+    """
+    depth = begin = 0
+    masked = _QUOTED.sub(lambda match: "_" * len(match[0]), text).replace("=>", "  ").replace("->", "  ")
+    for at, sign in enumerate(masked):
+        depth += (sign in "([{<") - (sign in ")]}>")
+        if sign == "," and depth == 0:
+            yield text[begin:at]
+            begin = at + 1
+    yield text[begin:]
 
 
 def first_sentence(text: str) -> str:

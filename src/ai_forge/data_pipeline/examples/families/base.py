@@ -33,6 +33,7 @@ __all__ = [
 MAX_LISTED = 6
 """Names in one answer: longer enumerations teach a small model to make names up."""
 # What stands in grammars, tables and signatures: such a first line is no sentence
+_CODE = re.compile(r"\{\{\{|```|~~~|<pre\b|@code\s|\\code\b")
 _NO_PROSE = ('"', "[", " = ", "::=", "->")
 # A line that begins with a tag ends the sentence above it, whether or not that has a full stop
 TAGS = re.compile(r"^\s*(?:@\w|\\(?:param|return|brief|throws?)\b|:(?:param|return|raise|type)\w*\b)", re.MULTILINE)
@@ -106,7 +107,10 @@ class Draft:
 
 def documentation(block: CodeBlock) -> str | None:
     """The first sentence of a block's documentation without markup, or None where it is no sentence of 3–40 words."""
-    sentence = plain(first_sentence(TAGS.split(block.docstring or "", maxsplit=1)[0])).strip()
+    prose = _CODE.split(TAGS.split(block.docstring or "", maxsplit=1)[0], maxsplit=1)[0]
+    sentence = plain(first_sentence(prose)).strip()
+    if sentence.endswith((":", ",")):  # of what was to come only the code is there
+        return None
     if not 3 <= len(sentence.split()) <= 40 or not sentence[0].isalpha() or any(mark in sentence for mark in _NO_PROSE):
         return None
     return sentence

@@ -21,6 +21,7 @@ _WORD = re.compile(r"[\w$]+")
 _CALLED = re.compile(r"(?<![\w$])([\w$]+)\s*\(")
 # A comment, or the line that defines the name
 _NO_CALL = re.compile(r"(#|//|\*|def |class )")
+_TRAILING = re.compile(r"\s+(?://\s[^\"'`]*|/\*[^\"'`]*\*/|#\s[^\"'`]*)$")
 # More would not fit into a prompt, and an answer that lists some of them would be wrong
 _MAX_CALLERS = 3
 
@@ -49,7 +50,7 @@ def call_line(caller: CodeBlock, name: str, number: int | None = None) -> str | 
     for line in caller.source_code.split("\n")[first:end]:
         if name not in line:
             continue
-        text = one_line(line)
+        text = _TRAILING.sub("", one_line(line))
         is_call = len(text) <= _MAX_LINE and "`" not in text and _calls(text, name) and not _NO_CALL.match(text)
         whole = text.rstrip(" {:;,")
         if is_call and closes_its_brackets(whole):

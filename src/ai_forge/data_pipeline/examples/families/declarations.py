@@ -21,6 +21,7 @@ from ai_forge.data_pipeline.text.words import one_line
 __all__ = ["alias", "fields", "typed_parameters"]
 
 _FIELDS = ("field_declaration", "property_signature", "public_field_definition", "property_declaration")
+_PROPERTIES = ("property_signature", "property_declaration")
 _FIELD_LANGUAGES = ("go", "rust", "java", "csharp", "typescript", "tsx", "python")
 _FIELD_BODIES = ("struct_type", "field_declaration_list", "class_body", "interface_body", "declaration_list", "block")
 _PARAMETERS = ("typed_parameter", "typed_default_parameter", "default_parameter", "required_parameter", "optional_parameter",
@@ -33,6 +34,7 @@ class _Declared(NamedTuple):
     names: tuple[str, ...]
     type: str
     value: str
+    kind: str = "field"
 
 
 def fields(subject: Subject) -> list[Draft]:
@@ -42,19 +44,22 @@ def fields(subject: Subject) -> list[Draft]:
     if tree is None or block.language not in _FIELD_LANGUAGES:
         return []
     declared = list(_fields(tree))
+    kinds = {field.kind for field in declared}
+    noun = "property" if kinds == {"property"} else "field"
     names = [name for field in declared for name in field.names]
     if not names or any(not field.names for field in declared) or len(set(names)) < len(names):
         return []
     drafts: list[Draft] = []
-    if len(names) <= MAX_LISTED + 2:
-        answer = f"`{block.name}` declares the {plural('field', names)} {listed(names)}."
-        drafts.append(draft_of("members", subject, answer, facts_as("name", names), wording="fields"))
-    typed = [(name, field.type) for field in declared for name in field.names if _is_quotable(field.type)]
+    if len(names) <= MAX_LISTED + 2 and len(kinds) == 1:
+        answer = f"`{block.name}` declares the {plural(noun, names)} {listed(names)}."
+        of_these = plural(noun, names + names)
+        drafts.append(draft_of("members", subject, answer, facts_as("name", names), wording="fields", noun=of_these))
+    typed = [(name, field.type, field.kind) for field in declared for name in field.names if _is_quotable(field.type)]
     if typed:
-        name, its_type = typed[int(block.id, 16) % len(typed)]
+        name, its_type, noun = typed[int(block.id, 16) % len(typed)]
         answer = f"`{name}` of `{block.name}` has the type `{its_type}`."
         facts = facts_as("type", [its_type])
-        drafts.append(draft_of("members", subject, answer, facts, wording="field_type", name=f"`{name}`"))
+        drafts.append(draft_of("members", subject, answer, facts, wording="field_type", name=f"`{name}`", noun=noun))
     return drafts
 
 
@@ -90,8 +95,9 @@ def _declared(node: Node) -> _Declared:
                 for declarator in child.named_children:
                     found += declarator.children_by_field_name("name")
                 node = child
+    kind = "property" if node.type in _PROPERTIES else "field"
     names = [name for name in found if name.type.endswith("identifier") or name.type == "variable_name"]
-    declared = _Declared(tuple(map(node_text, names)), "", "")
+    declared = _Declared(tuple(map(node_text, names)), "", "", kind)
     its_type = node.child_by_field_name("type")
     if its_type is not None:  # the grammars of TypeScript count the colon to the type
         declared = declared._replace(type=one_line(node_text(its_type)).removeprefix(":").strip())

@@ -66,7 +66,8 @@ def _commented_lines(block: CodeBlock, comments: list[tuple[int, str]]) -> list[
         if number == 0 or not is_prose or _TOOL.match(sentence) or _CODE.search(sentence):
             continue
         is_short = 4 <= len(line) <= _MAX_LINE and sum(map(str.isalnum, line)) > 3
-        if is_short and "`" not in line and closes_its_brackets(line):
+        is_one = sum(one_line(other).rstrip(" {:;,") == line for other in lines) < 2 and not line.isalnum()
+        if is_short and is_one and "`" not in line and closes_its_brackets(line):
             found.append((sentence, line))
     return found
 

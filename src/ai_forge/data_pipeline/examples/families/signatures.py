@@ -1,12 +1,13 @@
 """What a signature and a body say as a whole: which parameters may be left out, whether all calls of a function are known."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from tree_sitter import Node
 
 from ai_forge.data_pipeline.examples.block_tree import node_text, tree_of_block
 from ai_forge.data_pipeline.schemas import CodeBlock
+from ai_forge.data_pipeline.text.words import outer_parts
 
 __all__ = ["calls_only", "optional_parameters"]
 
@@ -37,7 +38,7 @@ def optional_parameters(block: CodeBlock) -> tuple[str, ...]:
     if start < 0:
         return ()
     optional: list[str] = []
-    for part in _parts(signature[start + 1 : _close(signature, start)]):
+    for part in outer_parts(signature[start + 1 : _close(signature, start)]):
         head = _outer(part)
         has_default = _DEFAULT.search(head) is not None
         if has_default:
@@ -64,17 +65,6 @@ def _close(text: str, start: int) -> int:
         if depth == 0:
             return at
     return len(text)
-
-
-def _parts(text: str) -> Iterator[str]:
-    """What stands between the commas that are in no brackets."""
-    depth = begin = 0
-    for at, sign in enumerate(text):
-        depth += (sign in _OPENING) - (sign in _CLOSING)
-        if sign == "," and depth == 0:
-            yield text[begin:at]
-            begin = at + 1
-    yield text[begin:]
 
 
 def _outer(part: str) -> str:

@@ -1,6 +1,7 @@
 """Families that read their answers off the structure of one block: parameters, exceptions, guards, members, bases."""
 
 import re
+from collections import Counter
 
 from ai_forge.data_pipeline.examples.families.base import (
     MAX_LISTED,
@@ -39,6 +40,13 @@ _MAX_GUARDS = 3
 _MAX_CALLEES = 2
 # Names of calls are read off the whole body: longer lists are where a small model makes names up
 _MAX_CALLS = 4
+
+
+# What looks like a call and is none
+_OPERATORS = frozenset(
+    {"nameof", "typeof", "sizeof", "default", "isset", "empty", "unset", "exit", "die", "alignof", "decltype"}
+)
+_OVERLOADING = ("java", "csharp", "kotlin", "scala", "cpp")
 
 
 def purpose(subject: Subject) -> list[Draft]:
@@ -108,12 +116,15 @@ def edge_case(subject: Subject) -> list[Draft]:
     """What a guard at a condition does, with the conditions that stand around it."""
     block = subject.block
     drafts = []
+    times = Counter(guard.condition for guard in block.metadata.guards)
     for guard in block.metadata.guards:
         effect, facts = _effect(block, guard)
         around = conditions_around(block, guard) if effect else None
         if around is None:
             continue
         conditions, loop = around
+        if times[guard.condition] > 1 and len(conditions) == 1:  # nobody could tell which of them is asked about
+            continue
         if any("`" in part or len(part) > MAX_QUOTED for part in (*conditions, loop)) or len(conditions) > _MAX_GUARDS:
             continue
         condition = " and ".join(f"`{part}`" for part in conditions)
@@ -148,8 +159,10 @@ def dependencies(subject: Subject) -> list[Draft]:
     """What the block calls; and, where one callee is in the repository, what that one is (two oracles)."""
     block, meta = subject.block, subject.block.metadata
     drafts: list[Draft] = []
-    calls = tuple(name for name in meta.calls if name not in meta.raises)
-    if is_callable(block) and 1 <= len(calls) <= _MAX_CALLS and calls_only(block, meta.calls):
+    calls = tuple(name for name in meta.calls if name not in meta.raises and name not in _OPERATORS)
+    # An overload that calls another one of its name would seem to call itself
+    overloads = block.language in _OVERLOADING and any(name.rpartition(".")[2] == block.name for name in calls)
+    if is_callable(block) and not overloads and 1 <= len(calls) <= _MAX_CALLS and calls_only(block, meta.calls):
         answer = f"`{block.name}` calls {listed(calls)}."
         drafts.append(draft_of("dependencies", subject, answer, facts_as("call", calls)))
     n_explained = 0
@@ -189,6 +202,7 @@ _KNOWN_DECORATORS = {
 }
 
 
+_ATTRIBUTE = {"php": "#[{}]", "csharp": "[{}]", "rust": "#[{}]"}
 _CONSUME_GENERATORS = frozenset({"contextmanager", "asynccontextmanager", "fixture", "coroutine", "inlineCallbacks"})
 
 
@@ -200,9 +214,10 @@ def pattern(subject: Subject) -> list[Draft]:
         name = decorator.partition("(")[0]
         reason = _KNOWN_DECORATORS.get(name.rpartition(".")[2])
         if reason is not None:
-            answer = f"`{block.name}` is decorated with `@{name}`, {reason}."
-            facts = facts_as("decorator", [f"@{name}"])
-            drafts.append(draft_of("pattern", subject, answer, facts, wording="decorator", decorator=f"`@{name}`"))
+            written = _ATTRIBUTE.get(block.language, "@{}").format(name)
+            answer = f"`{block.name}` is decorated with `{written}`, {reason}."
+            facts = facts_as("decorator", [written])
+            drafts.append(draft_of("pattern", subject, answer, facts, wording="decorator", decorator=f"`{written}`"))
             break
     bases = tuple(base for base in meta.bases if len(base) <= MAX_QUOTED and base != "object")
     if is_class(block) and 1 <= len(bases) <= MAX_LISTED:
