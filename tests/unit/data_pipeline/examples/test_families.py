@@ -108,7 +108,7 @@ def test_why_is_answered_by_the_commit_that_wrote_the_lines(repository: Path) ->
     assert f"commit:{commit}" in citations_in(about.target)
     document = next(d for d in about.oracle_documents if d.citation == f"commit:{commit}")
     assert (document.path, document.first_line, document.commit) == (None, None, git(repository, "rev-parse", "HEAD"))
-    assert "It wrote 9 of the 9 lines of `read_rows` in `reader.py`." in document.text
+    assert "It wrote 7 of the 7 lines of code of `read_rows` in `reader.py`." in document.text
     assert "Signed-off-by" not in document.text
     assert "ghp_0123456789" not in document.text
 

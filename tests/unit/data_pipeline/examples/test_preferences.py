@@ -163,10 +163,10 @@ def test_what_is_no_pair_is_counted(history: History, message: str, text: str, r
 
 def test_tests_wide_commits_and_merges_give_no_pairs(history: History) -> None:
     history.commit(
-        "Fix a test", tests__test_a_py="def test_a():\n    assert 1 + 1 == 2, 'arithmetic is broken on this machine'\n"
+        "Fix the sum", tests__test_a_py="def test_a():\n    assert 1 + 1 == 2, 'arithmetic is broken on this machine'\n"
     )
     history.commit(
-        "Fix a test", tests__test_a_py="def test_a():\n    assert 1 + 1 == 3, 'arithmetic is broken on this machine'\n"
+        "Fix the sum", tests__test_a_py="def test_a():\n    assert 1 + 1 == 3, 'arithmetic is broken on this machine'\n"
     )
     many = "".join(
         f"def f{n}(value):\n    '''Adds a number.'''\n    return value + {{}} + some_other_number\n\n\n"
