@@ -415,8 +415,9 @@ def _quotable(sentence: str) -> bool:
 
 def _stands_alone(sentence: str) -> bool:
     """Whether a sentence can be quoted without those around it."""
-    is_begun = not sentence[:1].islower()  # else it is a part of a list, or of the sentence above it
-    return is_begun and _quotable(sentence) and not sentence.endswith(":") and not _LEANING.match(sentence)
+    # Else it is a part of a list, or of the sentence above it
+    is_whole = not sentence[:1].islower() and sentence.rstrip("`)*_'")[-1:] in (".", "!", "?")
+    return is_whole and _quotable(sentence) and not _LEANING.match(sentence)
 
 
 def _is_telling(name: str) -> bool:

@@ -42,7 +42,17 @@ def _call_form(block: CodeBlock) -> str:
     # Not the first parentheses: a Go receiver or an attribute's arguments may stand before the name.
     behind = re.search(rf"(?<![\w$]){re.escape(block.name)}\s*(?:<[^()]*>)?\(", signature)
     opened = signature[behind.end() :] if behind is not None else signature.partition("(")[2]
-    return f"{block.metadata.qualified_name}({_cut(opened.rpartition(')')[0].strip())})"
+    return f"{block.metadata.qualified_name}({_cut(opened[: _end(opened)].strip())})"
+
+
+def _end(opened: str) -> int:
+    """Where the parentheses that stand open before `opened` are closed: a result or a constraint may have its own."""
+    depth = 1
+    for at, sign in enumerate(opened):
+        depth += (sign == "(") - (sign == ")")
+        if depth == 0:
+            return at
+    return len(opened)
 
 
 def _cut(parameters: str) -> str:

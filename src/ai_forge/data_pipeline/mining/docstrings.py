@@ -26,6 +26,7 @@ _LICENCE_HEADER = re.compile(
     re.IGNORECASE,
 )
 _XML_PARAMETER = re.compile(r"<(?:type)?param name=\"([^\"]*)\">\s*", re.IGNORECASE)
+_XML_EXCEPTION = re.compile(r"<exception cref=\"(?:\w:)?([^\"]*)\"\s*>\s*", re.IGNORECASE)
 _XML_REFERENCE = re.compile(r"<(?:see|seealso|paramref|typeparamref)\s+\w+=\"(?:\w:)?([^\"]*)\"\s*/>")
 _XML_TAG = re.compile(
     r"</?(?:summary|remarks|para|param|typeparam|returns|value|example|code|c|exception|list|item|description)\b[^>]*>"
@@ -190,6 +191,7 @@ def clean_comment(text: str, marks: Sequence[str]) -> str | None:
         lines.append(line.rstrip())
     words = inspect.cleandoc("\n".join(lines)).strip()
     if "<summary>" in words or ("</" in words and "///" in marks):
+        words = _XML_EXCEPTION.sub(r"@throws \1 ", words)
         words = _XML_REFERENCE.sub(r"\1", _XML_PARAMETER.sub(r"@param \1 ", words).replace("<returns>", "@return "))
         words = "\n".join(line for line in _XML_TAG.sub("", words).splitlines() if line.strip())
     return words.strip() or None

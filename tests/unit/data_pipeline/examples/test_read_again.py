@@ -79,6 +79,11 @@ LONG = "Func<TFirst, TSecond, TThird, TFourth, TFifth, TReturn> func"
             {f"`A.Read({LONG}, …)` in `A.cs`", "`A.Read(int a)` in `A.cs`"},
         ),
         (
+            "A.cs",
+            "class A {\n  A With<T>() where T : B, new() { return this; }\n  A With(int a) { return this; }\n}\n",
+            {"`A.With()` in `A.cs`", "`A.With(int a)` in `A.cs`"},
+        ),
+        (
             "A.kt",
             "class A {\n  fun read(a: Map<String, List<Int>>, by: (Map<String, Int>) -> String = { it.keys.joinToString() }) = 1\n"
             "  fun read(a: Int) = a\n}\n",
@@ -87,7 +92,7 @@ LONG = "Func<TFirst, TSecond, TThird, TFourth, TFifth, TReturn> func"
     ],
 )
 def test_overloads_are_told_apart_by_whole_parameters(path: str, text: str, expected: set[str]) -> None:
-    found = [block for block in blocks({path: text}) if block.name.lower() == "read"]
+    found = [block for block in blocks({path: text}) if block.block_type == "method"]
     assert set(references_to(found).values()) == expected
 
 
@@ -226,6 +231,7 @@ Adds a setting that `FetchRows` reads before anything else.
 
 - reading all of it at once by `FetchRows`
 - `FetchRows` reads all rows of a table at once.
+- The block that is passed to `FetchRows`
 """
 
 
@@ -243,3 +249,45 @@ def test_what_a_release_brought_and_half_sentences_are_not_quoted(tmp_path: Path
 def test_a_fix_of_tests_says_nothing_about_the_code(subject: str) -> None:
     assert commit_kind(subject) is None
     assert commit_kind("Fix tests of an empty name in Parser.read") == "fix"
+
+
+def test_ruby_raises_and_its_yield_calls_a_block() -> None:
+    code = f"# It {DOC}\ndef each_row(rows)\n  raise KeyError if rows.nil?\n  rows.each {{ |row| yield row }}\nend\n"
+    said = answers({"a.rb": code}, "each_row", "exceptions", "edge_case", "pattern")
+    assert said == ["`each_row` raises `KeyError`.", "If `rows.nil?`, `each_row` raises `KeyError`."]
+
+
+def test_an_exception_of_xml_documentation_is_said_with_its_type() -> None:
+    code = (
+        'class A {\n  /// <summary>Reads a row.</summary>\n  /// <exception cref="IOException">When it is <c>null</c></exception>\n'
+        "  int F(int a) { return a; }\n}\n"
+    )
+    assert named("F", blocks({"A.cs": code})).docstring == "Reads a row.\n@throws IOException When it is null"
+
+
+SUPER = """
+class Base
+  # Adds one.
+  def add(row)
+    @rows << row
+  end
+
+  def before(row)
+    add(row)
+  end
+end
+
+class Loud < Base
+  def add(row)
+    super
+  end
+end
+"""
+
+
+def test_who_overrides_it_and_calls_super_depends_on_it() -> None:
+    assert answers({"a.rb": SUPER}, "add", "change_impact", "callers") == []
+    alone = SUPER.partition("class Loud")[0]
+    assert answers({"a.rb": alone}, "add", "change_impact") == [
+        "In these documents `before` calls `add`, so look at it when it changes."
+    ]

@@ -22,6 +22,7 @@ _CALLED = re.compile(r"(?<![\w$])([\w$]+)\s*\(")
 # A comment, or the line that defines the name
 _NO_CALL = re.compile(r"(#|//|\*|def |class )")
 _TRAILING = re.compile(r"\s+(?://\s[^\"'`]*|/\*[^\"'`]*\*/|#\s[^\"'`]*)$")
+_SUPER = re.compile(r"\b(?:super|base\.|parent::)")
 # More would not fit into a prompt, and an answer that lists some of them would be wrong
 _MAX_CALLERS = 3
 
@@ -95,6 +96,10 @@ def _callers(subject: Subject) -> tuple[list[CodeBlock], list[CodeBlock]]:
     """(callers in code, callers in tests), innermost blocks only; nothing where one of them cannot be told apart."""
     block = subject.block
     found = subject.graph.callers(block)
+    # What overrides it and runs it by `super` depends on it, too, without its name
+    others = (one for one in subject.graph.definitions(block.name) if one is not block and not is_test_path(one.path))
+    if any(_SUPER.search(one.source_code) for one in others):
+        return [], []
     if any(overlap(block, caller) for caller in found):
         return [], []
     # A class that holds the calling method calls, too: a reader looks at the method.

@@ -32,6 +32,8 @@ _NOTHING = {
     "php": "null",
     "kotlin": "Unit",
 }
+_RAISING = ("python", "ruby")  # Ruby's `throw` is another thing, and its `yield` calls the block that it was given
+_GENERATORS = ("python", "javascript", "typescript", "tsx", "php", "csharp")
 _MAX_RETURNS = 3
 _WITHOUT_EXCEPTIONS = ("go", "rust", "c", "bash")
 # What may end a function by an exception without saying so in a statement
@@ -102,7 +104,7 @@ def exceptions(subject: Subject) -> list[Draft]:
     raises = raised_by(block)
     if raises is None or len(raises) > MAX_LISTED:
         return []
-    verb = "raise" if block.language == "python" else "throw"
+    verb = "raise" if block.language in _RAISING else "throw"
     if not raises:
         if block.metadata.raises or int(block.id, 16) % 5 or _MAY_RAISE.search(block.source_code):
             return []
@@ -146,7 +148,7 @@ def _effect(block: CodeBlock, guard: Guard) -> tuple[str, tuple[Fact, ...]]:
         exception = re.match(r"[\w.]+", outcome)
         if exception is None or exception[0] not in block.metadata.raises:
             return "", ()
-        verb = "raises" if block.language == "python" else "throws"
+        verb = "raises" if block.language in _RAISING else "throws"
         return f"{verb} `{exception[0]}`", facts_as("exception", [exception[0]])
     if guard.outcome == "return":
         # Go's results may have names: such a `return` gives their values.
@@ -227,7 +229,7 @@ def pattern(subject: Subject) -> list[Draft]:
     names = {decorator.partition("(")[0].rpartition(".")[2] for decorator in meta.decorators}
     if names & _CONSUME_GENERATORS:
         return drafts  # whoever calls it gets no generator
-    if is_callable(block) and meta.is_generator:
+    if is_callable(block) and meta.is_generator and block.language in _GENERATORS:
         answer = f"`{block.name}` is a generator: it yields its results one at a time."
         drafts.append(draft_of("pattern", subject, answer, wording="generator"))
     elif is_callable(block) and meta.is_async:  # an async generator is not awaited, it is looped over
