@@ -133,7 +133,7 @@ LANGUAGES: dict[str, LanguageSpec] = {
             docs=("//", "/*"),
             bodies=("preproc_arg",),
             # Conditionals first: macros are told by the words around them, which are another branch's before.
-            repairs=(repairs.blank_c_gaps, flatten_conditionals, blank_macros),
+            repairs=(repairs.blank_old_parameters, repairs.blank_c_gaps, flatten_conditionals, blank_macros),
             suspect=_MACRO_SIGNS,
             macros=_MACRO_NAME,
         ),
@@ -160,7 +160,7 @@ LANGUAGES: dict[str, LanguageSpec] = {
             "tree_sitter_c_sharp",
             "c_sharp.scm",
             docs=("///", "/**"),
-            repairs=(flatten_conditionals,),
+            repairs=(repairs.blank_new_csharp, flatten_conditionals),
         ),
         LanguageSpec(
             "ruby",
@@ -179,7 +179,8 @@ LANGUAGES: dict[str, LanguageSpec] = {
             "tree_sitter_kotlin",
             "kotlin.scm",
             bodies=("function_body", "class_body", "enum_class_body", "block"),
-            repairs=(repairs.reword_soft_keywords, repairs.close_last_members),
+            suspect=re.compile(rb"^[ \t]*context\([^\n]*\)[ \t]*$", re.MULTILINE),
+            repairs=(repairs.reword_new_kotlin, repairs.reword_soft_keywords, repairs.close_last_members),
         ),
         LanguageSpec("scala", (".scala", ".sc"), "tree_sitter_scala", "scala.scm"),
         LanguageSpec(

@@ -13,7 +13,7 @@ from ai_forge.data_pipeline.languages.draft import Draft
 from ai_forge.data_pipeline.languages.preprocessor import without_comments
 
 _VARIANCE = re.compile(rb"(?<=[<,\n])\s*(in out|in|out)(?=\s+[A-Za-z_$]\w*\s*(?:extends\b|[=,>]))")
-_CONFLICT = re.compile(
+CONFLICT = re.compile(
     rb"^<{7}(?: [^\n]*)?\n(?P<ours>(?s:.*?))^(?:\|{7}[^\n]*\n(?s:.*?))?^={7}\n(?P<theirs>(?s:.*?))^>{7}(?: [^\n]*)?$",
     re.MULTILINE,
 )
@@ -33,7 +33,7 @@ def keep_one_side(draft: Draft) -> None:
     >>> draft.text.split(), draft.broken
     ([bytearray(b'a'), bytearray(b'='), bytearray(b'1')], [(0, 46)])
     """
-    for match in _CONFLICT.finditer(bytes(draft.text)):
+    for match in CONFLICT.finditer(bytes(draft.text)):
         draft.blank(match.start(), match.start("ours"))
         draft.blank(match.end("ours"), match.end())
         draft.broken.append(match.span())
@@ -201,15 +201,73 @@ def reword_soft_keywords(draft: Draft) -> None:
 
 
 def close_last_members(draft: Draft) -> None:
-    """Kotlin: a semicolon after the last member of a body that is one line.
-
-    >>> draft = Draft(bytearray(b"interface A { fun f(): Int }"))
-    >>> close_last_members(draft)
-    >>> bytes(draft.text)
-    b'interface A { fun f(): Int;}'
-    """
+    """Kotlin: a semicolon after the last member of a body that is one line."""
     for match in _KOTLIN_LAST.finditer(bytes(draft.text)):
         draft.put(match.start(), b";")
+
+
+_KOTLIN_CONTEXT = re.compile(
+    rb"^[ \t]*(context\((?:[^()\n]|\([^()\n]*\))*\))(?=\s*(?:@\w+(?:\([^()\n]*\))?\s+|[a-z]+\s+)*(?:fun|class|val|var)\b)",
+    re.MULTILINE,
+)
+_KOTLIN_NEW = (
+    re.compile(
+        rb"(?:^|(?<=[;{]))[ \t]*(?:!?is|!?in|else|[A-Z\"\d][\w.]*)\b[^\n;{}]*?([ \t]+if[ \t][^\n;{}]*?)(?=[ \t]*->)",
+        re.MULTILINE,
+    ),
+    re.compile(rb"(\${2,})(?=\")"),
+)
+
+
+def reword_new_kotlin(draft: Draft) -> None:
+    """Kotlin 2.2: guards in `when` and the dollars before a string go, context parameters become an annotation.
+
+    >>> draft = Draft(bytearray(b'context(a: A)\\nfun f() = when (b) {\\n  is C if c > 1 -> $$"d"\\n}'))
+    >>> reword_new_kotlin(draft)
+    >>> bytes(draft.text)
+    b'@contex      \\nfun f() = when (b) {\\n  is C          ->   "d"\\n}'
+    """
+    for match in _KOTLIN_CONTEXT.finditer(bytes(draft.text)):  # which the definition keeps
+        draft.blank(*match.span(1))
+        draft.put(match.start(1), b"@contex")
+    for gap in _KOTLIN_NEW:
+        draft.blank_all(gap.finditer(bytes(draft.text)), 1)
+
+
+_CSHARP_NEW = (
+    re.compile(rb"(,[ \t]*allows[ \t]+ref[ \t]+struct)\b|\bwhere[ \t]+\w+[ \t]*:[ \t]*allows[ \t]+ref[ \t]+struct\b"),
+    re.compile(rb"(\?)\.\w+(?:\.\w+|\[[^\[\]\n]*\])*[ \t]*(?:\?\?|[-+*/|&^%])?=(?![=>])"),  # a?.b = c
+    re.compile(rb"\.\.[ \t]*(var[ \t]+\w+)(?=\s*[,\]])"),  # [1, .. var rest]
+)
+_EXTENSION = re.compile(rb"\bextension[ \t]*(?:<[^<>\n]*>)?[ \t]*\([^()]*\)\s*(?:where\s[^{};]*)?\{")
+
+
+def blank_new_csharp(draft: Draft) -> None:
+    """C# 13 and 14: the anti-constraint, conditional assignment, a named slice and the block around extension members.
+
+    >>> draft = Draft(bytearray(b"static class A { extension(B b) { int F() => 1; } void G() { a?.b = 1; } }"))
+    >>> blank_new_csharp(draft)
+    >>> bytes(draft.text)
+    b'static class A {                  int F() => 1;   void G() { a .b = 1; } }'
+    """
+    for gap in _CSHARP_NEW:
+        for match in gap.finditer(bytes(draft.text)):
+            draft.blank(*match.span(1 if match[1] else 0))
+    code = _code(draft)
+    for match in _EXTENSION.finditer(code):
+        end = _closed(code, match.end(), b"{}")
+        draft.blank(*match.span())  # its members are those of the class around it
+        draft.blank(end - 1, end)
+
+
+_OLD_PARAMETERS = re.compile(
+    rb"(?<=\))[ \t]*\n((?:[ \t]*[A-Za-z_][\w \t*,\[\]]*(?:\([ \t]*\*[ \t]*\w+\)[ \t]*\([^()\n]*\))?;[ \t]*\n?)+)(?=\s*\{)"
+)
+
+
+def blank_old_parameters(draft: Draft) -> None:
+    """C before 1989: the declarations between a function's head and its body go, where it gives a pointer."""
+    draft.blank_all(_OLD_PARAMETERS.finditer(bytes(draft.text)), 1)
 
 
 _ENDLESS_COMMAND = re.compile(
@@ -286,6 +344,8 @@ _OPERATOR_CALL = re.compile(
     rb"(?:(?<=\.)|(?<=->)|(?<=[;{}(,=])|(?<=\breturn)(?=\s))(?P<gap>\s*)operator"
     rb"(?P<of>\s+[A-Za-z_][\w:<>]*\s*[&*]*(?=\s*\(\s*\))|\s*(?:\(\s*\)|\[\s*\]|[-+*/%^&|~!=<>]+)(?=\s*[(<]))"
 )
+_CONSTEVAL = re.compile(rb"\bif\s*(!?[ \t]*consteval)\b")
+_BITS_WITH_VALUE = re.compile(rb"\w\s*:\s*\d+\s*(=\s*[^;,(){}]+|\{[^{};]*\})(?=\s*[;,])")
 _EMPTY_DEFAULT = re.compile(rb"=\s*(\{\s*\})(?=\s*[,)])")
 _NAMELESS_DEFAULT = re.compile(rb"(?<=[&*])[ ](?==(?!=|\s*(?:delete|default)))")
 _DELETED_CONVERSION = re.compile(rb"\boperator\s+[A-Za-z_][\w:<>]*\s*[&*]*\s*\(\s*\)\s*(?:const\s*)?(=\s*delete)")
@@ -332,6 +392,10 @@ def blank_new_words(draft: Draft) -> None:
         if is_call:
             draft.blank(match.end("gap"), match.end())
             draft.put(match.end("gap"), b"operato_")
+    for match in _CONSTEVAL.finditer(bytes(draft.text)):
+        draft.blank(*match.span(1))
+        draft.put(match.start(1), b"(1)")
+    draft.blank_all(_BITS_WITH_VALUE.finditer(bytes(draft.text)), 1)
     for match in _EMPTY_DEFAULT.finditer(bytes(draft.text)):
         draft.blank(*match.span(1))
         draft.put(match.start(1), b"0")
@@ -351,6 +415,15 @@ def _code(draft: Draft) -> bytes:
     return without_comments(bytes(draft.text))
 
 
+def _closed(text: bytes, at: int, brackets: bytes) -> int:
+    """Behind the bracket that closes what is open before `at`."""
+    depth = 1
+    while depth and at < len(text):
+        depth += (text[at] == brackets[0]) - (text[at] == brackets[1])
+        at += 1
+    return at
+
+
 def _word_for_calls(draft: Draft, opening: re.Pattern[bytes], word: bytes) -> None:
     """`word` in the place of what `opening` begins, up to the bracket that closes it, as far as it fits."""
     text = _code(draft)
@@ -358,10 +431,7 @@ def _word_for_calls(draft: Draft, opening: re.Pattern[bytes], word: bytes) -> No
     for match in opening.finditer(text):
         if match.start() < end:  # it went with the one around it
             continue
-        depth, end = 1, match.end()
-        while depth and end < len(text):
-            depth += (text[end : end + 1] == b"(") - (text[end : end + 1] == b")")
-            end += 1
+        end = _closed(text, match.end(), b"()")
         if end - match.start() >= len(word):
             draft.blank(match.start(), end)
             draft.put(match.start(), word)

@@ -125,7 +125,10 @@ class Attribution:
         if unit.body is not None:
             end_of_head = unit.body.start_byte
         # In the body a decorator is of something that is no unit of its own.
-        if node.start_byte < unit.definition.start_byte or node.end_byte <= end_of_head:
+        is_context = self.text.startswith(
+            b"context(", node.start_byte - 1
+        )  # Kotlin's, which a repair calls an annotation
+        if not is_context and (node.start_byte < unit.definition.start_byte or node.end_byte <= end_of_head):
             unit.decorators[one_line(node_text(node, self.text)).strip("@#[]")] = None
 
     def _member(self, unit: Unit, node: Node, captures: Captures) -> None:

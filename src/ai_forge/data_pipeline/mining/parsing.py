@@ -13,7 +13,7 @@ from tree_sitter import Node, Parser, QueryCursor
 
 from ai_forge.data_pipeline.languages import LANGUAGES, LanguageSpec, load
 from ai_forge.data_pipeline.languages.draft import Draft
-from ai_forge.data_pipeline.languages.repairs import blank_templates, keep_one_side
+from ai_forge.data_pipeline.languages.repairs import CONFLICT, blank_templates, keep_one_side
 from ai_forge.data_pipeline.mining.attribution import Attribution, imports_of
 from ai_forge.data_pipeline.mining.docstrings import docstring_of, file_comment
 from ai_forge.data_pipeline.mining.soundness import errors_in, mark_half_units
@@ -104,7 +104,8 @@ def _tree_of(text: bytes, parser: Parser, spec: LanguageSpec) -> tuple[Node, Dra
     damage = _damage(root)
     suspect = not damage and (
         (spec.suspect is not None and spec.suspect.search(text) is not None)
-        or (b"{{" in text and _has_template_value(root, text))
+        or (b"{{" in text and _is_in_code(_TEMPLATE_VALUE, root, text))
+        or (b"\n<<<<<<<" in text and _is_in_code(CONFLICT, root, text))
     )
     if not damage and not suspect:
         return root, None
@@ -132,9 +133,9 @@ def _tree_of(text: bytes, parser: Parser, spec: LanguageSpec) -> tuple[Node, Dra
     return root, draft
 
 
-def _has_template_value(root: Node, text: bytes) -> bool:
-    """Whether a line that a template engine fills in stands in code; in a string it is the string's business."""
-    for match in _TEMPLATE_VALUE.finditer(text):
+def _is_in_code(pattern: re.Pattern[bytes], root: Node, text: bytes) -> bool:
+    """Whether what no language knows stands in code, as operators or brackets; in a string it is the string's business."""
+    for match in pattern.finditer(text):
         node = root.descendant_for_byte_range(match.end() - 1, match.end())
         while node is not None and not any(word in node.type for word in _TEXT_TYPES):
             node = node.parent
@@ -147,7 +148,8 @@ def _damage(root: Node) -> int:
     """How much of a tree is no syntax: the bytes of its errors, and one for each error and each missing token."""
     if not root.has_error:
         return 0
-    return sum(1 + node.end_byte - node.start_byte for node in errors_in(root))
+    # A token that is missing may be one that the tree does not show, like Kotlin's end of a statement.
+    return sum(1 + node.end_byte - node.start_byte for node in errors_in(root)) or 1
 
 
 def _take_lines_from_offsets(units: list[Unit], text: bytes) -> None:

@@ -176,7 +176,11 @@ def _unit(kind: UnitKind, head: Node, captures: Captures, spec: LanguageSpec, so
     if not spec.docs:
         docstring = docstring_of(body)
     last = _end_of(outer)
-    start, end = source.widened(code.start_byte, last.end_byte)
+    # A body that is told by its indentation ends, for some grammars, where the next line's begins.
+    last_byte = last.end_byte
+    while text[last_byte - 1 : last_byte].isspace():
+        last_byte -= 1
+    start, end = source.widened(code.start_byte, last_byte)
     # Each grammar has its own word for the same thing.
     parameters = _first_field(value, "parameters", "parameter")
     if "own_parameters" in captures:
@@ -191,7 +195,7 @@ def _unit(kind: UnitKind, head: Node, captures: Captures, spec: LanguageSpec, so
         end=end,
         first_line=first.start_point[0] + 1,
         code_line=code.start_point[0] + 1,
-        last_line=last.end_point.row + (last.end_point.column > 0),
+        last_line=last.end_point.row + 1 - text.count(b"\n", last_byte, last.end_byte),
         code_start=start,
         definition=value,
         body=body,
