@@ -16,6 +16,7 @@
 (lambda_parameters (variable_declaration (identifier) @parameter)) @parameters
 (delegation_specifier (user_type) @base)
 (delegation_specifier (constructor_invocation (user_type) @base))
+(delegation_specifier (explicit_delegation . (user_type) @base))
 (annotation [(user_type) (constructor_invocation)] @decorator)
 
 ; Behaviour

@@ -291,3 +291,75 @@ def test_who_overrides_it_and_calls_super_depends_on_it() -> None:
     assert answers({"a.rb": alone}, "add", "change_impact") == [
         "In these documents `before` calls `add`, so look at it when it changes."
     ]
+
+
+CSHARP = """public class A : B<A>
+{
+    public int Size
+    {
+        get { return size; }
+        set { size = value; }
+    }
+    public int this[int i] { get { if (i < 0) throw new E(); return size + i; } }
+    public event Action Changed { add { Register(value); } remove { Drop(value); } }
+    public static A Make(int a) { return new A(); }
+}
+"""
+
+
+def test_a_property_is_no_method_and_a_class_raises_nothing() -> None:
+    found = blocks({"A.cs": CSHARP})
+    assert answers({"A.cs": CSHARP}, "A", "members", "edge_case")[0] == "`A` defines the method `Make`."
+    assert answers({"A.cs": CSHARP}, "A", "edge_case") == []
+    parameters = [
+        d.answer for b in found for d in drafts_for(Subject(b, b.name, SymbolGraph(found), 0), ("parameters",))
+    ]
+    assert not any("`Size`" in answer for answer in parameters)
+    code = "export class K extends L {\n  get size() { return this.a }\n  set size(v) { this.a = v }\n  run(a) { return a }\n}\n"
+    assert answers({"a.js": code}, "K", "members", "extend") == [
+        "Subclass `K` and override `run` as needed.", "`K` defines the method `run`."
+    ]  # fmt: skip
+
+
+def test_a_class_of_kotlin_builds_on_what_it_delegates_to() -> None:
+    code = "class A(val a: Int) : B(a), C by d, E<F> {\n    fun f(): Int { return a }\n}\n"
+    assert answers({"a.kt": code}, "A", "pattern") == ["`A` builds on `B`, `C` and `E<F>`."]
+    with_companion = code.replace("}\n}", "}\n    companion object { fun of() = A(1) }\n}")
+    assert answers({"a.kt": with_companion}, "A", "members") == []
+
+
+RUBY = """
+class A
+  def each(rows)
+    raise KeyError if rows.nil?
+    check(rows)
+  end
+
+  private def sum(rows)
+    rows
+  end
+
+  def last(rows)
+    rows
+  end
+  private :last
+
+  private
+
+  def check(rows)
+    fail TypeError
+  end
+
+  public
+
+  def first(rows)
+    rows
+  end
+end
+"""
+
+
+def test_what_ruby_keeps_private_is_not_overridden_and_raising_is_no_call() -> None:
+    assert answers({"a.rb": RUBY}, "A", "extend") == ["Subclass `A` and override `each` and `first` as needed."]
+    assert answers({"a.rb": RUBY}, "check", "dependencies") == []
+    assert answers({"a.rb": RUBY}, "each", "dependencies") == ["`each` calls `rows.nil?` and `check`."]

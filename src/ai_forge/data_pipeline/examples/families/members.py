@@ -64,9 +64,12 @@ def overridable(block: CodeBlock) -> tuple[str, ...]:
     if constructors and all("private" in member.modifiers for member in constructors):
         return ()
     found: dict[str, None] = {}
+    closed = _accessors(tree.body)
+    if block.language == "ruby":
+        closed |= _hidden_in_ruby(tree.body)
     for member in members:
         is_open = (opens is None or opens & member.modifiers) and not _FIXED & member.modifiers
-        is_hidden = is_private(member.name) or member.name.startswith(("__", "#"))
+        is_hidden = member.name in closed or is_private(member.name) or member.name.startswith(("__", "#"))
         if is_open and not is_hidden and member.name not in (*_CONSTRUCTORS, block.name):
             found[member.name] = None
     return tuple(found)
@@ -74,10 +77,38 @@ def overridable(block: CodeBlock) -> tuple[str, ...]:
 
 def own_methods(block: CodeBlock) -> tuple[str, ...]:
     """The names of the methods that a class defines, without its constructors."""
-    names = block.metadata.method_names
+    tree = tree_of_block(block)
+    accessors = _accessors(tree.body) if tree is not None and tree.body is not None else set()
+    names = tuple(name for name in block.metadata.method_names if name not in accessors)
     if block.language in _CLASS_NAMED:
         return tuple(name for name in names if name != block.name and not name.startswith("~"))
     return tuple(name for name in names if name not in _CONSTRUCTORS)
+
+
+def _accessors(body: Node) -> set[str]:
+    """Names of the properties that a body gives by accessors, which the miner keeps as methods."""
+    found: set[str] = set()
+    for node in _items(body):
+        is_read = node.type == "method_definition" and any(child.type in ("get", "set") for child in node.children)
+        if is_read or node.type in ("property_declaration", "event_declaration"):
+            name = node.child_by_field_name("name")
+            found |= {node_text(name)} if name is not None else set()
+    return found
+
+
+def _hidden_in_ruby(body: Node) -> set[str]:
+    """Names of the methods that a class of Ruby keeps to itself: below `private`, behind it, or named to it."""
+    hidden: set[str] = set()
+    below = False
+    for node in _items(body):
+        words = node_text(node).split(maxsplit=1)
+        if node.type == "identifier":
+            below = words[0] in ("private", "protected") if words[0] in ("private", "protected", "public") else below
+        elif node.type in ("call", "command_call") and words[0].startswith(("private", "protected")):
+            hidden |= set(re.findall(r"(?::|\bdef\s+)(\w+[?!=]?)", node_text(node)))
+        elif below and (name := node.child_by_field_name("name")) is not None:
+            hidden.add(node_text(name))
+    return hidden
 
 
 def required_members(block: CodeBlock) -> tuple[tuple[str, ...], tuple[str, ...]] | None:

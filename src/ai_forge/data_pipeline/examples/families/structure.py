@@ -48,6 +48,7 @@ _MAX_CALLS = 4
 _OPERATORS = frozenset(
     {"nameof", "typeof", "sizeof", "default", "isset", "empty", "unset", "exit", "die", "alignof", "decltype"}
 )
+_WITH_PROPERTIES = ("csharp", "kotlin")
 _OVERLOADING = ("java", "csharp", "kotlin", "scala", "cpp")
 
 
@@ -68,6 +69,8 @@ def parameters(subject: Subject) -> list[Draft]:
     names = block.metadata.parameters
     is_named = all(name.strip("_") for name in names)  # what is called `_` is there to be ignored
     if not is_callable(block) or len(names) > MAX_LISTED + 2 or not is_named:
+        return []
+    if not names and "(" not in block.metadata.signature and block.language in _WITH_PROPERTIES:
         return []
     if not names:
         if int(block.id, 16) % 4:  # a few of these, so that "none" is learnt but does not become a habit
@@ -118,6 +121,8 @@ def edge_case(subject: Subject) -> list[Draft]:
     """What a guard at a condition does, with the conditions that stand around it."""
     block = subject.block
     drafts = []
+    if not is_callable(block):  # the guard of a member that is none of the miner's units
+        return []
     times = Counter(guard.condition for guard in block.metadata.guards)
     for guard in block.metadata.guards:
         effect, facts = _effect(block, guard)
@@ -162,6 +167,8 @@ def dependencies(subject: Subject) -> list[Draft]:
     block, meta = subject.block, subject.block.metadata
     drafts: list[Draft] = []
     calls = tuple(name for name in meta.calls if name not in meta.raises and name not in _OPERATORS)
+    if block.language == "ruby":
+        calls = tuple(name for name in calls if name not in ("raise", "fail"))
     # An overload that calls another one of its name would seem to call itself
     overloads = block.language in _OVERLOADING and any(name.rpartition(".")[2] == block.name for name in calls)
     if is_callable(block) and not overloads and 1 <= len(calls) <= _MAX_CALLS and calls_only(block, meta.calls):
@@ -241,6 +248,8 @@ def pattern(subject: Subject) -> list[Draft]:
 def members(subject: Subject) -> list[Draft]:
     """The methods of a class."""
     block = subject.block
+    if block.language == "kotlin" and "companion object" in block.source_code:  # its methods are another object's
+        return []
     names = block.metadata.method_names if block.language == "python" else own_methods(block)
     if not 1 <= len(names) <= MAX_LISTED + 2:
         return []
