@@ -46,8 +46,9 @@ _SENTENCE_WORDS = (4, 40)
 _GENERIC = re.compile(
     r"^(?:\w+(?:\([^)]*\))?!?: )?(?:includes? (?:the )?lat|sync|vendor|re-?format|lint|tests?|wip|fix(?:up|es)?|update[sd]?|"
     r"initial|first|merge|bump|release|version|v?\d|squash|revert|typo|"
-    r"renam\w+|mov(?:e|es|ed|ing)|normali[sz]e\w*|clean(?:ed|ing)?[ -]?up|cosmetics?|style|idioms?|comments?|docs?|kdocs?|javadocs?|"
-    r"(?:add|fix|improve|update|write)\w* (?:\w+ ){0,2}(?:docs?|kdocs?|javadocs?|documentation|docstrings?|comments?))\b",
+    r"renam\w+|mov(?:e|es|ed|ing)|normali[sz]e\w*|clean(?:ed|ing)?[ -]?up|cosmetics?|refactor\w*|style|idioms?|comments?|docs?|"
+    r"[kj]a?v?a?docs?|(?:add|fix|improve|update|write)\w* (?:\w+ ){0,2}(?:docs?|kdocs?|javadocs?|documentation|docstrings?|"
+    r"comments?))\b",
     re.I,
 )
 _REASON = re.compile(r"\b(?:because|so that|otherwise|instead|in order to|to avoid|since|without|so)\b|: ", re.I)
@@ -57,7 +58,7 @@ _NO_CONSTRUCTORS = ("go", "rust", "c")
 _VERSION = re.compile(r"[\[(]?(?:version |release )?v?\d+\.\d+", re.I)
 _CODE_SPAN = re.compile(r"`([^`\n]+)`")
 _NOT_ABOUT_CODE = re.compile(
-    r"(?:^|/)(?:CHANGELOG|CHANGES|HISTORY|NEWS|LICEN[CS]E|CODE_OF_CONDUCT|SECURITY|UPGRAD\w+|MIGRAT\w+|"
+    r"(?:^|/)\.[^/]+/|(?:^|/)(?:CHANGELOG|AGENTS|CLAUDE|GEMINI|CHANGES|HISTORY|NEWS|LICEN[CS]E|CODE_OF_CONDUCT|SECURITY|UPGRAD\w+|MIGRAT\w+|"
     r"RELEASE\w*|ROADMAP|AUTHORS)[^/]*$",
     re.I,
 )
@@ -285,7 +286,12 @@ def _reason(message: str, block: CodeBlock, n_blocks: int) -> str | None:
         stem = PurePosixPath(block.path).stem
         naming += [s for s in said[1:] if stem in identifiers(s) and _REASON.search(s)]
     elif not naming and not _GENERIC.match(subject):
-        naming = [*(s for s in said[1:] if _REASON.search(s)), *said]
+        # Of the body only its first sentence: those below may be about what else the commit brought.
+        opening = next(iter(_sentences(body)), "")
+        naming = [
+            *(s for s in said[1:] if s == opening and _REASON.search(s)),
+            *(s for s in said if s == subject.strip()),
+        ]
     return naming[0] if naming else None
 
 
@@ -416,7 +422,7 @@ def _quotable(sentence: str) -> bool:
 def _stands_alone(sentence: str) -> bool:
     """Whether a sentence can be quoted without those around it."""
     # Else it is a part of a list, or of the sentence above it
-    is_whole = not sentence[:1].islower() and sentence.rstrip("`)*_'")[-1:] in (".", "!", "?")
+    is_whole = not sentence[:1].islower() and re.search(r"[.!?][`*_']*$", sentence) is not None
     return is_whole and _quotable(sentence) and not _LEANING.match(sentence)
 
 

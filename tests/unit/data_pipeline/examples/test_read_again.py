@@ -232,6 +232,7 @@ Adds a setting that `FetchRows` reads before anything else.
 - reading all of it at once by `FetchRows`
 - `FetchRows` reads all rows of a table at once.
 - The block that is passed to `FetchRows`
+- Wrappers of all kinds (`FetchRows`, `Rows`, etc.)
 """
 
 
@@ -363,3 +364,26 @@ def test_what_ruby_keeps_private_is_not_overridden_and_raising_is_no_call() -> N
     assert answers({"a.rb": RUBY}, "A", "extend") == ["Subclass `A` and override `each` and `first` as needed."]
     assert answers({"a.rb": RUBY}, "check", "dependencies") == []
     assert answers({"a.rb": RUBY}, "each", "dependencies") == ["`each` calls `rows.nil?` and `check`."]
+
+
+def test_a_property_of_python_is_no_method() -> None:
+    code = (
+        "class A:\n    def __init__(self, a):\n        self.a = a\n\n    @property\n    def size(self):\n        return self.a\n\n"
+        "    @size.setter\n    def size(self, a):\n        self.a = a\n\n    @cache\n    def run(self):\n        return self.a\n"
+    )
+    said = answers({"a.py": code}, "A", "members", "extend")
+    assert said == ["Subclass `A` and override `run` as needed.", "`A` defines the methods `__init__` and `run`."]
+
+
+def test_what_else_a_commit_brought_is_no_reason(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", "-C", tmp_path, *identity, *arguments], check=True, capture_output=True)
+
+    git("init", "-q")
+    (tmp_path / "area.kt").write_text("fun area(a: Int): Int {\n    return a * a\n}\n")
+    body = "Users may want another one.\n\nWe also add a second volume, so that others can compare it."
+    git("add", "."), git("commit", "-qm", f"Introduce squares of all sizes\n\n{body}")
+    repository = read_repository(tmp_path)
+    (said,) = read_notes(repository, mine_repository(repository).documents).said
+    assert said.quotation == "Introduce squares of all sizes"

@@ -250,7 +250,7 @@ def members(subject: Subject) -> list[Draft]:
     block = subject.block
     if block.language == "kotlin" and "companion object" in block.source_code:  # its methods are another object's
         return []
-    names = block.metadata.method_names if block.language == "python" else own_methods(block)
+    names = own_methods(block)
     if not 1 <= len(names) <= MAX_LISTED + 2:
         return []
     answer = f"`{block.name}` defines the {plural('method', names)} {listed(names)}."
