@@ -1,6 +1,7 @@
 """Kinds of example that were wrong where two hundred of projects in other languages were read; what they say now."""
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from ai_forge.data_pipeline import SourceFile, SymbolGraph, mine, mine_repository
 from ai_forge.data_pipeline.examples.families import drafts_for
 from ai_forge.data_pipeline.examples.families.base import Subject
-from ai_forge.data_pipeline.examples.preferences import commit_kind
+from ai_forge.data_pipeline.examples.preferences import commit_kind, mine_preferences
 from ai_forge.data_pipeline.examples.project_notes import read_notes
 from ai_forge.data_pipeline.examples.references import references_to
 from ai_forge.data_pipeline.schemas import CodeBlock
@@ -20,6 +21,18 @@ DOC = "says what it does to those who have to know it in a hurry."
 def blocks(files: dict[str, str]) -> list[CodeBlock]:
     sources = [SourceFile(path, text.encode(), blob_id(text.encode())) for path, text in files.items()]
     return mine(sources).documents
+
+
+def git_in(folder: Path, *init: str) -> Callable[..., str]:
+    """A command of git in a new repository."""
+
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+        done = subprocess.run(["git", "-C", folder, *identity, *arguments], check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    git("init", "-q", *init)
+    return git
 
 
 def named(name: str, found: list[CodeBlock]) -> CodeBlock:
@@ -183,11 +196,7 @@ def test_a_call_is_quoted_without_the_remark_behind_it() -> None:
 
 
 def test_who_documents_a_function_did_not_write_it(tmp_path: Path) -> None:
-    def git(*arguments: str) -> None:
-        identity = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
-        subprocess.run(["git", "-C", tmp_path, *identity, *arguments], check=True, capture_output=True)
-
-    git("init", "-q")
+    git = git_in(tmp_path)
     file = tmp_path / "area.kt"
     file.write_text("fun area(a: Int): Int {\n    return a * a\n}\n")
     git("add", "."), git("commit", "-qm", "Compute areas so that nobody has to do it by hand")
@@ -210,11 +219,7 @@ def test_who_documents_a_function_did_not_write_it(tmp_path: Path) -> None:
     ],
 )
 def test_a_commit_that_moves_or_documents_is_no_reason(tmp_path: Path, subject: str) -> None:
-    def git(*arguments: str) -> None:
-        identity = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
-        subprocess.run(["git", "-C", tmp_path, *identity, *arguments], check=True, capture_output=True)
-
-    git("init", "-q")
+    git = git_in(tmp_path)
     (tmp_path / "area.kt").write_text("fun area(a: Int): Int {\n    return a * a\n}\n")
     git("add", "."), git("commit", "-qm", subject)
     repository = read_repository(tmp_path)
@@ -376,14 +381,33 @@ def test_a_property_of_python_is_no_method() -> None:
 
 
 def test_what_else_a_commit_brought_is_no_reason(tmp_path: Path) -> None:
-    def git(*arguments: str) -> None:
-        identity = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
-        subprocess.run(["git", "-C", tmp_path, *identity, *arguments], check=True, capture_output=True)
-
-    git("init", "-q")
+    git = git_in(tmp_path)
     (tmp_path / "area.kt").write_text("fun area(a: Int): Int {\n    return a * a\n}\n")
     body = "Users may want another one.\n\nWe also add a second volume, so that others can compare it."
     git("add", "."), git("commit", "-qm", f"Introduce squares of all sizes\n\n{body}")
     repository = read_repository(tmp_path)
     (said,) = read_notes(repository, mine_repository(repository).documents).said
     assert said.quotation == "Introduce squares of all sizes"
+
+
+@pytest.mark.parametrize("form", ["sha256", "crlf", "a missing blob"])
+def test_fixes_are_read_from_every_kind_of_repository(tmp_path: Path, form: str) -> None:
+    git = git_in(tmp_path, *(["--object-format=sha256"] if form == "sha256" else []))
+    if form == "crlf":
+        (tmp_path / ".gitattributes").write_text("*.py text eol=crlf\n")
+    code = "def area(width, height):\n    return width {} height + width - width + height - height\n"
+    for name, sign, message in (
+        ("old", "-", "Add"),
+        ("old", "+", "Change it"),
+        ("a", "+", "Move it"),
+        ("a", "*", "Fix the area of all"),
+    ):
+        (tmp_path / "old.py").unlink(missing_ok=True)
+        (tmp_path / f"{name}.py").write_text(code.format(sign))
+        git("add", "-A"), git("commit", "-qm", message)
+        if message == "Change it":
+            gone = git("rev-parse", "HEAD^:old.py")
+    if form == "a missing blob":
+        (tmp_path / ".git" / "objects" / gone[:2] / gone[2:]).unlink()
+    (pair,) = mine_preferences(tmp_path).pairs
+    assert ("width * height" in pair.chosen, "width + height" in pair.rejected) == (True, True)
