@@ -398,15 +398,13 @@ def test_fixes_are_read_from_every_kind_of_repository(tmp_path: Path, form: str)
     code = "def area(width, height):\n    return width {} height + width - width + height - height\n"
     for name, sign, message in (
         ("old", "-", "Add"),
-        ("old", "+", "Change it"),
-        ("a", "+", "Move it"),
+        ("a", "+", "Move and change it"),
         ("a", "*", "Fix the area of all"),
     ):
         (tmp_path / "old.py").unlink(missing_ok=True)
         (tmp_path / f"{name}.py").write_text(code.format(sign))
         git("add", "-A"), git("commit", "-qm", message)
-        if message == "Change it":
-            gone = git("rev-parse", "HEAD^:old.py")
+    gone = git("rev-parse", "HEAD~2:old.py")
     if form == "a missing blob":
         (tmp_path / ".git" / "objects" / gone[:2] / gone[2:]).unlink()
     (pair,) = mine_preferences(tmp_path).pairs
