@@ -288,10 +288,8 @@ def _reason(message: str, block: CodeBlock, n_blocks: int) -> str | None:
     elif not naming and not _GENERIC.match(subject):
         # Of the body only its first sentence: those below may be about what else the commit brought.
         opening = next(iter(_sentences(body)), "")
-        naming = [
-            *(s for s in said[1:] if s == opening and _REASON.search(s)),
-            *(s for s in said if s == subject.strip()),
-        ]
+        around = [s for s in said if s in (opening, subject.strip())]
+        naming = [*(s for s in around if s == opening and _REASON.search(s)), *around]
     return naming[0] if naming else None
 
 

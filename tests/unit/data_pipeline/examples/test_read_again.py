@@ -377,7 +377,10 @@ def test_a_property_of_python_is_no_method() -> None:
         "    @size.setter\n    def size(self, a):\n        self.a = a\n\n    @cache\n    def run(self):\n        return self.a\n"
     )
     said = answers({"a.py": code}, "A", "members", "extend")
-    assert said == ["Subclass `A` and override `run` as needed.", "`A` defines the methods `__init__` and `run`."]
+    assert said == [
+        "Subclass `A` and override `size` and `run` as needed.",
+        "`A` defines the methods `__init__` and `run`.",
+    ]
 
 
 def test_what_else_a_commit_brought_is_no_reason(tmp_path: Path) -> None:

@@ -65,7 +65,9 @@ def overridable(block: CodeBlock) -> tuple[str, ...]:
     if constructors and all("private" in member.modifiers for member in constructors):
         return ()
     found: dict[str, None] = {}
-    closed = _accessors(tree.body)
+    closed: set[str] = set()
+    if block.language != "python":  # a property is overridden as a method is
+        closed = _accessors(tree.body)
     if block.language == "ruby":
         closed |= _hidden_in_ruby(tree.body)
     for member in members:
