@@ -25,6 +25,8 @@ _IN_PARAMETER = (
 )
 _TEMPLATE = re.compile(rb"\btemplate\s*<")
 _TEMPLATE_MACRO = re.compile(rb"[A-Z][A-Z0-9_]{2,}\s*\(")
+# `#define REST , void *rest`: it brings its comma along, wherever it stands
+_WITH_COMMA = re.compile(rb"^[ \t]*#[ \t]*define[ \t]+(\w+)[ \t]+,", re.MULTILINE)
 # "at " __FILE__ ":" STR(__LINE__): between two strings only macros stand.
 _MACRO = rb"\b[A-Za-z_]\w*+(?:\s*+\([^()]*+\))?+"
 _BETWEEN_STRINGS = re.compile(rb"\s*+" + _MACRO + rb"(?:\s*+" + _MACRO + rb")*+\s*+")
@@ -62,7 +64,10 @@ def blank_words(draft: Draft) -> bytes:
         draft.blank(at, match.end())
         draft.put(at, b"0")
     _blank_in_templates(draft, view)
-    for pattern in (_AFTER_STAR, _BEFORE_PARAMETER, *_IN_PARAMETER):
+    with_comma = [
+        re.compile(rb"\b(" + re.escape(name) + rb")\b") for name in set(_WITH_COMMA.findall(bytes(draft.text)))
+    ]
+    for pattern in (_AFTER_STAR, _BEFORE_PARAMETER, *_IN_PARAMETER, *with_comma):
         for match in pattern.finditer(bytes(view)):
             draft.blank(*match.span(1))
             blanked(view, *match.span(1))

@@ -204,3 +204,13 @@ def test_what_is_made_by_macros_is_out_or_whole() -> None:
     )
     found = sound("c", text)
     assert found - {("color", 3, 7)} == {("after", 9, 9), ("f", 11, 17), ("g", 19, 27)}
+
+
+def test_a_macro_that_brings_its_comma_along_is_no_word_of_a_head() -> None:
+    text = (
+        "#ifdef THREADS\n#define MTa , PTI\n#define MTd , Info **PTI\n#else\n#define MTa /*nothing*/\n#define MTd /*nothing*/\n#endif\n\n"
+        " static Bigint *\nresize(Bigint *b, int k MTd)\n{\n    if (k)\n        drop(b MTa);\n    return b;\n    }\n\n"
+        " void\nlast(int k MTd)\n{\n    }\n"
+    )
+    found = {(name, first, last) for name, first, last in sound("c", text) if not name.startswith("MT")}
+    assert found == {("resize", 9, 15), ("last", 17, 20)}
