@@ -371,18 +371,6 @@ def test_what_ruby_keeps_private_is_not_overridden_and_raising_is_no_call() -> N
     assert answers({"a.rb": RUBY}, "each", "dependencies") == ["`each` calls `rows.nil?` and `check`."]
 
 
-def test_a_property_of_python_is_no_method() -> None:
-    code = (
-        "class A:\n    def __init__(self, a):\n        self.a = a\n\n    @property\n    def size(self):\n        return self.a\n\n"
-        "    @size.setter\n    def size(self, a):\n        self.a = a\n\n    @cache\n    def run(self):\n        return self.a\n"
-    )
-    said = answers({"a.py": code}, "A", "members", "extend")
-    assert said == [
-        "Subclass `A` and override `size` and `run` as needed.",
-        "`A` defines the methods `__init__` and `run`.",
-    ]
-
-
 def test_what_else_a_commit_brought_is_no_reason(tmp_path: Path) -> None:
     git = git_in(tmp_path)
     (tmp_path / "area.kt").write_text("fun area(a: Int): Int {\n    return a * a\n}\n")

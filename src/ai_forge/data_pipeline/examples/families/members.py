@@ -24,7 +24,6 @@ _MUST_BE_OPEN: dict[str, frozenset[str]] = {
 _SEALED = frozenset({"final", "sealed", "enum", "record", "static", "struct", "object", "union", "case"})
 # An enum that has members cannot be subclassed, and the others only hold fields
 _NO_BASE = re.compile(r"^(?:enum\.)?(?:Int|Str)?(?:Enum|Flag)$|^(?:typing\.)?(?:NamedTuple|TypedDict)$")
-_PROPERTY = re.compile(r"^@(?:\w+\.)*(?:cached_)?property\b|^@\w+\.(?:setter|getter|deleter)\b", re.MULTILINE)
 _FIELD_TYPES = ("property_signature",)
 _METHOD = re.compile(r"method|function|constructor")
 _ANNOTATION = re.compile(r"@[\w.]+(\([^()]*\))?|//.*|/\*.*?\*/")
@@ -65,9 +64,7 @@ def overridable(block: CodeBlock) -> tuple[str, ...]:
     if constructors and all("private" in member.modifiers for member in constructors):
         return ()
     found: dict[str, None] = {}
-    closed: set[str] = set()
-    if block.language != "python":  # a property is overridden as a method is
-        closed = _accessors(tree.body)
+    closed = _accessors(tree.body)
     if block.language == "ruby":
         closed |= _hidden_in_ruby(tree.body)
     for member in members:
@@ -95,9 +92,8 @@ def _accessors(body: Node) -> set[str]:
     found: set[str] = set()
     for node in _items(body):
         is_read = node.type == "method_definition" and any(child.type in ("get", "set") for child in node.children)
-        is_read = is_read or (node.type == "decorated_definition" and _PROPERTY.search(node_text(node)) is not None)
         if is_read or node.type in ("property_declaration", "event_declaration"):
-            name = (node.child_by_field_name("definition") or node).child_by_field_name("name")
+            name = node.child_by_field_name("name")
             found |= {node_text(name)} if name is not None else set()
     return found
 
