@@ -95,7 +95,7 @@ class Lab:
         """The tokens of each step that meets the budget."""
         config, root = runner.run.settings.training, self.workspace.root
         trainer = FineTuneTrainer(config, base=runner.opened.base, folder=root, workspace=self.workspace)
-        examples = trainer.tokenized(*examples_taught(runner.outputs())).train
+        examples = trainer.reading.examples(*examples_taught(runner.outputs())).train
         return step_tokens(self.tokens, examples, config)
 
     def train(self, run: Run) -> tuple[dict[str, Any], bool]:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from ai_forge.data_pipeline.schemas.chats import ChatExample
 from ai_forge.prompting.prompt import Message
-from ai_forge.training.forge import FineTuneTrainer, Lesson
+from ai_forge.training.forge import FineTuneTrainer
 from ai_forge.training.record import TrainingResult
+from ai_forge.training.supervised_data import Lesson
 
 
 def prompt_of(chat: ChatExample) -> list[Message]:
@@ -31,4 +32,4 @@ class ChatTrainer(FineTuneTrainer):
             for chats in (train, held_out)
         )
         advice = "raise training.max_seq_len, or give more or shorter examples."
-        return self._supervised(self.tokenized_lessons(lessons, watched, "conversations", advice), self.config)
+        return self._supervised(self.reading.lessons(lessons, watched, "conversations", advice), self.config)

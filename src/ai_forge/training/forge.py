@@ -14,9 +14,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -32,7 +30,6 @@ from ai_forge.json_lines import JsonObject
 from ai_forge.model_files.adapter import CHAT_TEMPLATE, CONFIG, INITIAL, WEIGHTS, AdapterFolder, peft_config
 from ai_forge.model_files.base import Base
 from ai_forge.prompting.chat import ChatTokenizer
-from ai_forge.prompting.prompt import Message, messages_for
 from ai_forge.training.backends import backend_name, load_backend
 from ai_forge.training.backends.base import TokenSums
 from ai_forge.training.bases.resolve import resolve_base
@@ -40,25 +37,17 @@ from ai_forge.training.fit import with_checkpointing_settled
 from ai_forge.training.group import ALONE, Group, cancellation
 from ai_forge.training.history import initialisation_from
 from ai_forge.training.loop import LoopResult, Surroundings, Task, run_loop
-from ai_forge.training.losses import DistillationObjective, SupervisedObjective, sft_loss, token_weights
+from ai_forge.training.losses import DistillationObjective, SupervisedObjective, sft_loss
 from ai_forge.training.memory import MemoryRange, memory_range
 from ai_forge.training.oom_recovery import MicroBatches
 from ai_forge.training.plan import SCHEDULE, Schedule, lay_schedule, probe_speed
 from ai_forge.training.record import TrainingRecord, TrainingResult
-from ai_forge.training.tokens.completions import require_fim, tokenize_completions
+from ai_forge.training.supervised_data import Asked, Reading, SupervisedData
 from ai_forge.training.tokens.packing import (
     TeacherTokens,
     TokenizedExample,
-    by_context,
-    code_replay,
     collate,
-    fitting,
     n_packed_tokens,
-    require_both_sides,
-    tokenize,
-    tokenize_all,
-    tokenize_chat,
-    with_teacher,
 )
 from ai_forge.workspace import Workspace, atomic_write, link_or_copy, read_json, stage_key
 
@@ -67,9 +56,7 @@ INITIALISATION_SETTINGS = {
     "init_method", "quantization", "quantization_iterations", "nf4_block_size", "rank", "alpha", "use_rslora",
     "rank_pattern", "alpha_pattern", "target_modules", "svd_oversampling", "svd_tolerance", "seed",
 }  # fmt: skip
-Asked = tuple[str, list[Message]]
-"""What is asked while training: its title and the chat."""
-SAMPLES, SAMPLE_TOKENS = 2, 64
+SAMPLE_TOKENS = 64
 WAIT_FOR_ANOTHER_S = 6 * 3600.0
 EXAMPLES_AT_A_TIME = 64  # between so many the loss over many examples can be cancelled
 CHECK_TEXT = '''def moving_average(values, window):
@@ -84,30 +71,6 @@ CHECK_TEXT = '''def moving_average(values, window):
 
 # The quick brown fox jumps over the lazy dog, and the parser reads every token of this line before it stops.
 '''
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """A chat and the answer to be learned; `title` names it where the model is asked while it trains.
-
-    With a `teacher` what it thought at each token is learned besides.
-    """
-
-    id: str
-    title: str
-    prompt: list[Message]
-    answer: str
-    teacher: TeacherTokens | None = None
-
-
-@dataclass(frozen=True)
-class SupervisedData:
-    """What the steps read, what the evaluations read, how many training examples are too long, and what is asked meanwhile."""
-
-    train: list[TokenizedExample]
-    held_out: list[TokenizedExample]
-    n_too_long: int
-    asked: Sequence[Asked] = ()
 
 
 class TrainingPlan(BaseModel):
@@ -166,6 +129,7 @@ class FineTuneTrainer:
         self.backend = load_backend(config.backend)
         # within the context first: the memory that settles checkpointing is that of the examples that are really read
         self.config = self._with_checkpointing_settled(within_context(config, self.base))
+        self.reading = Reading(self.tokenizer, self.config, self.base.name, self.backend.name, emit)
 
     def _with_checkpointing_settled(self, config: FineTuneConfig) -> FineTuneConfig:
         """`config` with gradient checkpointing on or off, alike in all processes; MLX settles auto batch by batch."""
@@ -261,7 +225,7 @@ class FineTuneTrainer:
         config = self.config
         if num_epochs is not None:
             config = config.model_copy(update={"num_epochs": num_epochs})
-        return self._supervised(self.tokenized(train_dataset, eval_dataset, teacher or {}, completions), config)
+        return self._supervised(self.reading.examples(train_dataset, eval_dataset, teacher or {}, completions), config)
 
     def _supervised(
         self, data: SupervisedData, config: FineTuneConfig, *, measured: Sequence[TokenizedExample] = ()
@@ -365,7 +329,7 @@ class FineTuneTrainer:
     ) -> TrainingPlan:
         """What `train` would do: examples, tokens, steps and seconds, by a probe in these processes, and the memory of each of
         them; nothing is trained."""
-        data = self.tokenized(train_dataset, eval_dataset, completions=completions)
+        data = self.reading.examples(train_dataset, eval_dataset, completions=completions)
         start, _ = self.group.broadcast(self.begin)
         schedule = self._schedule(self.load_trainee(start, self.config), data, self.config)
         needed = self.backend.memory_needed(self.base.folder, self.config)
@@ -381,74 +345,6 @@ class FineTuneTrainer:
             memory_bytes=needed,
             memory_range_bytes=memory_range(needed),
         )
-
-    def _weigh(self, example: RAFTExample) -> tuple[float, ...]:
-        starts = self.tokenizer.target_starts(example.target)
-        return token_weights(starts, example.target, len(example.final_answer.strip()), self.config)
-
-    def tokenized(
-        self,
-        train_dataset: Sequence[RAFTExample],
-        eval_dataset: Sequence[RAFTExample],
-        teacher: Mapping[str, TeacherTokens] = MappingProxyType({}),
-        completions: Sequence[CompletionExample] = (),
-    ) -> SupervisedData:
-        """The examples as token ids, with the code to complete and to replay among them, and what a teacher thought of them.
-
-        Raises:
-            InputError: nothing fits into `max_seq_len`, or a teacher's tokens are not those of an answer.
-        """
-        if teacher and self.backend.name != "torch":
-            raise InputError("A teacher's distribution is learned on torch only.", "add --set training.distillation=0.")
-        limit = self.config.max_seq_len
-        tokenized = [
-            with_teacher(tokenize(example, self.tokenizer, self._weigh), teacher.get(example.id))
-            for example in train_dataset
-        ]
-        train, n_too_long = fitting(tokenized, limit)
-        held_out, _ = tokenize_all(eval_dataset, self.tokenizer, limit)
-        held_out = by_context(held_out)[: self.config.eval_examples]
-        advice = "raise training.max_seq_len, lower synthesis.max_context_tokens, or mine more code."
-        require_both_sides(len(train), len(held_out), n_too_long, limit, "examples", advice)
-        self._warn_of_too_long(n_too_long, "training examples")
-        share = self.config.replay_share  # of all that is read, replayed code included
-        n_replayed = round(len(train) * share / (1 - share))
-        longest = min(limit, self.config.replay_tokens)
-        replayed = code_replay(train_dataset, self.tokenizer, n_replayed, longest, self.config.seed)
-        gaps: list[TokenizedExample] = []
-        if completions:
-            fim = require_fim(self.tokenizer, self.base.name)
-            gaps, n_gaps_too_long = tokenize_completions(completions, fim, self.tokenizer, limit)
-            self._warn_of_too_long(n_gaps_too_long, "gaps to complete")
-        asked = [(e.question, messages_for(e.question, e.shown_documents)) for e in eval_dataset[:SAMPLES]]
-        return SupervisedData([*train, *gaps, *replayed], held_out, n_too_long, asked)
-
-    def tokenized_lessons(
-        self, train: Sequence[Lesson], held_out: Sequence[Lesson], what: str, advice: str
-    ) -> SupervisedData:
-        """Lessons as token ids; `what` they are called (a plural) and the `advice` are for messages.
-
-        Raises:
-            InputError: nothing fits into `max_seq_len`.
-        """
-        limit = self.config.max_seq_len
-        sides = []
-        for lessons in (train, held_out):
-            made = [
-                with_teacher(tokenize_chat(each.prompt, each.answer, self.tokenizer, each.id), each.teacher)
-                for each in lessons
-            ]
-            sides.append(fitting(made, limit))
-        (kept, n_too_long), (watched, _) = sides
-        require_both_sides(len(kept), len(watched), n_too_long, limit, what, advice)
-        self._warn_of_too_long(n_too_long, what)
-        asked = [(lesson.title, lesson.prompt) for lesson in held_out[:SAMPLES]]
-        return SupervisedData(kept, watched[: self.config.eval_examples], n_too_long, asked)
-
-    def _warn_of_too_long(self, n: int, what: str) -> None:
-        if n:
-            text = f"{n} {what} are longer than {self.config.max_seq_len} tokens and left out."
-            self._emit(Notice("warning", text))
 
     def _schedule(self, trainee: Any, data: SupervisedData, config: FineTuneConfig) -> Schedule:
         self._emit(StageProgress("train", 0, 0, "measuring the speed"))

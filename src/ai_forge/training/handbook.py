@@ -14,8 +14,9 @@ from ai_forge.config.training import PromptTemplate
 from ai_forge.data_pipeline.schemas.instructions import AlpacaPair
 from ai_forge.errors import RefusedError
 from ai_forge.prompting.prompt import Message
-from ai_forge.training.forge import FineTuneTrainer, Lesson
+from ai_forge.training.forge import FineTuneTrainer
 from ai_forge.training.record import TrainingResult
+from ai_forge.training.supervised_data import Lesson
 
 
 def chat_of(pair: AlpacaPair, template: PromptTemplate) -> list[Message]:
@@ -44,7 +45,7 @@ class HandbookTrainer(FineTuneTrainer):
         """
         advice = "raise training.max_seq_len, or hold out more: ai-forge handbook --hold-out 0.2."
         lessons = [*self.lessons(train_pairs), *baked]
-        data = self.tokenized_lessons(lessons, self.lessons(eval_pairs), "pairs", advice)
+        data = self.reading.lessons(lessons, self.lessons(eval_pairs), "pairs", advice)
         result = self._supervised(data, self.config, measured=data.train)
         before, after = result.trained_first_loss, result.trained_last_loss
         if before is None or after is None or not after < before:  # a loss that is no number has not fallen

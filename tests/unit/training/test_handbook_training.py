@@ -14,9 +14,10 @@ from ai_forge.model_files.merge import merge_adapters_to_base
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.chat_templates import ALPACA_SYSTEM, alpaca_jinja
 from ai_forge.training.bases.resolve import resolve_base
-from ai_forge.training.forge import FineTuneTrainer, Lesson
+from ai_forge.training.forge import FineTuneTrainer
 from ai_forge.training.handbook import HandbookTrainer, chat_of
 from ai_forge.training.record import TrainingResult
+from ai_forge.training.supervised_data import Lesson
 from ai_forge.training.tokens.packing import TeacherTokens, collate
 from ai_forge.workspace import Workspace
 from tiny_models import make_tiny
@@ -47,7 +48,7 @@ def trained(base: Base, tmp_path_factory: pytest.TempPathFactory) -> TrainingRes
 def test_the_prompt_is_alpacas_and_only_the_output_is_supervised(base: Base, tmp_path: Path) -> None:
     pair = next(pair for pair in PAIRS if pair.input)
     forge = trainer(base, tmp_path)
-    data = forge.tokenized_lessons(forge.lessons([pair]), forge.lessons([pair]), "pairs", "")
+    data = forge.reading.lessons(forge.lessons([pair]), forge.lessons([pair]), "pairs", "")
     (example,) = data.train
     tokenizer = ChatTokenizer(base.folder, "alpaca")
     assert tokenizer.decode(example.ids[: example.n_prompt]) == (

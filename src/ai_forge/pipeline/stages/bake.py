@@ -34,7 +34,7 @@ from ai_forge.workspace import atomic_write, stage_key
 if TYPE_CHECKING:
     from ai_forge.pipeline.run import Run
     from ai_forge.prompting.prompt import Message
-    from ai_forge.training.forge import Lesson
+    from ai_forge.training.supervised_data import Lesson
 
 RULES = "rules.md"
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.15, 60
@@ -126,8 +126,8 @@ def _build(context: StageContext) -> BakeSummary:
 
 def baked_lessons(outputs: Outputs) -> list[Lesson]:
     """What is trained on beside the handbook's pairs; nothing where the run bakes nothing."""
-    from ai_forge.training.forge import Lesson
     from ai_forge.training.scribe import load_thoughts
+    from ai_forge.training.supervised_data import Lesson
 
     if "bake" not in outputs:
         return []

@@ -107,7 +107,7 @@ def test_a_tiny_base_learns_to_complete_among_its_questions(
     folder = tmp_path / "work"
     folder.mkdir()
     trainer = FineTuneTrainer(config, base=resolved, folder=folder, workspace=workspace, emit=events.append)
-    data = trainer.tokenized(raft_examples(2), raft_examples(2), completions=examples[:6])
+    data = trainer.reading.examples(raft_examples(2), raft_examples(2), completions=examples[:6])
     assert sum(each.context.startswith("completion") for each in data.train) >= 5  # of 512 tokens at the most
     trainer.train(raft_examples(2), raft_examples(2), completions=examples[:6])
     losses = [event.loss for event in events if isinstance(event, StepLogged)]
