@@ -176,10 +176,7 @@ def _unit(kind: UnitKind, head: Node, captures: Captures, spec: LanguageSpec, so
     if not spec.docs:
         docstring = docstring_of(body)
     last = _end_of(outer)
-    # A body that is told by its indentation ends, for some grammars, where the next line's begins.
-    last_byte = last.end_byte
-    while text[last_byte - 1 : last_byte].isspace():
-        last_byte -= 1
+    last_byte = _last_byte(text, last.end_byte)
     start, end = source.widened(code.start_byte, last_byte)
     # Each grammar has its own word for the same thing.
     parameters = _first_field(value, "parameters", "parameter")
@@ -332,6 +329,23 @@ def _split_scope(name: str) -> tuple[str, str]:
         if depth == 0 and name.startswith("::", at):
             cut = at + 2
     return name[: max(cut - 2, 0)], name[cut:]
+
+
+def _last_byte(text: bytes, end: int) -> int:
+    """Where a definition's own last line ends, of a node that ends at `end`.
+
+    A body that is told by its indentation ends, for some grammars, where the next line begins; and who writes JavaScript without
+    semicolons puts one before a bracket: `;(a).b = c` ends the statement above it.
+
+    >>> _last_byte(b"f = () => {}\\n\\n;(a).b = c", 15), _last_byte(b"f = 1;", 6)
+    (12, 6)
+    """
+    while end:
+        before = text[text.rfind(b"\n", 0, end - 1) + 1 : end - 1]
+        if not (text[end - 1 : end].isspace() or (text[end - 1] == ord(";") and not before.strip())):
+            break
+        end -= 1
+    return end
 
 
 def _end_of(node: Node) -> Node:

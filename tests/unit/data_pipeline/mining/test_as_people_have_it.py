@@ -214,3 +214,11 @@ def test_a_macro_that_brings_its_comma_along_is_no_word_of_a_head() -> None:
     )
     found = {(name, first, last) for name, first, last in sound("c", text) if not name.startswith("MT")}
     assert found == {("resize", 9, 15), ("last", 17, 20)}
+
+
+@pytest.mark.parametrize("language", ["javascript", "typescript"])
+def test_a_semicolon_before_a_bracket_does_not_take_its_line_along(language: str) -> None:
+    text = "const f = () => {\n  return 1\n}\n\n;(a).b = {\n  c: 1,\n}\n\nclass K {\n  g = () => {\n    h()\n  }\n  ;[d]() {}\n}\n"
+    found = sound(language, text)
+    assert {("f", 1, 3), ("K", 9, 14)} <= found
+    assert all(last != 5 for _, _, last in found)
