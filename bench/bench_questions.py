@@ -3,7 +3,8 @@
 Each file of `questions/` holds questions with the files that answer them, and the command that fetches the project from a
 package registry; give the folder where these were run (and further sets with their own folders by `--set FILE=FOLDER`).
 Every other question of four projects chose the lexical weights; all sets but hono's were looked at when those of the encoder
-were chosen. hono's was written before anything was run on it and chose nothing. Nothing of a project is kept here.
+were chosen. hono's was written before anything was run on it and chose only that benchmarks step aside. Nothing of a project
+is kept here.
 """
 
 import argparse

@@ -14,7 +14,7 @@ change, benchmarks and documents beside tests (how a test's certificates were ma
 the question asks how something is done. One file does not fill the list: each further entry of it counts three quarters of
 the one before. The graph is not asked: it cost places among the first three. What each ranking is worth is measured by
 `bench/bench_questions.py`. The lexical weights were chosen on half of the questions about click, RxJS, gin and gson, those
-of the encoder on ten sets, each of which was measured with weights that the other nine had chosen (`EXPERIMENTS.md`).
+of the encoder by hand after looking at ten sets (`EXPERIMENTS.md`).
 """
 
 import json
