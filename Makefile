@@ -41,7 +41,7 @@ bench: $(VENV)/.installed-dev
 soak: $(VENV)/.installed-dev
 	$(BIN)/python bench/soak_jobs.py
 	$(BIN)/python bench/bench_service.py --seconds 600 --write
-	SCHEMATHESIS_EXAMPLES=4200 $(BIN)/python -m pytest --timeout 0 tests/integration/test_service_contract.py
+	SCHEMATHESIS_EXAMPLES=5000 $(BIN)/python -m pytest --timeout 0 tests/integration/test_service_contract.py
 	AI_FORGE_HEAVY_CLIENTS=1 $(BIN)/python -m pytest tests/integration/test_real_clients.py
 	$(BIN)/python bench/kill_guardian.py
 	$(BIN)/python bench/plant_candidates.py
