@@ -374,13 +374,14 @@ def measured(
     seconds: float,
     n_readers: int = 1,
     commands: Collection[str] = (),
+    kinds_with: str = "",
     tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """The report of as many cases as are asked for and the time allows; of all commands where none is named."""
     known = place.commands()
     expected = {name: expected_of(place, name, known[name]) for name in commands or known}
     place.restore()
-    kinds = kinds_in(place)
+    kinds = {kind: files for kind, files in kinds_in(place).items() if kinds_with in kind}
     cases = in_rounds(sorted(kinds), seed)
     cases = cases[:n_cases]
     matrix = Matrix(place, expected, kinds, seed, n_readers)
@@ -423,6 +424,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--made", type=Path, help="a folder whose home is used, or made there and kept")
     parser.add_argument("--cases", type=int, help="at the most; each kind once before any comes twice")
+    parser.add_argument("--kinds", default="", help="only files whose kind holds these words")
     parser.add_argument("--commands", default="", help="with a comma between; all otherwise")
     parser.add_argument("--seconds", type=float, default=3600.0, help="no case is begun after these")
     parser.add_argument("--readers", type=int, default=1, help="commands that are given for each case")
@@ -444,6 +446,7 @@ def main() -> int:
             place,
             seed=chosen.seed,
             n_cases=chosen.cases,
+            kinds_with=chosen.kinds,
             commands=[name for name in chosen.commands.split(",") if name],
             seconds=chosen.seconds,
             n_readers=chosen.readers,

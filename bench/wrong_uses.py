@@ -177,8 +177,9 @@ class WrongPlace:
                 yield str(path.relative_to(self.root / "whole"))
         for path in sorted((self.root / "home").rglob("*.tmp-*")):
             yield f"{path.relative_to(self.root)} was left and"
-        if (self.root / "text").read_text() != "kept\n":
+        if (self.root / "text").read_bytes() != b"kept\n":
             yield "text"
+            (self.root / "text").write_text("kept\n")
 
 
 # -- wrong values -------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import errno
 import io
 import os
 import re
+import shutil
 import sys
 from typing import Annotated, NoReturn
 
@@ -101,6 +102,10 @@ def main() -> NoReturn:
         code = BROKEN_PIPE
     except OSError as error:  # a full disk, a folder that lost its rights: one line, whoever was writing
         _give_up_stdout()
+        if isinstance(error, shutil.Error) and isinstance(
+            error.args[0], list
+        ):  # of a folder that was copied: for each file one
+            error = OSError(errno.EACCES, error.args[0][0][2], error.args[0][0][0])
         place = error.filename or "the output"
         code = _complain(PrerequisiteError(f"{error.strerror or error} ({place}).", _step(error)))
     except Exception as error:
@@ -143,6 +148,8 @@ def _given(error: Exception) -> str:
 def _step(error: OSError) -> str:
     """What helps against an error of the system; the command is then given again, and continues."""
     place = error.filename2 or error.filename  # of a renaming the target
+    if isinstance(error, shutil.SpecialFileError):
+        return "move it away; the same command makes it again."
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "free some space (`ai-forge clean` tells what may go); the same command continues."
     if error.errno == errno.EROFS or place is None:

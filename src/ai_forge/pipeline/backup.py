@@ -81,12 +81,14 @@ def back_up(workspace: Workspace, target: Path, tell: Tell = lambda done, total:
     """Write the workspace to `target` and read it again to check.
 
     Raises:
-        InputError: the target lies inside the workspace.
+        InputError: the target lies inside the workspace, or a file lies there that is no backup.
         PrerequisiteError: the disk will not hold it.
     """
     target = target.absolute()
     if target.is_relative_to(workspace.root):
         raise InputError(f"{target} lies inside the workspace that it is to hold.", "name a file elsewhere.")
+    if target.is_file() and target.stat().st_size and not tarfile.is_tarfile(target):  # an older backup is replaced
+        raise InputError(f"{target} is there, and is no backup.", "name another file.")
     entries = sorted(_entries(workspace.root))
     total = sum(path.lstat().st_size for path in entries if path.is_file())
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ai_forge.errors import InputError
 from ai_forge.events import Sink, ignore
 from ai_forge.pipeline.rivals import evaluate_rival, is_rival
-from ai_forge.pipeline.run import Run, read_record, read_run
+from ai_forge.pipeline.run import RECORD, Run, read_record, read_run
 from ai_forge.pipeline.runner import Runner
 from ai_forge.pipeline.runs import run_folder, runs_of
 from ai_forge.pipeline.stage import NotMadeError
@@ -62,6 +62,11 @@ def _run_named(named: str, workspace: Workspace) -> Run:
             active = registry.active(name)
         folder = None if active is None else run_folder(workspace, active.version)
     run = None if folder is None else read_run(folder)
+    if run is None and folder is not None:
+        raise InputError(
+            f"What {named} is cannot be told: {folder / RECORD} is damaged, missing or of another version of AI Forge.",
+            "the same `ai-forge run` as then writes it again.",
+        )
     if run is None or (version and run.model != name):
         known = ", ".join(f"{one.model}:{one.run_id}" for one in runs_of(workspace, 8)) or "none"
         raise InputError(f"There is no run and no deployed model {named!r}. The newest runs: {known}.", "ai-forge runs")

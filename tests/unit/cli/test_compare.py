@@ -78,3 +78,7 @@ def test_what_cannot_be_compared_is_said(finished: TinyRun, tmp_path: Path) -> N
     assert ai_forge(*run.words("train", training__learning_rate=0.01)).code == 0
     other = next(row["run_id"] for row in ai_forge("runs", "--home", run.home).json if row["run_id"] != one["run_id"])
     assert "is not evaluated" in ai_forge("compare", one["run_id"], other, "--home", run.home).complaint
+    (run.home / "runs" / other / "run.json").write_text("null")
+    told = ai_forge("compare", one["run_id"], other, "--home", run.home).complaint
+    assert f"What {other} is cannot be told" in ai_forge("compare", other, one["run_id"], "--home", run.home).complaint
+    assert "Next: " in told

@@ -105,6 +105,16 @@ def changed(archive: Path, target: Path, **members: bytes | None) -> Path:
     return target
 
 
+def test_a_file_that_is_no_backup_is_not_replaced_by_one(workspace: Workspace, tmp_path: Path) -> None:
+    letter = tmp_path / "letter.txt"
+    letter.write_text("kept")
+    with pytest.raises(InputError, match=r"letter\.txt is there, and is no backup"):
+        back_up(workspace, letter)
+    assert letter.read_text() == "kept"
+    for _ in range(2):  # an older backup is
+        back_up(workspace, tmp_path / "backup.tar")
+
+
 def test_a_damaged_or_foreign_archive_restores_nothing(workspace: Workspace, tmp_path: Path) -> None:
     good = tmp_path / "good.tar"
     back_up(workspace, good)
