@@ -382,6 +382,8 @@ def names_value(complaint: str, value: str) -> bool:
     """Whether a line says what was given: as it stands, or its beginning, or as Python writes it."""
     begun = value.strip().partition("=")[0] or value.strip()
     spoken: tuple[str, ...] = (begun[:12], repr(begun)[1:-1][:12], begun.encode("utf-8", "replace").decode()[:12])
+    if "=" in value:  # of a setting its name or its value
+        spoken += (value.partition("=")[2][:12] or begun[:12],)
     with contextlib.suppress(ValueError):
         spoken += (f"{float(begun):g}",)
     flat = " ".join(complaint.split())
