@@ -45,7 +45,7 @@ from cli_runs import SETTINGS, stdlib_copy, tiny_base
 
 LIMIT_S = 8.0
 DOCUMENTED = {2, 3, 4, 5}
-RECORDS = {"guardian run", "own-tests"}
+RECORDS = {"guardian run", "guardian status", "own-tests"}
 LONG = "x" * 5000
 NO_TEXT = "no\udcfftext"  # what a byte that is no UTF-8 arrives as
 
