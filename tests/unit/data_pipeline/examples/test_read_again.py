@@ -332,6 +332,9 @@ def test_a_class_of_kotlin_builds_on_what_it_delegates_to() -> None:
     assert answers({"a.kt": code}, "A", "pattern") == ["`A` builds on `B`, `C` and `E<F>`."]
     with_companion = code.replace("}\n}", "}\n    companion object { fun of() = A(1) }\n}")
     assert answers({"a.kt": with_companion}, "A", "members") == []
+    assert len(answers({"a.kt": with_companion}, "A", "pattern")) == 1
+    of_its_own = with_companion.replace("companion object {", "companion object Maker : F {")
+    assert answers({"a.kt": of_its_own}, "A", "pattern") == []
 
 
 RUBY = """

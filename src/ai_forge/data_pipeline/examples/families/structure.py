@@ -211,6 +211,8 @@ _KNOWN_DECORATORS = {
 }
 
 
+# The miner counts a companion's base to the class around it
+_COMPANION_BASE = re.compile(r"\bcompanion\s+object\b\s*\w*\s*:")
 _ATTRIBUTE = {"php": "#[{}]", "csharp": "[{}]", "rust": "#[{}]"}
 _CONSUME_GENERATORS = frozenset({"contextmanager", "asynccontextmanager", "fixture", "coroutine", "inlineCallbacks"})
 
@@ -229,7 +231,8 @@ def pattern(subject: Subject) -> list[Draft]:
             drafts.append(draft_of("pattern", subject, answer, facts, wording="decorator", decorator=f"`{written}`"))
             break
     bases = tuple(base for base in meta.bases if len(base) <= MAX_QUOTED and base != "object")
-    if is_class(block) and 1 <= len(bases) <= MAX_LISTED:
+    is_mixed = block.language == "kotlin" and _COMPANION_BASE.search(block.source_code) is not None
+    if is_class(block) and 1 <= len(bases) <= MAX_LISTED and not is_mixed:
         verb = {"go": "embeds", "python": "extends"}.get(block.language, "builds on")
         answer = f"`{block.name}` {verb} {listed(bases)}."
         drafts.append(draft_of("pattern", subject, answer, facts_as("base", bases), wording="bases"))
