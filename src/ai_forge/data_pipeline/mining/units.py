@@ -342,7 +342,8 @@ def _last_byte(text: bytes, end: int) -> int:
     """
     while end:
         before = text[text.rfind(b"\n", 0, end - 1) + 1 : end - 1]
-        if not (text[end - 1 : end].isspace() or (text[end - 1] == ord(";") and not before.strip())):
+        is_of_next = text[end - 1] == ord(";") and not before.strip() and text[end : end + 1] in (b"(", b"[", b"`")
+        if not (text[end - 1 : end].isspace() or is_of_next):
             break
         end -= 1
     return end

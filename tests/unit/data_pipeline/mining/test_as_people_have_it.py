@@ -222,3 +222,8 @@ def test_a_semicolon_before_a_bracket_does_not_take_its_line_along(language: str
     found = sound(language, text)
     assert {("f", 1, 3), ("K", 9, 14)} <= found
     assert all(last != 5 for _, _, last in found)
+
+
+def test_a_semicolon_on_a_line_of_its_own_stays() -> None:
+    text = "interface I {\n    I F(int a)\n#if DEFAULTS\n        => G(a)\n#endif\n    ;\n    I G(int a);\n}\n"
+    assert {("I.F", 2, 6), ("I.G", 7, 7)} <= sound("csharp", text)
