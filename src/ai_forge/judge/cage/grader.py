@@ -6,6 +6,7 @@ import math
 import os
 import secrets
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from typing import Self
 from ai_forge.judge.cage.cage import Cage, Limits
 from ai_forge.judge.cage.inside import plain
 
-GRADERS_PER_CORE, SAMPLES_PER_GRADER = 2, 8
+SAMPLES_PER_GRADER = 8  # fewer do not pay for the start of another
 LATE_S = 0.5  # the grader's own deadline lies behind the code's: what is late is then told as late
 
 
@@ -109,17 +110,16 @@ def grade_all(
     """
     if not samples:
         return []
-    # two for a core: each sample is a chain of processes that wait for each other; few samples do not pay for starting many
-    n = n_graders or min(GRADERS_PER_CORE * (os.cpu_count() or 1), math.ceil(len(samples) / SAMPLES_PER_GRADER))
+    cores = _cores()
+    n = n_graders or min(len(cores), math.ceil(len(samples) / SAMPLES_PER_GRADER))
     verdicts: dict[int, Verdict] = {}
     places: Iterator[int] = iter(range(len(samples)))
     lock = threading.Lock()
-    graders: list[Grader] = []
-    try:
-        for _ in range(n):
-            graders.append(Grader(limits))
 
-        def work(grader: Grader) -> None:
+    def work(number: int) -> None:
+        # a sample is a chain of processes that wait for each other: to wake one on another core costs more than it gains
+        _hold_to(cores[number % len(cores)])
+        with Grader(limits) as grader:
             while True:
                 with lock:
                     place = next(places, None)
@@ -131,10 +131,20 @@ def grade_all(
                     if progress:
                         progress(len(verdicts), len(samples))
 
-        with ThreadPoolExecutor(n) as pool:
-            for done in [pool.submit(work, grader) for grader in graders]:
-                done.result()
-    finally:
-        for grader in graders:
-            grader.close()
+    with ThreadPoolExecutor(n) as pool:
+        for done in [pool.submit(work, number) for number in range(n)]:
+            done.result()
     return [verdicts[place] for place in range(len(samples))]
+
+
+def _cores() -> list[int]:
+    """The cores that this process may use; where the system does not tell (macOS), their numbers."""
+    if sys.platform == "linux":
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _hold_to(core: int) -> None:
+    """Hold the calling thread, and the processes that it starts, to one core."""
+    if sys.platform == "linux":
+        os.sched_setaffinity(0, {core})
