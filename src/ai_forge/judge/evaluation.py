@@ -7,6 +7,7 @@ questions are asked as it takes to tell them apart: it is looked at a quarter, a
 document or line of code that is scored here was seen in training: the split is by file and was made before synthesis.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -203,23 +204,30 @@ class Evaluator:
         answers: dict[str, list[Answer]] = {}
         nats: dict[bool, list[float]] = {}
         general: dict[bool, list[float]] = {}
+        total = sum(map(len, texts.values())) + 2 * (len(held_out.code) + 1)
+        counted = itertools.count(1)
+
+        def tell(of: str) -> None:
+            # minutes pass here on a busy machine, and silence would be taken for hanging
+            self._emit(StageProgress("evaluate", next(counted), total, f"losses: {of}"))
+
         for is_tuned in (False, True):
             model = self._load(is_tuned)
             for contender in contenders:
                 if contender.is_tuned == is_tuned:
+                    answers[contender.name] = []
                     given = zip(prompts[contender.name], targets, texts[contender.name], strict=False)
-                    answers[contender.name] = [
-                        scored(
-                            contender,
-                            questions[i],
-                            shown[i] if contender.retrieval else (),
-                            Reply(text, nats_of(model, prompt, target), len(target)),
-                            self._look,
-                        )
-                        for i, (prompt, target, text) in enumerate(given)
-                    ]
-            nats[is_tuned] = [self._code_nats(model, text) for _, text in held_out.code]
+                    for i, (prompt, target, text) in enumerate(given):
+                        reply = Reply(text, nats_of(model, prompt, target), len(target))
+                        documents = shown[i] if contender.retrieval else ()
+                        answers[contender.name].append(scored(contender, questions[i], documents, reply, self._look))
+                        tell(contender.name)
+            nats[is_tuned] = []
+            for _, text in held_out.code:
+                nats[is_tuned].append(self._code_nats(model, text))
+                tell("held-out code")
             general[is_tuned] = general_nats(model, self._tokenizer)
+            tell("general texts")
             del model  # before the other one is loaded: two may not fit
         code = tuple(
             CodeScore(path=path, n_bytes=len(text.encode()), base_nats=base, tuned_nats=tuned)
