@@ -114,7 +114,11 @@ def test_every_contender_answers_every_question(evaluated: tuple) -> None:  # ty
     ]
     assert evaluation.n_worked_examples == 1
     progress = [e for e in heard if isinstance(e, StageProgress)]
-    assert (progress[-1].done, progress[-1].total) == (15, 15)
+    asked, losses = ([e for e in progress if e.note.startswith("losses") is said] for said in (False, True))
+    assert (asked[-1].done, asked[-1].total) == (15, 15)
+    # each answer, and of each model two files and the general texts
+    assert [e.done for e in losses] == list(range(1, 22))
+    assert losses[-1].total == 21
 
 
 def test_loss_and_answer_are_those_of_the_contenders_own_prompt(
