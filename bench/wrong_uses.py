@@ -45,7 +45,7 @@ from cli_runs import SETTINGS, stdlib_copy, tiny_base
 
 LIMIT_S = 8.0
 DOCUMENTED = {2, 3, 4, 5}
-RECORDS = {"guardian run", "guardian status", "own-tests"}
+RECORDS = {"doctor", "guardian run", "guardian status", "own-tests"}
 LONG = "x" * 5000
 NO_TEXT = "no\udcfftext"  # what a byte that is no UTF-8 arrives as
 
@@ -159,6 +159,7 @@ class WrongPlace:
             same_again(self.root / "whole" / name, self.root / name)
         for name in ("restored", "nowhere", "a\nb"):
             shutil.rmtree(self.root / name, ignore_errors=True)
+        (self.root / "made.jsonl").unlink(missing_ok=True)
         for path in (self.root / "folder").iterdir():
             shutil.rmtree(path, ignore_errors=True)
         return wrong

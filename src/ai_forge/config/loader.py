@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from ai_forge.config.models import load_models
 from ai_forge.config.settings import Settings
 from ai_forge.errors import InputError
+from ai_forge.places import regular_bytes
 
 ENVIRONMENT_PREFIX = "AI_FORGE_"
 
@@ -88,7 +89,7 @@ def file_layer(path: Path) -> Layer:
         InputError: it cannot be read, or is not a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = yaml.safe_load(regular_bytes(path).decode("utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(
             f"The settings file {path} cannot be read: {error}", "correct it, or leave --config out."

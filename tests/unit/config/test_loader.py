@@ -1,5 +1,6 @@
 """Layers, sources and messages of the settings."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -190,3 +191,9 @@ def test_the_defaults_of_the_requirements() -> None:
     assert (config.eval_steps, config.save_steps, config.max_seq_len) == (50, 100, 2048)
     assert config.target_modules == ("q_proj", "k_proj", "v_proj", "o_proj")
     assert config.memory_warn_fraction == 0.8
+
+
+def test_a_pipe_is_no_settings_file_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(InputError, match=r"pipe\.yaml cannot be read: .*no regular file"):
+        file_layer(tmp_path / "pipe.yaml")
