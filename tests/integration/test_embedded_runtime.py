@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -161,20 +160,6 @@ def test_many_threads_ask_while_models_are_closed_and_loaded(base_gguf: Path, tm
             several.close()
         assert all(future.result(timeout=60) for future in asked)
     several.close()
-
-
-def test_a_model_is_loaded_ahead_of_its_question(base_gguf: Path, tmp_path: Path, loaded: EmbeddedRuntime) -> None:
-    runtime = EmbeddedRuntime(tmp_path / "models", n_threads=1)
-    runtime.create(version_of(base_gguf, "bare", system_prompt=""))
-    runtime.warm("demo:bare")
-    assert runtime.greedy("demo:bare", "One, two,", 4) == loaded.greedy("demo:bare", "One, two,", 4)
-    runtime.warm("demo:nope")  # told by the question that follows
-    with pytest.raises(InputError, match="there are: demo:bare"):
-        runtime.show("demo:nope")
-    runtime.close()
-    runtime.warm("demo:bare")
-    runtime.close()  # waits for what was begun, and leaves nothing loaded
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("load demo")]
 
 
 def test_a_seed_repeats_a_sampled_answer(loaded: EmbeddedRuntime) -> None:

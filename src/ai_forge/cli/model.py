@@ -30,9 +30,7 @@ def open_model(options: Options, repo: Path, model: str | None) -> ServedModel:
     runtime = options.settings().settings.runtime
     workspace = options.workspace()
     name = model or known_model_of(repo, options.recipe, workspace)
-    served = ServedModel.open(name, workspace, runtime)
-    served.runtime.warm(served.deployment.model)
-    return served
+    return ServedModel.open(name, workspace, runtime)
 
 
 @with_options(*OF_DEPLOYED)

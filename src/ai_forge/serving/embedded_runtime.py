@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ai_forge.errors import AIForgeError, InputError, PrerequisiteError
+from ai_forge.errors import InputError, PrerequisiteError
 from ai_forge.places import SEAL, holds_what_was_written, regular_bytes, sealed
 from ai_forge.prompting.prompt import Message
 from ai_forge.serving.deployment import LATEST, NAME, Deployment, FileStamp, read_deployment
@@ -66,7 +66,6 @@ class EmbeddedRuntime:
         self._n_slots = n_slots
         self._lock = threading.Lock()
         self._loaded: _Loaded | None = None
-        self._warming: threading.Thread | None = None
 
     def is_available(self) -> bool:
         """Whether llama.cpp can be imported here."""
@@ -149,16 +148,6 @@ class EmbeddedRuntime:
         with contextlib.suppress(OSError):  # other versions are left
             (self._dir / name).rmdir()
 
-    def warm(self, model: str) -> None:
-        """Load `model` on a thread of its own, while what it is asked with is looked for."""
-
-        def load() -> None:
-            with contextlib.suppress(AIForgeError), self._using(model):
-                pass
-
-        self._warming = threading.Thread(target=load, name=f"load {model}")
-        self._warming.start()
-
     def chat(
         self,
         model: str,
@@ -212,8 +201,6 @@ class EmbeddedRuntime:
 
     def close(self) -> None:
         """Free the loaded model at once; an answer that is on its way ends with `TransientError`."""
-        if self._warming is not None:
-            self._warming.join()
         with self._lock:
             loaded, self._loaded = self._loaded, None
         # outside the lock: an answer that ends now takes it to count itself off

@@ -21,7 +21,6 @@ import contextlib
 import json
 import secrets
 import socket
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -224,13 +223,9 @@ def _completion(answer: Mapping[str, Any]) -> Completion:
 
 
 def idle_cores() -> int:
-    """Physical cores, at least one, that no other process uses, measured over a tenth of a second."""
-    logical, physical = psutil.cpu_count() or 1, psutil.cpu_count(logical=False) or 1
-    here, began = time.process_time(), time.perf_counter()
-    busy = psutil.cpu_percent(interval=0.1) / 100 * logical
-    # What this process does meanwhile (it looks for documents while a model is loaded) ends before the first answer
-    busy -= (time.process_time() - here) / (time.perf_counter() - began)
-    return max(1, round(physical * (1 - max(0.0, busy) / logical)))
+    """Physical cores with nothing to do, at least one, measured over a tenth of a second."""
+    busy = psutil.cpu_percent(interval=0.1) / 100
+    return max(1, round((psutil.cpu_count(logical=False) or 1) * (1 - busy)))
 
 
 def _refusal(response: httpx.Response) -> AIForgeError:

@@ -115,9 +115,6 @@ class OllamaRuntime:
         with contextlib.suppress(InputError):
             self.server.ask("DELETE", "/api/delete", {"model": model})
 
-    def warm(self, model: str) -> None:
-        """Nothing: Ollama keeps a model loaded, and loads it again for other options than those of the question."""
-
     def chat(
         self,
         model: str,

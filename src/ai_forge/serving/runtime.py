@@ -116,9 +116,6 @@ class Runtime(Protocol):
     def delete(self, model: str) -> None:
         """Remove `name:version`; nothing happens where it does not exist."""
 
-    def warm(self, model: str) -> None:
-        """Begin to load what will be asked next, and return at once. What goes wrong is told by the question itself."""
-
     def chat(
         self,
         model: str,

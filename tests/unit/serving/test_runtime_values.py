@@ -1,16 +1,13 @@
 import dataclasses
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from ai_forge.config.settings import RuntimeSettings
 from ai_forge.errors import InputError, PrerequisiteError
 from ai_forge.serving import RenderedPrompt, deployment_from_gguf, prompt_difference
-from ai_forge.serving.llama_server import idle_cores
 from ai_forge.serving.ollama_http import ollama_url
 from ai_forge.serving.ollama_runtime import modelfile_for
 
@@ -119,27 +116,3 @@ def test_ollama_host_is_read_as_ollama_reads_it(text: str, url: str) -> None:
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="is not an address of Ollama"):
         ollama_url(text)
-
-
-def test_cores_that_only_this_process_uses_are_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it does while a model is loaded has ended when the model answers."""
-    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 8 if logical else 4)
-
-    def busy(share: float, working_s: float) -> None:
-        def measure(interval: float) -> float:
-            before = time.process_time()
-            time.sleep(0 if working_s else interval)
-            while time.process_time() - before < working_s:
-                pass
-            return share
-
-        monkeypatch.setattr(psutil, "cpu_percent", measure)
-
-    busy(0.0, 0)
-    assert idle_cores() == 4
-    busy(50.0, 0)
-    assert idle_cores() == 2
-    busy(100.0, 0)
-    assert idle_cores() == 1
-    busy(12.5, 0.05)  # one of eight threads: ours
-    assert idle_cores() == 4
