@@ -24,7 +24,7 @@ from ai_forge.data_pipeline.schemas import Document
 from ai_forge.data_pipeline.search.context import documents_for
 from ai_forge.data_pipeline.teacher.natural import answer_messages
 from ai_forge.data_pipeline.text.words import identifiers
-from ai_forge.judge.general_texts import general_nats, general_texts
+from ai_forge.judge.questions.general_texts import general_nats, general_texts
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.prompt import CITATION, FENCE, Message, citations_in, messages_for
 from ai_forge.training.backends.torch_backend import TorchTrainee

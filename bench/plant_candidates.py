@@ -35,7 +35,7 @@ from ai_forge.antigravity_agent.repo_guardian import RepoGuardian
 from ai_forge.config import ALL_LINEAR_MODULES, load_settings
 from ai_forge.data_pipeline.schemas import RAFTExample
 from ai_forge.data_pipeline.search.context import documents_for
-from ai_forge.judge.held_out import questions_of
+from ai_forge.judge.questions.held_out import questions_of
 from ai_forge.model_files.adapter import INITIAL, WEIGHTS
 from ai_forge.pipeline import actions
 from ai_forge.pipeline.recipes import REPOSITORY, Recipe

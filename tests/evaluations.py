@@ -4,8 +4,8 @@ from typing import Any
 
 from ai_forge.judge.evaluation import BASE_AS_SERVED
 from ai_forge.judge.evaluator import CONTENDERS, TUNED, Answer, CodeScore, Evaluation
-from ai_forge.judge.general_texts import general_scores
-from ai_forge.judge.people import LeftOut, PeopleAnswer, PeopleEvaluation, TeamScore
+from ai_forge.judge.questions.general_texts import general_scores
+from ai_forge.judge.questions.people import LeftOut, PeopleAnswer, PeopleEvaluation, TeamScore
 
 GOOD: dict[str, Any] = {"loss": 1.0, "citation_right": True, "facts_right": True}
 POOR: dict[str, Any] = {"loss": 10.0, "citation_right": False, "facts_right": False}

@@ -15,8 +15,8 @@ import pytest
 
 from ai_forge.antigravity_agent import Decision, RepoGuardian
 from ai_forge.antigravity_agent.cycle import CycleRecord
-from ai_forge.antigravity_agent.documentation import share_that_speaks_of_its_code
-from ai_forge.antigravity_agent.trained import last_training
+from ai_forge.antigravity_agent.observing.documentation import share_that_speaks_of_its_code
+from ai_forge.antigravity_agent.observing.trained import last_training
 from ai_forge.data_pipeline.miner import mine_repository
 from ai_forge.data_pipeline.search.entries import block_entries
 from ai_forge.data_pipeline.source.repository import read_repository

@@ -12,16 +12,16 @@ from ai_forge.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from ai_forge.antigravity_agent.decide import Decision
-    from ai_forge.antigravity_agent.observe import Observation
+    from ai_forge.antigravity_agent.observing.observe import Observation
     from ai_forge.antigravity_agent.project import ProjectConfig
     from ai_forge.antigravity_agent.repo_guardian import RepoGuardian
 
 _HOMES = {
     "Decision": "decide",
-    "Observation": "observe",
+    "Observation": "observing.observe",
     "ProjectConfig": "project",
     "RepoGuardian": "repo_guardian",
 }
-# `observe` and `decide` are modules, so the functions of these names are imported from them and not from here
+# `decide` is a module, so the function of that name is imported from it and not from here
 __all__ = ["Decision", "Observation", "ProjectConfig", "RepoGuardian"]
 __getattr__ = lazy_exports(__name__, _HOMES)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict
 
-from ai_forge.antigravity_agent.observe import Observation
+from ai_forge.antigravity_agent.observing.observe import Observation
 from ai_forge.config import GuardianSettings
 
 __all__ = ["Decision", "decide"]

@@ -24,7 +24,8 @@ from ai_forge.antigravity_agent.artifact_data import (
     Validation,
 )
 from ai_forge.antigravity_agent.artifacts import Artifact, ArtifactWriter, Status
-from ai_forge.antigravity_agent.documentation import share_that_speaks_of_its_code
+from ai_forge.antigravity_agent.observing.documentation import share_that_speaks_of_its_code
+from ai_forge.antigravity_agent.observing.trained import Known, LastTraining, known_in, known_to, withdrawn
 from ai_forge.antigravity_agent.tasks import (
     DeployTask,
     ExportTask,
@@ -34,7 +35,6 @@ from ai_forge.antigravity_agent.tasks import (
     ValidateDataTask,
     ValidateModelTask,
 )
-from ai_forge.antigravity_agent.trained import Known, LastTraining, known_in, known_to, withdrawn
 from ai_forge.config import GuardianSettings
 from ai_forge.errors import InputError, InternalError, RefusedError
 from ai_forge.events import Event

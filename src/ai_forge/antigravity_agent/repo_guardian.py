@@ -21,9 +21,11 @@ from ai_forge.antigravity_agent.artifacts import Artifact, ArtifactWriter
 from ai_forge.antigravity_agent.cycle import CycleRecord, CycleStore, TaskRecord, TaskState, wait
 from ai_forge.antigravity_agent.decide import Decision, decide
 from ai_forge.antigravity_agent.execute import Executor
-from ai_forge.antigravity_agent.handbook_changes import observe_handbook, write_pairs
 from ai_forge.antigravity_agent.notify import notify
-from ai_forge.antigravity_agent.observe import Observation, observe
+from ai_forge.antigravity_agent.observing.handbook_changes import observe_handbook, write_pairs
+from ai_forge.antigravity_agent.observing.observe import Observation, observe
+from ai_forge.antigravity_agent.observing.todays_loss import loss_rise
+from ai_forge.antigravity_agent.observing.trained import last_training
 from ai_forge.antigravity_agent.project import ProjectConfig
 from ai_forge.antigravity_agent.tasks import (
     CyclePlan,
@@ -35,8 +37,6 @@ from ai_forge.antigravity_agent.tasks import (
     past_seconds,
     tasks_of,
 )
-from ai_forge.antigravity_agent.todays_loss import loss_rise
-from ai_forge.antigravity_agent.trained import last_training
 from ai_forge.cancel import CancelToken
 from ai_forge.config import GuardianSettings
 from ai_forge.errors import AIForgeError, CancelledError, InputError, InternalError, TransientError

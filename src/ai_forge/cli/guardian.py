@@ -17,7 +17,7 @@ from ai_forge.wording import duration
 if TYPE_CHECKING:
     from ai_forge.antigravity_agent.cycle import CycleRecord
     from ai_forge.antigravity_agent.decide import Decision
-    from ai_forge.antigravity_agent.observe import Observation
+    from ai_forge.antigravity_agent.observing.observe import Observation
     from ai_forge.antigravity_agent.project import ProjectConfig
 
 guardian_app = typer.Typer(help="Keep the model of a repository fresh by itself.", no_args_is_help=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ai_forge.data_pipeline.schemas.team_questions import TeamQuestion
     from ai_forge.data_pipeline.search.question_index import QuestionIndex
     from ai_forge.data_pipeline.source.team_questions import TeamQuestions
-    from ai_forge.judge.team_questions import Places
+    from ai_forge.judge.questions.team_questions import Places
 
 
 class _Listing(TyperGroup):
@@ -61,7 +61,7 @@ def _index(options: Options, repo: Path) -> QuestionIndex:
 @with_options(*OF_INDEX)
 def list_questions(options: Options, repo: Repo = Path(), json: AsJson = False) -> None:
     """Each question with the place that retrieval gives a file that answers it: first, among three, later, not."""
-    from ai_forge.judge.team_questions import AMONG, Places, rank_of
+    from ai_forge.judge.questions.team_questions import AMONG, Places, rank_of
 
     written = _written(repo)
     index = _index(options, repo)
@@ -101,7 +101,7 @@ def ask_all(options: Options, repo: Repo = Path(), model: Model = None, json: As
     """Ask the deployed model each question and score the answers by rule: found, cited, said."""
     from ai_forge.cli.display import Display
     from ai_forge.events import StageFinished, StageProgress, StageStarted
-    from ai_forge.judge.team_questions import ask_deployed, shares_of
+    from ai_forge.judge.questions.team_questions import ask_deployed, shares_of
 
     written = _written(repo)
     with Display() as display, open_model(options, repo, model) as served:
@@ -247,7 +247,7 @@ def suggest(
 def check(options: Options, repo: Repo = Path(), json: AsJson = False) -> None:
     """Whether the file is as it must be, and all files and symbols that it names are there; exit code 2 where not."""
     from ai_forge.data_pipeline.source.repository import file_names
-    from ai_forge.judge.team_questions import Places
+    from ai_forge.judge.questions.team_questions import Places
 
     written = _written(repo)
     entries, names = _index(options, repo).entries, file_names(repo)

@@ -24,14 +24,14 @@ from starlette.middleware.cors import CORSMiddleware
 
 from ai_forge import __version__
 from ai_forge.conductor.auth import KeyStore, require_keys_to_listen
-from ai_forge.conductor.embedding import Embedding
 from ai_forge.conductor.gate import Gate
 from ai_forge.conductor.gauges import gauges
 from ai_forge.conductor.logs import AUDIT_FILE, Audit
 from ai_forge.conductor.metrics import Metrics
 from ai_forge.conductor.open_models import OpenModels
+from ai_forge.conductor.openai.embedding import Embedding
+from ai_forge.conductor.openai.upstream import Upstream
 from ai_forge.conductor.problems import ErrorAnswer, ServiceError, answer_to
-from ai_forge.conductor.upstream import Upstream
 
 if TYPE_CHECKING:
     from ai_forge.conductor.job_queue import JobQueue

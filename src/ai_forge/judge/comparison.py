@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict
 
 from ai_forge.judge.evaluation import TUNED, Answer, Evaluation
 from ai_forge.judge.evaluation_report import Interval, interval
-from ai_forge.judge.people import FIGURES as OF_PEOPLE
-from ai_forge.judge.people import PeopleAnswer
+from ai_forge.judge.questions.people import FIGURES as OF_PEOPLE
+from ai_forge.judge.questions.people import PeopleAnswer
 from ai_forge.judge.report import environment
 from ai_forge.judge.scoring import rouge_l
 from ai_forge.judge.statistics import (

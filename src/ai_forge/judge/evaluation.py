@@ -20,9 +20,9 @@ from pydantic import BaseModel, ConfigDict
 from ai_forge.config import JudgeSettings
 from ai_forge.data_pipeline.schemas import Document, RAFTExample
 from ai_forge.events import Sink, StageProgress, ignore
-from ai_forge.judge.general_texts import GeneralScore, general_nats, general_scores
 from ai_forge.judge.looked import Look, Looked
-from ai_forge.judge.people import (
+from ai_forge.judge.questions.general_texts import GeneralScore, general_nats, general_scores
+from ai_forge.judge.questions.people import (
     SHARE_OF_TIME,
     Ask,
     Asked,

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from ai_forge.judge.evaluation import TUNED, Evaluation
 from ai_forge.judge.looked import ServedSpeed
 from ai_forge.judge.named import Perplexities
-from ai_forge.judge.people import LeftOut
+from ai_forge.judge.questions.people import LeftOut
 from ai_forge.judge.statistics import Estimate
 from ai_forge.judge.verdict import Decision, Row, Verdict, best_base
 

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from ai_forge.judge.evaluation import BASE_AS_SERVED, CONTENDERS, TUNED, Answer, Evaluation
 from ai_forge.judge.looked import ServedSpeed
 from ai_forge.judge.named import named_figures, not_measured, perplexities_of
-from ai_forge.judge.people import FIGURES, PeopleAnswer
+from ai_forge.judge.questions.people import FIGURES, PeopleAnswer
 from ai_forge.judge.scoring import rouge_l
 from ai_forge.judge.statistics import Estimate
 from ai_forge.judge.verdict import BASES, Row, Verdict, best_base, in_points

@@ -20,8 +20,8 @@ from typing import Literal, Protocol
 
 from ai_forge.config import JudgeSettings
 from ai_forge.judge.evaluation import BASE_AS_SERVED, CONTENDERS, TUNED, Answer, Evaluation
-from ai_forge.judge.general_texts import GeneralScore, Kind
-from ai_forge.judge.people import FIGURES, PeopleRow, gain_of, row_of
+from ai_forge.judge.questions.general_texts import GeneralScore, Kind
+from ai_forge.judge.questions.people import FIGURES, PeopleRow, gain_of, row_of
 from ai_forge.judge.statistics import (
     FIRST_LOOK,
     Estimate,

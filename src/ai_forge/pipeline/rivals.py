@@ -44,8 +44,8 @@ def evaluate_rival(named: str, context: StageContext, asked: Evaluation) -> tupl
     """
     from ai_forge.judge.comparison import Side
     from ai_forge.judge.evaluation import CONTENDERS, TUNED, Evaluation, Reply, scored
-    from ai_forge.judge.people import people_scored
-    from ai_forge.judge.team_questions import still_there
+    from ai_forge.judge.questions.people import people_scored
+    from ai_forge.judge.questions.team_questions import still_there
 
     index = context.opened.index(context.outputs)
     of_people = {answer.question for answer in asked.people.of(TUNED)}

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_forge.conductor.responses import ResponseRequest, response_events
+from ai_forge.conductor.openai.responses import ResponseRequest, response_events
 
 TOLD = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from ai_forge.conductor.openai.upstream import CHAT, Upstream
 from ai_forge.conductor.problems import ServiceError
-from ai_forge.conductor.upstream import CHAT, Upstream
 from ai_forge.errors import TransientError
 from ai_forge.serving import Endpoint
 

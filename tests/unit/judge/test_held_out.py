@@ -3,7 +3,7 @@
 from collections import Counter
 
 from ai_forge.data_pipeline.schemas import RAFTExample
-from ai_forge.judge.held_out import spread
+from ai_forge.judge.questions.held_out import spread
 from tiny_training import raft_examples
 
 

@@ -8,8 +8,8 @@ from ai_forge.data_pipeline.schemas.team_questions import TeamQuestion
 from ai_forge.data_pipeline.search.entries import Entry
 from ai_forge.data_pipeline.search.question_index import QuestionIndex
 from ai_forge.judge.evaluation import BASE_AS_SERVED, TUNED
-from ai_forge.judge.people import ask_in_turn, gain_of, people_scored, row_of
-from ai_forge.judge.team_questions import still_there
+from ai_forge.judge.questions.people import ask_in_turn, gain_of, people_scored, row_of
+from ai_forge.judge.questions.team_questions import still_there
 
 ENTRIES = [
     Entry(f"src/part{i}.py", 1, 2, f"part{i}", "function", "python", f"def part{i}(limit):\n    return {i}0")

@@ -6,7 +6,7 @@ from ai_forge.data_pipeline.schemas import Document
 from ai_forge.data_pipeline.schemas.team_questions import TeamQuestion
 from ai_forge.data_pipeline.search.entries import Entry
 from ai_forge.data_pipeline.search.question_index import QuestionIndex
-from ai_forge.judge.team_questions import Places, rank_of, score_answer
+from ai_forge.judge.questions.team_questions import Places, rank_of, score_answer
 
 
 def entry(path: str, name: str, text: str, first: int = 1, kind: str = "function") -> Entry:

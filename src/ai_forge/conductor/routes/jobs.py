@@ -13,11 +13,11 @@ from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel
 
 from ai_forge.conductor.gate import allow, require_deploy
+from ai_forge.conductor.openai.streams import Events
 from ai_forge.conductor.problems import ServiceError, without_paths
 from ai_forge.conductor.routes.training import Id, JobStatusAnswer, job_of, record, status_of
 from ai_forge.conductor.schemas import FINE_TUNE, FINISHED, JobEvent, JobStatus
 from ai_forge.conductor.service import Service, TheService
-from ai_forge.conductor.streams import Events
 from ai_forge.errors import InputError
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])

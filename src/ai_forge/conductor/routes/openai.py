@@ -16,10 +16,10 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from ai_forge.conductor.cited import Shown, cited_answer, cited_events, shown_for
-from ai_forge.conductor.fill_in import fill_in_prompt
 from ai_forge.conductor.gate import allow
 from ai_forge.conductor.open_models import OpenModel
-from ai_forge.conductor.openai_schemas import (
+from ai_forge.conductor.openai.fill_in import fill_in_prompt
+from ai_forge.conductor.openai.openai_schemas import (
     ChatCompletion,
     ChatRequest,
     CompletionRequest,
@@ -28,13 +28,13 @@ from ai_forge.conductor.openai_schemas import (
     Embeddings,
     Usage,
 )
+from ai_forge.conductor.openai.responses import Response as Answered
+from ai_forge.conductor.openai.responses import ResponseRequest, chat_request, response_events, response_of
+from ai_forge.conductor.openai.streams import Events, unless_left
+from ai_forge.conductor.openai.upstream import CHAT, COMPLETIONS, chat_body, completion_body
 from ai_forge.conductor.problems import ServiceError
-from ai_forge.conductor.responses import Response as Answered
-from ai_forge.conductor.responses import ResponseRequest, chat_request, response_events, response_of
 from ai_forge.conductor.routes.models import OPENAI_ERROR
 from ai_forge.conductor.service import Service, TheService, service_of
-from ai_forge.conductor.streams import Events, unless_left
-from ai_forge.conductor.upstream import CHAT, COMPLETIONS, chat_body, completion_body
 from ai_forge.data_pipeline.text.words import approximate_tokens
 from ai_forge.json_lines import JsonObject
 from ai_forge.serving.registry import ActiveVersion

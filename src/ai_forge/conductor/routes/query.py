@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from starlette.concurrency import run_in_threadpool
 
 from ai_forge.conductor.gate import allow
-from ai_forge.conductor.openai_schemas import ChatMessage, ChatRequest, Citation
+from ai_forge.conductor.openai.openai_schemas import ChatMessage, ChatRequest, Citation
+from ai_forge.conductor.openai.streams import unless_left
 from ai_forge.conductor.problems import ServiceError
 from ai_forge.conductor.routes.openai import _Asked, _whole_chat, example
 from ai_forge.conductor.schemas import FoundPlace
 from ai_forge.conductor.service import Service, TheService
-from ai_forge.conductor.streams import unless_left
 
 router = APIRouter(tags=["questions"])
 Text = Annotated[StrictStr, Field(min_length=1, max_length=100_000)]

@@ -106,7 +106,7 @@ def _evaluate_inputs(run: Run, outputs: Outputs) -> Mapping[str, Any]:
 
 
 def _evaluate(context: StageContext) -> AnswersSummary:
-    from ai_forge.judge.chats import evaluate_chats
+    from ai_forge.judge.questions.chats import evaluate_chats
 
     settings, outputs = context.run.settings.judge, context.outputs
     asked = chats_of_side(outputs, "test")[: settings.n_questions]
@@ -127,7 +127,7 @@ def _chats(context: StageContext) -> list[list[Message]]:
 
 
 def _report(context: StageContext) -> ReportSummary:
-    from ai_forge.judge.chats import ChatEvaluation, chat_report, judge_chats
+    from ai_forge.judge.questions.chats import ChatEvaluation, chat_report, judge_chats
 
     outputs, settings, base = context.outputs, context.run.settings.judge, context.opened.base
     evaluation = outputs.read("evaluate", FILE, ChatEvaluation)
@@ -143,7 +143,7 @@ def _report(context: StageContext) -> ReportSummary:
     return summary_of(verdict, "report.md")
 
 
-SPLIT, JUDGE = ("ai_forge.data_pipeline.datasets.chat_split",), ("ai_forge.judge.chats",)
+SPLIT, JUDGE = ("ai_forge.data_pipeline.datasets.chat_split",), ("ai_forge.judge.questions.chats",)
 FILE_DATASET = Stage("dataset", (), 1, keyed_by_files, _deal, ChatsSummary, SPLIT)
 FILE_TRAIN = training_stage(_fit, _content, ("ai_forge.training.chats",))
 FILE_EVALUATE = Stage("evaluate", (*ASKED, "dataset"), 2, _evaluate_inputs, _evaluate, AnswersSummary, JUDGE)

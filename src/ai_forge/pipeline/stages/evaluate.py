@@ -83,11 +83,11 @@ def evaluation_stage(contenders: Sequence[Contender] | None = None) -> Stage:
         EvaluateSummary,
         (
             "ai_forge.judge.evaluation",
-            "ai_forge.judge.held_out",
+            "ai_forge.judge.questions.held_out",
             "ai_forge.judge.metrics.served",
-            "ai_forge.judge.people",
+            "ai_forge.judge.questions.people",
             "ai_forge.judge.scoring",
-            "ai_forge.judge.team_questions",
+            "ai_forge.judge.questions.team_questions",
             "ai_forge.data_pipeline.search.context",
             "ai_forge.serving.llama_server",
         ),
@@ -96,9 +96,9 @@ def evaluation_stage(contenders: Sequence[Contender] | None = None) -> Stage:
 
 def _build(context: StageContext, contenders: Sequence[Contender]) -> EvaluateSummary:
     from ai_forge.judge.evaluation import Evaluator, HeldOut
-    from ai_forge.judge.held_out import code_of, worked_examples_of
     from ai_forge.judge.metrics.served import look_with
-    from ai_forge.judge.team_questions import still_there
+    from ai_forge.judge.questions.held_out import code_of, worked_examples_of
+    from ai_forge.judge.questions.team_questions import still_there
 
     settings, outputs = context.run.settings, context.outputs
 
@@ -168,7 +168,7 @@ def serve(context: StageContext, tuned: bool, num_ctx: int) -> LlamaServer:
 
 def held_out_questions(context: StageContext) -> list[RAFTExample]:
     """The test questions that the judge asks."""
-    from ai_forge.judge.held_out import questions_of
+    from ai_forge.judge.questions.held_out import questions_of
 
     examples = context.opened.examples(context.outputs, "test")
     # excerpts and functions with a gap are not in the index: nobody who is shown what is found could answer about them

@@ -12,8 +12,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from ai_forge.antigravity_agent.observe import Observation
-from ai_forge.antigravity_agent.trained import LastTraining
+from ai_forge.antigravity_agent.observing.observe import Observation
+from ai_forge.antigravity_agent.observing.trained import LastTraining
 from ai_forge.data_pipeline.handbook.agent_folder import find_agent_folder, read_agent_folder
 from ai_forge.data_pipeline.handbook.files import MADE_FILE, write_handbook
 from ai_forge.data_pipeline.handbook.handbook import COMPANIONS, read_handbook

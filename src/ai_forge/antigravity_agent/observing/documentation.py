@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ai_forge.antigravity_agent.trained import BESIDE_CODE
+from ai_forge.antigravity_agent.observing.trained import BESIDE_CODE
 from ai_forge.data_pipeline.search.entries import Entry
 from ai_forge.data_pipeline.search.terms import question_terms, terms
 

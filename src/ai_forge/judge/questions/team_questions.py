@@ -24,7 +24,7 @@ from ai_forge.data_pipeline.search.entries import Entry
 from ai_forge.data_pipeline.search.question_index import QuestionIndex
 from ai_forge.errors import InputError
 from ai_forge.events import Progress
-from ai_forge.judge.people import LeftOut, TeamScore
+from ai_forge.judge.questions.people import LeftOut, TeamScore
 from ai_forge.judge.scoring import rouge_l
 from ai_forge.judge.statistics import Estimate, proportion
 from ai_forge.prompting.prompt import CITATION, citations_in

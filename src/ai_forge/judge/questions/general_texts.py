@@ -42,7 +42,7 @@ class GeneralScore(BaseModel):
 
 def general_texts() -> dict[Kind, list[GeneralText]]:
     """The texts by kind."""
-    read = yaml.safe_load(files("ai_forge.judge").joinpath("general_texts.yaml").read_text(encoding="utf-8"))
+    read = yaml.safe_load(files("ai_forge.judge.questions").joinpath("general_texts.yaml").read_text(encoding="utf-8"))
     kinds: tuple[Kind, ...] = ("code", "chat")
     return {kind: [GeneralText.model_validate(text) for text in read[kind]] for kind in kinds}
 

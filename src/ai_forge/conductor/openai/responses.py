@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
-from ai_forge.conductor.openai_schemas import MODEL, ChatRequest, Citation, Number, OpenAIBody
+from ai_forge.conductor.openai.openai_schemas import MODEL, ChatRequest, Citation, Number, OpenAIBody
 from ai_forge.conductor.problems import ServiceError
 from ai_forge.json_lines import JsonObject
 

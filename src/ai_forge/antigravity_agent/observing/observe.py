@@ -18,8 +18,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from ai_forge.antigravity_agent.changes import Tag, changes_since, has_commit, matches, new_tags
-from ai_forge.antigravity_agent.trained import Block, Known, LastTraining, known_to
+from ai_forge.antigravity_agent.observing.changes import Tag, changes_since, has_commit, matches, new_tags
+from ai_forge.antigravity_agent.observing.trained import Block, Known, LastTraining, known_to
 from ai_forge.config import Settings
 from ai_forge.data_pipeline.languages import language_of
 from ai_forge.data_pipeline.miner import mine_repository

@@ -1,0 +1,1 @@
+"""What a guardian sees: what changed since the last training, and how well the deployed model still fits."""
