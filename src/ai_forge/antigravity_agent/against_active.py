@@ -17,11 +17,12 @@ from ai_forge.serving.registry import Registry
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ai_forge.config.settings import JudgeSettings
     from ai_forge.judge.evaluation import Answer
     from ai_forge.pipeline.runner import Runner
     from ai_forge.serving.deployment import Deployment
 
-__all__ = ["rows_against_active"]
+__all__ = ["Right", "compared", "rows_against_active"]
 
 RIGHT_CITATIONS, RIGHT_FACTS = "citations against the active version", "facts against the active version"
 Right = tuple[bool, bool | None]
@@ -51,7 +52,13 @@ def rows_against_active(runner: Runner) -> tuple[CheckRow, ...]:
         raise
     except AIForgeError as error:  # its file is gone or damaged: nothing to lose
         return (CheckRow.of(RIGHT_CITATIONS, None, f"{version.deployment.model} could not be asked: {error.message}"),)
-    return tuple(_row(runner, name, place, ours, theirs) for place, name in enumerate((RIGHT_CITATIONS, RIGHT_FACTS)))
+    return compared(ours, theirs, run.settings.judge)
+
+
+def compared(ours: Sequence[Answer], theirs: Sequence[Right], settings: JudgeSettings) -> tuple[CheckRow, ...]:
+    """A check each of citations and facts: `ours` are the new model's answers, `theirs` how right the active one's are, in the same
+    order. Undecided where no question asks for any."""
+    return tuple(_row(name, place, ours, theirs, settings) for place, name in enumerate((RIGHT_CITATIONS, RIGHT_FACTS)))
 
 
 def _answered(runner: Runner, deployment: Deployment, ours: Sequence[Answer]) -> list[Right]:
@@ -82,7 +89,7 @@ def _answered(runner: Runner, deployment: Deployment, ours: Sequence[Answer]) ->
     ]
 
 
-def _row(runner: Runner, name: str, place: int, ours: Sequence[Answer], theirs: Sequence[Right]) -> CheckRow:
+def _row(name: str, place: int, ours: Sequence[Answer], theirs: Sequence[Right], settings: JudgeSettings) -> CheckRow:
     from ai_forge.judge.statistics import not_surely_below_zero, paired_difference
     from ai_forge.judge.verdict import in_points
 
@@ -91,7 +98,6 @@ def _row(runner: Runner, name: str, place: int, ours: Sequence[Answer], theirs: 
         for answer, right in zip(ours, theirs, strict=True)
         if (own := (answer.citation_right, answer.facts_right)[place]) is not None and right[place] is not None
     ]
-    settings = runner.run.settings.judge
     difference = paired_difference(
         [float(own) for own, _, _ in pairs],
         [float(their) for _, their, _ in pairs if their is not None],
