@@ -366,6 +366,7 @@ class World:
     def answers(self) -> list[bytes]:
         """What the active version says to some questions."""
         asked = ["What does `copy` do?", "Which parameters does `BZ2File.peek` take?", "Where is `bisect_left`?"]
+        asked += ["Tell me a story about the sea.", "Count from nine to one."]  # nothing it was taught: versions differ there
         runtime = load_settings(("flag", self.settings)).settings.runtime
         with ServedModel.open("planted", self.workspace, runtime) as model:
             return ["".join(model.ask(question)).encode() for question in asked]
