@@ -364,12 +364,13 @@ class World:
         return {check.name: f"{check.passed}: {check.text}" for check in report.checks}
 
     def answers(self) -> list[bytes]:
-        """What the active version says to some questions."""
+        """What the active version says to some questions: drawn with a seed, so that two good versions say different things."""
         asked = ["What does `copy` do?", "Which parameters does `BZ2File.peek` take?", "Where is `bisect_left`?"]
-        asked += ["Tell me a story about the sea.", "Count from nine to one."]  # nothing it was taught: versions differ there
         runtime = load_settings(("flag", self.settings)).settings.runtime
         with ServedModel.open("planted", self.workspace, runtime) as model:
-            return ["".join(model.ask(question)).encode() for question in asked]
+            chats = [model.chat_for(question, (), model.documents_for(question)) for question in asked]
+            name, drawn = model.deployment.model, {"max_tokens": 64, "temperature": 1.5, "seed": 1}
+            return ["".join(model.runtime.chat(name, chat, **drawn)).encode() for chat in chats]
 
     def rolled_back(self) -> dict[str, Any]:
         """Deploy another better one, go back, and compare the answers."""

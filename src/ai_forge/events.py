@@ -232,9 +232,18 @@ def n_damaged_events(path: Path) -> int:
     if not path.is_file():
         return 0
     *whole, last = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    if "{".startswith(last[:1]) and "\0" not in last:  # of zeros, which a power cut leaves, nobody wrote a beginning
+    if _is_torn(last):
         last = ""
     return sum(bool(line.strip()) and event_of(line) is None for line in (*whole, last))
+
+
+def _is_torn(line: str) -> bool:
+    """Whether what stands behind the last line's end is the beginning of one: cut off, perhaps within a character, but not changed."""
+    beginning = line.removesuffix("\ufffd")
+    is_changed = "\0" in line or "\ufffd" in beginning  # zeros are what a power cut leaves
+    if beginning != line and record_of(beginning) is not None:  # a whole record: what is unreadable was its line's end
+        is_changed = True
+    return "{".startswith(line[:1]) and not is_changed
 
 
 def event_of(line: str | bytes) -> JsonObject | None:

@@ -1,6 +1,7 @@
 """The stream of events: every listener hears all, the file survives torn lines."""
 
 import json
+import re
 from pathlib import Path
 
 from ai_forge.events import (
@@ -46,6 +47,23 @@ def test_a_byte_that_flipped_in_an_event_is_noticed(tmp_path: Path) -> None:
     assert n_damaged_events(path) == 1
     path.write_bytes(bytes(len(written)))  # what a power cut leaves
     assert n_damaged_events(path) == 1
+
+
+def test_each_changed_byte_is_damage_and_no_cut_in_the_last_line_is(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    stream = EventStream(path)
+    stream(StageStarted("mine"))
+    n_first = path.stat().st_size
+    stream(Notice("info", "zwölf"))
+    whole = path.read_bytes()
+    # without its seal's name a record is as an older version wrote it
+    names = {at for found in re.finditer(b"seal", whole) for at in range(*found.span())}
+    for at in set(range(len(whole))) - names:
+        path.write_bytes(whole[:at] + b"\xff" + whole[at + 1 :])
+        assert n_damaged_events(path) > 0, at
+    for end in range(n_first, len(whole)):
+        path.write_bytes(whole[:end])
+        assert n_damaged_events(path) == 0, end
 
 
 def test_progress_is_written_once_a_second_and_heard_always(tmp_path: Path) -> None:
