@@ -29,6 +29,7 @@ from ai_forge.conductor.job_queue import JobQueue
 from ai_forge.conductor.schemas import DEPLOY, FINE_TUNE, FoundPlace, Job, JobEvent, JobRequest, RunSource
 from ai_forge.config import Settings
 from ai_forge.errors import AIForgeError, InputError
+from ai_forge.json_lines import JsonObject
 from ai_forge.pipeline.runs import RunOverview, overview_of, report_in, run_folder, runs_of
 from ai_forge.places import expanded
 from ai_forge.serving.registry import ActiveVersion, Registry
@@ -325,7 +326,7 @@ def make_server(forge: Forge, granted: Iterable[str]) -> MCPServer[Any]:
         return Activated(model=f"{model}:{active.version}", runtime=active.runtime)
 
     @server.resource("forge://runs", name="runs", mime_type="application/json")
-    def runs() -> list[dict[str, Any]]:
+    def runs() -> list[JsonObject]:
         """The runs of this machine, newest first."""
         return [run.model_dump() for run in runs_of(forge.workspace)]
 

@@ -16,13 +16,12 @@ import typer
 
 from ai_forge import __version__
 from ai_forge.cli.agent import agent_app, mcp
-from ai_forge.cli.clean import clean
 from ai_forge.cli.compare import compare
 from ai_forge.cli.complete import complete
 from ai_forge.cli.data import data_app, handbook
 from ai_forge.cli.guardian import guardian_app
+from ai_forge.cli.home import backup, clean, restore
 from ai_forge.cli.jobs import jobs_app
-from ai_forge.cli.keep import backup, restore
 from ai_forge.cli.keys import keys_app
 from ai_forge.cli.look import config_app, doctor, models, runs
 from ai_forge.cli.model import ask, chat, rollback, search

@@ -65,7 +65,8 @@ def split_at(place: str) -> tuple[Path, str, str]:
     if not 1 <= number <= len(lines):
         raise InputError(f"{file} has {len(lines)} lines; {number} is not one of them.", f"give 1 to {len(lines)}.")
     line = lines[number - 1]
-    column = int(match[3]) if match[3] else len(line.rstrip()) + 1 if line.strip() else len(line) + 1
+    written = line.rstrip() or line  # of a blank line, its indentation
+    column = int(match[3]) if match[3] else len(written) + 1
     if column < 1:
         raise InputError("Columns are counted from 1.", f"write {file}:{number}:1.")
     before = "\n".join([*lines[: number - 1], line[: column - 1]])

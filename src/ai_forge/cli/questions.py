@@ -195,11 +195,9 @@ def _require_files(repo: Path, question: TeamQuestion) -> None:
     for file in question.files:
         if not any(name == file or (file.endswith("/") and name.startswith(file)) for name in names):
             near = difflib.get_close_matches(file, names, n=1)
-            hint = (
-                f"did you mean {near[0]}?"
-                if near
-                else "write its path from the repository's root; a folder ends with /."
-            )
+            hint = "write its path from the repository's root; a folder ends with /."
+            if near:
+                hint = f"did you mean {near[0]}?"
             raise InputError(f"{repo} has no file {file}.", hint)
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from ai_forge.conductor.openai.openai_schemas import ChatRequest, Citation
+from ai_forge.conductor.openai.schemas import ChatRequest, Citation
 from ai_forge.data_pipeline.schemas import Document
 from ai_forge.json_lines import JsonObject
 from ai_forge.prompting.prompt import Message, citations_in

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self, TypeAlias
 
 from ai_forge.conductor.jobs.kinds import kind_named, load_kinds
-from ai_forge.conductor.jobs.store import JobStore, Row, database_url
+from ai_forge.conductor.jobs.store import JobStore, Row, RowChanges, database_url
 from ai_forge.conductor.jobs.supervisor import Supervisor, WorkerTask, worker_lives
 from ai_forge.conductor.schemas import ACTIVE, FINISHED, Job, JobEvent, JobRequest, JobStatus, recorded_request
 from ai_forge.config import Settings
@@ -156,7 +156,7 @@ class JobQueue:
 
     def retry(self, job_id: str) -> Job:
         """Do a failed or cancelled job again, on its repository as it is now; what it had made is used where it still holds."""
-        return self._again(job_id, ("failed", "cancelled"), "retried", prepared=None)
+        return self._again(job_id, ("failed", "cancelled"), "retried", anew=True)
 
     def delete(self, job_id: str) -> None:
         """Forget a job that is over, with its uploads and its log. What it made stays in the workspace."""
@@ -215,15 +215,13 @@ class JobQueue:
     def _settle(self, job_id: str, statuses: Sequence[str], status: str) -> bool:
         return self._store.update(job_id, statuses=statuses, status=status, wanted=None, finished_at=time.time())
 
-    def _again(self, job_id: str, statuses: Sequence[str], done: str, **changes: None) -> Job:
+    def _again(self, job_id: str, statuses: Sequence[str], done: str, *, anew: bool = False) -> Job:
         row = self._row(job_id)
-        changed = self._store.update(
-            job_id,
-            statuses=statuses,
-            at_attempt=row.attempt,
-            **{"status": "queued", "attempt": row.attempt + 1, "restarts": 0, "wanted": None},
-            **{"finished_at": None, "error": None, "error_code": None, **changes},
-        )
+        changes: RowChanges = {"status": "queued", "attempt": row.attempt + 1, "restarts": 0, "wanted": None}
+        changes |= {"finished_at": None, "error": None, "error_code": None}
+        if anew:
+            changes["prepared"] = None
+        changed = self._store.update(job_id, statuses=statuses, at_attempt=row.attempt, **changes)
         return self._changed(job_id, changed, done)
 
     def _changed(self, job_id: str, changed: bool, done: str) -> Job:

@@ -26,7 +26,6 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy.exc
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, WorkflowStatus
@@ -38,7 +37,7 @@ from ai_forge.conductor.jobs.handle import JobProcess, Wish
 from ai_forge.conductor.jobs.kinds import Prepared, Step
 from ai_forge.conductor.jobs.presence import Presence, present
 from ai_forge.conductor.jobs.process import PREPARE, Answer, Task
-from ai_forge.conductor.jobs.store import JobStore, Row, database_url
+from ai_forge.conductor.jobs.store import JobStore, Row, RowChanges, database_url
 from ai_forge.conductor.jobs.supervisor import WorkerTask
 from ai_forge.conductor.schemas import ACTIVE, recorded_request
 from ai_forge.config import environment_layer, file_layer, load_settings
@@ -262,13 +261,13 @@ class Worker:
         if prepared is None:  # how much there is to do is not known yet
             share = 0.0
         started = row.started_at if row is not None and row.started_at is not None else time.time()
-        told: dict[str, Any] = {"status": steps[index].status, "current_step": name, "started_at": started}
+        told: RowChanges = {"status": steps[index].status, "current_step": name, "started_at": started}
         told |= {"progress": progress, "step_weight": share}
         self._store.update(job_id, statuses=RUNNABLE, **told)
 
     def _tell_prepared(self, job_id: str, found: JsonObject) -> None:
         prepared = Prepared.model_validate(found["prepared"])
-        values: dict[str, Any] = {"prepared": prepared.model_dump_json()}
+        values: RowChanges = {"prepared": prepared.model_dump_json()}
         if prepared.run is not None:
             values |= {"run_id": prepared.run.id, "model": prepared.run.model}
         row = self._store.get(job_id)
@@ -280,7 +279,7 @@ class Worker:
 
     def _finish(self, row: Row, answer: Answer, metrics: JsonObject) -> str:
         now = self._store.get(row.job_id)
-        ended: dict[str, Any] = {"wanted": None, "metrics": metrics, "finished_at": time.time()}
+        ended: RowChanges = {"wanted": None, "metrics": metrics, "finished_at": time.time()}
         if answer.outcome == "done":
             ended |= {"status": "ready", "progress": 1.0, "current_step": None}
         elif answer.outcome == "failed":
@@ -359,7 +358,7 @@ class Worker:
         """A workflow that is over while its row is not: the database failed when the end was to be written."""
         if row.job_id in self._at_work:
             return
-        values: dict[str, Any] = {"status": "queued", "attempt": row.attempt + 1, "restarts": row.restarts + 1}
+        values: RowChanges = {"status": "queued", "attempt": row.attempt + 1, "restarts": row.restarts + 1}
         if row.restarts >= RESTARTS or status.status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
             message = f"The job was cut off {row.restarts + 1} times without coming to an end ({status.status})."
             values = {"status": "failed", "error": message, "error_code": "internal", "finished_at": time.time()}

@@ -29,12 +29,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from ai_forge.data_pipeline.source.repository import git_output
 from ai_forge.errors import InputError, PrerequisiteError
+from ai_forge.json_lines import JsonObject
 from ai_forge.judge.cage import Cage, Ended, Limits, Seen
 from ai_forge.judge.cage.cage import WORK_FOLDER
 from ai_forge.judge.cage.walls import INSIDE, SEEN_AT
@@ -213,7 +213,7 @@ class Bench:
 
     def _pytest(
         self, mode: str, tests: Sequence[str], files: dict[str, str], limits: Limits
-    ) -> tuple[dict[str, Any] | None, Ended]:
+    ) -> tuple[JsonObject | None, Ended]:
         """The driver's report, None where it left none: code that ends the process does not know the nonce."""
         nonce = secrets.token_hex(16)
         place = SEEN_AT
@@ -224,7 +224,7 @@ class Bench:
         line = ended.output.rstrip("\n").rpartition("\n")[2]
         if not line.startswith(nonce) or ended.why not in ("exit 0", "exit 1"):
             return None, ended
-        told: dict[str, Any] = json.loads(line.removeprefix(nonce))
+        told: JsonObject = json.loads(line.removeprefix(nonce))
         return told, ended
 
     def _environment(self) -> dict[str, str]:

@@ -30,6 +30,7 @@ import httpx
 import psutil
 
 from ai_forge.errors import AIForgeError, InputError, PrerequisiteError, TransientError
+from ai_forge.json_lines import JsonObject
 from ai_forge.model_files.gguf.reader import check_gguf
 from ai_forge.prompting.prompt import Message
 from ai_forge.serving.runtime import NEUTRAL, Completion, context_error
@@ -176,14 +177,14 @@ class LlamaServer:
             raise _gone(error) from error
         raise TransientError("llama.cpp ended in the middle of the answer.", "ask again.")
 
-    def _ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def _ask(self, path: str, body: Mapping[str, Any]) -> JsonObject:
         try:
             response = self._client.post(path, json=body, extensions=self._traced)
         except (httpx.TransportError, RuntimeError) as error:  # httpx: the client was closed by another thread
             raise _gone(error) from error
         if response.is_error:
             raise _refusal(response)
-        answer: dict[str, Any] = response.json()
+        answer: JsonObject = response.json()
         return answer
 
     def _note_socket(self, event: str, told: Mapping[str, Any]) -> None:

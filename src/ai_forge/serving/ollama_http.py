@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from ai_forge.errors import AIForgeError, InputError, PrerequisiteError, TransientError
+from ai_forge.json_lines import JsonObject
 from ai_forge.serving.runtime import Progress, context_error
 
 DEFAULT_PORT = 11434
@@ -134,7 +135,7 @@ class OllamaServer:
         last = lines[-1] if lines else "(it said nothing)"
         raise PrerequisiteError(f"`ollama serve` did not come up at {self.host}: {last}", f"read {log_path}.")
 
-    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> JsonObject:
         """One request, one JSON object; an empty answer is an empty object."""
         with self._errors():
             response = self._client.request(method, path, json=body)
@@ -144,7 +145,7 @@ class OllamaServer:
             return {}
         return self._object(response.text)
 
-    def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[JsonObject]:
         """The JSON objects of an answer as they come. Closing the iterator ends the request."""
         with self._errors(), self._client.stream("POST", path, json=body) as response:
             if response.is_error:
@@ -194,7 +195,7 @@ class OllamaServer:
                 "start it again (ollama serve), then run the same command.",
             ) from error
 
-    def _object(self, text: str) -> dict[str, Any]:
+    def _object(self, text: str) -> JsonObject:
         try:
             value = json.loads(text)
         except ValueError:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ai_forge.errors import InputError, TransientError
+from ai_forge.json_lines import JsonObject
 from ai_forge.model_files.gguf.modelfile import create_ollama_modelfile
 from ai_forge.model_files.gguf.ollama_prompt import ollama_prompt
 from ai_forge.prompting.prompt import Message
@@ -191,7 +192,7 @@ class OllamaRuntime:
         ]
 
 
-def _chat(model: str, messages: Sequence[Message]) -> dict[str, Any]:
+def _chat(model: str, messages: Sequence[Message]) -> JsonObject:
     # truncate: or Ollama cuts what is too long without a word (9,055 tokens became 1,026); so it is an error
     return {"model": model, "messages": list(messages), "truncate": False}
 

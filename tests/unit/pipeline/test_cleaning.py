@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_forge.cli.clean import age_of
+from ai_forge.cli.home import age_of
 from ai_forge.config import Settings
 from ai_forge.errors import InputError
 from ai_forge.pipeline.cleaning import removable, remove

@@ -17,7 +17,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -25,6 +25,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ai_forge.conductor.schemas import FINE_TUNE, JobStatus
 from ai_forge.errors import PrerequisiteError
+from ai_forge.json_lines import JsonObject
 from ai_forge.places import SEAL, holds_what_was_written, sealed
 from ai_forge.workspace import Workspace
 
@@ -83,7 +84,7 @@ class Row:
     current_step: str | None = None
     started_at: float | None = None
     finished_at: float | None = None
-    metrics: dict[str, Any] = field(default_factory=dict)
+    metrics: JsonObject = field(default_factory=dict)
     error: str | None = None
     error_code: str | None = None
     project_name: str | None = None
@@ -92,6 +93,28 @@ class Row:
     events: str | None = None
     events_from: int = 0
     prepared: str | None = None
+
+
+class RowChanges(TypedDict, total=False):
+    """What of a job can change."""
+
+    status: str
+    wanted: Literal["cancel", "pause"] | None
+    attempt: int
+    restarts: int
+    progress: float
+    step_weight: float
+    current_step: str | None
+    started_at: float | None
+    finished_at: float | None
+    metrics: JsonObject
+    error: str | None
+    error_code: str | None
+    model: str | None
+    run_id: str | None
+    events: str | None
+    events_from: int
+    prepared: str | None
 
 
 def database_url(workspace: Workspace, chosen: str | None) -> str:
@@ -172,9 +195,10 @@ class JobStore:
         return self._select(condition, limit=limit, newest_first=newest_first)
 
     def update(
-        self, job_id: str, *, statuses: Sequence[str] = (), at_attempt: int | None = None, **values: Any
+        self, job_id: str, *, statuses: Sequence[str] = (), at_attempt: int | None = None, **changes: Unpack[RowChanges]
     ) -> bool:
         """Change a job that is in one of `statuses` and at that attempt; false where it is not, and nothing changed."""
+        values: JsonObject = dict(changes)
         if "metrics" in values:
             values["metrics"] = json.dumps(values["metrics"])
         this = JOBS.c.job_id == job_id
@@ -228,7 +252,7 @@ def _configure(connection: Any, record: object) -> None:
     connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
 
 
-def _sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+def _sealed(values: Mapping[str, Any]) -> JsonObject:
     """A row's values with their seal; numbers as the database gives them back."""
     plain = {name: value for name, value in values.items() if name != SEAL}
     for column in JOBS.columns:
@@ -269,7 +293,7 @@ def _row_of(row: Mapping[str, Any] | sa.RowMapping) -> Row:
     )
 
 
-def _metrics(text: str) -> dict[str, Any]:
+def _metrics(text: str) -> JsonObject:
     """What a job measured; nothing where the row is damaged: a figure that is gone hides no job."""
     try:
         found = json.loads(text)

@@ -11,11 +11,11 @@ import time
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
-from ai_forge.conductor.openai.openai_schemas import MODEL, ChatRequest, Citation, Number, OpenAIBody
+from ai_forge.conductor.openai.schemas import MODEL, ChatRequest, Citation, Number, OpenAIBody
 from ai_forge.conductor.problems import ServiceError
 from ai_forge.json_lines import JsonObject
 
@@ -154,7 +154,7 @@ def chat_request(request: ResponseRequest) -> ChatRequest:
         turns.append({"role": "user", "content": request.input})
     else:
         turns += [{"role": turn.role, "content": turn.text} for turn in request.input]
-    asked: dict[str, Any] = request.model_dump(include={"model", "stream", "temperature", "top_p"})
+    asked: JsonObject = request.model_dump(include={"model", "stream", "temperature", "top_p"})
     asked |= {"messages": turns, "max_completion_tokens": request.max_output_tokens}
     if request.text is not None:
         asked["response_format"] = request.text.format.for_chat()

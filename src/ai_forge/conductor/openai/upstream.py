@@ -16,7 +16,7 @@ import h11
 
 from ai_forge.conductor.ollama_raw import GENERATE, completion_of, generate_body, probe_body
 from ai_forge.conductor.open_models import OpenModel
-from ai_forge.conductor.openai.openai_schemas import ChatRequest, CompletionRequest, ToolChoice
+from ai_forge.conductor.openai.schemas import ChatRequest, CompletionRequest, ToolChoice
 from ai_forge.conductor.problems import ServiceError, without_paths
 from ai_forge.errors import TransientError
 from ai_forge.json_lines import JsonObject

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel
@@ -12,10 +12,11 @@ from ai_forge.conductor.gate import allow
 from ai_forge.conductor.open_models import PLAIN
 from ai_forge.conductor.problems import OpenAIErrorAnswer
 from ai_forge.conductor.service import Service, TheService
+from ai_forge.json_lines import JsonObject
 from ai_forge.serving.registry import ActiveVersion
 
 router = APIRouter(tags=["models"])
-OPENAI_ERROR: dict[int | str, dict[str, Any]] = {
+OPENAI_ERROR: dict[int | str, JsonObject] = {
     "default": {"model": OpenAIErrorAnswer, "description": "An error in OpenAI's shape."}
 }
 
@@ -31,7 +32,7 @@ class ModelInfo(BaseModel):
     retrieval: bool
     open: bool
     activated_at: str
-    metrics: dict[str, Any]
+    metrics: JsonObject
 
 
 class Models(BaseModel):

@@ -9,7 +9,6 @@ import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -19,7 +18,9 @@ from ai_forge.conductor.cited import Shown, cited_answer, cited_events, shown_fo
 from ai_forge.conductor.gate import allow
 from ai_forge.conductor.open_models import OpenModel
 from ai_forge.conductor.openai.fill_in import fill_in_prompt
-from ai_forge.conductor.openai.openai_schemas import (
+from ai_forge.conductor.openai.responses import Response as Answered
+from ai_forge.conductor.openai.responses import ResponseRequest, chat_request, response_events, response_of
+from ai_forge.conductor.openai.schemas import (
     ChatCompletion,
     ChatRequest,
     CompletionRequest,
@@ -28,8 +29,6 @@ from ai_forge.conductor.openai.openai_schemas import (
     Embeddings,
     Usage,
 )
-from ai_forge.conductor.openai.responses import Response as Answered
-from ai_forge.conductor.openai.responses import ResponseRequest, chat_request, response_events, response_of
 from ai_forge.conductor.openai.streams import Events, unless_left
 from ai_forge.conductor.openai.upstream import CHAT, COMPLETIONS, chat_body, completion_body
 from ai_forge.conductor.problems import ServiceError
@@ -42,7 +41,7 @@ from ai_forge.serving.registry import ActiveVersion
 router = APIRouter(tags=["OpenAI"])
 COUNTED = re.compile(rb'"(prompt|completion)_tokens"\s*:\s*(\d+)')
 ASKED = {"messages": [{"role": "user", "content": "Where are settings loaded?"}], "max_tokens": 64}
-STREAMED: dict[int | str, dict[str, Any]] = {
+STREAMED: dict[int | str, JsonObject] = {
     200: {"model": ChatCompletion, "content": {"text/event-stream": {}}, "description": "The answer."}
 }
 

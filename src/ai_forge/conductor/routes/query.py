@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from starlette.concurrency import run_in_threadpool
 
 from ai_forge.conductor.gate import allow
-from ai_forge.conductor.openai.openai_schemas import ChatMessage, ChatRequest, Citation
+from ai_forge.conductor.openai.schemas import ChatMessage, ChatRequest, Citation
 from ai_forge.conductor.openai.streams import unless_left
 from ai_forge.conductor.problems import ServiceError
 from ai_forge.conductor.routes.openai import _Asked, _whole_chat, example
 from ai_forge.conductor.schemas import FoundPlace
 from ai_forge.conductor.service import Service, TheService
+from ai_forge.json_lines import JsonObject
 
 router = APIRouter(tags=["questions"])
 Text = Annotated[StrictStr, Field(min_length=1, max_length=100_000)]
@@ -56,7 +57,7 @@ async def query(request: Request, body: Query, service: TheService) -> QueryAnsw
     deployed, plain = service.models.find(body.model)
     chat = ChatRequest(messages=[ChatMessage(role="user", content=body.prompt)])
     raw = await unless_left(request.receive, _whole_chat(_Asked(service, deployed), chat, plain))
-    answer: dict[str, Any] = json.loads(raw)
+    answer: JsonObject = json.loads(raw)
     usage = answer.get("usage") or {}
     return QueryAnswer(
         answer=answer["choices"][0]["message"].get("content") or "",

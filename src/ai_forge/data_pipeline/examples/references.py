@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from ai_forge.data_pipeline.schemas import CodeBlock
-from ai_forge.data_pipeline.text.words import identifiers, names_in, one_line, outer_parts
+from ai_forge.data_pipeline.text.words import closed_at, identifiers, names_in, one_line, outer_parts
 
 __all__ = ["COMMENT_LINE", "mentions_of", "references_to"]
 
@@ -41,18 +41,9 @@ def _call_form(block: CodeBlock) -> str:
     signature = one_line(_NO_SIGNATURE.sub(" ", block.metadata.signature))
     # Not the first parentheses: a Go receiver or an attribute's arguments may stand before the name.
     behind = re.search(rf"(?<![\w$]){re.escape(block.name)}\s*(?:<[^()]*>)?\(", signature)
-    opened = signature[behind.end() :] if behind is not None else signature.partition("(")[2]
-    return f"{block.metadata.qualified_name}({_cut(opened[: _end(opened)].strip())})"
-
-
-def _end(opened: str) -> int:
-    """Where the parentheses that stand open before `opened` are closed: a result or a constraint may have its own."""
-    depth = 1
-    for at, sign in enumerate(opened):
-        depth += (sign == "(") - (sign == ")")
-        if depth == 0:
-            return at
-    return len(opened)
+    opened = behind.end() - 1 if behind is not None else signature.find("(")
+    parameters = "" if opened < 0 else signature[opened + 1 : closed_at(signature, opened)]
+    return f"{block.metadata.qualified_name}({_cut(parameters.strip())})"
 
 
 def _cut(parameters: str) -> str:

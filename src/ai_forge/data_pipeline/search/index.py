@@ -115,9 +115,11 @@ class Index:
         texts = Texts(written, [subwords(text) for text in written])
         dense = embedder_named(embedder)
         positions = {block.id: position for position, block in enumerate(blocks)}
-        neighbours = [
-            [positions[other.id] for other in graph.neighbours(block) if other.id in positions] for block in blocks
-        ] if graph is not None else []  # fmt: skip
+        neighbours: list[list[int]] = []
+        if graph is not None:
+            for block in blocks:
+                near = (positions.get(other.id) for other in graph.neighbours(block))
+                neighbours.append([position for position in near if position is not None])
         return cls(blocks, Bm25.build(texts.words), dense, dense.embed(texts), neighbours)
 
     def search(

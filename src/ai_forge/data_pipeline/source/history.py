@@ -56,22 +56,12 @@ def read_commits(root: Path, max_commits: int, skipped: Counter[str]) -> list[Co
     Raises InputError: `root` is not in a git repository with a commit.
     """
     nonce = nonces.token_hex(16)  # between the fields: a message may hold any sign, but cannot know this
-    log = None
-    for renames in ("-M", "--no-renames"):  # a partial clone may lack the contents that renames are told by
-        if log is None:
-            log = git_output(
-                root,
-                *(
-                    "log",
-                    f"--max-count={max_commits}",
-                    "--no-merges",
-                    renames,
-                    *PLAIN_LOG,
-                    "--no-ext-diff",
-                    "--no-textconv",
-                ),
-                *("--relative", "--encoding=UTF-8", f"--format=tformat:{nonce}%H %P%x0a%B{nonce}", "HEAD", "--", "."),
-            )
+    form = f"--format=tformat:{nonce}%H %P%x0a%B{nonce}"
+    plain = (*PLAIN_LOG, "--no-ext-diff", "--no-textconv", "--relative", "--encoding=UTF-8", form)
+    asked = ("log", f"--max-count={max_commits}", "--no-merges", *plain)
+    log = git_output(root, *asked, "-M", "HEAD", "--", ".")
+    if log is None:  # a partial clone may lack the contents that renames are told by
+        log = git_output(root, *asked, "--no-renames", "HEAD", "--", ".")
     if log is None:
         raise InputError(f"{root} has no git history to read.", "Give a git repository that has commits.")
     fields = log.split(nonce.encode())

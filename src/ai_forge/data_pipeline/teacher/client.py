@@ -21,6 +21,7 @@ import httpx
 
 from ai_forge.config.data import TEACHER
 from ai_forge.errors import AIForgeError, InputError, PrerequisiteError, TransientError
+from ai_forge.json_lines import JsonObject
 from ai_forge.prompting.prompt import Message
 
 __all__ = ["Answer", "Teacher", "TeacherClient", "Unanswered", "resolve_teacher"]
@@ -128,7 +129,7 @@ class TeacherClient:
             Unanswered: this request cannot be answered.
             AIForgeError: none can.
         """
-        body: dict[str, Any] = {
+        body: JsonObject = {
             "model": self._teacher.model,
             "messages": list(messages),
             "temperature": 0,

@@ -10,25 +10,26 @@ from functools import lru_cache
 from itertools import accumulate
 
 _TOKEN = re.compile(r"[^\W\d_]{1,7}|\d|_+|[^\w\s]{1,2}|\n[ \t]*|[ \t]{2,}")
-_KINDS = bytes(
-    ord(
-        "a"
-        if c.isalpha()
-        else "0"
-        if c.isdigit()
-        else c
-        if c in "_\n"
-        else " "
-        if c in " \t"
-        else "\r"
-        if c.isspace()
-        else "."
-    )
-    for c in map(chr, range(128))
-) + bytes(128)
+
+
+def _kind(sign: str) -> str:
+    """What a character is to `_TOKEN`: a letter `a`, a digit `0`, `_` and the line feed themselves, a blank, other space, other."""
+    if sign.isalpha():
+        return "a"
+    if sign.isdigit():
+        return "0"
+    if sign in "_\n":
+        return sign
+    if sign in " \t":
+        return " "
+    return "\r" if sign.isspace() else "."
+
+
+_KINDS = bytes(ord(_kind(chr(code))) for code in range(128)) + bytes(128)
 _TOKEN_OF_KINDS = re.compile(rb"a{1,7}|\.{1,2}|\n *|0|_+| {2,}")
 """`_TOKEN` for ASCII of which only the kind of each character is left: half the time."""
 _QUOTED = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'")
+_CLOSING = {"(": ")", "[": "]", "{": "}", "<": ">"}
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 _SUBWORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+|\d+")
 _SENTENCE_END = re.compile(r"(?<![\s.(]\w)(?<!e\.g)(?<!i\.e)(?<!etc)(?<!vs)[.!?](?=\s+[A-Z`\"'\[(]|\s*$)")
@@ -149,11 +150,30 @@ def outer_parts(text: str) -> Iterator[str]:
     depth = begin = 0
     masked = _QUOTED.sub(lambda match: "_" * len(match[0]), text).replace("=>", "  ").replace("->", "  ")
     for at, sign in enumerate(masked):
-        depth += (sign in "([{<") - (sign in ")]}>")
+        depth += (sign in _CLOSING) - (sign in _CLOSING.values())
         if sign == "," and depth == 0:
             yield text[begin:at]
             begin = at + 1
     yield text[begin:]
+
+
+def closed_at(text: str, opened: int) -> int:
+    """Where the bracket at `opened` is closed; the end of the text where it is not. Only brackets of its own kind count.
+
+    >>> closed_at("f(a, g(b)) -> (c)", 1), closed_at("f(a", 1)
+    (9, 3)
+    """
+    opening = text[opened]
+    closing = _CLOSING[opening]
+    depth = 0
+    for at in range(opened, len(text)):
+        if text[at] == opening:
+            depth += 1
+        elif text[at] == closing:
+            depth -= 1
+        if depth == 0:
+            return at
+    return len(text)
 
 
 def first_sentence(text: str) -> str:

@@ -10,11 +10,11 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ai_forge.data_pipeline.datasets.storage import read_examples
 from ai_forge.data_pipeline.schemas import RAFTExample
 from ai_forge.errors import AIForgeError, InputError
+from ai_forge.json_lines import JsonObject
 from ai_forge.judge.metrics.answers import compile_rates, refusal_rates
 from ai_forge.judge.metrics.inventions import inventions_in
 from ai_forge.judge.metrics.known_names import KnownNames
@@ -25,7 +25,7 @@ from ai_forge.judge.scoring import citation_is_right, facts_are_right, rouge_l
 from ai_forge.prompting.prompt import messages_for
 from ai_forge.workspace import Workspace
 
-Figures = dict[str, Any]  # a tree of plain values, printed as JSON
+Figures = JsonObject
 
 
 def evaluate_file(

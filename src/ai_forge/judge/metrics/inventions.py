@@ -272,7 +272,9 @@ class _Check:
         standard = standard_names(language)
         if language == "go":
             packages = [name for name in standard.by_last.get(root, ()) if name.rpartition("/")[2] == root]
-            return f"module:{packages[0]}" if len(packages) == 1 else f"any:{root}" if packages else ""
+            if not packages:
+                return ""
+            return f"module:{packages[0]}" if len(packages) == 1 else f"any:{root}"
         if language == "python" and root in standard.containers:
             return f"module:{root}"
         if language == "python" and f"builtins.{root}" in standard.containers:

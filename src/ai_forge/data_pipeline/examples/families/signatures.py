@@ -7,14 +7,13 @@ from tree_sitter import Node
 
 from ai_forge.data_pipeline.examples.block_tree import node_text, tree_of_block
 from ai_forge.data_pipeline.schemas import CodeBlock
-from ai_forge.data_pipeline.text.words import outer_parts
+from ai_forge.data_pipeline.text.words import closed_at, outer_parts
 
 __all__ = ["calls_only", "optional_parameters"]
 
 # Languages in which no parameter has a default; in Rust `=` in a signature binds an associated type.
 _NO_DEFAULTS = ("go", "java", "rust", "c", "bash")
 _TYPED = ("typescript", "tsx")
-_OPENING, _CLOSING = "([{<", ")]}>"
 _QUOTED = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'")
 _OPTIONAL = re.compile(r"[\w$]\?\s*(?::|$)")
 _DEFAULT = re.compile(r"(?<![=!<>])=(?![=>])")
@@ -34,11 +33,11 @@ def optional_parameters(block: CodeBlock) -> tuple[str, ...]:
     named = re.search(rf"(?<![\w$]){re.escape(block.name)}\s*(?:=\s*(?:async\s*)?)?(?=[(<])", signature)
     start = signature.find("(", named.end() if named else 0)
     if named and signature[named.end() : named.end() + 1] == "<":  # the brackets in its type parameters are not meant
-        start = signature.find("(", _close(signature, named.end()))
+        start = signature.find("(", closed_at(signature, named.end()))
     if start < 0:
         return ()
     optional: list[str] = []
-    for part in outer_parts(signature[start + 1 : _close(signature, start)]):
+    for part in outer_parts(signature[start + 1 : closed_at(signature, start)]):
         head = _outer(part)
         has_default = _DEFAULT.search(head) is not None
         if has_default:
@@ -55,25 +54,13 @@ def optional_parameters(block: CodeBlock) -> tuple[str, ...]:
     return tuple(optional)
 
 
-def _close(text: str, start: int) -> int:
-    """Where the bracket at `start` is closed."""
-    opening = text[start]
-    closing = _CLOSING[_OPENING.index(opening)]
-    depth = 0
-    for at in range(start, len(text)):
-        depth += (text[at] == opening) - (text[at] == closing)
-        if depth == 0:
-            return at
-    return len(text)
-
-
 def _outer(part: str) -> str:
     """A parameter without what stands in brackets."""
     kept, depth = "", 0
     for sign in part:
-        depth += sign in _OPENING
+        depth += sign in "([{<"
         kept += sign if depth == 0 else " "
-        depth -= sign in _CLOSING
+        depth -= sign in ")]}>"
     return kept
 
 

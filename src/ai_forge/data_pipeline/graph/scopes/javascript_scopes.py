@@ -27,6 +27,7 @@ _DECLARED_FUNCTIONS = frozenset({"function_declaration", "generator_function_dec
 _CLASSES = frozenset({"class_declaration", "abstract_class_declaration", "interface_declaration", "class"})
 _METHODS = frozenset({"method_definition", "method_signature", "abstract_method_signature"})
 _FIELDS = frozenset({"field_definition", "public_field_definition", "property_signature"})
+_ARGUMENTS_FOLLOWED = frozenset({"identifier", "member_expression", "new_expression", "this"})
 
 
 def javascript_scopes(path: str, text: bytes, language: str) -> FileScopes | None:
@@ -91,7 +92,10 @@ class _Walk(Walk):
     def parameters(self, node: Node, new: Scope) -> None:
         single = node.child_by_field_name("parameter")
         listed = node.child_by_field_name("parameters")
-        for parameter in [single] if single is not None else listed.named_children if listed is not None else []:
+        parameters = [] if listed is None else listed.named_children
+        if single is not None:
+            parameters = [single]
+        for parameter in parameters:
             named = parameter.child_by_field_name("pattern") or parameter.child_by_field_name("left") or parameter
             if named.type != "identifier":
                 continue
@@ -303,19 +307,16 @@ class _Walk(Walk):
                 self.visit(value, scope)
 
     def call(self, node: Node, scope: Scope) -> None:
-        name = "constructor" if node.type == "new_expression" else "name" if node.type.startswith("jsx") else "function"
-        function = node.child_by_field_name(name)
-        if function is None or (node.type.startswith("jsx") and not text_of(function)[:1].isupper()):
+        is_element = node.type.startswith("jsx")
+        field = "name" if is_element else {"new_expression": "constructor"}.get(node.type, "function")
+        function = node.child_by_field_name(field)
+        if function is None or (is_element and not text_of(function)[:1].isupper()):
             return
         given: list[tuple[str | None, Chain]] = []
         for argument in getattr(node.child_by_field_name("arguments"), "named_children", ()):
             if argument.type == "spread_element":
                 break
-            chains = (
-                values(argument)
-                if argument.type in ("identifier", "member_expression", "new_expression", "this")
-                else []
-            )
+            chains = values(argument) if argument.type in _ARGUMENTS_FOLLOWED else []
             given.append((None, chains[0] if chains else ()))
         line = function.end_point[0] + 1
         scope.calls.extend(CallSite(line, chain, tuple(given)) for chain in values(function))

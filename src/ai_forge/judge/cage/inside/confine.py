@@ -19,7 +19,8 @@ import resource
 import struct
 import sys
 from collections.abc import Sequence
-from typing import Any
+
+from .plain import Message
 
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x08000000, 0x10000000, 0x20000000
 CLONE_ANY_NEW = 0x7E020000
@@ -172,7 +173,7 @@ def _mount_empty(path: str, options: str, flags: int) -> None:
     _check(result, f"mount {path}")
 
 
-def limit_resources(limits: dict[str, Any]) -> None:
+def limit_resources(limits: Message) -> None:
     """Hold the calling process, and each that it starts, to `limits`."""
     cpu_s = max(1, round(limits["cpu_s"]))
     for kind, most in (

@@ -10,7 +10,7 @@ import signal
 import socket
 from typing import Any
 
-from .plain import Channel, decode, encode, send
+from .plain import Channel, Message, decode, encode, send
 
 REASON_CHARACTERS = 300
 
@@ -31,7 +31,7 @@ def serve(connection: socket.socket, program: str, entry_point: str) -> None:
             channel.send(_answer(function, decode(call["args"]), decode(call["kwargs"])))
 
 
-def _answer(function: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+def _answer(function: Any, args: Any, kwargs: Any) -> Message:
     try:
         return {"value": encode(function(*args, **kwargs))}
     except BaseException as error:  # noqa: BLE001  whatever it is, the test is told
@@ -48,7 +48,7 @@ class Candidate:
     def __init__(self, connection: socket.socket) -> None:
         self._channel = Channel(connection)
 
-    def _hear(self) -> dict[str, Any]:
+    def _hear(self) -> Message:
         try:
             answer = self._channel.receive()
         except (EOFError, OSError) as error:
@@ -74,7 +74,7 @@ class Candidate:
         return decode(answer["value"])
 
 
-def grade(connection: socket.socket, verdict: socket.socket, job: dict[str, Any]) -> None:
+def grade(connection: socket.socket, verdict: socket.socket, job: Message) -> None:
     """Run `job`'s test against the code at the other end and tell the verdict, with the job's nonce."""
     signal.signal(signal.SIGALRM, _too_late)
     signal.setitimer(signal.ITIMER_REAL, job["wall_s"])

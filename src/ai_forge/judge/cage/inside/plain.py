@@ -10,7 +10,7 @@ import json
 import socket
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -18,6 +18,8 @@ from typing import Any
 MOST_MESSAGE_BYTES = 16_000_000
 MOST_ITEMS = 1_000_000  # of an iterator, which may have no end
 LENGTH_BYTES = 4
+Message = dict[str, Any]
+"""An object of JSON, as it goes over a `Channel`."""
 sys.set_int_max_str_digits(0)  # a factorial may have more digits than the default allows
 
 
@@ -96,7 +98,7 @@ def decode(data: Any) -> Any:
 
 
 CONTAINERS: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset, "deque": deque}
-SCALARS: dict[str, Any] = {
+SCALARS: dict[str, Callable[[Any], Any]] = {
     "range": range,
     "complex": complex,
     "bytes": bytes.fromhex,

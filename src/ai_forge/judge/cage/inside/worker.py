@@ -27,7 +27,7 @@ POLL_S = 0.05
 # what solutions import most: a fork has them for nothing
 WARM = "bisect collections copy datetime functools hashlib heapq itertools json math operator random re statistics string typing"
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-Job = dict[str, Any]
+Job = plain.Message
 
 
 def main(role: str) -> None:

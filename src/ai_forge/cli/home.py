@@ -1,21 +1,27 @@
-"""`ai-forge clean`: what may be removed, and with `--yes` its removal."""
+"""`ai-forge clean`, `backup` and `restore`: the workspace as a whole."""
 
 from __future__ import annotations
 
 import datetime
 import re
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ai_forge.cli.options import AsJson, Home
+from ai_forge.cli.options import AsJson, Home, readable
 from ai_forge.cli.output import show, table, warn
 from ai_forge.errors import InputError
+
+if TYPE_CHECKING:
+    from ai_forge.pipeline.backup import Backup
 
 KeepRuns = Annotated[int, typer.Option("--keep-runs", min=1, help="Runs of each model that stay, the newest.")]
 OlderThan = Annotated[str, typer.Option("--older-than", help="Only what was written longer ago: 12h, 30d.")]
 AndAsked = Annotated[bool, typer.Option("--asked", help="Also what models were asked; corrections stay.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Remove it. Without this nothing is removed.")]
+File = Annotated[Path, typer.Argument(help="The backup: a .tar file.", show_default=False)]
+Force = Annotated[bool, typer.Option("--force", help="Restore over a workspace with data, which is kept beside it.")]
 
 
 def clean(
@@ -66,3 +72,33 @@ def age_of(text: str) -> float:
     if match is None:
         raise InputError(f"{text!r} is not an age.", "write 12h or 30d.")
     return float(match[1]) * {"h": 3600, "d": 86400}[match[2]]
+
+
+def backup(file: File, home: Home = None, json: AsJson = False) -> None:
+    """Write the workspace to a file and check it; a running service need not stop."""
+    from ai_forge.pipeline.backup import back_up
+    from ai_forge.workspace import Workspace
+
+    workspace, target = Workspace.open(home), readable(file)
+    made = back_up(workspace, target)
+    if not (workspace.root / "jobs.db").exists():
+        warn("There is no jobs.db: jobs that are kept in PostgreSQL are backed up there (pg_dump).")
+    _print(made, f"{target} holds", json)
+
+
+def restore(file: File, home: Home = None, force: Force = False, json: AsJson = False) -> None:
+    """Make the workspace what it was when the backup was written; every file is checked first."""
+    from ai_forge.conductor.jobs.supervisor import worker_lives
+    from ai_forge.errors import TransientError
+    from ai_forge.pipeline import backup
+    from ai_forge.workspace import Workspace
+
+    root = Workspace.root_at(home)
+    if root.exists() and worker_lives(Workspace(root)):
+        raise TransientError(f"A service is at work in {root}.", "stop it, restore, start it again.")
+    _print(backup.restore(readable(file), root, force=force), f"{root} holds again", json)
+
+
+def _print(backup: Backup, what: str, json: bool) -> None:
+    value = {"files": len(backup.files), "bytes": backup.n_bytes, "created": backup.created}
+    show(value, f"{what} {len(backup.files)} files, {backup.n_bytes / 1e6:.1f} MB, each checked by its hash", json)

@@ -3,7 +3,7 @@ here and are left out; none reaches the runtime unseen."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
@@ -209,7 +209,7 @@ class ChatCompletion(BaseModel):
     object: str
     created: int
     model: str
-    choices: list[dict[str, Any]]
+    choices: list[JsonObject]
     usage: Usage | None = None
     citations: list[Citation] | None = None
 
