@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from ai_forge.cli.options import AsJson, Options, Repo, with_options
+from ai_forge.cli.options import AsJson, Options, Repo, Words, with_options
 from ai_forge.cli.output import show
 
-agent_app = typer.Typer(help="Skills, workflows and MCP entries for coding agents.", no_args_is_help=True)
+agent_app = typer.Typer(cls=Words, help="Skills, workflows and MCP entries for coding agents.", no_args_is_help=True)
 Scope = Annotated[
     list[str], typer.Option("--scope", help="What the agent may do: read, chat, train, deploy. May be repeated.")
 ]
@@ -18,7 +18,7 @@ Scope = Annotated[
 
 @agent_app.command("install")
 def install_agent(repo: Repo = Path(), json: AsJson = False) -> None:
-    """Write skills, workflows, an AGENTS.md section and MCP entries into the repository; `uninstall` takes all of it back."""
+    """Write skills, workflows and MCP entries for agents. And an AGENTS.md section; `uninstall` takes all of it back."""
     from ai_forge.antigravity_agent.install import install
 
     _tell(install(repo), "wrote", "everything was there already", json)
@@ -44,7 +44,7 @@ def _tell(paths: list[str], what: str, nothing: str, json: bool) -> None:
 
 @with_options("set", "config", "home")
 def mcp(options: Options, scope: Scope = ["read", "chat", "train"]) -> None:  # noqa: B006 (typer's default; never changed)
-    """Serve agents over MCP on standard input and output: ask, search, status, plan, retrain, tail, cancel, deploy, …"""
+    """Serve agents over MCP on standard input and output. Ask, search, status, plan, retrain, tail, cancel, deploy, …"""
     from ai_forge.antigravity_agent.job import KINDS
     from ai_forge.antigravity_agent.mcp_server import SCOPES, Forge, make_server
     from ai_forge.conductor.job_queue import JobQueue

@@ -25,13 +25,16 @@ from ai_forge.cli.jobs import jobs_app
 from ai_forge.cli.keys import keys_app
 from ai_forge.cli.look import config_app, doctor, models, runs
 from ai_forge.cli.model import ask, chat, rollback, search
+from ai_forge.cli.options import Words
 from ai_forge.cli.own_tests import own_tests
 from ai_forge.cli.questions import questions_app
 from ai_forge.cli.serve import serve
 from ai_forge.cli.stages import add_stage_commands, plan, run
 from ai_forge.errors import AIForgeError, CancelledError, InputError, PrerequisiteError
 
+MAKE, ASK, KEEP, SERVE = "Make a model", "Ask it", "Look and keep", "Serve it, keep it fresh"
 app = typer.Typer(
+    cls=Words,
     help="Fine-tune a local language model on your repository, see whether it helped, serve it. All on this machine.",
     no_args_is_help=True,
     add_completion=False,
@@ -46,20 +49,22 @@ IN_THE_WAY = frozenset(
 BROKEN_PIPE = 141
 LONG = re.compile(r"\S{500,}")  # no path or name that a person can read
 
-app.command()(run)
-app.command()(plan)
-add_stage_commands(app)
-for command in (ask, chat, compare, complete, search, rollback, doctor, models, runs, clean, handbook, mcp):
-    app.command()(command)
-for command in (serve, backup, restore, own_tests):
-    app.command()(command)
-app.add_typer(data_app, name="data")
-app.add_typer(guardian_app, name="guardian")
-app.add_typer(questions_app, name="questions")
-app.add_typer(config_app, name="config")
-app.add_typer(agent_app, name="agent")
-app.add_typer(jobs_app, name="jobs")
-app.add_typer(keys_app, name="keys")
+for command in (run, plan):
+    app.command(rich_help_panel=MAKE)(command)
+add_stage_commands(app, MAKE)
+app.command(rich_help_panel=MAKE)(handbook)
+app.add_typer(data_app, name="data", rich_help_panel=MAKE)
+for command in (ask, chat, search, complete, compare, own_tests):
+    app.command(rich_help_panel=ASK)(command)
+app.add_typer(questions_app, name="questions", rich_help_panel=ASK)
+for command in (doctor, models, runs, rollback, clean, backup, restore):
+    app.command(rich_help_panel=KEEP)(command)
+app.add_typer(config_app, name="config", rich_help_panel=KEEP)
+app.command(rich_help_panel=SERVE)(serve)
+for name, group in (("jobs", jobs_app), ("keys", keys_app), ("guardian", guardian_app)):
+    app.add_typer(group, name=name, rich_help_panel=SERVE)
+app.command(rich_help_panel=SERVE)(mcp)
+app.add_typer(agent_app, name="agent", rich_help_panel=SERVE)
 
 
 def _version(value: bool) -> None:

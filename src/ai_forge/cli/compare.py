@@ -26,7 +26,7 @@ def compare(
     home: Home = None,
     json: AsJson = False,
 ) -> None:
-    """Two evaluated models on the questions that both were asked: which is better in what, with intervals."""
+    """Which of two models is better, in what, and how surely. On the questions that both were asked, with intervals."""
     from ai_forge.cli.display import Display
     from ai_forge.judge.comparison import text_of, write_comparison
     from ai_forge.pipeline.compared import compare_runs

@@ -28,7 +28,7 @@ def complete(
     ] = 2,
     json: AsJson = False,
 ) -> None:
-    """What the deployed model would put at a place in a file: in the rest of a line, or in its stead where it is empty."""
+    """What the deployed model would write at a place in a file. The rest of a line, or the line where it is empty."""
     from ai_forge.serving.completing import complete_code
 
     file, prefix, suffix = split_at(place)

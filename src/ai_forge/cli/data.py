@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ai_forge.cli.options import AsJson
+from ai_forge.cli.options import AsJson, Words
 from ai_forge.cli.output import show, warn
 from ai_forge.errors import InputError
 from ai_forge.places import expanded
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from ai_forge.data_pipeline.handbook.files import Written
     from ai_forge.data_pipeline.handbook.handbook import Handbook
 
-data_app = typer.Typer(help="Datasets: convert, read, count, compare; preference pairs.", no_args_is_help=True)
+data_app = typer.Typer(
+    cls=Words, help="Datasets: convert, read, count, compare; preference pairs.", no_args_is_help=True
+)
 
 Source = Annotated[
     Path, typer.Argument(help="A dataset: .jsonl, .json, .parquet, .txt, or a folder with dataset.json.")
@@ -59,7 +61,7 @@ def convert(
     force: Force = False,
     json: AsJson = False,
 ) -> None:
-    """Write a dataset in another format, and say what is lost on the way."""
+    """Write a dataset in another format. It is said what is lost on the way."""
     from ai_forge.data_pipeline.datasets import formats
 
     if (
@@ -100,7 +102,7 @@ def show_records(
 
 @data_app.command("stats")
 def stats(source: Source, format: From = None, json: AsJson = False) -> None:
-    """Count: families, difficulties, tokens, citations, duplicates."""
+    """Families, difficulties, tokens, citations, duplicates."""
     from ai_forge.data_pipeline.datasets import views as dataset_views
 
     found = dataset_views.figures(_read(source, format))
@@ -127,7 +129,7 @@ def diff(
     second: Annotated[Path, typer.Argument(help="The dataset after.")],
     json: AsJson = False,
 ) -> None:
-    """What was added, removed and changed from one dataset to another."""
+    """What was added, removed and changed between two datasets."""
     from ai_forge.data_pipeline.datasets import views as dataset_views
 
     found = dataset_views.compare(_read(first), _read(second))
@@ -146,7 +148,7 @@ def preferences(
     force: Force = False,
     json: AsJson = False,
 ) -> None:
-    """Preference pairs of fixes, reverts and review fix-ups in git, and of answers that are spoiled on purpose."""
+    """Preference pairs from git and from spoiled answers. Fixes, reverts and review fix-ups; answers spoiled on purpose."""
     from ai_forge.data_pipeline.datasets.formats import Dataset, write_records
     from ai_forge.data_pipeline.examples.preferences import answer_pairs, mine_preferences
     from ai_forge.data_pipeline.schemas import RAFTExample
@@ -192,7 +194,7 @@ def handbook(
     force: Force = False,
     json: AsJson = False,
 ) -> None:
-    """Turn an agent's handbook into training pairs: fine-tuning-file.json and its companions, in the agent folder."""
+    """Turn an agent's handbook into training pairs. They are fine-tuning-file.json and its companions, in the agent folder."""
     from ai_forge.data_pipeline.handbook.files import write_handbook
     from ai_forge.data_pipeline.handbook.handbook import read_handbook
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ai_forge.cli.options import STOPPING, AsJson, Options, Repo, readable, with_options
+from ai_forge.cli.options import STOPPING, AsJson, Options, Repo, Words, readable, with_options
 from ai_forge.cli.output import show, table, warn
 from ai_forge.errors import AIForgeError
 from ai_forge.wording import duration
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ai_forge.antigravity_agent.observing.observe import Observation
     from ai_forge.antigravity_agent.project import ProjectConfig
 
-guardian_app = typer.Typer(help="Keep the model of a repository fresh by itself.", no_args_is_help=True)
+guardian_app = typer.Typer(cls=Words, help="Keep the model of a repository fresh by itself.", no_args_is_help=True)
 N_NAMED = 8
 OF_GUARDIAN = ("base", "set", "config", "home", "recipe", "name")
 EXIT_CODES = {kind.code: kind.exit_code for kind in AIForgeError.__subclasses__()}
@@ -42,7 +42,7 @@ def project_of(options: Options, repo: Path) -> ProjectConfig:
 @guardian_app.command()
 @with_options(*OF_GUARDIAN)
 def status(options: Options, repo: Repo = Path(), json: AsJson = False) -> None:
-    """What changed since the last training, and whether that asks for another one. Changes nothing."""
+    """What changed since the last training; is another one due. Changes nothing."""
     from ai_forge.antigravity_agent.decide import decide
     from ai_forge.antigravity_agent.repo_guardian import RepoGuardian
     from ai_forge.pipeline.runs import damaged_runs
@@ -104,7 +104,7 @@ def printable(text: str) -> str:
 @guardian_app.command()
 @with_options()
 def run(options: Options, repo: Repo = Path(), json: AsJson = False) -> None:
-    """Run a cycle now: data, training, verdict, and a deployment if the gate says so. One that was cut off goes on."""
+    """Run a cycle now. Data, training, verdict, and a deployment if the gate says so. One that was cut off goes on."""
     from ai_forge.antigravity_agent.repo_guardian import RepoGuardian
     from ai_forge.cancel import cancelled_by_interrupt
     from ai_forge.cli.display import Display
@@ -137,7 +137,7 @@ def _print_cycle(record: CycleRecord) -> None:
 @guardian_app.command()
 @with_options("home", "recipe", "config")
 def stop(options: Options, repo: Repo = Path(), json: AsJson = False) -> None:
-    """Stop the cycle at work where nothing is lost; `run` or `watch` continues it. One of the queue's is paused there."""
+    """Stop the cycle at work where nothing is lost. `run` or `watch` continues it. One of the queue's is paused there."""
     from ai_forge.antigravity_agent.cycle import CycleStore
     from ai_forge.conductor.job_queue import JobQueue
 
@@ -163,7 +163,7 @@ def watch(
     repo: Repo = Path(),
     once: Annotated[bool, typer.Option("--once", help="Look once, as a timer would start it, and end.")] = False,
 ) -> None:
-    """Look on a schedule and on change, and run what is due; the handbook's cycle too, where there is an agent folder."""
+    """Look on a schedule and on change, and run what is due. The handbook's cycle too, where there is an agent folder."""
     from ai_forge.antigravity_agent.repo_guardian import RepoGuardian
     from ai_forge.antigravity_agent.watch import Following, Watch
     from ai_forge.cancel import cancelled_by_interrupt
@@ -197,7 +197,7 @@ def install_hook(
     print_it: Annotated[bool, typer.Option("--print", help="Print the hook instead of installing it.")] = False,
     json: AsJson = False,
 ) -> None:
-    """A git hook that sends a note to the watch after commits, merges, rebases and switches. It keeps hooks of yours."""
+    """A git hook that sends the watch a note. After commits, merges, rebases and switches. It keeps hooks of yours."""
     from ai_forge.antigravity_agent.cycle import CycleStore
     from ai_forge.antigravity_agent.hooks import install_hooks, note_script, remove_hooks
     from ai_forge.antigravity_agent.watch import NOTE

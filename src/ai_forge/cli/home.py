@@ -32,7 +32,7 @@ def clean(
     home: Home = None,
     json: AsJson = False,
 ) -> None:
-    """Old runs and outputs that nothing needs: listed, and removed with --yes. Deployed versions stay whatever is asked."""
+    """What nothing needs any more: listed; with --yes removed. Old runs and outputs; deployed versions stay whatever is asked."""
     from ai_forge.pipeline.cleaning import removable, remove
     from ai_forge.workspace import Workspace
 
@@ -75,7 +75,7 @@ def age_of(text: str) -> float:
 
 
 def backup(file: File, home: Home = None, json: AsJson = False) -> None:
-    """Write the workspace to a file and check it; a running service need not stop."""
+    """Write the workspace to a file and check it. A running service need not stop."""
     from ai_forge.pipeline.backup import back_up
     from ai_forge.workspace import Workspace
 
@@ -87,7 +87,7 @@ def backup(file: File, home: Home = None, json: AsJson = False) -> None:
 
 
 def restore(file: File, home: Home = None, force: Force = False, json: AsJson = False) -> None:
-    """Make the workspace what it was when the backup was written; every file is checked first."""
+    """Put back the workspace that a backup holds. Every file is checked first."""
     from ai_forge.conductor.jobs.supervisor import worker_lives
     from ai_forge.errors import TransientError
     from ai_forge.pipeline import backup

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ai_forge.cli.options import AsJson, Config, Home, Options
+from ai_forge.cli.options import AsJson, Config, Home, Options, Words
 from ai_forge.cli.output import show, table, warn
 
 if TYPE_CHECKING:
     from ai_forge.conductor.job_queue import JobQueue
     from ai_forge.conductor.schemas import Job, JobEvent
 
-jobs_app = typer.Typer(help="The queue of jobs: what is in it, and what becomes of it.", no_args_is_help=True)
+jobs_app = typer.Typer(
+    cls=Words, help="The queue of jobs: what is in it, and what becomes of it.", no_args_is_help=True
+)
 JobId = Annotated[str, typer.Argument(help="The job's id; see `ai-forge jobs list`.")]
 
 
@@ -95,7 +97,7 @@ def cancel(job_id: JobId, home: Home = None, config: Config = None, json: AsJson
 
 @jobs_app.command("pause")
 def pause(job_id: JobId, home: Home = None, config: Config = None, json: AsJson = False) -> None:
-    """Stop a job at the end of its step and let others run; `resume` goes on with it."""
+    """Stop a job at the end of its step and let others run. `resume` goes on with it."""
     with _queue(home, config) as queue:
         _print(queue.pause(job_id), json)
 

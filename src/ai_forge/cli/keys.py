@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from ai_forge.cli.options import AsJson
+from ai_forge.cli.options import AsJson, Words
 from ai_forge.cli.output import is_json, print_json, show, table, warn
 
 keys_app = typer.Typer(
+    cls=Words,
     help="API keys of the service: add, list, revoke. The service demands one unless it listens on 127.0.0.1.",
     no_args_is_help=True,
 )

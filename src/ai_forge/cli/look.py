@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from ai_forge.cli.options import AsJson, Home, Options, with_options
+from ai_forge.cli.options import AsJson, Home, Options, Words, with_options
 from ai_forge.cli.output import show, table, warn
 from ai_forge.wording import local_time
 
-config_app = typer.Typer(help="Settings: their values and where each came from.", no_args_is_help=True)
+config_app = typer.Typer(cls=Words, help="Settings: their values and where each came from.", no_args_is_help=True)
 MARKS = {"ok": "✓", "missing": "✗", "optional": "–"}
 
 
@@ -31,7 +31,7 @@ def doctor(options: Options, json: AsJson = False) -> None:
 
 
 def models(home: Home = None, json: AsJson = False) -> None:
-    """The bases that have a name, and the models that were made here."""
+    """The bases by name, and the models that were made here."""
     from ai_forge.config.models import load_models
     from ai_forge.serving.registry import Registry
     from ai_forge.workspace import Workspace
@@ -63,7 +63,7 @@ def models(home: Home = None, json: AsJson = False) -> None:
 
 
 def runs(home: Home = None, json: AsJson = False) -> None:
-    """The runs in the workspace, newest first, with how far each came."""
+    """The runs, newest first, and how far each came."""
     from ai_forge.pipeline.runs import damaged_runs, runs_of
     from ai_forge.workspace import Workspace
 

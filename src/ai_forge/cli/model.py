@@ -45,7 +45,7 @@ def ask(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Ask the deployed model about the repository; prints the places it found, the answer and the code it cites."""
+    """Ask the deployed model about the repository. Prints the places it found, the answer and the code it cites."""
     with open_model(options, repo, model) as served:
         reply = _asked(served, question, quiet=is_json(json))
         _keep(options, served, question, reply)
@@ -112,7 +112,7 @@ def _asked(served: ServedModel, question: str, *, quiet: bool, history: list[Mes
 
 @with_options(*OF_DEPLOYED)
 def chat(options: Options, repo: OfRepo = Path(), model: Model = None) -> None:
-    """A conversation with the deployed model: earlier turns are seen. An empty line ends; Ctrl-C stops an answer."""
+    """A conversation with the deployed model. Earlier turns are seen. An empty line ends; Ctrl-C stops an answer."""
     if sys.stdin is not None and sys.stdin.isatty():
         import readline  # noqa: F401 (gives `input` line editing and history)
     with open_model(options, repo, model) as served:
@@ -151,7 +151,7 @@ def search(
     k: Annotated[int, typer.Option("-k", min=1, max=200, help="How many places.")] = 10,
     json: AsJson = False,
 ) -> None:
-    """The places that would be shown with a question, and why: of the repository as it is, or of a deployed --model."""
+    """The places that would be shown with a question, and why. Of the repository as it is, or of a deployed --model."""
     if model is not None:
         with open_model(options, repo, model) as served:
             found = []

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperGroup
 
 from ai_forge.cli.output import warn
 from ai_forge.errors import InputError
@@ -67,6 +68,7 @@ Home = Annotated[Path | None, typer.Option("--home", help="Where everything is k
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as in a pipe.")]
 
 
+WHOLE = 200  # characters of a first sentence: all of it
 STOPPING = "Stopping at the next safe point, keeping what was done. Ctrl-C again stops at once."
 
 
@@ -194,6 +196,21 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
         return called
 
     return decorate
+
+
+class Words(TyperGroup):
+    """Commands under their headings, each with the whole first sentence of what it does, however narrow the terminal."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write them; typer's own writes one list and cuts each line."""
+        headings: dict[str, list[tuple[str, str]]] = {}
+        for name in self.list_commands(ctx):
+            command: Any = self.commands[name]
+            heading = command.rich_help_panel or "Commands"
+            headings.setdefault(heading, []).append((name, command.get_short_help_str(WHOLE)))
+        for heading, rows in headings.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows)
 
 
 def seconds_of(text: str) -> float:

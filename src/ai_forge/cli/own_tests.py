@@ -42,7 +42,7 @@ def own_tests(
     python: Python = None,
     json: AsJson = False,
 ) -> None:
-    """Let models write functions that the repository's tests cover; the tests decide, in the cage."""
+    """Let models write functions; the repository's tests decide. Functions that passing tests cover, in the cage."""
     from ai_forge.errors import PrerequisiteError
     from ai_forge.judge.own_tests import OwnTests, measure_own_tests, open_bench
     from ai_forge.judge.writers import open_writer

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from ai_forge.cli.model import Model, open_model
-from ai_forge.cli.options import AsJson, Options, Repo, with_options
+from ai_forge.cli.options import AsJson, Options, Repo, Words, with_options
 from ai_forge.cli.output import print_json, show, table, warn
 from ai_forge.errors import InputError
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from ai_forge.judge.questions.team_questions import Places
 
 
-class _Listing(TyperGroup):
+class _Listing(Words):
     """`ai-forge questions REPO` lists; only the other words are commands."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
@@ -30,9 +29,7 @@ class _Listing(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-questions_app = typer.Typer(
-    cls=_Listing, help="Your team's own questions: what is found for each; add, suggest and check some."
-)
+questions_app = typer.Typer(cls=_Listing, help="Your team's own questions: add, check and ask them.")
 OF_INDEX = ("set", "config", "home")  # flags of the commands that look into the repository's index
 
 
@@ -60,7 +57,7 @@ def _index(options: Options, repo: Path) -> QuestionIndex:
 @questions_app.command("list")
 @with_options(*OF_INDEX)
 def list_questions(options: Options, repo: Repo = Path(), json: AsJson = False) -> None:
-    """Each question with the place that retrieval gives a file that answers it: first, among three, later, not."""
+    """Each question, and whether retrieval finds its file. First, among three, later, or not."""
     from ai_forge.judge.questions.team_questions import AMONG, Places, rank_of
 
     written = _written(repo)
@@ -98,7 +95,7 @@ def _tell_missing(asked: list[Places]) -> None:
 @questions_app.command("ask")
 @with_options("set", "config", "home", "recipe")
 def ask_all(options: Options, repo: Repo = Path(), model: Model = None, json: AsJson = False) -> None:
-    """Ask the deployed model each question and score the answers by rule: found, cited, said."""
+    """Ask the deployed model each question and score it. By rule: found, cited, said."""
     from ai_forge.cli.display import Display
     from ai_forge.events import StageFinished, StageProgress, StageStarted
     from ai_forge.judge.questions.team_questions import ask_deployed, shares_of
@@ -148,7 +145,7 @@ def add(
     repo: Annotated[Path, typer.Option("--repo", help="The repository.")] = Path(),
     json: AsJson = False,
 ) -> None:
-    """Write a question into the repository's file, below the others."""
+    """Add a question to the repository's file."""
     from ai_forge.data_pipeline.source.team_questions import QUESTIONS_FILE
     from ai_forge.pipeline.question_file import add_question, as_yaml
 
@@ -209,7 +206,7 @@ def suggest(
     n: Annotated[int, typer.Option("-n", min=1, max=200, help="How many.")] = 10,
     json: AsJson = False,
 ) -> None:
-    """Questions that could be in the file, to choose from and reword: what was asked and corrected, headings, commits."""
+    """Questions that could be in the file, to choose and reword. Of what was asked and corrected, headings, commits."""
     from collections import Counter
 
     from ai_forge.data_pipeline.source.history import read_commits
@@ -243,7 +240,7 @@ def suggest(
 @questions_app.command("check")
 @with_options(*OF_INDEX)
 def check(options: Options, repo: Repo = Path(), json: AsJson = False) -> None:
-    """Whether the file is as it must be, and all files and symbols that it names are there; exit code 2 where not."""
+    """Whether all that the file names is there. Files and symbols, and the form of the file; exit code 2 where not."""
     from ai_forge.data_pipeline.source.repository import file_names
     from ai_forge.judge.questions.team_questions import Places
 

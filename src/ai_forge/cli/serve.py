@@ -30,7 +30,7 @@ Port = Annotated[int | None, typer.Option("--port", help="Port to listen on; 0 t
 
 
 def serve(host: Host = None, port: Port = None, home: Home = None, config: Config = None, set: Set = None) -> None:
-    """Serve the deployed models, take jobs and do them; Ctrl-C saves what is at work and stops."""
+    """Serve the deployed models, take jobs and do them. Ctrl-C saves what is at work and stops."""
     chosen = [f"service.{name}={value}" for name, value in (("host", host), ("port", port)) if value is not None]
     options = Options(home=home, config=config and readable(config), set=[*(set or []), *chosen])
     loaded, workspace = options.settings(), options.workspace()

@@ -31,7 +31,7 @@ MARKS = {True: "✓", False: "✗", None: "?"}
 
 @with_options()
 def run(options: Options, repo: Repo = Path(), json: AsJson = False) -> None:
-    """Mine, train, judge, export and deploy, then answer a first question. Again: only what changed."""
+    """All of it: mine, train, judge, export, deploy, ask once. Again: only what changed."""
     from ai_forge.pipeline import actions
     from ai_forge.pipeline.stages.export import gguf_of
 
@@ -135,7 +135,7 @@ def first_answer(runner: Runner) -> tuple[str, Reply]:
 
 @with_options()
 def plan(options: Options, repo: Repo = Path(), json: AsJson = False) -> None:
-    """The stages with their states and what each costs; then memory and time of the training, measured here."""
+    """What is done, what is to do, and what it will cost here. Memory and time of the training are measured."""
     from ai_forge.pipeline.actions import plan_training
 
     with options.running(repo) as (runner, _):
@@ -228,20 +228,24 @@ def _deploy(runner: Runner) -> tuple[Any, str]:
 
 VERBS: tuple[tuple[str, str, Act], ...] = (
     ("mine", "Parse the repository into code blocks.", _stage("mine")),
-    ("synthesize", "Split by commit date or by file, write and validate the examples.", _stage("dataset")),
+    (
+        "synthesize",
+        "Write the training examples and check them. They are split by commit date or by file.",
+        _stage("dataset"),
+    ),
     ("validate", "The quality report of the examples.", _validate),
     ("train", "Train the adapter; continues where it was cut off.", _train),
-    ("deploy", "Make the tuned model the active one, whatever the verdict; parity must hold.", _deploy),
+    ("deploy", "Make the tuned model the active one. Whatever the verdict; but parity must hold.", _deploy),
 )
 
 
-def add_stage_commands(app: typer.Typer) -> None:
-    """Give `app` a command for each verb."""
+def add_stage_commands(app: typer.Typer, heading: str) -> None:
+    """Give `app` a command for each verb, under `heading` in its help."""
     for name, text, act in VERBS:
-        app.command(name)(_command(act, text))
+        app.command(name, rich_help_panel=heading)(_command(act, text))
         if name == "train":
-            app.command("evaluate")(evaluate)
-            app.command("export")(export)
+            app.command(rich_help_panel=heading)(evaluate)
+            app.command(rich_help_panel=heading)(export)
 
 
 @with_options()
@@ -308,7 +312,7 @@ def _command(act: Act, text: str) -> Callable[..., None]:
 
 @with_options()
 def export(options: Options, repo: Repo = Path(), also: Also = "", json: AsJson = False) -> None:
-    """Merge, write the GGUF files and a Modelfile; with --also the merged weights or the adapter as files for other tools."""
+    """Merge, and write the GGUF files and a Modelfile. With --also the merged weights or the adapter as files for other tools."""
     from ai_forge.events import Notice
     from ai_forge.pipeline.actions import write_also, write_modelfile
 

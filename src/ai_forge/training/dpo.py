@@ -76,7 +76,7 @@ class PreferenceTrainer(FineTuneTrainer):
         if config.max_steps is not None:
             n_steps = min(n_steps, config.max_steps)
         objective = PreferenceObjective.of(config)
-        speed = probe_speed(trainee, train, config, objective, group=self.group)
+        speed = probe_speed(trainee, train, config, objective, group=self.group, emit=self._emit)
         tokens_of_pair = sum(len(example.ids) for example in objective.examples(train)) / len(train)
         expected_s = tokens_of_pair * per_step * n_steps / speed
         schedule = Schedule(n_steps, len(train), speed, expected_s, f"{len(train)} pairs")

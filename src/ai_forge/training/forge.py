@@ -347,8 +347,7 @@ class FineTuneTrainer:
         )
 
     def _schedule(self, trainee: Any, data: SupervisedData, config: FineTuneConfig) -> Schedule:
-        self._emit(StageProgress("train", 0, 0, "measuring the speed"))
-        speed = probe_speed(trainee, data.train, config, sft_loss, group=self.group)
+        speed = probe_speed(trainee, data.train, config, sft_loss, group=self.group, emit=self._emit)
         n_eval_tokens = n_packed_tokens(data.held_out, config.micro_batch_size)
         return self.group.broadcast(lambda: lay_schedule(data.train, n_eval_tokens, speed, config))
 

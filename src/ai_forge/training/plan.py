@@ -8,10 +8,12 @@ Each laying is kept in `schedule.json` with the step after which it holds: a run
 
 import json
 import math
+import operator
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,7 +21,7 @@ from typing import Any
 from ai_forge.config import FineTuneConfig
 from ai_forge.config.models import load_models
 from ai_forge.errors import InputError
-from ai_forge.events import EvalFinished, PlanMade, StepLogged, ignore
+from ai_forge.events import EvalFinished, PlanMade, Sink, StageProgress, StepLogged, ignore
 from ai_forge.training.backends.base import Loss, Trainee
 from ai_forge.training.group import ALONE, Group
 from ai_forge.training.losses import Objective, as_objective
@@ -29,6 +31,7 @@ from ai_forge.workspace import atomic_write
 
 SCHEDULE = "schedule.json"
 PROBE_BATCHES = 3
+PROBE_S = 20.0  # one that took longer is enough
 BUSY = 1.5  # processes that want a core, for each core there is
 BUDGET_SHARE = 0.93  # of the time budget is planned for: the rest is for checkpoints and the machine's moods
 N_EVALUATIONS = 5  # that a budget is planned with: before the first step, then after each quarter
@@ -130,12 +133,19 @@ def probe_speed(
     loss: Loss | Objective,
     clock: Callable[[], float] = time.perf_counter,
     group: Group = ALONE,
+    emit: Sink = ignore,
 ) -> float:
-    """Training tokens per second over a few micro batches of each process (the first warms up and is not counted)."""
+    """Training tokens per second over a few micro batches of each process (the first warms up and is not counted).
+
+    On a machine that is so busy that they would take minutes, over the first that is counted.
+    """
     n_tokens, seconds = 0, 0.0
     objective, micro = as_objective(loss), MicroBatches.of(config, ignore, group)
     contexts = [item.context for item in items]
     for index in range(PROBE_BATCHES):
+        if index > 1 and group.broadcast(partial(operator.gt, seconds, PROBE_S)):
+            break
+        emit(StageProgress("train", index, PROBE_BATCHES, "measuring the speed"))
         chosen = [items[i] for i in step_order(contexts, group.size * config.micro_batch_size, index, config.seed)]
         start = clock()
         _, n_computed = micro.forward_backward(trainee, objective, chosen)

@@ -48,8 +48,20 @@ def without_torch(*words: object) -> "subprocess.CompletedProcess[str]":
 def test_help_lists_every_verb_with_what_it_does_and_loads_no_torch() -> None:
     done = without_torch("--help")
     assert done.returncode == 0, done.stderr
-    listed = re.findall(r"^  ([\w-]+)  +\S", done.stdout.partition("Commands:")[2], re.MULTILINE)
+    listed = re.findall(r"^  ([\w-]+)  +\S", done.stdout.partition("Make a model:")[2], re.MULTILINE)
     assert set(listed) == VERBS
+
+
+@pytest.mark.parametrize("group", [(), ("data",), ("guardian",), ("questions",)])
+def test_help_cuts_no_sentence_in_a_narrow_terminal(group: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    words = " ".join(ai_forge(*group, "--help").out.replace("[ARGS]...", "").split())
+    assert "..." not in words
+    whole = {
+        (): "Which of two models is better, in what, and how surely.",
+        ("guardian",): "A git hook that sends the watch a note.",
+    }
+    assert whole.get(group, "") in words
 
 
 def test_no_word_at_all_gets_the_help() -> None:

@@ -196,25 +196,37 @@ def test_without_a_new_laying_the_learning_rate_is_the_curve() -> None:
     ]
 
 
+class Timed:
+    """A trainee that takes ten seconds for the first batch and `each_s` for each other."""
+
+    def __init__(self, each_s: float) -> None:
+        self.each_s, self.now, self.n_batches, self.discarded = each_s, 0.0, 0, False
+
+    def forward_backward(self, batch: Batch, loss: object, divisor: float) -> TokenSums:
+        self.now += self.each_s if self.n_batches else 10.0
+        self.n_batches += 1
+        assert divisor == batch.n_supervised
+        return TokenSums()
+
+    def discard_gradients(self) -> None:
+        self.discarded = True
+
+
+def probed(trainee: Timed) -> float:
+    return probe_speed(trainee, HUNDRED, config(), lambda x: x, clock=lambda: trainee.now)  # type: ignore[arg-type]
+
+
 def test_the_probe_leaves_out_the_first_batch_and_the_gradients() -> None:
-    class Timed:
-        """Takes ten seconds for the first batch, two for each other."""
-
-        now, n_batches, discarded = 0.0, 0, False
-
-        def forward_backward(self, batch: Batch, loss: object, divisor: float) -> TokenSums:
-            self.now += 2.0 if self.n_batches else 10.0
-            self.n_batches += 1
-            assert divisor == batch.n_supervised
-            return TokenSums()
-
-        def discard_gradients(self) -> None:
-            self.discarded = True
-
-    trainee = Timed()
-    speed = probe_speed(trainee, HUNDRED, config(), lambda x: x, clock=lambda: trainee.now)  # type: ignore[arg-type]
-    assert speed == pytest.approx(200 / 2)
+    trainee = Timed(2.0)
+    assert probed(trainee) == pytest.approx(200 / 2)
     assert trainee.n_batches == PROBE_BATCHES
+    assert trainee.discarded
+
+
+def test_on_a_busy_machine_the_probe_is_content_with_one_batch() -> None:
+    trainee = Timed(60.0)
+    assert probed(trainee) == pytest.approx(200 / 60)
+    assert trainee.n_batches == 2
     assert trainee.discarded
 
 
