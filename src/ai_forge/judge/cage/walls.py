@@ -86,6 +86,7 @@ def _bubblewrap(seen: Seen) -> list[str]:
     else:
         rows += ["--unshare-user"]
     rows += ["--setenv", "PATH", "/usr/bin:/bin", "--setenv", "HOME", "/tmp", "--setenv", "LANG", "C.UTF-8"]
+    rows += ["--setenv", "LD_BIND_NOW", "1"]  # once in the worker, instead of in every fork
     rows += ["--tmpfs", "/tmp"]  # first: what is readable may lie in it
     interpreter = [Path(os.path.realpath(sys.executable)), Path(sys.base_prefix) / "lib"]
     for place in (Path("/usr/lib"), Path("/etc/ld.so.cache"), Path(SEEN_AT), *interpreter, *seen.readable):

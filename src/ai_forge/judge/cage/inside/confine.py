@@ -196,15 +196,16 @@ def give_up() -> None:
     """Take from the calling process all capabilities and the denied system calls, for good. Raises OSError."""
     header, nothing = struct.pack("Ii", CAP_V3, 0), bytes(24)
     _check(_libc.capset(header, nothing), "capset")
-    program = seccomp_filter()
-    buffer = ctypes.create_string_buffer(program, len(program))
-    described = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
+    described, _ = seccomp_filter()
     _check(_libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, described, 0, 0), "seccomp")
 
 
 @functools.cache  # made by the worker, and every fork has it
-def seccomp_filter() -> bytes:
-    """The filter for this machine, as the kernel reads it. Raises OSError for another than x86-64 and arm64."""
+def seccomp_filter() -> tuple[bytes, Any]:
+    """The filter for this machine: its length and address as the kernel reads them, and the memory that lies there.
+
+    Raises OSError for another machine than x86-64 and arm64.
+    """
     machine = platform.machine()
     if machine not in ARCHITECTURES:
         raise OSError(ENOSYS, f"there is no system call filter for {machine}")
@@ -221,4 +222,6 @@ def seccomp_filter() -> bytes:
     rows += [(EQUAL, 0, 2 + len(ALLOWED_SOCKETS), SOCKET[column]), (LOAD, 0, 0, 16)]
     rows += [(EQUAL, len(ALLOWED_SOCKETS) - i, 0, family) for i, family in enumerate(ALLOWED_SOCKETS)]
     rows += [(RETURN, 0, 0, ERRNO | EPERM), (RETURN, 0, 0, ALLOW)]
-    return b"".join(struct.pack("HBBI", *row) for row in rows)
+    program = b"".join(struct.pack("HBBI", *row) for row in rows)
+    held = ctypes.create_string_buffer(program, len(program))
+    return struct.pack("HxxxxxxQ", len(rows), ctypes.addressof(held)), held

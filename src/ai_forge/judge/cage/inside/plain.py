@@ -21,6 +21,8 @@ LENGTH_BYTES = 4
 Message = dict[str, Any]
 """An object of JSON, as it goes over a `Channel`."""
 sys.set_int_max_str_digits(0)  # a factorial may have more digits than the default allows
+SCALAR_TYPES = frozenset({int, float, str, bool, type(None)})
+_as_json = json.JSONEncoder(separators=(",", ":")).encode  # `dumps` would make an encoder for each message
 
 
 class Opaque:
@@ -39,7 +41,7 @@ def encode(value: Any) -> Any:
     >>> encode([1, (2.5, "a"), {3: None}])
     ['list', 1, ['tuple', 2.5, 'a'], ['dict', 3, None]]
     """
-    if value is None or value is True or value is False:
+    if type(value) in SCALAR_TYPES:
         return value
     for scalar in (int, float, str):
         if isinstance(value, scalar):
@@ -117,7 +119,7 @@ class Channel:
 
     def send(self, message: Any) -> None:
         """Raises ValueError where the message is too long, OSError where nobody listens."""
-        body = json.dumps(message, separators=(",", ":")).encode()
+        body = _as_json(message).encode()
         if len(body) > MOST_MESSAGE_BYTES:
             raise ValueError(f"a message of {len(body)} bytes; at most {MOST_MESSAGE_BYTES} are taken")
         self._connection.sendall(len(body).to_bytes(LENGTH_BYTES, "big") + body)
