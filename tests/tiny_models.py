@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from ai_forge.model_files.architectures import ARCHITECTURES, completed, expected_shapes
-from ai_forge.model_files.tensors import TensorSpec, to_storage, write_safetensors
+from ai_forge.model_files.tensors import TensorSpec, Weights, to_storage, write_safetensors
 from ai_forge.model_files.tokenizers.pretokenizers import pre_tokenizer_json
 from ai_forge.model_files.tokenizers.spm_vocabulary import decoder_json, normalizer_json, splits
 
@@ -193,4 +193,29 @@ def make_tiny_fim(folder: Path, **changes: Any) -> Path:
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     data["added_tokens"] += [{"id": 512 + n, "content": token, **flags} for n, token in enumerate(FIM)]
     path.write_text(json.dumps(data))
+    return folder
+
+
+def with_another_rope(folder: Path) -> Path:
+    """The model as a converter leaves it that lost the base of its rotary embedding."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["rope_theta"] = config.get("rope_theta", 10_000.0) / 1000
+    config.pop("rope_parameters", None)
+    path.write_text(json.dumps(config))
+    return folder
+
+
+def with_a_merge_onto_codes(folder: Path) -> Path:
+    """The model as a merge leaves it that took the codes of a quantised base for its weights: few levels a tensor."""
+    weights = Weights(folder)
+    rows = []
+    for name, spec in weights.specs.items():
+        values = weights.load(name)
+        if ".self_attn." in name:
+            step = np.abs(values).max() / 4
+            values = np.round(values / step) * step
+        rows.append((spec, to_storage(values, spec.dtype, name)))
+    write_safetensors(folder / "new", rows, [spec for spec, _ in rows])
+    (folder / "new").replace(folder / "model.safetensors")
     return folder

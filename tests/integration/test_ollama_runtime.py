@@ -1,6 +1,7 @@
 """A real Ollama: deployed, prompted as trained, rolled back, killed in mid-deployment."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,13 +20,14 @@ from ai_forge.conductor.ollama_manager import (
 )
 from ai_forge.config.settings import RuntimeSettings
 from ai_forge.errors import InputError, RefusedError, TransientError
-from ai_forge.judge.exporter import create_ollama_modelfile
+from ai_forge.judge.exporter import convert_to_gguf, create_ollama_modelfile
 from ai_forge.model_files.base import Base
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.prompt import SYSTEM_PROMPT, Message, messages_for
 from ai_forge.serving import (
     Deployment,
     EmbeddedRuntime,
+    ExpectedAnswer,
     OllamaRuntime,
     Registry,
     Runtime,
@@ -35,9 +37,11 @@ from ai_forge.serving import (
     prompt_difference,
     rollback,
 )
+from ai_forge.training.backends.torch_model import TorchGenerator
 from ai_forge.workspace import Workspace
 from llama_cpp import LlamaCpp
 from real_ollama import OllamaProcess
+from tiny_models import with_a_merge_onto_codes, with_another_rope
 
 pytestmark = [pytest.mark.ollama, pytest.mark.slow]
 
@@ -175,6 +179,24 @@ def test_a_failed_check_removes_the_new_version(runtime: OllamaRuntime, base_ggu
         deploy(version_of(base_gguf, "checked", "r2", "new"), runtime, registry, check=refuse)
     assert names(runtime, "checked") == ["checked:latest", "checked:r1"]
     assert runtime.active("checked") == "r1"
+
+
+def test_a_wrong_rope_and_a_merge_onto_codes_are_refused(
+    runtime: OllamaRuntime, registry: Registry, base_gguf: Path, smollm2: Base, tmp_path: Path
+) -> None:
+    """Template, stop words and hash are right; only what it says tells that it is another model than the trainer's."""
+    tokenizer = ChatTokenizer(smollm2.folder)
+    trainer = TorchGenerator.load(smollm2.folder, tokenizer.end_of_turn_id, exact=True)
+    chats: list[list[Message]] = [[{"role": "user", "content": question}] for question in QUESTIONS]
+    told = trainer.generate([tokenizer.encode_prompt(chat) for chat in chats], 8)
+    answers = [ExpectedAnswer(tokenizer.render(c), tokenizer.decode(a)) for c, a in zip(chats, told, strict=True)]
+    assert deploy(version_of(base_gguf, "planted", "r1"), runtime, registry, check=accept, expected=answers).changed
+    for plant in (with_another_rope, with_a_merge_onto_codes):
+        version, folder = plant.__name__, shutil.copytree(smollm2.folder, tmp_path / plant.__name__)
+        planted = version_of(convert_to_gguf(plant(folder), tmp_path / f"{version}.gguf", "f16"), "planted", version)
+        with pytest.raises(RefusedError, match=rf"^planted:{version} answers [01] of 4 prompts as its file did before"):
+            deploy(planted, runtime, registry, check=accept, expected=answers)
+    assert runtime.active("planted") == "r1"
 
 
 @pytest.mark.parametrize("moment", ["Ollama: parsing GGUF", "checking what it answers"])

@@ -45,7 +45,7 @@ def broken(guardian: RepoGuardian) -> str | None:
         version.deployment.check_file()
     except AIForgeError as error:
         return error.message
-    if active.runtime != "embedded":  # see `actions.deploy`: another build of llama.cpp turns near ties round
+    if active.runtime != "embedded":  # Ollama holds a file by its hash: damage is found without asking
         return None
     with closing(choose_runtime(settings, workspace)) as runtime:
         try:

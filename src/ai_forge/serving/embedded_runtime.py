@@ -188,6 +188,9 @@ class EmbeddedRuntime:
         with self._using(model) as (_, server):
             return server.greedy(prompt, max_tokens)
 
+    def likely(self, model: str, prompt: str) -> None:
+        """None: what it answers is what the exported file answered."""
+
     def tokenize(self, model: str, text: str) -> list[int]:
         """Token ids as llama.cpp makes them."""
         with self._using(model) as (_, server):

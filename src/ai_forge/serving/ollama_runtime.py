@@ -33,6 +33,7 @@ from ai_forge.serving.runtime import (
 )
 
 REQUESTS_AT_ONCE = 4
+MOST_LIKELY = 20  # as many as Ollama tells of one place
 
 
 class OllamaRuntime:
@@ -160,15 +161,19 @@ class OllamaRuntime:
 
     def greedy(self, model: str, prompt: str, max_tokens: int) -> Completion:
         """Continue `prompt` greedily, past the template."""
-        options = {"num_predict": max_tokens, "temperature": 0, "stop": []}  # stop words are the deployment's
-        body = {"model": model, "prompt": prompt, "raw": True, "stream": False, "truncate": False, "options": options}
-        answer = self.server.ask("POST", "/api/generate", body)
+        answer = self.server.ask("POST", "/api/generate", _raw(model, prompt, max_tokens))
         return Completion(
             text=str(answer.get("response", "")),
             n_prompt_tokens=int(answer.get("prompt_eval_count", 0)),
             n_tokens=int(answer.get("eval_count", 0)),
             token_ids=None,
         )
+
+    def likely(self, model: str, prompt: str) -> dict[str, float]:
+        """The likeliest next tokens; Ollama tells them since 0.12.11."""
+        body = _raw(model, prompt, 1) | {"logprobs": True, "top_logprobs": MOST_LIKELY}
+        told = self.server.ask("POST", "/api/generate", body).get("logprobs") or []
+        return {str(top["token"]): float(top["logprob"]) for place in told for top in place.get("top_logprobs", ())}
 
     def tokenize(self, model: str, text: str) -> list[int] | None:
         """None: Ollama does not tell token ids."""
@@ -195,6 +200,11 @@ class OllamaRuntime:
 def _chat(model: str, messages: Sequence[Message]) -> JsonObject:
     # truncate: or Ollama cuts what is too long without a word (9,055 tokens became 1,026); so it is an error
     return {"model": model, "messages": list(messages), "truncate": False}
+
+
+def _raw(model: str, prompt: str, max_tokens: int) -> dict[str, Any]:
+    options = {"num_predict": max_tokens, "temperature": 0, "stop": []}  # stop words are the deployment's
+    return {"model": model, "prompt": prompt, "raw": True, "stream": False, "truncate": False, "options": options}
 
 
 def modelfile_for(deployment: Deployment) -> str:

@@ -140,6 +140,12 @@ class Runtime(Protocol):
     def greedy(self, model: str, prompt: str, max_tokens: int) -> Completion:
         """Continue `prompt` as it stands (special tokens in it are recognised), greedily, until the model ends."""
 
+    def likely(self, model: str, prompt: str) -> Mapping[str, float] | None:
+        """The likeliest next tokens after `prompt` with their log-probabilities (nats); empty where this version does not tell.
+
+        None where answers are computed by the very build that the exported file was compared with: they are the same.
+        """
+
     def tokenize(self, model: str, text: str) -> list[int] | None:
         """Token ids of `text`, special tokens recognised, none added; None where the runtime does not tell."""
 

@@ -13,12 +13,11 @@ from ai_forge.errors import RefusedError
 from ai_forge.judge import parity as parity_module
 from ai_forge.judge.exporter import convert_to_gguf
 from ai_forge.judge.parity import Files, Parity, ServedFile, bucketed_kl, compare, first_difference
-from ai_forge.model_files.tensors import Weights, to_storage, write_safetensors
 from ai_forge.prompting.chat import ChatTokenizer
 from ai_forge.prompting.prompt import Message, messages_for
 from ai_forge.serving.llama_server import LlamaServer
 from ai_forge.training.backends.torch_model import TorchGenerator
-from tiny_models import make_tiny, with_gemma_tokenizer
+from tiny_models import make_tiny, with_a_merge_onto_codes, with_another_rope, with_gemma_tokenizer
 from tiny_training import raft_examples
 
 CHATS = [messages_for(e.question, e.shown_documents[:1]) for e in raft_examples(4)]
@@ -110,28 +109,7 @@ def test_another_model_is_noticed(folder: Path, served: dict[str, LlamaServer]) 
     )
 
 
-def _with_another_rope(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    config["rope_theta"] = config.get("rope_theta", 10_000.0) / 1000
-    config.pop("rope_parameters", None)
-    (folder / "config.json").write_text(json.dumps(config))
-
-
-def _merged_onto_rounded_weights(folder: Path) -> None:
-    # what an adapter gets that is merged onto four-bit codes taken for weights: sixteen levels a row
-    weights = Weights(folder)
-    rows = []
-    for name, spec in weights.specs.items():
-        values = weights.load(name)
-        if ".self_attn." in name:
-            step = np.abs(values).max() / 4
-            values = np.round(values / step) * step
-        rows.append((spec, to_storage(values, spec.dtype, name)))
-    write_safetensors(folder / "new", rows, [spec for spec, _ in rows])
-    (folder / "new").replace(folder / "model.safetensors")
-
-
-@pytest.mark.parametrize("plant", [_with_another_rope, _merged_onto_rounded_weights])
+@pytest.mark.parametrize("plant", [with_another_rope, with_a_merge_onto_codes])
 def test_a_wrong_rope_and_a_wrong_merge_are_refused(
     plant: Callable[[Path], None], folder: Path, tmp_path: Path
 ) -> None:

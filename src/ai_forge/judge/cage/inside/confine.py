@@ -201,7 +201,7 @@ def give_up() -> None:
 
 
 @functools.cache  # made by the worker, and every fork has it
-def seccomp_filter() -> tuple[bytes, Any]:
+def seccomp_filter() -> tuple[bytes, "ctypes.Array[ctypes.c_char]"]:
     """The filter for this machine: its length and address as the kernel reads them, and the memory that lies there.
 
     Raises OSError for another machine than x86-64 and arm64.
