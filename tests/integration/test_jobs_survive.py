@@ -137,6 +137,16 @@ def test_a_job_goes_on_after_a_kill(whom: str, tmp_path: Path, marks: Path) -> N
     assert (marks / "done").read_text() == "".join(f"{job} {step}\n" for step in "abc")  # a was not done again
 
 
+def test_a_job_that_ended_while_nobody_was_at_work_holds_no_place(queue: JobQueue, marks: Path) -> None:
+    job = queue.submit(counting(marks, n=1_000)).job_id
+    at_work(queue, job)
+    queue.stop()
+    assert queue.cancel(job).status == "cancelled"
+    following = queue.submit(counting(marks)).job_id
+    queue.start()
+    assert finished(queue, following).status == "ready"
+
+
 def test_a_stopped_queue_goes_on_with_the_step_when_it_starts_again(queue: JobQueue, marks: Path) -> None:
     job = queue.submit(counting(marks, n=100, pause=0.05)).job_id
     at_work(queue, job)

@@ -3,8 +3,8 @@
     table of jobs ──► DBOS queue ──► workflow of a job: one durable step for each of its steps ──► the job's own process
 
 The table is the truth (`jobs.store`), and this brings DBOS in line with it, about twice a second: what is not there yet is
-queued; what a dead worker had is queued again and goes on with the step that it was at; what DBOS lost sight of (a disk that was
-full when a step ended) is noticed and done again. A step is done at least once, so each finds what it had done before.
+queued; what a dead worker had is queued again and goes on with the step that it was at, or gives its place free where its job is
+over; what DBOS lost sight of (a disk that was full when a step ended) is noticed and done again. A step is done at least once, so each finds what it had done before.
 
 What survives a crash: everything but the step at work, of which a training loses what came after its newest checkpoint. Killed
 with its server or without, the worker takes its jobs' processes along (`jobs.process`).
@@ -312,13 +312,18 @@ class Worker:
                 if status.app_version != VERSION:
                     self._begin_again(workflow_id, row)
             elif status.status == "PENDING":
-                if self._is_lost(status, row, presence, lost):
+                if self._is_lost(status, presence, lost):
                     if status.app_version == VERSION:
                         DBOS.resume_workflow(workflow_id, queue_name=row.queue)
                     else:
                         self._begin_again(workflow_id, row)
             else:
                 self._restart(row, status)
+        for status in DBOS.list_workflows(name="job", status="PENDING", load_input=False, load_output=False):
+            # no row waits for it: its worker died after that said how the job ended, or the job was cancelled when nobody
+            # was at work; it would hold its place in the queue for good
+            if status.workflow_id not in rows and self._is_lost(status, presence, lost):
+                DBOS.cancel_workflow(status.workflow_id)
         self._lost_sight_of = lost
 
     def _clean(self) -> None:
@@ -326,7 +331,7 @@ class Worker:
         remove_old(self._store, self._workspace, self._limits)
         over = DBOS.list_workflows(name="job", status=OVER, load_input=False, load_output=False)
         known = {row.job_id for row in self._store.rows()}
-        forgotten = [status.workflow_id for status in over if status.workflow_id.rpartition("-")[0] not in known]
+        forgotten = [status.workflow_id for status in over if _job_id(status) not in known]
         if forgotten:
             DBOS.delete_workflows(forgotten)
 
@@ -343,13 +348,13 @@ class Worker:
         DBOS.cancel_workflow(workflow_id)  # it would hold its place in the queue
         self._store.update(row.job_id, statuses=RUNNABLE, at_attempt=row.attempt, attempt=row.attempt + 1)
 
-    def _is_lost(self, status: WorkflowStatus, row: Row, presence: Presence, lost: set[str]) -> bool:
+    def _is_lost(self, status: WorkflowStatus, presence: Presence, lost: set[str]) -> bool:
         """Whether nobody is at work on it: its worker is dead, or it is ours and was not at work in two passes."""
         if status.executor_id is None:
             return False
         if status.executor_id != self._executor_id:
             return presence.is_dead(status.executor_id)
-        if row.job_id in self._at_work:
+        if _job_id(status) in self._at_work:
             return False
         lost.add(status.workflow_id)
         return status.workflow_id in self._lost_sight_of
@@ -367,6 +372,10 @@ class Worker:
 
 def _workflow_id(row: Row) -> str:
     return f"{row.job_id}-{row.attempt}"
+
+
+def _job_id(status: WorkflowStatus) -> str:
+    return status.workflow_id.rpartition("-")[0]
 
 
 def _end_with_the_pipe() -> None:
