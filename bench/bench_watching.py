@@ -6,7 +6,8 @@
 browser does on another machine as a rule: what it takes counts here as well. All is measured inside one training: its steps are
 taken in blocks, two neighbouring blocks are a pair, and one of them, drawn by chance, is watched by 50 streams. So what changes
 slowly on the machine, and differs from run to run, falls out. A block begins when the streams were opened or closed and a step has
-passed. Told is the median of the pairs' ratios of seconds per step with its interval (bootstrap), and what the service took.
+passed. Told is the median of the pairs' ratios with its interval (bootstrap): of seconds per step, and of the trainer's own processor
+time per step, which other work on the machine moves far less; and what service and readers took.
 First paint is what Chromium's performance entries say of a page opened in a fresh context, milliseconds after navigation began.
 """
 
@@ -39,7 +40,7 @@ from measure import record
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from browser import chromium
 from cli_runs import SETTINGS, stdlib_copy, tiny_base
-from queue_owner import finished, queue_of, wait_until
+from queue_owner import PROCESS, descendants, finished, queue_of, wait_until
 from service_app import deploy_version, tiny_gguf
 
 N_STREAMS, LOADS = 50, 7
@@ -104,10 +105,11 @@ def watched(url: str, run_id: str, n: int, after: int) -> Iterator[list[int]]:
 
 @dataclass(frozen=True)
 class Block:
-    """Some steps of a training: seconds per step, and the service's and this process's processor time in that time, in cores."""
+    """Some steps of a training: seconds and the trainer's processor seconds per step; cores that the service and this process took."""
 
     n_streams: int
     s_per_step: float
+    trainer_cpu_s_per_step: float
     service_cores: float
     reader_cores: float
 
@@ -115,9 +117,9 @@ class Block:
 class Training:
     """A training that is at work, and the times of its steps."""
 
-    def __init__(self, home: Path, run_id: str, service: psutil.Process) -> None:
+    def __init__(self, home: Path, run_id: str, service: psutil.Process, trainer: psutil.Process) -> None:
         self._tail = EventTail(home / "runs" / run_id / "events.jsonl")
-        self._processes = (service, psutil.Process())
+        self._processes = (trainer, service, psutil.Process())
         self.times: list[float] = []
 
     def until(self, n_steps: int) -> None:
@@ -137,8 +139,8 @@ class Training:
         before = [sum(one.cpu_times()[:2]) for one in self._processes]
         self.until(first + 1 + n_steps)
         seconds = self.times[first + n_steps] - self.times[first]
-        service, reader = (sum(one.cpu_times()[:2]) - was for one, was in zip(self._processes, before, strict=True))
-        return Block(n_streams, seconds / n_steps, service / seconds, reader / seconds)
+        took = [sum(one.cpu_times()[:2]) - was for one, was in zip(self._processes, before, strict=True)]
+        return Block(n_streams, seconds / n_steps, took[0] / n_steps, took[1] / seconds, took[2] / seconds)
 
 
 def pairs_of(training: Training, url: str, run_id: str, n_pairs: int, n_steps: int) -> list[tuple[Block, Block]]:
@@ -154,7 +156,10 @@ def pairs_of(training: Training, url: str, run_id: str, n_pairs: int, n_steps: i
                 told[n] = training.block(n_steps, n)
                 assert all(read), "a stream heard nothing"
         pairs.append((told[0], told[N_STREAMS]))
-        print(f"{told[0].s_per_step:.4f} {told[N_STREAMS].s_per_step:.4f}", file=sys.stderr, flush=True)
+        for one in told.values():
+            print(
+                f"{one.n_streams:2d} {one.s_per_step:.4f} {one.trainer_cpu_s_per_step:.4f}", file=sys.stderr, flush=True
+            )
     return pairs
 
 
@@ -212,7 +217,8 @@ def main() -> int:
             job = queue.submit(JobRequest(run=RunSource(path=repo, settings=settings), until="train")).job_id
             wait_until(lambda: queue.get(job).run_id is not None)
             run_id = str(queue.get(job).run_id)
-            training = Training(home, run_id, service)
+            (trainer,) = descendants(service.pid, PROCESS)
+            training = Training(home, run_id, service, psutil.Process(trainer))
             pairs = pairs_of(training, url, run_id, chosen.pairs, chosen.steps)
             assert finished(queue, job, 300.0).status == "ready"
             paints = first_paints(url, run_id)
@@ -231,8 +237,15 @@ def main() -> int:
         },
         "cost_of_50_streams": {
             "seconds_per_step": spread([w.s_per_step / alone.s_per_step - 1 for alone, w in pairs]),
+            "trainer_cpu_per_step": spread(
+                [w.trainer_cpu_s_per_step / alone.trainer_cpu_s_per_step - 1 for alone, w in pairs]
+            ),
             "service_cores": spread([w.service_cores - alone.service_cores for alone, w in pairs]),
             "reader_cores": spread([w.reader_cores - alone.reader_cores for alone, w in pairs]),
+        },
+        "trainer_cpu_ms_per_step": {
+            "0": round(statistics.median(alone.trainer_cpu_s_per_step for alone, _ in pairs) * 1000, 1),
+            "50": round(statistics.median(w.trainer_cpu_s_per_step for _, w in pairs) * 1000, 1),
         },
         "first_paint": paints,
     }

@@ -2,12 +2,13 @@
 
     python bench/kill_guardian.py --kills 20            (a tiny base; `make soak`)
     python bench/kill_guardian.py --kills 2 --steps 12  (what CI runs)
-    python bench/kill_guardian.py --kills 3 --steps 8 --base SmolLM2-135M-Instruct --set runtime.kind=ollama
+    python bench/kill_guardian.py --kills 3 --steps 8 --base SmolLM2-135M-Instruct --in-training
 
 A home with a deployed version is made once. For each kill a copy of it gets a changed repository and a cycle whose verdict is yes;
-the cycle's process is killed, and two processes then ask for a cycle at once, as a watch and a person may. Told for each kill on
-stderr, a JSON report on stdout; ends with 1 where a cycle does not end, two train, what is active is neither the version
-before nor the whole new one, the adapter differs from that of an undisturbed cycle, or something half-written is left.
+the cycle's process is killed (with --in-training within the second after one of the training's steps), and two processes then ask for
+a cycle at once, as a watch and a person may. Told for each kill on stderr, a JSON report on stdout; ends with 1 where a cycle does
+not end, two train, what is active is neither the version before nor the whole new one, the adapter differs from that of an
+undisturbed cycle, or something half-written is left.
 """
 
 import argparse
@@ -122,6 +123,22 @@ def forked_cycle(place: Place, log: Path) -> int:
         os._exit(code)
 
 
+def runs_of(home: Path) -> set[str]:
+    """The ids of its runs."""
+    return {path.name for path in (home / "runs").glob("*/")}
+
+
+def killed_in_training(pid: int, home: Path, step: int, seconds: float) -> int:
+    """Exit code of a cycle's process that is killed `seconds` after that step of its training was logged."""
+    before = runs_of(home)
+    while not any(n_steps(home, run) >= step for run in runs_of(home) - before):
+        gone, status = os.waitpid(pid, os.WNOHANG)
+        if gone:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    return killed_after(pid, seconds)
+
+
 def digest(home: Path, run_id: str) -> str:
     """Of the adapter that a run's folder links to."""
     return hashlib.sha256((home / "runs" / run_id / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
@@ -135,7 +152,7 @@ def trainers(home: Path, run_id: str) -> int:
 
 
 def n_steps(home: Path, run_id: str) -> int:
-    """How many steps the run itself made: 0 where it found its training done."""
+    """How many steps the run itself made: 0 where it found its training done, or has not begun."""
     return sum(event["event"] == "StepLogged" for event in read_events(home / "runs" / run_id / "events.jsonl"))
 
 
@@ -150,35 +167,39 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=200, help="of the training: more of them, more kills within it")
+    parser.add_argument(
+        "--folder", type=Path, help="keep the undisturbed cycles here, and use them where they are there already"
+    )
+    parser.add_argument("--in-training", action="store_true", help="kill after a step of the training, drawn by chance")
     parser.add_argument("--base", help="a base of `ai-forge models`; a tiny random one where it is left out")
     parser.add_argument("--set", action="append", default=[], help="another setting, KEY=VALUE; several times")
     chosen = parser.parse_args()
     chance = random.Random(chosen.seed)
     import_everything()
 
-    with tempfile.TemporaryDirectory(prefix="kill-guardian-") as name:
-        root = Path(name)
+    with contextlib.ExitStack() as held:
+        root = chosen.folder or Path(held.enter_context(tempfile.TemporaryDirectory(prefix="kill-guardian-")))
         base = chosen.base or str(tiny_base(root / "base"))
-        stdlib_copy(root / "source")
         steps = {"max_steps": chosen.steps, "save_steps": chosen.steps // 4, "eval_steps": chosen.steps // 2}
         settings = SETTINGS | {f"training.{key}": value for key, value in steps.items()}
         settings |= {"training.base_model": base, "guardian.desktop": False}
         settings |= dict(text.split("=", 1) for text in chosen.set)
         load_settings(("flag", settings))
         log = root / "log"
-        first = Place(root / "first", settings)
-        shutil.copytree(root / "source", first.repo)
-        if wait(forked_cycle(first, log)):
-            print(log.read_text(), file=sys.stderr)
-            return 1
-        old = first.active()
-        straight = first.copied(root / "straight")
-        change(straight.repo)
-        began = time.monotonic()
-        if wait(forked_cycle(straight, log)):
-            print(log.read_text(), file=sys.stderr)
-            return 1
-        seconds, new = time.monotonic() - began, straight.active()
+        first, straight = Place(root / "first", settings), Place(root / "straight", settings)
+        if not straight.folder.exists():
+            stdlib_copy(first.repo)
+            if wait(forked_cycle(first, log)):
+                print(log.read_text(), file=sys.stderr)
+                return 1
+            change(first.copied(straight.folder).repo)
+            if wait(forked_cycle(straight, log)):
+                print(log.read_text(), file=sys.stderr)
+                return 1
+        old, new, undisturbed = first.active(), straight.active(), straight.store().last()
+        assert undisturbed is not None
+        assert undisturbed.ended is not None
+        seconds = (undisturbed.ended - undisturbed.started).total_seconds()
         expected = digest(straight.home, str(new))
         kills: list[dict[str, Any]] = []
         for index in range(chosen.kills):
@@ -188,7 +209,13 @@ def main() -> int:
                 shutil.rmtree(place, ignore_errors=True)
                 killed = first.copied(place)
                 change(killed.repo)
-                code = killed_after(forked_cycle(killed, log), seconds * part)
+                pid, started = forked_cycle(killed, log), time.monotonic()
+                if chosen.in_training:
+                    step = chance.randint(1, chosen.steps - 1)
+                    code = killed_in_training(pid, killed.home, step, chance.uniform(0.0, 1.0))
+                else:
+                    code = killed_after(pid, seconds * part)
+                after_s = time.monotonic() - started
                 if code == -signal.SIGKILL:
                     break
                 seconds *= 0.9  # it was through before: the machine is faster now
@@ -207,7 +234,7 @@ def main() -> int:
                 answer = reply.model
             kills.append(
                 {
-                    "after_s": round(seconds * part, 2),
+                    "after_s": round(after_s, 2),
                     "killed": code == -signal.SIGKILL,
                     "task": (at_work or ["between"])[0],
                     "active_after_kill": "old" if between == old else "new" if between == new else "neither",

@@ -1,11 +1,15 @@
 """`kill -9` of server, worker and job process, at random and at every step boundary: is a job ever lost, stuck or done twice at once?
 
     python bench/soak_jobs.py --kills 300 --trainings 5        (`make soak`)
+    python bench/soak_jobs.py --kills 60 --trainings 0 --cancels 0 --load 6                                (beside busy processes)
+    python bench/soak_jobs.py --kills 0 --trainings 3 --cancels 0 --base SmolLM2-135M-Instruct --steps 6   (a real base)
 
-A queue has jobs that count, and for the last part real fine-tunings of a tiny base, each in a home of its own and compared with one
-that was left alone. After each kill the time to progress is measured: until a job has done something new. Prints a JSON report and
-exits with 1 where something is wrong: a job that does not end well, two processes at work on one job, two activations of one version,
-another adapter, a cancelled job of which something lives after five seconds.
+A queue has jobs that count, and for the last part real fine-tunings, each in a home of its own and compared with one that was left
+alone; with --base they are killed in the training only, the server, the worker and the job's process in turn. After each kill the
+time to progress is measured: until a job has done something new. Prints a JSON report and exits with 1 where something is wrong: a
+job that does not end well, two processes at work on one job, two activations of one version, another adapter, a cancelled job of
+which something lives after five seconds. Where nothing goes on for --patience seconds, the rows of jobs and workflows and what every
+process was doing are told on stderr, and the home is kept.
 """
 
 import argparse
@@ -14,14 +18,20 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
+import sqlite3
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -34,8 +44,7 @@ from queue_owner import PROCESS, WORKER, descendants, queue_of, start_owner, wai
 
 WHOM = ("owner", "worker", "process")
 IN_FLIGHT = 3
-STUCK_S = 120.0
-STEPS = {"training.max_steps": 24, "training.save_steps": 4, "training.eval_steps": 8}
+PATIENCE_S = 120.0
 
 
 class Owner:
@@ -43,7 +52,10 @@ class Owner:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self._process = start_owner(home)
+        self._process = self._started()
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        return start_owner(self._home, PYTHONFAULTHANDLER="1")  # SIGABRT has a process say what its threads are doing
 
     def victims(self, whom: str) -> list[int]:
         """The processes that would be killed."""
@@ -59,8 +71,34 @@ class Owner:
                 os.kill(pid, signal.SIGKILL)
         if whom == "owner":
             self._process.wait()
-            self._process = start_owner(self._home)
+            self._process = self._started()
         return bool(victims)
+
+    def tell_what_is_stuck(self) -> None:
+        """The rows of jobs and of workflows that are not over, and the stacks of the processes, which end by that."""
+        with contextlib.closing(sqlite3.connect(self._home / "jobs.db")) as database:
+            for table, columns, ended in (
+                ("ai_forge_jobs", "job_id, status, wanted, attempt, restarts, current_step", FINISHED),
+                (
+                    "workflow_status",
+                    "workflow_uuid, status, queue_name, executor_id, recovery_attempts",
+                    ("SUCCESS", "CANCELLED"),
+                ),
+            ):
+                told = database.execute(f"SELECT {columns} FROM {table} WHERE status NOT IN {tuple(ended)}").fetchall()
+                print(f"{table} ({columns}):", *told, sep="\n  ", file=sys.stderr, flush=True)
+        everyone = psutil.Process(self._process.pid).children(recursive=True)
+        for process in [psutil.Process(self._process.pid), *everyone][
+            ::-1
+        ]:  # the job's process first: its worker ends it
+            with contextlib.suppress(psutil.NoSuchProcess):
+                print(
+                    process.pid, process.status(), process.cpu_times(), process.cmdline(), file=sys.stderr, flush=True
+                )
+                process.send_signal(signal.SIGABRT)
+                time.sleep(1.0)
+        for log in self._home.glob("jobs/*/log.txt"):  # of those at work: what their processes said
+            print(log, log.read_text(errors="replace")[-4000:], file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Stop for good."""
@@ -92,8 +130,17 @@ def kill_once(owner: Owner, queue: JobQueue, chance: random.Random, work: Any, i
     if not hit:  # between two jobs there is no process of a job: the worker then
         whom = "worker"
         hit = owner.kill(whom)
-    seconds = wait_until(lambda: work() != before, STUCK_S)
+    seconds = progress(owner, lambda: work() != before, PATIENCE_S)
     return {"whom": whom, "boundary": boundary, "hit": hit, "seconds": round(seconds, 2)}
+
+
+def progress(owner: Owner, condition: Callable[[], object], timeout_s: float) -> float:
+    """Seconds until `condition` holds; where it does not come to that, everything that may tell why is told."""
+    try:
+        return wait_until(condition, timeout_s)
+    except AssertionError:
+        owner.tell_what_is_stuck()
+        raise
 
 
 def soak_counting(root: Path, n_kills: int, chance: random.Random) -> dict[str, Any]:
@@ -116,7 +163,7 @@ def soak_counting(root: Path, n_kills: int, chance: random.Random) -> dict[str, 
                     options = {"marks": str(marks), "n": chance.randint(10, 40), "pause": 0.02}
                     sent.append(queue.submit(JobRequest(kind="count", options=options)).job_id)
                 kills.append(kill_once(owner, queue, chance, work, index))
-            wait_until(lambda: all(queue.get(job).status in FINISHED for job in sent), STUCK_S + 10 * len(sent))
+            progress(owner, lambda: all(queue.get(job).status in FINISHED for job in sent), PATIENCE_S + 10 * len(sent))
             states = Counter(queue.get(job).status for job in sent)
             # without a kill no job was sent, and none has written its file
             done = Counter((marks / "done").read_text().split("\n")[:-1] if sent else ())
@@ -151,8 +198,8 @@ def soak_cancels(root: Path, n: int, chance: random.Random) -> list[float]:
                 (pid,) = owner.victims("process")
                 time.sleep(chance.uniform(0.0, 0.5))
                 queue.cancel(job)
-                seconds.append(wait_until(lambda pid=pid: not group_lives(pid), STUCK_S))
-                wait_until(lambda job=job: queue.get(job).status == "cancelled", STUCK_S)
+                seconds.append(wait_until(lambda pid=pid: not group_lives(pid), PATIENCE_S))
+                wait_until(lambda job=job: queue.get(job).status == "cancelled", PATIENCE_S)
         finally:
             owner.end()
     return seconds
@@ -173,8 +220,27 @@ def digest(home: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def train(root: Path, request: JobRequest, n_kills: int, chance: random.Random) -> dict[str, Any]:
-    """A fine-tuning in a home of its own, killed `n_kills` times."""
+def kill_in_training(
+    owner: Owner, queue: JobQueue, job: str, chance: random.Random, work: Any, whom: str
+) -> dict[str, Any]:
+    """A kill after one of the training's steps, at a moment drawn within the next second."""
+
+    def steps() -> int:
+        return sum(event.event == "StepLogged" for event in queue.events(job))
+
+    done = steps()
+    progress(owner, lambda: steps() > done, 2 * PATIENCE_S)
+    time.sleep(chance.uniform(0.0, 1.0))
+    done, step = work(), queue.get(job).current_step
+    hit = owner.kill(whom)
+    seconds = progress(owner, lambda: work() != done, PATIENCE_S)
+    return {"whom": whom, "boundary": False, "hit": hit, "step": step, "seconds": round(seconds, 2)}
+
+
+def train(
+    root: Path, request: JobRequest, n_kills: int, chance: random.Random, in_training: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """A fine-tuning in a home of its own: killed `n_kills` times, or in its training, once for each name of `in_training`."""
     home = root / "home"
     with queue_of(home) as queue:
         owner = Owner(home)
@@ -192,7 +258,8 @@ def train(root: Path, request: JobRequest, n_kills: int, chance: random.Random) 
                 if index % 2 == 0:
                     time.sleep(chance.uniform(0.0, 6.0))
                 kills.append(kill_once(owner, queue, chance, work, chance.randrange(6)))
-            wait_until(lambda: queue.get(job).status in FINISHED, 300.0)
+            kills += [kill_in_training(owner, queue, job, chance, work, whom) for whom in in_training]
+            progress(owner, lambda: queue.get(job).status in FINISHED, 900.0)
             ended = queue.get(job)
         finally:
             owner.end()
@@ -216,24 +283,50 @@ def spread(ordered: list[float]) -> dict[str, float]:
     return {"p50": round(statistics.median(ordered), 2), "p95": round(at_95, 2), "max": round(ordered[-1], 2)}
 
 
+@contextlib.contextmanager
+def busy(n: int) -> Iterator[None]:
+    """`n` processes that never rest, until the block ends."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
 def main() -> int:
     """Kill, count, compare, tell."""
+    global PATIENCE_S
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--trainings", type=int, default=5, help="fine-tunings of a tiny base, four kills each")
+    parser.add_argument("--base", help="a base of `ai-forge models`: one kill in the training of each")
+    parser.add_argument("--steps", type=int, default=24, help="of a fine-tuning, a checkpoint after every sixth part")
     parser.add_argument("--cancels", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--load", type=int, default=0, help="busy processes beside it")
+    parser.add_argument("--patience", type=float, default=PATIENCE_S, help="seconds without progress that are too many")
     chosen = parser.parse_args()
+    PATIENCE_S = chosen.patience
     chance = random.Random(chosen.seed)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        root = Path(folder)
+    root = Path(tempfile.mkdtemp(prefix="soak-"))
+    print(f"{root} is kept where something is wrong", file=sys.stderr)
+    with busy(chosen.load):
         trained: list[dict[str, Any]] = []
         if chosen.trainings:
-            settings = SETTINGS | STEPS | {"training.base_model": str(tiny_base(root / "base"))}
+            steps = {"max_steps": chosen.steps, "save_steps": chosen.steps // 6, "eval_steps": chosen.steps // 3}
+            settings = SETTINGS | {f"training.{key}": value for key, value in steps.items()}
+            settings |= {"training.base_model": chosen.base or str(tiny_base(root / "base"))}
             source = RunSource(path=stdlib_copy(root / "repo"), settings=settings)
             request = JobRequest(run=source, project_name="soak", deploy=True)
-            trained = [train(root / f"training-{n}", request, 4 * bool(n), chance) for n in range(chosen.trainings + 1)]
+            if chosen.base:
+                request = JobRequest(run=source, project_name="soak", until="train")
+            for n in range(chosen.trainings + 1):
+                victims = (WHOM[(n - 1) % len(WHOM)],) if n and chosen.base else ()
+                n_kills = 4 if n and not chosen.base else 0
+                trained.append(train(root / f"training-{n}", request, n_kills, chance, victims))
         n_left = chosen.kills - sum(len(one["kills"]) for one in trained)
         counted = soak_counting(root / "counting", max(n_left, 0), chance)
         cancels = sorted(soak_cancels(root / "cancels", chosen.cancels, chance))
@@ -243,7 +336,7 @@ def main() -> int:
         set(counted["states"]) <= {"ready"}
         and not counted["two_at_once"]
         and counted["lost_steps"] == 0
-        and all(one["status"] == "ready" and one["versions"] == 1 for one in trained)
+        and all(one["status"] == "ready" and one["versions"] == int(not chosen.base) for one in trained)
         and (not cancels or cancels[-1] <= 5.0)
         and len({one["adapter"] for one in trained}) <= 1
     )
@@ -255,11 +348,13 @@ def main() -> int:
         "seconds_to_progress": spread(seconds),
         "cancels": {"n": len(cancels), "seconds_until_the_process_group_is_gone": spread(cancels)},
         "counting": counted,
-        "trainings": [one | {"kills": len(one["kills"])} for one in trained],
+        "trainings": [one | {"kills": one["kills"] if chosen.base else len(one["kills"])} for one in trained],
         "wall_s": round(time.monotonic() - began, 1),
         "cores": os.cpu_count(),
     }
     print(json.dumps(report, indent=1))
+    if good:
+        shutil.rmtree(root)
     return 0 if good else 1
 
 

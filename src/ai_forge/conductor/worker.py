@@ -3,8 +3,9 @@
     table of jobs ──► DBOS queue ──► workflow of a job: one durable step for each of its steps ──► the job's own process
 
 The table is the truth (`jobs.store`), and this brings DBOS in line with it, about twice a second: what is not there yet is
-queued; what a dead worker had is queued again and goes on with the step that it was at, or gives its place free where its job is
-over; what DBOS lost sight of (a disk that was full when a step ended) is noticed and done again. A step is done at least once, so each finds what it had done before.
+queued; what a dead worker had is queued again and goes on with the step that it was at, or gives its place free where its job
+is over; what DBOS lost sight of (a disk that was full when a step ended) is noticed and done again. A step is done at least
+once, so each finds what it had done before.
 
 What survives a crash: everything but the step at work, of which a training loses what came after its newest checkpoint. Killed
 with its server or without, the worker takes its jobs' processes along (`jobs.process`).
