@@ -159,6 +159,9 @@ def test_too_little_memory_is_found_before_training(home: Path, repo: Path, base
     nothing_half_written(home)
 
 
+MOST_WIDE = 1 << 23  # of a feed-forward layer; a configuration beyond 1 << 24 is refused as such
+
+
 def huge_base(folder: Path, n_parameters: int) -> Path:
     """A base whose weights are a hole in a file: nothing on the disk, but as long as it says.
 
@@ -166,8 +169,12 @@ def huge_base(folder: Path, n_parameters: int) -> Path:
     """
     tiny_base(folder)
     config = json.loads((folder / "config.json").read_text())
-    width = n_parameters // (3 * config["hidden_size"] * config["num_hidden_layers"])
-    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": width}))
+    rows_of_all = n_parameters // (3 * config["hidden_size"])
+    n_layers = (
+        rows_of_all // MOST_WIDE + config["num_hidden_layers"]
+    )  # a larger disk asks for more layers, not for wider ones
+    deep = {"intermediate_size": rows_of_all // n_layers, "num_hidden_layers": n_layers}
+    (folder / "config.json").write_text(json.dumps(config | deep))
     shapes = expected_shapes(json.loads((folder / "config.json").read_text()))
     rows, at = {}, 0
     for name, shape in shapes.items():
