@@ -49,7 +49,11 @@ _FIX = re.compile(
 _NO_FIX = re.compile(
     r"\bfix(?:e[sd])?\s+(?:the\s+|some\s+|a\s+)?(?:typos?|spelling|lint\w*|format\w*|style|indent\w*|white ?space|imports?|docs?|"
     r"documentation|docstrings?|comments?|changelog|readme|version|ci|mypy|ruff|flake8|warnings?)\b|"
-    r"\bfix(?:e[sd])?\s+(?:\S+\s+){0,2}(?:tests?|specs?|builds?|compil\w+|merge|rebase|conflicts?|benchmarks?)\s*\.?$",
+    r"\bfix(?:e[sd])?\s+(?:\S+\s+){0,2}(?:tests?|specs?|builds?|compil\w+|merge|rebase|conflicts?|benchmarks?)"
+    r"(?:\s+(?:errors?|failures?|issues?|problems?|warnings?))?\s*\.?$|"
+    r"\b(?:tests?|specs?|builds?|compil\w+|lint\w*|docs?|typos?|ci|merge)\s+fix(?:es)?\b|"
+    r"\b(?:builds?|compil\w+|lint\w*)\s+(?:errors?|warnings?|failures?)\b|"
+    r"\b(?:errors?|warnings?)\s+(?:with|on|under|from)\s+(?:\S+\s+){0,3}(?:nightly|clang|gcc|msvc|compilers?)\b",
     re.IGNORECASE,
 )
 _TRAILER = re.compile(
@@ -163,7 +167,7 @@ def _pairs_of(
             return
         units_before = _by_name(old)
         changed = [(u, units_before[name]) for name, u in _by_name(new).items() if name in units_before]
-        changed = [(u, b) for u, b in changed if _essence(_source(new, u)) != _essence(_source(old, b))]
+        changed = [(u, b) for u, b in changed if _essence(new, u) != _essence(old, b)]
         # A class changes whenever a method does: only the innermost says what was put right.
         outer = {id(parent) for unit, _ in changed for parent in _parents(unit)}
         for unit, unit_before in changed:
@@ -212,9 +216,13 @@ def _source(parsed: ParsedFile, unit: Unit) -> str:
     return b"\n".join(parsed.text.split(b"\n")[unit.first_line - 1 : unit.last_line]).decode("utf-8", "replace")
 
 
-def _essence(source: str) -> str:
-    """Code without white space and lines of comment: what a reader would call the same code is the same text."""
-    return "".join(_COMMENT_LINE.sub("", source).split())
+def _essence(parsed: ParsedFile, unit: Unit) -> str:
+    """Code without white space, documentation and lines of comment: what a reader would call the same code is the same text."""
+    code = parsed.text[unit.code_start : unit.end]
+    statements = [] if unit.body is None else [node for node in unit.body.named_children if node.type != "comment"]
+    if unit.docstring and statements and (statements[0].text or b"").lstrip(b"rRuU").startswith((b'"', b"'")):
+        code = parsed.text[unit.code_start : statements[0].start_byte] + parsed.text[statements[0].end_byte : unit.end]
+    return "".join(_COMMENT_LINE.sub("", code.decode("utf-8", "replace")).split())
 
 
 def _unit_rejection(unit: Unit, before: Unit, chosen: str, worse: str, settings: MinerSettings) -> str | None:

@@ -51,6 +51,15 @@ _GENERIC = re.compile(
     r"comments?))\b",
     re.I,
 )
+# What a commit may bring besides code, or do to all code alike: neither says why one function is there.
+_ASIDE = re.compile(
+    r"\b(?:docs?|javadocs?|documentation|docstrings?|rst|readme|changelog|ci|gh actions?|github actions?|tox|travis|"
+    r"appveyor|sonar\w*|phpstan|psalm|phan|mypy|eslint|lint\w*|code style|clean[ -]?ups?|typos?|(?:ci|broken|fix\w*|the) builds?|"
+    r"(?:return|property|properties|scalar|param\w*) types?|type ?hints?|part \d+ of|export from|"
+    r"(?:migrat\w+|convert\w*|port\w*|mov\w+) (?:\S+ )*to (?:kotlin|typescript|java ?\d*|python ?\d*|es\d+|c\+\+\d*)|"
+    r"(?:add|improve|more|write)\w* (?:\w+ ){0,2}tests?)\b|^(?:test|exercise|document)",
+    re.I,
+)
 _REASON = re.compile(r"\b(?:because|so that|otherwise|instead|in order to|to avoid|since|without|so)\b|: ", re.I)
 _TRAILER = re.compile(r"^[A-Z][\w-]*(?:-[Bb]y|-[Ii]d)?: \S.*$|\S+@\S+\.\w+")
 _TYPES = ("class", "interface", "type")
@@ -279,7 +288,11 @@ def _messages(root: Path, commits: set[str]) -> dict[str, tuple[int, str]]:
 def _reason(message: str, block: CodeBlock, n_blocks: int) -> str | None:
     """The sentence of a message that speaks of the block: the one that names it, that gives a reason, or the subject."""
     subject, _, body = message.partition("\n")
-    said = [s for s in (subject.strip(), *_sentences(body)) if _quotable(s)]
+    if body[:1].islower():  # half a sentence
+        return None
+    if not body.startswith("\n"):  # more subjects: each line is about something else
+        body = ""
+    said = [s for s in (subject.strip(), *_sentences(body)) if _quotable(s) and not _ASIDE.search(s)]
     naming = [s for s in said if _is_telling(block.name) and block.name in identifiers(s)]
     # A commit that wrote many blocks explains one only by a reason that names its file; a small one by what it gives.
     if n_blocks > _MAX_BLOCKS_OF_COMMIT:
@@ -414,7 +427,12 @@ def _quotable(sentence: str) -> bool:
     low, high = _SENTENCE_WORDS
     fits = low <= len(sentence.split()) <= high and sentence[:1].isalnum() | (sentence[:1] == "`")
     balanced = sentence.count("`") % 2 == 0 and sentence.count("(") == sentence.count(")")
-    return fits and balanced and not any(mark in sentence for mark in ('"', "](", "][", "|", "<!--", "**"))
+    return (
+        fits
+        and balanced
+        and sentence[-1] != ","
+        and not any(mark in sentence for mark in ('"', "](", "][", "|", "<!--", "**"))
+    )
 
 
 def _stands_alone(sentence: str) -> bool:

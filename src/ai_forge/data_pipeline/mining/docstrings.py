@@ -36,6 +36,9 @@ _NOT_OF_A_UNIT = re.compile(
     r"^\s*[@\\](?:license|copyright|preserve)\b|(?<!\w)[@\\](?:[{}]|(?:typedef|callback|file|fileoverview|overview|"
     r"packageDocumentation|module|namespace|defgroup|addtogroup|mainpage|cond|endcond)\b|section\s*$)|^#?(?:end)?region\b"
 )
+_OF_SEVERAL = re.compile(
+    r"(?:the following|these|below are)\s+(?:\w+\s+){0,2}(?:functions|macros|methods|helpers|routines)\b", re.IGNORECASE
+)
 _DIVIDER = re.compile(r"[-=*#~_/+<>.\\|\s]{4,}")
 _SECTION = re.compile(r"[-=*#~_/+]{3,}.*[-=*#~_/+]{3,}|[-=*#~_/+]{5,}\s*\S.*")
 _REMINDER = re.compile(r"(?:TODO|FIXME|XXX|HACK)\b")
@@ -84,7 +87,7 @@ def documentation(comment: str, marks: Sequence[str]) -> str | None:
     (None, None)
     """
     text = clean_comment(comment, marks)
-    if text is None or _NOT_OF_A_UNIT.search(text):
+    if text is None or _NOT_OF_A_UNIT.search(text) or _OF_SEVERAL.match(text):
         return None
     lines = _without_box(text.split("\n"))
     words = [line.strip() for line in lines if line.strip()]
@@ -124,7 +127,8 @@ def comments_above(node: Node, marks: Sequence[str], row: int) -> list[Node]:
     """The comments that document `node`, which begins in `row`, top first.
 
     That is one block comment with one of `marks`, with at most one blank line between if it is a `/**` (a common
-    JavaScript style), or a run of line comments with one of `marks` directly above. Other line comments may stand between.
+    JavaScript style; where any comment documents, one that stands off is about the file or opens a section), or a run of
+    line comments with one of `marks` directly above. Other line comments may stand between.
     """
     line_marks = tuple(mark.encode() for mark in marks if not mark.startswith("/*"))
     block_marks = tuple(mark.encode() for mark in marks if mark.startswith("/*"))
@@ -136,7 +140,7 @@ def comments_above(node: Node, marks: Sequence[str], row: int) -> list[Node]:
     while previous is not None and previous.type in COMMENT_TYPES:
         text = previous.text or b""
         last_line = previous.end_point[0] - (previous.end_point[1] == 0)  # some grammars count the line end to it
-        may_stand_off = not found and text.startswith((b"/**", b"///"))
+        may_stand_off = not found and "/*" not in marks and text.startswith((b"/**", b"///"))
         if line - last_line > 1 + may_stand_off:
             break
         before = previous.prev_sibling

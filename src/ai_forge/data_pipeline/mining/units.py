@@ -216,7 +216,7 @@ def _with_comments(outer: Node, spec: LanguageSpec, source: _Source) -> tuple[No
             start, _ = source.widened(code.start_byte, code.end_byte)
             if start < code.start_byte:  # a macro that was blanked stands between it and its comments
                 row = source.text.count(b"\n", 0, start)
-            above = comments_above(code, spec.docs, row)
+            above = [] if _opens_a_list(code) else comments_above(code, spec.docs, row)
         comments = above + comments
         if not spec.prefixes:
             return code, comments
@@ -227,6 +227,14 @@ def _with_comments(outer: Node, spec: LanguageSpec, source: _Source) -> tuple[No
         if before is None or before.type not in spec.prefixes:
             return code, comments
         code = before  # documentation may stand above an attribute and below it
+
+
+def _opens_a_list(code: Node) -> bool:
+    """Whether a C macro of one line has the next one right below it: the comment above them is about all of them."""
+    if code.type != "preproc_function_def" or code.end_point.row - code.start_point.row > 1:
+        return False
+    below = code.next_sibling
+    return below is not None and below.type == code.type and below.start_point.row == code.start_point.row + 1
 
 
 def _returned_type(declared: Node | None, value: Node, text: bytes) -> str | None:

@@ -210,4 +210,4 @@ def held_out_code(outputs: Outputs) -> list[tuple[str, str]]:
 
 
 MADE_OF = ("ai_forge.data_pipeline.dataset", "ai_forge.data_pipeline.datasets.storage")
-DATASET = Stage("dataset", ("mine", "notes"), 15, _inputs, _build, DatasetSummary, MADE_OF)
+DATASET = Stage("dataset", ("mine", "notes"), 16, _inputs, _build, DatasetSummary, MADE_OF)

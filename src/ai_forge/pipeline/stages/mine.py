@@ -61,4 +61,4 @@ def _nothing_to_ask(context: StageContext, mined: MiningResult) -> InputError:
     )
 
 
-MINE = Stage("mine", (), 12, _inputs, _build, MineSummary, (MINER,))
+MINE = Stage("mine", (), 13, _inputs, _build, MineSummary, (MINER,))

@@ -47,5 +47,5 @@ def notes_of(outputs: Outputs) -> ProjectNotes:
 
 MADE_OF = ("ai_forge.data_pipeline.examples.project_notes",)
 NOTES = Stage(
-    "notes", ("mine",), 4, _inputs, _build, NotesSummary, MADE_OF, applies=lambda run: asks_for_notes(run.settings)
+    "notes", ("mine",), 5, _inputs, _build, NotesSummary, MADE_OF, applies=lambda run: asks_for_notes(run.settings)
 )

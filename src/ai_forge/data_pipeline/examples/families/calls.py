@@ -68,6 +68,9 @@ def _calls(line: str, name: str) -> bool:
 def callers(subject: Subject) -> list[Draft]:
     """All callers that are shown, where there are two or three: code of another side of the split may hold more."""
     code, tests = _callers(subject)
+    # One that calls itself would be among them; on another object only a reader can tell that it is the same function.
+    if any(name.rpartition(".")[2] == subject.block.name for name in subject.block.metadata.calls):
+        return []
     if subject.is_named_elsewhere((*code, *tests)) or not 2 <= len(code) <= _MAX_CALLERS:
         return []
     name, names = subject.block.name, [caller.name for caller in code]

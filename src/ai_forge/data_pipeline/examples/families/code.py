@@ -30,6 +30,14 @@ _MIN_WORDS = 4
 # A test that calls more of a file than this is not about one of them.
 _MAX_TESTED = 2
 _TEST_LINES = (3, 20)
+# Languages whose tests bear a mark, and those in which a test may have parameters
+_MARKED = ("rust", "kotlin", "csharp")
+_WITH_FIXTURES = ("python", "php")
+_TEST_MARK = re.compile(r"(?:^|[.:])(?:\w*[Tt]est|TestMethod|TestCase|Fact|Theory|rstest|DataProvider)$")
+_TEST_MACRO = re.compile(r"^(?:\w+_)?(?:TEST|TEST_F|TEST_P|TEST_CASE|SCENARIO)\s*\(", re.MULTILINE)
+_CALLED = re.compile(r"(?<![\w$])([\w$]+)(?:<[^<>()]*>)?\s*\(")
+_ASSERTION = re.compile(r"assert|expect|should|\bt\.(?:Err|Fatal)|verify|raises", re.IGNORECASE)
+_EXPECTED = re.compile(r"should_panic|expected\s*=|expectException|assertRaises|raises\(|assert\w*Throws|Throws<")
 
 
 def fill_in_the_middle(subject: Subject) -> list[Draft]:
@@ -133,8 +141,7 @@ def write_test(subject: Subject) -> list[Draft]:
         caller
         for caller in subject.graph.callers(block)
         if is_test_path(caller.path)
-        and is_callable(caller)
-        and caller.name.lower().startswith("test")
+        and _is_test(caller)
         and _TEST_LINES[0] <= caller.source_code.count("\n") + 1 <= _TEST_LINES[1]
         and "```" not in caller.source_code
         and _is_about(caller, subject)
@@ -147,19 +154,43 @@ def write_test(subject: Subject) -> list[Draft]:
     return [draft_of("write_test", subject, answer)]
 
 
+def _is_test(block: CodeBlock) -> bool:
+    """Whether a function of test code is a test, and no helper of tests: what runs it says so, or its name does."""
+    if not is_callable(block):
+        return False
+    meta = block.metadata
+    if block.language == "cpp":  # `TEST(Suite, Name)` of GoogleTest and its like
+        return _TEST_MACRO.search(block.source_code) is not None
+    if any(_TEST_MARK.search(mark.partition("(")[0]) for mark in meta.decorators):
+        return True
+    if block.language in _MARKED or not block.name.lower().startswith("test"):
+        return False
+    if block.block_type == "function" and "." in meta.qualified_name:  # of one test alone
+        return False
+    if block.language == "go":
+        return block.name.startswith("Test") and len(meta.parameters) == 1 and "testing.T" in meta.signature
+    return block.language in _WITH_FIXTURES or not meta.parameters
+
+
 def _is_about(test: CodeBlock, subject: Subject) -> bool:
     """Whether a test that calls the block is there to test it: by its own name, or by that of its file."""
     block = subject.block
-    words = set(subwords(block.name))
-    if len(words & set(subwords(test.name))) > len(words) / 2:
+    words, said = set(subwords(block.name)), set(subwords(test.name))
+    if len(words & said) > len(words) / 2:
         return True
     if PurePosixPath(block.path).stem != re.sub(
         r"^test_|_test$|\.(test|spec)$|Tests?$", "", PurePosixPath(test.path).stem
     ):
         return False
     tested = [callee for callee in subject.graph.callees(test) if callee.path == block.path]
-    is_named = any(callee is not block and set(subwords(callee.name)) <= set(subwords(test.name)) for callee in tested)
-    return len(tested) <= _MAX_TESTED and not is_named
+    # What its name speaks of and it calls is what it is about, known to the graph or not; what it calls without looking
+    # at the result only prepares something.
+    code = test.source_code[test.source_code.find(test.name) + len(test.name) :]
+    called = {name for name in _CALLED.findall(code) if name != block.name}
+    is_looked_at = _EXPECTED.search(test.source_code) is not None or any(
+        block.name in _CALLED.findall(line) for line in code.split("\n") if _ASSERTION.search(line)
+    )
+    return len(tested) <= _MAX_TESTED and is_looked_at and not any(set(subwords(name)) <= said for name in called)
 
 
 def _fence(text: str, language: str) -> str:

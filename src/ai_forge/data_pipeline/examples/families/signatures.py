@@ -21,6 +21,8 @@ _CALLS = (
     "call", "call_expression", "function_call_expression", "method_invocation", "member_call_expression",
     "nullsafe_member_call_expression", "scoped_call_expression", "invocation_expression",
 )  # fmt: skip
+# A macro calls what its arguments and its definition hold, unseen; a constructor's head may call another one.
+_CALLS_UNSEEN = ("macro_invocation", "constructor_initializer")
 _LAST_NAME = re.compile(r"[\w$]+[?!]?$")
 
 
@@ -70,11 +72,13 @@ def calls_only(block: CodeBlock, known: Collection[str]) -> bool:
     if tree is None or tree.definition is None:
         return False
     names = {match[0] for name in known if (match := _LAST_NAME.search(name)) is not None}
+    if any(child.type in _CALLS_UNSEEN for child in tree.definition.children):
+        return False
     # Decorators are no calls of the body; what a function inside calls is listed with the rest.
     left = [tree.body] if tree.body is not None else [tree.definition]
     while left:
         node = left.pop()
-        if node.is_named and node.type in _CALLS and _called(node) not in names:
+        if node.type in _CALLS_UNSEEN or (node.is_named and node.type in _CALLS and _called(node) not in names):
             return False
         left.extend(node.children)
     return True

@@ -18,7 +18,13 @@ from ai_forge.data_pipeline.examples.families.base import (
 )
 from ai_forge.data_pipeline.examples.families.members import overridable, own_methods, required_members
 from ai_forge.data_pipeline.examples.families.signatures import calls_only, optional_parameters
-from ai_forge.data_pipeline.examples.families.ways_out import conditions_around, falls_through, raised_by, returned_by
+from ai_forge.data_pipeline.examples.families.ways_out import (
+    conditions_around,
+    falls_through,
+    leaves_early_once,
+    raised_by,
+    returned_by,
+)
 from ai_forge.data_pipeline.graph.symbols import overlap
 from ai_forge.data_pipeline.schemas import CodeBlock, Fact, Guard
 
@@ -138,7 +144,7 @@ def edge_case(subject: Subject) -> list[Draft]:
         if loop:
             condition += f" in the loop `{loop}`"
         answer = f"If {condition}, `{block.name}` {effect}."
-        is_only = len(block.metadata.guards) == 1
+        is_only = len(block.metadata.guards) == 1 and leaves_early_once(block)
         wording = "edge_case_which" if is_only and int(block.id, 16) % 2 else "edge_case"
         drafts.append(draft_of("edge_case", subject, answer, facts, wording=wording, condition=condition))
     return drafts[:_MAX_GUARDS]

@@ -14,7 +14,7 @@ from ai_forge.data_pipeline.examples.block_tree import node_text, own_nodes, tre
 from ai_forge.data_pipeline.schemas import CodeBlock, Guard
 from ai_forge.data_pipeline.text.words import one_line
 
-__all__ = ["conditions_around", "falls_through", "raised_by", "returned_by"]
+__all__ = ["conditions_around", "falls_through", "leaves_early_once", "raised_by", "returned_by"]
 
 _RAISES = ("raise_statement", "throw_statement", "throw_expression")
 _RAISED = re.compile(r"^(?:raise|throw|fail)\b\s*(?:new\b)?[\s(\\]*([\w$.:\\]+)?")
@@ -30,6 +30,8 @@ _OTHER_BRANCH = re.compile(
 _ENDLESS = re.compile(r"while\s*\(?\s*(?:True|true|1)\b")
 _PLAIN_STATEMENT = re.compile(r"expression_statement|assignment|declaration|delete|assert|import|pass|print")
 _LEAVES = ("return_statement", *_RAISES)
+_LEAVING = re.compile(r"(?:return|raise|throw|jump)_(?:statement|expression)$")
+_ASSIGNS = re.compile(r"assignment|update_expression|inc_statement|dec_statement|short_var_declaration")
 _BLOCKS = ("block", "statement_block", "compound_statement", "else_clause", "finally_clause", "statement_list")
 
 
@@ -113,6 +115,8 @@ def conditions_around(block: CodeBlock, guard: Guard) -> tuple[list[str], str] |
             condition, then = outer.child_by_field_name("condition"), outer.child_by_field_name("consequence")
             if condition is None or then is None or then.id != inner.id:
                 return None
+            if _is_changed(node_text(condition), then, at.start_byte):
+                return None  # the same name is another value by then
             conditions.insert(0, _with_start(outer, _without_parentheses(one_line(node_text(condition)))))
         elif _LOOP.match(outer.type):
             if loop:
@@ -124,6 +128,28 @@ def conditions_around(block: CodeBlock, guard: Guard) -> tuple[list[str], str] |
         elif outer.id != tree.body.id and (_OTHER_BRANCH.search(outer.type) or _HANDLER.match(outer.type)):
             return None
     return (conditions, loop) if not own_if else None
+
+
+def _is_changed(condition: str, body: Node, end: int) -> bool:
+    """Whether a body assigns to a name of a condition before byte `end`."""
+    names = set(re.findall(r"[\w$]+", condition))
+    for node in own_nodes(body):
+        if node.is_named and node.end_byte <= end and _ASSIGNS.search(node.type):
+            target = node.child_by_field_name("left") or (node.named_children or [node])[0]
+            if names & set(re.findall(r"[\w$]+", node_text(target))):
+                return True
+    return False
+
+
+def leaves_early_once(block: CodeBlock) -> bool:
+    """Whether exactly one statement ends a function before its last one: then its guard is the only one."""
+    tree = tree_of_block(block)
+    if tree is None or tree.body is None:
+        return False
+    outer = {node.id for node in tree.statements}
+    outer |= {child.id for node in tree.statements if node.type == "expression_statement" for child in node.children}
+    leaving = (node for node in own_nodes(tree.body) if node.is_named and _LEAVING.match(node.type))
+    return sum(node.id not in outer for node in leaving) == 1
 
 
 def _with_start(statement: Node, condition: str) -> str:
