@@ -87,14 +87,13 @@ class Owner:
             ):
                 told = database.execute(f"SELECT {columns} FROM {table} WHERE status NOT IN {tuple(ended)}").fetchall()
                 print(f"{table} ({columns}):", *told, sep="\n  ", file=sys.stderr, flush=True)
-        everyone = psutil.Process(self._process.pid).children(recursive=True)
-        for process in [psutil.Process(self._process.pid), *everyone][
-            ::-1
-        ]:  # the job's process first: its worker ends it
+        owner = psutil.Process(self._process.pid)
+        for process in reversed(
+            [owner, *owner.children(recursive=True)]
+        ):  # the job's process first: its worker ends it
             with contextlib.suppress(psutil.NoSuchProcess):
-                print(
-                    process.pid, process.status(), process.cpu_times(), process.cmdline(), file=sys.stderr, flush=True
-                )
+                told = (process.pid, process.status(), process.cpu_times(), process.cmdline())
+                print(*told, file=sys.stderr, flush=True)
                 process.send_signal(signal.SIGABRT)
                 time.sleep(1.0)
         for log in self._home.glob("jobs/*/log.txt"):  # of those at work: what their processes said

@@ -170,9 +170,8 @@ def huge_base(folder: Path, n_parameters: int) -> Path:
     tiny_base(folder)
     config = json.loads((folder / "config.json").read_text())
     rows_of_all = n_parameters // (3 * config["hidden_size"])
-    n_layers = (
-        rows_of_all // MOST_WIDE + config["num_hidden_layers"]
-    )  # a larger disk asks for more layers, not for wider ones
+    # a larger disk asks for more layers, not for wider ones
+    n_layers = rows_of_all // MOST_WIDE + config["num_hidden_layers"]
     deep = {"intermediate_size": rows_of_all // n_layers, "num_hidden_layers": n_layers}
     (folder / "config.json").write_text(json.dumps(config | deep))
     shapes = expected_shapes(json.loads((folder / "config.json").read_text()))

@@ -119,14 +119,19 @@ def require_expected(runtime: Runtime, deployment: Deployment, expected: Sequenc
 
 def _said_instead(runtime: Runtime, model: str, expected: ExpectedAnswer) -> str | None:
     """What `model` says in place of the beginning of the answer; None where it says that."""
-    likely, before = runtime.likely(model, expected.prompt), expected.prompt
+    likely = runtime.likely(model, expected.prompt)
     if likely is None:
         start = expected.text.strip()[:SAME_START]
         served = runtime.greedy(model, expected.prompt, SAME_START).text.strip()
         return None if served.startswith(start) else f"it begins with {served[:40]!r} instead of {start!r}"
+    before = expected.prompt
     left = expected.text.partition("\ufffd")[0]  # up to a character of which a token holds a part
-    for _ in range(SAME_START):
-        if not (likely and left):
+    for n_said in range(SAME_START):
+        if not left:
+            return None
+        if n_said:
+            likely = runtime.likely(model, before)
+        if not likely:
             return None
         best = max(likely, key=likely.__getitem__)
         token = max(
@@ -135,7 +140,6 @@ def _said_instead(runtime: Runtime, model: str, expected: ExpectedAnswer) -> str
         if token is None or likely[best] - likely[token] > NEAR_TIE_NATS:
             return f"it goes on with {best[:40]!r} instead of {left[:SAME_START]!r}"
         left, before = left.removeprefix(token), before + token
-        likely = runtime.likely(model, before)
     return None
 
 

@@ -202,7 +202,7 @@ def _chat(model: str, messages: Sequence[Message]) -> JsonObject:
     return {"model": model, "messages": list(messages), "truncate": False}
 
 
-def _raw(model: str, prompt: str, max_tokens: int) -> dict[str, Any]:
+def _raw(model: str, prompt: str, max_tokens: int) -> JsonObject:
     options = {"num_predict": max_tokens, "temperature": 0, "stop": []}  # stop words are the deployment's
     return {"model": model, "prompt": prompt, "raw": True, "stream": False, "truncate": False, "options": options}
 

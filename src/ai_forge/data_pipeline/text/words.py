@@ -141,6 +141,29 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def brackets_only(text: str) -> str:
+    """As long as `text`, without what looks like a bracket and is none: in quotation marks and in arrows.
+
+    >>> brackets_only("f('(', x => 1)")
+    'f(___, x    1)'
+    """
+    return _QUOTED.sub(lambda match: "_" * len(match[0]), text).replace("=>", "  ").replace("->", "  ")
+
+
+def without_brackets(text: str) -> str:
+    """As long as `text`, with blanks for brackets of every kind and what stands in them.
+
+    >>> without_brackets("a: B[c] = (d)")
+    'a: B    =    '
+    """
+    kept, depth = "", 0
+    for sign in text:
+        depth += sign in _CLOSING
+        kept += sign if depth == 0 else " "
+        depth -= sign in _CLOSING.values()
+    return kept
+
+
 def outer_parts(text: str) -> Iterator[str]:
     """What stands between the commas that are in no brackets and no quotation marks.
 
@@ -148,8 +171,7 @@ def outer_parts(text: str) -> Iterator[str]:
     ['a: Map<B, C>', " d = ','", ' e(f, g)']
     """
     depth = begin = 0
-    masked = _QUOTED.sub(lambda match: "_" * len(match[0]), text).replace("=>", "  ").replace("->", "  ")
-    for at, sign in enumerate(masked):
+    for at, sign in enumerate(brackets_only(text)):
         depth += (sign in _CLOSING) - (sign in _CLOSING.values())
         if sign == "," and depth == 0:
             yield text[begin:at]

@@ -1,6 +1,5 @@
 """Kinds of example that were wrong where two hundred of eight further projects were read; what they say now."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from ai_forge.data_pipeline.examples.preferences import commit_kind, mine_prefer
 from ai_forge.data_pipeline.examples.project_notes import read_notes
 from ai_forge.data_pipeline.schemas import CodeBlock
 from ai_forge.data_pipeline.source.repository import blob_id, read_repository
+from conftest import git
 
 
 def blocks(files: dict[str, str]) -> list[CodeBlock]:
@@ -29,11 +29,6 @@ def drafts(files: dict[str, str], name: str, *families: str) -> list[tuple[str, 
 
 def answers(files: dict[str, str], name: str, *families: str) -> list[str]:
     return [answer for _, answer in drafts(files, name, *families)]
-
-
-def git(folder: Path, *arguments: str) -> None:
-    identity = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
-    subprocess.run(["git", "-C", folder, *identity, *arguments], check=True, capture_output=True)
 
 
 RUST = "pub fn join(a: &str) -> String {\n    let text = a.trim();\n    text.to_string()\n}\n"

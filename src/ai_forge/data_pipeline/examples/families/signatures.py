@@ -7,14 +7,13 @@ from tree_sitter import Node
 
 from ai_forge.data_pipeline.examples.block_tree import node_text, tree_of_block
 from ai_forge.data_pipeline.schemas import CodeBlock
-from ai_forge.data_pipeline.text.words import closed_at, outer_parts
+from ai_forge.data_pipeline.text.words import brackets_only, closed_at, outer_parts, without_brackets
 
 __all__ = ["calls_only", "optional_parameters"]
 
 # Languages in which no parameter has a default; in Rust `=` in a signature binds an associated type.
 _NO_DEFAULTS = ("go", "java", "rust", "c", "bash")
 _TYPED = ("typescript", "tsx")
-_QUOTED = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'")
 _OPTIONAL = re.compile(r"[\w$]\?\s*(?::|$)")
 _DEFAULT = re.compile(r"(?<![=!<>])=(?![=>])")
 _CALLS = (
@@ -31,7 +30,7 @@ def optional_parameters(block: CodeBlock) -> tuple[str, ...]:
     meta = block.metadata
     if block.language in _NO_DEFAULTS or not ("=" in meta.signature or "?" in meta.signature):
         return ()
-    signature = _QUOTED.sub(lambda match: "_" * len(match[0]), meta.signature.replace("=>", "  ").replace("->", "  "))
+    signature = brackets_only(meta.signature)
     named = re.search(rf"(?<![\w$]){re.escape(block.name)}\s*(?:=\s*(?:async\s*)?)?(?=[(<])", signature)
     start = signature.find("(", named.end() if named else 0)
     if named and signature[named.end() : named.end() + 1] == "<":  # the brackets in its type parameters are not meant
@@ -40,7 +39,7 @@ def optional_parameters(block: CodeBlock) -> tuple[str, ...]:
         return ()
     optional: list[str] = []
     for part in outer_parts(signature[start + 1 : closed_at(signature, start)]):
-        head = _outer(part)
+        head = without_brackets(part)
         has_default = _DEFAULT.search(head) is not None
         if has_default:
             head = head.partition("=")[0]
@@ -54,16 +53,6 @@ def optional_parameters(block: CodeBlock) -> tuple[str, ...]:
             return ()
         optional.append(name)
     return tuple(optional)
-
-
-def _outer(part: str) -> str:
-    """A parameter without what stands in brackets."""
-    kept, depth = "", 0
-    for sign in part:
-        depth += sign in "([{<"
-        kept += sign if depth == 0 else " "
-        depth -= sign in ")]}>"
-    return kept
 
 
 def calls_only(block: CodeBlock, known: Collection[str]) -> bool:
