@@ -1,14 +1,11 @@
 """`python -m ai_forge` is `ai-forge`."""
 
-import os
 import sys
 from typing import NoReturn
 
 
 def main() -> NoReturn:
     """The entry point. Nothing is imported before it runs, so that Ctrl-C in the first moments is no traceback."""
-    # read by the OpenMP of torch's wheels when it is loaded: threads that wait for each other leave the core to other work sooner
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         from ai_forge.cli.app import main as run
     except KeyboardInterrupt:
