@@ -288,7 +288,10 @@ def write_report(folder: Path, data: ReportData) -> tuple[Path, Path]:
         "about_questions": about_questions(data.evaluation, data.verdict),
         "families": families(data.evaluation, rival),
         "people": data.evaluation.people,
-        "people_figures": list(FIGURES),
+        # a figure that no question asks for is no column
+        "people_figures": [
+            name for name in FIGURES if any(row.figures[name] is not None for row in data.verdict.people)
+        ],
         "people_pairs": people_side_by_side(data.evaluation),
         "about_people": about_people(data.evaluation, data.verdict, data.max_new_tokens),
         "base_as_served": BASE_AS_SERVED,

@@ -1,5 +1,6 @@
 """The report tells the verdict, the figures and what is not known, and is safe to open."""
 
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -242,3 +243,25 @@ def test_measures_by_name_and_what_was_not_measured_are_told(tmp_path: Path, nam
         "ai-forge own-tests REPO --model my-repo",
     ):
         assert expected in text, expected
+
+
+def test_on_a_narrow_screen_each_figure_says_what_it_is(tmp_path: Path) -> None:
+    """There a row is a paragraph and the headings are not shown, so each cell carries the one that it stands under."""
+    people = people_asked(16, tuned=12, base=4)
+    write_report(tmp_path, data(make_evaluation().model_copy(update={"people": people})))
+    tables = re.findall(r'<div class="wide"><table>(.*?)</table>', (tmp_path / "report.html").read_text(), re.DOTALL)
+    assert len(tables) >= 3
+    for table in tables:
+        first, *rows = re.findall(r"<tr.*?</tr>", table, re.DOTALL)
+        headings = [heading.replace("<br>", " ") for heading in re.findall(r"<th>(.*?)</th>", first, re.DOTALL)]
+        assert [re.findall(r'data-of="(.*?)"', row) for row in rows] == [headings[1:]] * len(rows)
+
+
+def test_what_no_question_asks_for_is_no_column(tmp_path: Path) -> None:
+    people = people_asked(16, tuned=12, base=4)
+    unasked = [a.model_copy(update={"score": a.score.model_copy(update={"said_right": None})}) for a in people.answers]
+    people = people.model_copy(update={"answers": tuple(unasked)})
+    write_report(tmp_path, data(make_evaluation().model_copy(update={"people": people})))
+    text = (tmp_path / "report.md").read_text()
+    assert "right place cited" in text
+    assert "said what it must" not in text

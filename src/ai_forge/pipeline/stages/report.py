@@ -13,6 +13,7 @@ from ai_forge.pipeline.stages.evaluate import FILE, SPEED_FILE
 from ai_forge.pipeline.stages.mine import MineSummary
 from ai_forge.pipeline.stages.parity import ParitySummary
 from ai_forge.pipeline.stages.train import TrainSummary
+from ai_forge.wording import local_time
 from ai_forge.workspace import atomic_write
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _build(context: StageContext) -> ReportSummary:
         repository=run.repository_name,
         commit=run.commit,
         run_id=run.id,
-        created=str(record.get("created", "")),
+        created=local_time(str(record.get("created", ""))),
         base={
             "name": base.name,
             "description": base.origin.description,
