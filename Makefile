@@ -24,7 +24,7 @@ base: $(VENV)/.installed
 		$(BIN)/python -m ai_forge.training.bases.resolve $(NAME); }
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --cov --cov-report=term $(TESTS)
+	$(BIN)/python -m pytest --cov --cov-report=term --durations=25 --durations-min=10 $(TESTS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check src tests bench docs

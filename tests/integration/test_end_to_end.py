@@ -28,7 +28,8 @@ from ai_forge.workspace import Workspace
 from cli_runs import Outcome, ai_forge, debris
 from real_ollama import OllamaProcess
 
-pytestmark = pytest.mark.slow
+# real weights: on a slow machine twice what it takes here
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 PACKAGES = ("json", "email", "http")
 SETTINGS = {

@@ -12,6 +12,7 @@ SCRIPT = Path(__file__).parents[2] / "bench" / "plant_candidates.py"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_no_degraded_candidate_is_deployed_better_ones_are_and_a_rollback_gives_the_answers_back() -> None:
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--share", "25"],
@@ -19,7 +20,7 @@ def test_no_degraded_candidate_is_deployed_better_ones_are_and_a_rollback_gives_
         capture_output=True,
         text=True,
         check=False,
-        timeout=400,
+        timeout=1100,
     )
     assert done.returncode == 0, done.stderr[-3000:] + done.stdout
     told = json.loads(done.stdout)
