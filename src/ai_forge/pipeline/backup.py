@@ -2,7 +2,7 @@
 
 The file is a tar archive: the workspace's folders and files, databases as SQLite's own consistent copies, and last
 `backup.json` with the SHA-256 of each file. So an archive that was cut off is noticed, and one is written while a service runs.
-What is left out: locks, and what a process was just writing beside its place.
+What is left out: locks, what a process was just writing beside its place, and what libraries keep in a home's `.cache`.
 
 Restoring extracts beside the target, checks every hash, and only then renames: the target is whole or as it was.
 """
@@ -29,7 +29,10 @@ from ai_forge.workspace import Workspace, atomic_file, fsync_folder, require_dis
 
 INDEX = "backup.json"
 DATABASES = ("*.db", "cache/files/*.db")
-LEFT_OUT = ("locks",)
+LEFT_OUT = (
+    "locks",
+    ".cache",
+)  # the second is libraries' own, where the workspace is its user's home: container, systemd
 NOT_A_BACKUP = "make one: ai-forge backup FILE."
 CHUNK = 1 << 20
 

@@ -31,6 +31,8 @@ def workspace(tmp_path: Path) -> Workspace:
     with made.lock("somebody"):
         pass
     (made.root / ".half.tmp-1").write_text("half")
+    (made.root / ".cache").mkdir()  # a base that can be fetched again
+    (made.root / ".cache" / "weights").write_text("gigabytes")
     return made
 
 
@@ -52,7 +54,7 @@ def test_what_is_restored_is_what_was_there(workspace: Workspace, tmp_path: Path
     found = restore(tmp_path / "out" / "b.tar", tmp_path / "elsewhere")
     assert found == made
     expected, restored = content(workspace.root), content(tmp_path / "elsewhere")
-    for left_out in ("locks", "locks/somebody.lock", ".half.tmp-1"):
+    for left_out in ("locks", "locks/somebody.lock", ".half.tmp-1", ".cache", ".cache/weights"):
         del expected[left_out]
     expected.pop("registry.db")
     restored.pop("registry.db")  # SQLite's copy has other bytes
