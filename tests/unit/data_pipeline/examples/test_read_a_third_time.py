@@ -186,3 +186,21 @@ def test_another_docstring_is_no_better_code(tmp_path: Path) -> None:
     (tmp_path / "rows.py").write_text(documented.format("Reads all rows.").replace("split(sep)", "rstrip().split(sep)"))
     git(tmp_path, "commit", "-q", "-a", "-m", "Fix line ends")
     assert len(mine_preferences(tmp_path).pairs) == 1
+
+
+@pytest.mark.parametrize(
+    ("type_", "expected"),
+    [
+        ("{\n\tdelay?: number;\n\treadonly code: string;\n}", ["`Retry` declares the properties `delay` and `code`."]),
+        ("{delay: number} & Base", []),
+        ("{delay: number} | {code: string}", []),
+        ("{[key in Name]: number}", []),
+        ("Array<{delay: number}>", []),
+    ],
+    ids=["whole", "joined", "one of two", "mapped", "inside"],
+)
+def test_a_type_that_is_an_object_has_properties_as_an_interface_has(type_: str, expected: list[str]) -> None:
+    code = f"/** How long to wait and why a request is sent again. */\nexport type Retry = {type_};\n"
+    found = answers({"retry.ts": code}, "Retry", "members")
+    assert [answer for answer in found if "declares" in answer] == expected
+    assert bool(found) == bool(expected)

@@ -68,6 +68,8 @@ def _fields(tree: BlockTree) -> Iterator[_Declared]:
     body = tree.body
     if body is None and tree.definition is not None:  # Go's struct has no field for its body
         body = next((node for node in own_nodes(tree.definition) if node.type == "struct_type"), None)
+    if body is None and (alias_of := _aliased(tree)) is not None and alias_of.type == "object_type":
+        body = alias_of  # `type A = {…}` of TypeScript, whole: what it is united or joined with would not be listed
     if body is None:
         return
     items = list(body.named_children)
@@ -137,13 +139,9 @@ def alias(subject: Subject) -> list[Draft]:
     """What a name for another type stands for."""
     block = subject.block
     tree = tree_of_block(block)
-    if tree is None or tree.definition is None or block.block_type != "type":
+    if tree is None or block.block_type != "type":
         return []
-    nodes = [tree.definition, *tree.definition.named_children]  # in Go the name stands one level deeper
-    node = next((one for one in nodes if one.type in _ALIASES), None)
-    if node is None:
-        return []
-    target = node.child_by_field_name("type") or node.child_by_field_name("value")
+    target = _aliased(tree)
     if target is None or target.type in _NO_ALIAS:
         return []
     text = one_line(node_text(target))
@@ -151,6 +149,15 @@ def alias(subject: Subject) -> list[Draft]:
         return []
     answer = f"`{block.name}` is defined as `{text}`."
     return [draft_of("pattern", subject, answer, facts_as("type", [text]), wording="alias")]
+
+
+def _aliased(tree: BlockTree) -> Node | None:
+    """The type that the definition of another one gives a name to."""
+    if tree.definition is None:
+        return None
+    nodes = [tree.definition, *tree.definition.named_children]  # in Go, and behind `export`, it stands one level deeper
+    node = next((one for one in nodes if one.type in _ALIASES), None)
+    return None if node is None else node.child_by_field_name("type") or node.child_by_field_name("value")
 
 
 def _is_quotable(text: str) -> bool:
