@@ -133,17 +133,8 @@ def split_by_file(
     shown = tuple(documents if documents is not None else blocks)
     groups = _tied_files([*shown, *blocks], settings.near_duplicate)
     weight: Counter[str] = Counter(groups[block.path] for block in blocks)
-    n_files = len({block.path for block in blocks})
-    if n_files < len(_SIDES):
-        raise InputError(
-            f"A split needs at least 3 files with blocks to ask about, found {n_files}.",
-            "Give a larger repository, or set miner.require_docstring to false.",
-        )
     if len(weight) < len(_SIDES):
-        raise InputError(
-            f"A split needs at least 3 files that are not copies of each other, found {len(weight)} among {n_files}.",
-            "Give a larger repository, or raise split.near_duplicate.",
-        )
+        raise _too_few([*shown, *blocks], {block.path for block in blocks}, len(weight), settings.near_duplicate)
     side_of_group = _deal(weight, settings)
     cut, because = None, ""
     if settings.by != "file":
@@ -202,14 +193,51 @@ def _tied_files(blocks: Sequence[CodeBlock], near_duplicate: float) -> dict[str,
         low, high = sorted((find(first), find(second)))
         parent[high] = low
 
-    distinct = list({block.id: block for block in blocks}.values())
-    # Duplicates are paired over all files at once, and pairs chain: a copy of a copy belongs to the same group.
-    long = [(block.path, text) for block in distinct if (text := _comparable(block))]
-    for a, b, _ in near_duplicate_pairs([text for _, text in long], near_duplicate):
-        tie(long[a][0], long[b][0])
+    # Pairs chain: a copy of a copy belongs to the same group.
+    for first, second in _files_with_copies(blocks, near_duplicate):
+        tie(first, second)
     for test, subject in _tests_and_subjects(parent):
         tie(test, subject)
     return {path: find(path) for path in parent}
+
+
+def _files_with_copies(blocks: Sequence[CodeBlock], near_duplicate: float) -> set[tuple[str, str]]:
+    """Pairs of files that hold near-duplicates of each other's blocks, over all files at once."""
+    distinct = list({block.id: block for block in blocks}.values())
+    long = [(block.path, text) for block in distinct if (text := _comparable(block))]
+    pairs = near_duplicate_pairs([text for _, text in long], near_duplicate)
+    return {(long[a][0], long[b][0]) for a, b, _ in pairs if long[a][0] != long[b][0]}
+
+
+def _too_few(blocks: Sequence[CodeBlock], asked: set[str], n_groups: int, near_duplicate: float) -> InputError:
+    """Why the files that are `asked` about cannot be dealt, and which file shares code with most: mostly one built of others.
+
+    Such a file ties all of them, or is the only one asked about, as what it repeats is no subject elsewhere.
+    """
+    tied = defaultdict[str, set[str]](set)
+    for first, second in _files_with_copies(blocks, near_duplicate):
+        tied[first].add(second)
+        tied[second].add(first)
+    ways = ["Give a larger repository"]
+    are_few = len(asked) < len(_SIDES)
+    problem = (
+        f"A split needs at least 3 files with blocks to ask about, found {len(asked)}"
+        if are_few
+        else "Files that hold copies of each other's code stay on one side of a split, which needs at least 3 groups of "
+        f"them: the {len(asked)} files with blocks to ask about make {n_groups}"
+    )
+    if tied:
+        hub = min(tied, key=lambda path: (-len(tied[path]), path))
+        problem += f"; {hub} shares code with {len(tied[hub])} of the others"
+        ways.append(f"name a folder without {hub} if that file is built from others")
+    if are_few:
+        ways.append("set miner.require_docstring to false")
+    else:
+        exact = _tied_files(blocks, 1)
+        if len({exact[path] for path in asked}) >= len(_SIDES):  # what is copied word for word stays tied
+            ways.append("raise split.near_duplicate")
+    *others, last = ways
+    return InputError(f"{problem}.", f"{', '.join(others)}, or {last}." if others else f"{last}.")
 
 
 def _comparable(block: CodeBlock) -> str:

@@ -60,10 +60,26 @@ def test_fewer_than_three_files_are_refused(n: int) -> None:
         split_by_file(blocks_of(distinct_files(n)).blocks)
 
 
-def test_copies_of_one_file_are_refused() -> None:
+def test_near_copies_of_one_file_are_refused_and_a_higher_threshold_helps() -> None:
     text = function("same", "one two three four five six")
-    with pytest.raises(InputError, match="not copies of each other, found 1 among 4"):
-        split_by_file(blocks_of({f"m{i}.py": text.replace("into one", f"into {i}") for i in range(4)}).blocks)
+    files = {f"m{i}.py": text.replace("into one", f"into {i}") for i in range(4)}
+    with pytest.raises(InputError, match=r"the 4 files with blocks to ask about make 1; .* or raise split.near_dup"):
+        split_by_file(blocks_of(files).blocks)
+    assert split_by_file(blocks_of(files).blocks, SplitSettings(near_duplicate=1)).train
+
+
+@pytest.mark.parametrize(
+    ("built", "found"), [("all.py", "with blocks to ask about, found 1"), ("z/all.py", "6 files with blocks .* make 1")]
+)
+def test_a_file_built_of_all_others_is_named_as_what_ties_them(built: str, found: str) -> None:
+    """Of two copies the first is the subject: a build that is read first leaves the others without any."""
+    files = distinct_files(6)
+    mined = blocks_of(files | {built: "".join(files.values())})
+    with pytest.raises(InputError, match=f"{found}; {built} shares code with 6 of the others. Next") as refused:
+        split_by_file(mined.blocks, documents=mined.documents)
+    assert f"name a folder without {built} if that file is built from others" in str(refused.value)
+    assert "near_duplicate" not in str(refused.value), "copied word for word: no threshold parts them"
+    assert split_by_file(blocks_of(files).blocks).train, "what is advised helps"
 
 
 def test_near_duplicates_and_a_test_with_its_subject_stay_on_one_side() -> None:
