@@ -12,7 +12,7 @@ from ai_forge.config import MinerSettings
 from ai_forge.data_pipeline import MiningResult, SourceFile, mine, parse_repository
 from ai_forge.data_pipeline.languages import load
 from ai_forge.data_pipeline.miner import extract_classes, extract_functions, extract_module_info
-from ai_forge.data_pipeline.mining.filters import is_trivial
+from ai_forge.data_pipeline.mining.filters import file_rejection, is_trivial
 from ai_forge.data_pipeline.source.repository import blob_id
 from ai_forge.data_pipeline.validator import validate_code_block
 from ai_forge.errors import InputError, PrerequisiteError
@@ -195,6 +195,34 @@ def test_hostile_files_cost_only_themselves() -> None:
     assert {"bom.py:1-5", "crlf.py:1-5", "cr.py:1-5"} <= spans
     for block in result.documents:
         assert json.loads(block.model_dump_json())["path"] == block.path
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "(function (global, factory) {\n  typeof exports === 'object' && typeof module !== 'undefined' ? factory(exports) :",
+        ';(function(f) {\n    if (typeof exports === "object" && typeof module !== "undefined") {\n        module.exports = f()',
+        '(function(f){if(typeof exports==="object"&&typeof module!=="undefined"){module.exports=f()}',
+        "(function webpackUniversalModuleDefinition(root, factory) {",
+        "/******/ (function(modules) { // webpackBootstrap",
+        "/******/ (() => { // webpackBootstrap",
+    ],
+)
+def test_what_a_bundler_joined_is_told_by_its_wrapper_though_its_lines_are_short(head: str) -> None:
+    assert file_rejection("docs/assets/tree.js", f"/*! A 1.0 */\n{head}\n".encode()) == "bundled"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "(function (root, factory) {\n  if (typeof define === 'function' && define.amd) {",
+        "(function (mod) {\n  if (typeof exports == 'object' && typeof module == 'object')",
+        "const HEAD = `(function (global, factory) {`;",
+        "// Like webpack's bootstrap: (() => { // webpackBootstrap",
+    ],
+)
+def test_a_wrapper_that_people_wrote_is_no_bundle(head: str) -> None:
+    assert file_rejection("src/tree.js", f"{head}\n".encode()) is None
 
 
 def test_truncated_real_code_never_fails() -> None:

@@ -1,8 +1,8 @@
 """Which files are mined and which blocks may be asked about; each refusal has one reason, which is counted.
 
 Two strengths. A block that is broken, holds a secret that cannot be masked (`secret`) or is not the team's own writing
-(`syntax_error`, `too_long`, files that are binary, generated, vendored, minified, repetitive, nested too deep or under a
-licence that is not allowed) is dropped. A sound block that makes a poor subject (`too_short`, `trivial`, `no_docstring`,
+(`syntax_error`, `too_long`, files that are binary, generated, vendored, minified, bundled, repetitive, nested too deep or
+under a licence that is not allowed) is dropped. A sound block that makes a poor subject (`too_short`, `trivial`, `no_docstring`,
 `overload`, `test`, `private`, `module` for a file's head, `part` of a long unit, `duplicate`, `near_duplicate`) stays a
 document: it can be retrieved, cited as a caller, or distract.
 """
@@ -28,6 +28,17 @@ _GENERATED = re.compile(
 )
 _GENERATED_NAME = re.compile(r"(_pb2(_grpc)?\.pyi?|\.pb(\.gw)?\.go|\.g\.\w+|_generated\.\w+|\.generated\.\w+)$")
 _MINIFIED_NAME = re.compile(r"[.-]min\.\w+$|\.bundle\.js$")
+# What Rollup, Browserify and webpack write around the modules that they join, also where a formatter went over it: then
+# no line is long, and names and folders say nothing. People write such wrappers too, in other words.
+_BUNDLE = re.compile(
+    rb"""^[;!/*\x20\t]*\(\s*(?:
+        function\s*\(global,\s*factory\)\s*\{\s*typeof\s+exports\b
+      | function\s*\(f\)\s*\{\s*if\s*\(typeof\s+exports\s*===?\s*["']object["']\s*&&\s*typeof\s+module
+      | function\s+webpackUniversalModuleDefinition\b
+      | (?:function\s*\(modules\)|\(\)\s*=>)\s*\{\s*//\s*webpackBootstrap
+    )""",
+    re.MULTILINE | re.VERBOSE,
+)
 _VENDORED = frozenset(
     {"node_modules", "bower_components", "vendor", "_vendor", "third_party", "site-packages", "extern"}
 )
@@ -81,6 +92,8 @@ def file_rejection(path: str, content: bytes) -> str | None:
     lines = content.split(b"\n")
     if _MINIFIED_NAME.search(name) or max(map(len, lines)) > 20_000 or len(content) / (content.count(b"\n") + 1) > 250:
         return "minified"
+    if _BUNDLE.search(content[:4096]):
+        return "bundled"
     if _nests_deeper(content, _MAX_NESTING):
         return "too_deep"
     if _is_repetitive(content, lines):
