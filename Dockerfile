@@ -1,4 +1,4 @@
-# AI Forge with its default base. Everything is pinned with hashes; on Linux torch brings CUDA's libraries (4.7 GB).
+# AI Forge with its default base, from the lock; on Linux torch brings CUDA's libraries (4.7 GB).
 FROM python:3.11-slim
 
 # git lists a repository's files; libgomp is what torch and llama.cpp compute with.

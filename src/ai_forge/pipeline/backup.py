@@ -4,7 +4,8 @@ The file is a tar archive: the workspace's folders and files, databases as SQLit
 `backup.json` with the SHA-256 of each file. So an archive that was cut off is noticed, and one is written while a service runs.
 What is left out: locks, what a process was just writing beside its place, and what libraries keep in a home's `.cache`.
 
-Restoring extracts beside the target, checks every hash, and only then renames: the target is whole or as it was.
+Restoring extracts beside the target, checks every hash, and only then renames: the target is whole or as it was. A target that
+is a mounted disk, as a container's volume is, cannot be renamed: its entries are, one after the other.
 """
 
 from __future__ import annotations
@@ -29,10 +30,8 @@ from ai_forge.workspace import Workspace, atomic_file, fsync_folder, require_dis
 
 INDEX = "backup.json"
 DATABASES = ("*.db", "cache/files/*.db")
-LEFT_OUT = (
-    "locks",
-    ".cache",
-)  # the second is libraries' own, where the workspace is its user's home: container, systemd
+LEFT_OUT = ("locks", ".cache", "lost+found")  # the last two where the workspace is a user's home, or a disk of its own
+KEPT = "before-restore-"
 NOT_A_BACKUP = "make one: ai-forge backup FILE."
 CHUNK = 1 << 20
 
@@ -132,7 +131,13 @@ def _entries(root: Path) -> Iterator[Path]:
 
 
 def _is_left_out(path: Path, root: Path) -> bool:
-    return ".tmp-" in path.name or path.name.startswith(".probe-") or path.relative_to(root).as_posix() in LEFT_OUT
+    inside = path.relative_to(root).as_posix()
+    return (
+        ".tmp-" in path.name
+        or path.name.startswith(".probe-")
+        or inside in LEFT_OUT
+        or (path.parent == root and KEPT in path.name)
+    )
 
 
 def _databases(root: Path) -> list[Path]:
@@ -191,34 +196,52 @@ def _check(file: BinaryIO, expected: Backup) -> None:
 def restore(archive: Path, root: Path, *, force: bool = False) -> Backup:
     """Make the workspace at `root` what it was when `archive` was written.
 
-    With `force` what lies there is kept beside it, as `<name>.before-restore-<time>`.
+    With `force` what lies there is kept beside it, as `<name>.before-restore-<time>`; on a mounted disk within it.
 
     Raises:
         InputError: the archive is none, is damaged, or holds something that does not belong into a workspace.
         RefusedError: `root` holds something already.
     """
     root = root.absolute()
-    occupied = root.exists() and any(root.iterdir())
+    lies_there = list(root.iterdir()) if root.exists() else []
+    occupied = any(not _is_left_out(path, root) for path in lies_there)
     if occupied and not force:
         raise RefusedError(
             f"{root} is not empty.", "restore to another --home, or add --force, which keeps a copy of it."
         )
-    root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = root.with_name(f".{root.name}.tmp-{os.getpid()}")
+    # a mounted disk cannot be renamed, and what a backup leaves out is not ours to remove
+    fills = root.is_mount() or bool(lies_there and not occupied)
+    kept = f"{root.name}.{KEPT}{time.strftime('%Y%m%d-%H%M%S')}"
+    around = root if fills else root.parent
+    around.mkdir(parents=True, exist_ok=True)
+    temporary = around / f".{root.name}.tmp-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         found = _extract(archive, temporary)
-        if root.exists():
+        if fills:
+            _fill(root, temporary, root / kept)
+        else:
             if occupied:
-                root.replace(root.with_name(f"{root.name}.before-restore-{time.strftime('%Y%m%d-%H%M%S')}"))
-            else:
+                root.replace(root.with_name(kept))
+            elif root.exists():
                 root.rmdir()
-        temporary.replace(root)
-        fsync_folder(root.parent)
+            temporary.replace(root)
+        fsync_folder(around)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return found
+
+
+def _fill(root: Path, restored: Path, kept: Path) -> None:
+    """Move what lies in `root` to `kept`, then what was restored to its place: no step loses anything."""
+    before = [path for path in root.iterdir() if not _is_left_out(path, root) and path != restored]
+    if before:
+        kept.mkdir()
+    for path in before:
+        path.replace(kept / path.name)
+    for path in list(restored.iterdir()):
+        path.replace(root / path.name)
 
 
 def _extract(path: Path, folder: Path) -> Backup:

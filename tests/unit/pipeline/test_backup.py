@@ -88,6 +88,43 @@ def test_a_workspace_with_data_is_not_restored_over_without_force(workspace: Wor
     assert (kept / "second.bin").read_bytes() == b"newer"
 
 
+def test_a_mounted_disk_is_filled_and_keeps_what_was_there(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a container's volume: its folder can be neither renamed nor removed."""
+    disk = tmp_path / "disk"
+    (disk / "lost+found").mkdir(parents=True)
+    (disk / "locks").mkdir()  # left by who looked whether a service is at work
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == disk)
+    inode = disk.stat().st_ino
+    back_up(workspace, tmp_path / "b.tar")
+    restore(tmp_path / "b.tar", disk)
+    before = content(disk)
+    (disk / "second.bin").write_text("changed since")
+    with pytest.raises(RefusedError, match="not empty"):
+        restore(tmp_path / "b.tar", disk)
+    restore(tmp_path / "b.tar", disk, force=True)
+    kept = next(disk.glob("disk.before-restore-*"))
+    assert (kept / "second.bin").read_text() == "changed since"
+    assert {name: value for name, value in content(disk).items() if not name.startswith(kept.name)} == before
+    assert disk.stat().st_ino == inode
+    assert (disk / "lost+found").is_dir()
+    assert (disk / "second.bin").is_file()
+    back_up(Workspace(disk), tmp_path / "again.tar")  # what was kept is not backed up again and again
+    restore(tmp_path / "again.tar", tmp_path / "elsewhere")
+    assert not list((tmp_path / "elsewhere").glob("*before-restore*"))
+
+
+def test_a_folder_that_holds_only_what_a_backup_leaves_out_is_filled(workspace: Workspace, tmp_path: Path) -> None:
+    back_up(workspace, tmp_path / "b.tar")
+    home = tmp_path / "of a user"
+    (home / ".cache").mkdir(parents=True)
+    (home / ".cache" / "fonts").write_text("a library's")
+    restore(tmp_path / "b.tar", home)
+    assert (home / ".cache" / "fonts").read_text() == "a library's"
+    assert (home / "second.bin").is_file()
+
+
 def test_a_backup_inside_what_it_holds_is_refused(workspace: Workspace) -> None:
     with pytest.raises(InputError, match="inside the workspace"):
         back_up(workspace, workspace.root / "b.tar")
