@@ -50,6 +50,7 @@ __all__ = [
     "Evaluator",
     "HeldOut",
     "Reply",
+    "prompts_of",
     "scored",
 ]
 
@@ -183,15 +184,7 @@ class Evaluator:
         """Each of `contenders` on as many questions as it takes, both models on the code."""
         questions, worked = list(held_out.questions), list(held_out.worked_examples)
         shown = [tuple(self._retrieve(q.question)) for q in questions]  # alike for all contenders
-        prompts: dict[str, list[list[int]]] = {}
-        for contender in contenders:
-            examples = worked if contender.worked_examples else []
-            prompts[contender.name] = [
-                self._tokenizer.encode_prompt(
-                    messages_for(q.question, documents if contender.retrieval else (), examples)
-                )
-                for q, documents in zip(questions, shown, strict=True)
-            ]
+        prompts = {one.name: prompts_of(one, questions, shown, worked, self._tokenizer) for one in contenders}
         # as whoever asks the deployed model: the same documents, no worked examples
         shown_to_people = [tuple(self._retrieve(one.text)) for one in held_out.people]
         of_people = [
@@ -300,6 +293,21 @@ class Evaluator:
         """Summed −log p of a file's text, window by window (`code_windows`); the first token of each is given."""
         windows = code_windows(self._tokenizer.encode(text))
         return sum(-float(model.log_probs(collate([window])).sum()) for window in windows)
+
+
+def prompts_of(
+    contender: Contender,
+    questions: Sequence[RAFTExample],
+    shown: Sequence[Sequence[Document]],
+    worked: Sequence[RAFTExample],
+    tokenizer: ChatTokenizer,
+) -> list[list[int]]:
+    """The token ids of what a contender is asked: each question, with its documents and worked examples where it gets them."""
+    examples = worked if contender.worked_examples else ()
+    return [
+        tokenizer.encode_prompt(messages_for(q.question, documents if contender.retrieval else (), examples))
+        for q, documents in zip(questions, shown, strict=True)
+    ]
 
 
 def is_late(seconds: float, budget_s: float, look: int, planned: Sequence[int]) -> bool:
