@@ -23,7 +23,7 @@ from ai_forge.judge.questions.people import PeopleEvaluation
 from ai_forge.judge.verdict import judge
 from ai_forge.pipeline.run import Run, read_run
 from ai_forge.pipeline.runner import Runner
-from ai_forge.pipeline.stage import StageContext
+from ai_forge.pipeline.stage import NotMadeError, StageContext
 from ai_forge.pipeline.stages.evaluate import FILE, held_out_questions, retrieve, serve
 from ai_forge.pipeline.stages.merge import load_generator
 from ai_forge.prompting.chat import ChatTokenizer
@@ -78,7 +78,12 @@ def both_judges(run_id: str, workspace: Workspace) -> dict[str, object]:
         raise InputError(f"There is no run {run_id} in {workspace.root}.", "ai-forge runs lists them.")
     runner = Runner(run, workspace)
     context = runner.context("judges", runner.folder)
-    evaluation = context.outputs.read("evaluate", FILE, Evaluation)
+    try:
+        evaluation = context.outputs.read("evaluate", FILE, Evaluation)
+    except NotMadeError as error:
+        raise InputError(
+            f"{run_id} is not evaluated by this version.", f"ai-forge evaluate {run.repository}"
+        ) from error
     questions = held_out_questions(context)[: len(evaluation.of(TUNED))]
     shown = [retrieve(context, q.question) for q in questions]
     worked = worked_examples_of(context.opened.examples(context.outputs, "train"), run.settings.judge)
